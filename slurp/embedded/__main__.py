@@ -1,0 +1,70 @@
+"""Run one node by hand: `python -m slurp.embedded`, until Ctrl+C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from slurp.embedded import (
+    DEFAULT_VERSION,
+    EmbeddedNode,
+    EmbeddedNodeError,
+    StartInterrupted,
+    default_data_dir,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start the node, say where it is, wait for SIGINT or SIGTERM; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    data = options.data or default_data_dir(options.version)
+    node = EmbeddedNode(
+        data, port=options.port, version=options.version, heap=options.heap, password=options.password
+    )
+    try:
+        node.start(stop=stop)
+        what = f"Elasticsearch {options.version} at {node.url}"
+        print(f"{what}, user elastic, data in {node.data}; Ctrl+C to stop", flush=True)
+        while not stop.wait(0.5):
+            if not node.running:
+                print(f"The node has ended by itself; its log is in {node.log}", file=sys.stderr)
+                return 1
+    except StartInterrupted:
+        return 0
+    except EmbeddedNodeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        node.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slurp.embedded",
+        description="Run a real Elasticsearch node from packages. It listens on loopback only, where every "
+        "user of this machine can reach it: choose a password of your own if there are others.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--port", type=int, default=9200, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=f"default: {default_data_dir()}")
+    parser.add_argument("--version", default=DEFAULT_VERSION, help="default: %(default)s; others need a JDK")
+    parser.add_argument("--heap", default="512m", help="memory for Java (default: %(default)s)")
+    parser.add_argument(
+        "--password",
+        default="changeme",
+        help="of the user elastic, fixed when the data folder is first used (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

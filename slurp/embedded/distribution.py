@@ -1,0 +1,275 @@
+"""Fetch an Elasticsearch distribution once, check it, and keep it unpacked in the user's cache.
+
+`org.elasticsearch.distribution.integ-test-zip:elasticsearch` is a small but real distribution that
+Elastic publishes for tests of plugins. PyPI's `jgo` fetches it, with the repositories, proxies and
+certificates that it and `requests` are set up with on this machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, missing_extra
+from slurp.embedded.places import cache_dir
+
+logger = logging.getLogger(__name__)
+
+GROUP = "org.elasticsearch.distribution.integ-test-zip"
+ARTIFACT = "elasticsearch"
+
+# The repository vouches for its files with a SHA-1 at best, so the releases that we test with are pinned.
+_SHA256 = {
+    "8.17.10": "7fa7e5e0384b6edd4bc77f67b35adfb6b058973234acae2adaeb37a98b363e77",
+    "8.19.21": "215d5f3dbf0609a149f6218a9e47b6ae2df34ebbff3c5754e35f15a5e5393c8a",
+    "9.5.3": "bec49f3b8d00e75c8d1cec85c35298635ec9fbd3ae80ef5aeb6bc05abdb3db2d",
+}
+_MANIFEST = ".skeetslurper-manifest.json"
+_TRIES = 3
+
+Result = TypeVar("Result")
+Fetch = Callable[[str, Path, threading.Event], Path]
+"""Fetches the zip of a version into a folder and returns its path, checked."""
+
+
+def ensure_distribution(
+    version: str,
+    *,
+    cache: Path | None = None,
+    stop: threading.Event | None = None,
+    fetch: Fetch | None = None,
+) -> Path:
+    """The folder of the unpacked distribution, fetched if it is missing or damaged.
+
+    Two processes at once are safe: the second waits for the first. Raises EmbeddedNodeError.
+    """
+    cache = cache_dir() if cache is None else cache
+    fetch = fetch_with_jgo if fetch is None else fetch
+    stop = threading.Event() if stop is None else stop
+    home = cache / f"elasticsearch-{version}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with _alone(cache / f".elasticsearch-{version}.lock", stop):
+        problem = find_damage(home)
+        if problem is None:
+            return home
+        if home.exists():
+            logger.warning(
+                "Elasticsearch %s in %s is damaged (%s): fetching it again", version, cache, problem
+            )
+        for left_over in cache.glob(f".partial-{version}-*"):
+            shutil.rmtree(left_over)
+        partial = Path(tempfile.mkdtemp(prefix=f".partial-{version}-", dir=cache))
+        try:
+            archive = fetch(version, partial, stop)
+            fresh = partial / "unpacked"
+            unpack(archive, fresh)
+            if home.exists():
+                home.rename(partial / "damaged")
+            fresh.rename(home)
+        finally:
+            shutil.rmtree(partial)
+    return home
+
+
+def find_damage(home: Path) -> str | None:
+    """What is wrong with an unpacked distribution, or None if every file is as it was in the zip."""
+    try:
+        manifest = json.loads((home / _MANIFEST).read_text(encoding="utf-8"))
+        for name, (size, checksum) in manifest.items():
+            content = (home / name).read_bytes()
+            if len(content) != size or zlib.crc32(content) != checksum:
+                return f"{name} has changed"
+    except FileNotFoundError as missing:
+        return f"{Path(missing.filename).relative_to(home)} is missing"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def unpack(archive: Path, home: Path) -> None:
+    """Unpack the zip without its top folder, with the executable bits, and note what belongs there."""
+    manifest = {}
+    with zipfile.ZipFile(archive) as zipped:
+        for member in zipped.infolist():
+            name = member.filename.partition("/")[2]
+            if not name:
+                continue
+            target = home / name
+            if not target.resolve().is_relative_to(home.resolve()):
+                raise EmbeddedNodeError(
+                    f"{archive.name} holds a path that leads out of it: {member.filename}"
+                )
+            if member.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(member) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+            if member.external_attr >> 16 & 0o111:
+                target.chmod(0o755)
+            manifest[name] = (member.file_size, member.CRC)
+    if "bin/elasticsearch" not in manifest:
+        raise EmbeddedNodeError(
+            f"{archive.name} is no Elasticsearch distribution: it lacks bin/elasticsearch"
+        )
+    # Written last: without it the folder counts as damaged.
+    (home / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def fetch_with_jgo(version: str, folder: Path, stop: threading.Event) -> Path:
+    """Download the zip from the Maven repositories that jgo is set up with, and verify its checksum."""
+    try:
+        from jgo.config import GlobalSettings
+        from jgo.maven import MavenContext, PythonResolver
+    except ImportError as error:
+        raise missing_extra("jgo") from error
+
+    settings = GlobalSettings.load()
+    context = MavenContext(
+        # A folder of our own: jgo writes straight to the final name, so a copy cut short would stay.
+        repo_cache=folder / "repository",
+        # Somebody may have fetched it with Maven already.
+        local_repos=[settings.repo_cache],
+        resolver=PythonResolver(progress_callback=lambda name, size: _progress(version, size, stop)),
+        timeout=30,
+    )
+    context.remote_repos.update(settings.repositories)
+    component = context.project(GROUP, ARTIFACT).at_version(version)
+    expected = _with_retries(version, stop, lambda: _expected_digest(component, version))
+    archive = _with_retries(version, stop, lambda: _zip_of(component))
+    if not _matches(archive, expected) and not archive.is_relative_to(folder):
+        logger.warning("%s is damaged: fetching another", archive)
+        context.local_repos.clear()
+        archive = _with_retries(version, stop, lambda: _zip_of(component))
+    if not _matches(archive, expected):
+        raise EmbeddedNodeError(
+            f"the download of Elasticsearch {version} does not match its checksum; try again, and if it "
+            "stays so, do not trust the repository or proxy that it comes from"
+        )
+    return archive
+
+
+def _zip_of(component: Any) -> Path:
+    artifact = component.artifact(packaging="zip")
+    artifact.cached_path.unlink(missing_ok=True)  # of a try that was cut short
+    return Path(artifact.resolve())
+
+
+def _expected_digest(component: Any, version: str) -> tuple[str, str] | None:
+    """The algorithm and digest that the zip must have: our own pin, else what the repository publishes."""
+    if version in _SHA256:
+        return "sha256", _SHA256[version]
+    try:
+        text = Path(component.artifact(packaging="zip.sha1").resolve()).read_text(encoding="ascii")
+    except RuntimeError as absent:
+        logger.warning(
+            "No checksum for Elasticsearch %s (%s): only those inside the zip count", version, absent
+        )
+        return None
+    digest = text.split()[0].lower() if text.strip() else ""
+    if not re.fullmatch(r"[0-9a-f]{40}", digest):
+        raise EmbeddedNodeError(f"the repository's checksum file holds no SHA-1: {text[:80]!r}")
+    return "sha1", digest
+
+
+def _matches(archive: Path, expected: tuple[str, str] | None) -> bool:
+    if expected is None:
+        with zipfile.ZipFile(archive) as zipped:
+            return zipped.testzip() is None
+    algorithm, digest = expected
+    return _digest(archive, algorithm) == digest
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _with_retries(version: str, stop: threading.Event, action: Callable[[], Result]) -> Result:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return action()
+        except (requests.RequestException, OSError) as error:
+            if attempt == _TRIES:
+                raise EmbeddedNodeError(f"cannot fetch Elasticsearch {version}: {error}") from error
+            logger.warning("Fetching Elasticsearch %s failed (%s), trying again", version, error)
+            if stop.wait(2**attempt):
+                raise StartInterrupted("stopped while fetching Elasticsearch") from None
+        except RuntimeError as error:  # jgo's way to say that no repository has it
+            raise EmbeddedNodeError(f"cannot fetch Elasticsearch {version}: {error}") from error
+    raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def _alone(lock: Path, stop: threading.Event) -> Iterator[None]:
+    """Hold the file lock; waits, with a log line, for another process that holds it."""
+    with lock.open("w") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    logger.info("Waiting for another process that is fetching Elasticsearch")
+                    told = True
+                if stop.wait(0.2):
+                    raise StartInterrupted("stopped while waiting for a download") from None
+        yield
+
+
+def _quietly(received: int) -> None:
+    """Progress of a file too small to speak of."""
+
+
+@contextmanager
+def _progress(version: str, size: int, stop: threading.Event) -> Iterator[Callable[[int], None]]:
+    """Show how far the download is: a bar on a terminal, else a log line every ten seconds."""
+    if size < 10**6:
+        yield _quietly
+        return
+    live = sys.stderr.isatty()
+    done = 0
+    shown_at = time.monotonic()
+    every = 0.2 if live else 10.0
+    title = f"Elasticsearch {version}"
+    logger.info("Fetching %s, %d MB", title, size // 10**6)
+
+    def update(received: int) -> None:
+        nonlocal done, shown_at
+        if stop.is_set():
+            raise StartInterrupted("stopped while fetching Elasticsearch")
+        done += received
+        now = time.monotonic()
+        if now - shown_at < every and done < size:
+            return
+        shown_at = now
+        if live:
+            filled = 30 * done // size
+            bar = "#" * filled + "-" * (30 - filled)
+            sys.stderr.write(f"\r{title} [{bar}] {done // 10**6}/{size // 10**6} MB")
+            sys.stderr.flush()
+        else:
+            logger.info("Fetching %s: %d of %d MB", title, done // 10**6, size // 10**6)
+
+    try:
+        yield update
+    finally:
+        if live:
+            sys.stderr.write("\n")

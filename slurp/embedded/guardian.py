@@ -1,0 +1,88 @@
+"""A tiny process between us and the node, so that no JVM outlives the program that started it.
+
+It runs by path, with nothing but the standard library: `python -I guardian.py GRACE COMMAND...`.
+It leads a session of its own, so Ctrl+C in a terminal does not reach the node before the worker
+has flushed. Its standard input is a pipe from the parent: closed means stop, and a kill -9 closes
+it too. Everything in the process group then gets SIGTERM, and after GRACE seconds SIGKILL. A parent
+that stops us in an orderly way may write another grace first.
+
+If the guardian itself is killed, the kernel sends SIGTERM to the launcher (Linux only), and the
+server ends once the launcher's pipe to it closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(grace: float, command: list[str]) -> int:
+    """Run the command until it ends or the parent does; returns its exit code."""
+    parent = os.getppid()
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    # The server's own parent, the launcher, may end first: the server then becomes our child, so we
+    # can wait for it, and no zombie is left where process 1 does not reap.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=_ends_with_us(os.getpid()),  # noqa: PLW1509 - this process has one thread
+    )
+
+    while child.poll() is None and os.getppid() == parent:
+        readable, _, _ = select.select([0, wake_read], [], [], 1.0)
+        if 0 in readable:
+            grace = float(os.read(0, 64) or grace)
+            break
+        if wake_read in readable and {signal.SIGTERM, signal.SIGINT} & set(os.read(wake_read, 4096)):
+            break
+    _end_group(child, time.monotonic() + grace)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _end_group(child: subprocess.Popen[bytes], deadline: float) -> None:
+    os.killpg(0, signal.SIGTERM)
+    while child.poll() is None or _descendants_left():
+        if time.monotonic() > deadline:
+            os.killpg(0, signal.SIGKILL)  # us too, so this is the last word
+        time.sleep(0.05)
+
+
+def _descendants_left() -> bool:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def _ends_with_us(guardian: int) -> Callable[[], None]:
+    def before_exec() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != guardian:  # died before the line above took effect
+            os._exit(1)
+
+    return before_exec
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

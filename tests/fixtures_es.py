@@ -1,0 +1,73 @@
+"""Fixtures with a real Elasticsearch: one node for the whole test session, and nodes of a test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from elastic_transport.client_utils import DEFAULT
+from elasticsearch import ApiError, Elasticsearch
+
+from slurp.embedded import EmbeddedNode
+
+PASSWORD = "changeme"
+
+OwnNode = Callable[..., EmbeddedNode]
+
+
+def client_for(node: EmbeddedNode, password: str = PASSWORD) -> Elasticsearch:
+    """A client that tries once, so that a test sees the first answer."""
+    return Elasticsearch(
+        node.url,
+        basic_auth=("elastic", password),
+        ca_certs=str(node.ca) if node.ca else DEFAULT,
+        max_retries=0,
+        request_timeout=30,
+    )
+
+
+@pytest.fixture(scope="session")
+def es_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNode]:
+    """The session's node. Tests that stop or starve a node take one of their own: `own_node`."""
+    with EmbeddedNode(tmp_path_factory.mktemp("es") / "node", port=0, password=PASSWORD) as node:
+        yield node
+
+
+@pytest.fixture
+def es(es_node: EmbeddedNode) -> Iterator[Elasticsearch]:
+    """A client on the session's node."""
+    with client_for(es_node) as client:
+        yield client
+
+
+@pytest.fixture
+def fresh_index_prefix(es: Elasticsearch) -> Iterator[str]:
+    """A prefix for this test's indices and templates, like `t-1f09ab`; what has it is deleted afterwards."""
+    prefix = f"t-{secrets.token_hex(3)}"
+    yield prefix
+    patient = es.options(ignore_status=404)
+    # By name: Elasticsearch refuses to delete by wildcard.
+    for index in es.indices.get(index=f"{prefix}*", expand_wildcards="all"):
+        patient.indices.delete(index=index)
+    # Component templates last: one that an index template uses cannot be deleted.
+    patient.indices.delete_index_template(name=f"{prefix}*")
+    with contextlib.suppress(ApiError):  # another test's template may still use it
+        patient.cluster.delete_component_template(name=f"{prefix}*")
+
+
+@pytest.fixture
+def own_node(tmp_path: Path) -> Iterator[OwnNode]:
+    """Make nodes for this test alone, not started yet: `own_node(settings={...})`. Stopped at the end."""
+    nodes: list[EmbeddedNode] = []
+
+    def make(name: str = "node", *, port: int = 0, **options: object) -> EmbeddedNode:
+        node = EmbeddedNode(tmp_path / name, port=port, **options)  # type: ignore[arg-type]
+        nodes.append(node)
+        return node
+
+    yield make
+    for node in nodes:
+        node.stop()

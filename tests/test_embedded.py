@@ -1,0 +1,192 @@
+"""The embedded node as it really is: processes, ports, locks and data on disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from elasticsearch import AuthenticationException, Elasticsearch
+
+from slurp.embedded import EmbeddedNode, EmbeddedNodeError
+from tests.fixtures_es import OwnNode, client_for
+
+
+def processes_of(data: Path) -> list[psutil.Process]:
+    """Everything that runs for the node with this folder: guardian, launcher, server."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        alive = process.info["status"] != psutil.STATUS_ZOMBIE
+        if alive and any(str(data) in part for part in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def start_parent(data: Path) -> subprocess.Popen[str]:
+    """A Python program of its own that starts a node, says so and sleeps."""
+    program = (
+        "import sys, time; from pathlib import Path; from slurp.embedded import EmbeddedNode\n"
+        "EmbeddedNode(Path(sys.argv[1]), port=0).start(); print('ready', flush=True); time.sleep(600)"
+    )
+    return subprocess.Popen([sys.executable, "-c", program, str(data)], stdout=subprocess.PIPE, text=True)
+
+
+def start_cli(data: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "slurp.embedded", "--port", "0", "--data", str(data), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_indexes_and_finds(es: Elasticsearch, fresh_index_prefix: str) -> None:
+    es.index(index=f"{fresh_index_prefix}-a", id="1", document={"text": "Guten Morgen"}, refresh=True)
+    hits = es.search(index=f"{fresh_index_prefix}-*", query={"match": {"text": "morgen"}})["hits"]
+    assert hits["total"]["value"] == 1
+    assert es.cluster.health()["status"] in ("green", "yellow")
+
+
+def test_refuses_a_wrong_password(es_node: EmbeddedNode) -> None:
+    with client_for(es_node, "guessed") as client, pytest.raises(AuthenticationException):
+        client.cluster.health()
+
+
+def test_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
+    listening = [
+        connection.laddr.ip
+        for connection in psutil.Process(es_node.pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+def test_keeps_its_folder_to_itself(es_node: EmbeddedNode) -> None:
+    assert es_node.data.stat().st_mode & 0o777 == 0o700
+
+
+def test_starting_twice_changes_nothing(es_node: EmbeddedNode) -> None:
+    pid = es_node.pid
+    es_node.start()
+    assert es_node.pid == pid
+
+
+def test_a_second_node_on_the_same_data_is_refused(es_node: EmbeddedNode) -> None:
+    with pytest.raises(EmbeddedNodeError, match="already uses the data"):
+        EmbeddedNode(es_node.data, port=0).start()
+    assert es_node.running
+
+
+def test_a_port_in_use_is_named(own_node: OwnNode) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedNodeError, match=f"port {port} .*in use"):
+            own_node(port=port).start()
+
+
+def test_a_folder_of_something_else_is_refused(own_node: OwnNode) -> None:
+    node = own_node()
+    node.data.mkdir()
+    (node.data / "thesis.tex").touch()
+    with pytest.raises(EmbeddedNodeError, match="not empty"):
+        node.start()
+    assert [path.name for path in node.data.iterdir()] == ["thesis.tex"]
+
+
+def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode) -> None:
+    node = own_node(settings={"no.such.setting": "1"})
+    with pytest.raises(EmbeddedNodeError, match=r"unknown setting \[no.such.setting\]"):
+        node.start()
+    assert not node.running
+    assert processes_of(node.data) == []
+
+
+def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode) -> None:
+    node = own_node(settings={"thread_pool.write.queue_size": "77"}, tls=True)
+    node.start()
+    with client_for(node) as es:
+        es.index(index="kept", id="1", document={"n": 1})
+        told = es.nodes.info(filter_path="nodes.*.settings.thread_pool")["nodes"]
+        assert "77" in str(told)
+    node.stop()
+    assert processes_of(node.data) == []
+    node.stop()  # again, for nothing
+
+    with pytest.raises(EmbeddedNodeError, match="another password"):
+        own_node(password="other").start()
+
+    node.start()
+    with client_for(node) as es:
+        assert es.get(index="kept", id="1")["_source"] == {"n": 1}
+        es.index(index="kept", id="2", document={"n": 2})
+    node.kill()
+    assert not node.running
+    assert wait_for(lambda: not processes_of(node.data), 5)
+
+    node.start()
+    with client_for(node) as es:
+        assert es.get(index="kept", id="2")["_source"] == {"n": 2}
+    guardian = next(one for one in processes_of(node.data) if "guardian.py" in str(one.cmdline()))
+    guardian.kill()
+    assert wait_for(lambda: not processes_of(node.data), 15)
+    assert not node.running
+    node.stop()
+
+
+def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
+    data = tmp_path / "node"
+    parent = start_parent(data)
+    assert first_line(parent) == "ready\n"
+    assert len(processes_of(data)) >= 3
+    parent.kill()
+    parent.wait()
+    # The same program again at once: it waits for the orphan to end, then starts.
+    again = start_cli(data)
+    line = first_line(again)
+    assert "user elastic" in line
+    assert str(data) in line
+    assert wait_for(lambda: len(processes_of(data)) == 4, 5), processes_of(data)
+
+    # What a terminal does on Ctrl+C.
+    os.killpg(again.pid, signal.SIGINT)
+    assert again.wait(30) == 0
+    assert processes_of(data) == []
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.0])
+def test_no_orphan_when_the_parent_is_killed_while_the_node_starts(tmp_path: Path, seconds: float) -> None:
+    data = tmp_path / "node"
+    parent = start_parent(data)
+    assert wait_for(lambda: len(processes_of(data)) >= 2, 30)
+    time.sleep(seconds)
+    parent.kill()
+    parent.wait()
+    assert wait_for(lambda: not processes_of(data), 15)
+
+
+def test_sigterm_while_the_node_starts_is_a_clean_end(tmp_path: Path) -> None:
+    data = tmp_path / "node"
+    process = start_cli(data)
+    assert wait_for(lambda: len(processes_of(data)) >= 3, 30)
+    process.terminate()
+    assert process.wait(30) == 0
+    assert processes_of(data) == []
