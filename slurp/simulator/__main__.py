@@ -1,0 +1,236 @@
+"""`python -m slurp.simulator`: a local Jetstream by hand, for the demo and for benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
+from slurp.units import parse_duration, parse_size
+
+T = TypeVar("T")
+_EPILOG = """\
+examples:
+  python -m slurp.simulator --rate 1000 --port 6008
+  python -m slurp.simulator --rate 0 --count 500000        a benchmark, read with cursor=0
+  python -m slurp.simulator --file events.jsonl --restamp --rate 200
+
+With --count the simulator stays up quietly afterwards. Ctrl+C or SIGTERM ends it: subscribers
+are told (close code 1001), exit code 0."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(threadName)s: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        simulator = _build(options)
+        _prepare(simulator, options)
+        simulator.start()
+    except (OSError, ValueError) as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    try:
+        _go_live(simulator, options)
+        print(f"Jetstream simulator ready at {simulator.subscribe_url}", flush=True)
+        stop.wait()
+    finally:
+        simulator.close()
+    return 0
+
+
+def _prepare(simulator: Simulator, options: argparse.Namespace) -> None:
+    """What exists before the first subscriber comes."""
+    if options.restamp and not options.file:
+        raise ValueError("--restamp moves the events of a --file, but there is none")
+    if options.history:
+        simulator.generate(options.history, span=options.history_span)
+    if options.rate == 0:
+        if options.file:
+            simulator.load(options.file, restamp=options.restamp, limit=options.count)
+        elif options.count is not None:
+            simulator.generate(options.count, span=options.history_span)
+    elif options.file and not options.file.is_file():
+        raise FileNotFoundError(f"{options.file} is no file")
+
+
+def _go_live(simulator: Simulator, options: argparse.Namespace) -> None:
+    if options.file:
+        if options.rate > 0:
+            simulator.load(options.file, restamp=options.restamp, rate=options.rate, limit=options.count)
+    elif options.count is None:
+        simulator.run_at(options.rate)
+    elif options.count and options.rate > 0:
+        simulator.run_at(options.rate, limit=options.count)
+
+
+def _build(options: argparse.Namespace) -> Simulator:
+    return Simulator(
+        port=options.port,
+        host=options.host,
+        seed=options.seed,
+        people=options.people,
+        odd_revs=options.odd_revs,
+        backdated=options.backdated,
+        cursors=not options.no_cursors,
+        retain_bytes=options.retain,
+        manners=Manners(
+            lookback=options.lookback,
+            write_timeout=options.write_timeout,
+            ping_interval=options.ping_interval,
+            pong_timeout=options.pong_timeout,
+            active_segment=options.active_segment,
+        ),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slurp.simulator",
+        description="A local Jetstream server (v1 wire, GET /subscribe) with a made-up social network.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_server(parser.add_argument_group("server"))
+    _add_events(parser.add_argument_group("events"))
+    return parser
+
+
+def _add_server(group: argparse._ArgumentGroup) -> None:
+    duration = _checked(parse_duration)
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    group.add_argument("--port", type=int, default=6008, help="0 takes a free one (default: %(default)s)")
+    group.add_argument(
+        "--lookback",
+        type=duration,
+        default="36h",
+        metavar="TIME",
+        help="how far cursors reach back (%(default)s)",
+    )
+    group.add_argument(
+        "--retain",
+        type=_checked(parse_size),
+        default="512MB",
+        metavar="SIZE",
+        help="memory for events; older ones are forgotten (%(default)s)",
+    )
+    group.add_argument(
+        "--active-segment",
+        type=duration,
+        default="0s",
+        metavar="TIME",
+        help="newer time cursors replay from this long ago (%(default)s)",
+    )
+    group.add_argument(
+        "--write-timeout",
+        type=duration,
+        default="5s",
+        metavar="TIME",
+        help="slower readers are cut (%(default)s)",
+    )
+    group.add_argument(
+        "--ping-interval", type=duration, default="30s", metavar="TIME", help="between pings (%(default)s)"
+    )
+    group.add_argument(
+        "--pong-timeout", type=duration, default="5s", metavar="TIME", help="wait for a pong (%(default)s)"
+    )
+    group.add_argument(
+        "--log-level",
+        default="warning",
+        choices=("debug", "info", "warning", "error"),
+        help="what to say on standard error (%(default)s)",
+    )
+
+
+def _add_events(group: argparse._ArgumentGroup) -> None:
+    duration, share = _checked(parse_duration), _checked(_parse_share)
+    group.add_argument(
+        "--rate",
+        type=_checked(_parse_rate),
+        default="1000",
+        help="events a second; 0 is as fast as the slowest subscriber reads, or with --count or --file "
+        "all at once (%(default)s)",
+    )
+    group.add_argument(
+        "--count", type=_checked(_parse_count), help="end after so many events, but stay up quietly"
+    )
+    group.add_argument(
+        "--history",
+        type=_checked(_parse_count),
+        default="0",
+        metavar="N",
+        help="events that exist at the start, for cursors (%(default)s)",
+    )
+    group.add_argument(
+        "--history-span", type=duration, default="1h", metavar="TIME", help="how long it took (%(default)s)"
+    )
+    group.add_argument("--seed", type=int, default=1, help="the same seed is the same network (%(default)s)")
+    group.add_argument("--people", type=int, default=2000, help="accounts in the network (%(default)s)")
+    group.add_argument(
+        "--odd-revs",
+        type=share,
+        default="0.005",
+        metavar="SHARE",
+        help="revs days to years off (%(default)s)",
+    )
+    group.add_argument(
+        "--backdated",
+        type=share,
+        default="0",
+        metavar="SHARE",
+        help="time_us hours to days back (%(default)s)",
+    )
+    group.add_argument("--no-cursors", action="store_true", help="events without cursor, like older servers")
+    group.add_argument(
+        "--file",
+        type=Path,
+        help="serve the events of this .jsonl file, byte for byte, instead of made-up ones",
+    )
+    group.add_argument("--restamp", action="store_true", help="with --file: move all times to now")
+
+
+def _checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """argparse shows the text of this error only, not that of a ValueError."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def _parse_rate(text: str) -> float:
+    rate = float(text)
+    if not 0 <= rate < float("inf"):
+        raise ValueError(f"{text} is no rate; write a number of events a second, or 0")
+    return rate
+
+
+def _parse_share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text} is no share; write a number from 0 to 1")
+    return share
+
+
+def _parse_count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(f"{text} is negative")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Timestamp identifiers (TIDs), the record and revision keys of the AT Protocol.
+
+A TID is 13 characters of base32-sortable: one zero bit, 53 bits of Unix
+microseconds, 10 bits of clock identifier. Source: https://atproto.com/specs/tid
+"""
+
+from __future__ import annotations
+
+import re
+
+ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
+
+_TO_PYTHON = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+_VALID = re.compile(f"[{ALPHABET[:16]}][{ALPHABET}]{{12}}").fullmatch
+_MAX_MICROS = (1 << 53) - 1
+
+
+def is_tid(value: str) -> bool:
+    return _VALID(value) is not None
+
+
+def to_micros(value: str) -> int | None:
+    """Unix microseconds of a TID, or None when `value` is not one."""
+    if _VALID(value) is None:
+        return None
+    return int(value.translate(_TO_PYTHON), 32) >> 10
+
+
+def from_micros(micros: int, clock: int = 0) -> str:
+    """The TID of `micros` (Unix microseconds) and `clock` (0 to 1023)."""
+    if not 0 <= micros <= _MAX_MICROS:
+        raise ValueError(f"{micros} µs do not fit into the 53 bits of a TID")
+    number = micros << 10 | clock & 1023
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(60, -1, -5))

@@ -1,0 +1,40 @@
+"""Durations and sizes as people write them: `30s`, `36h`, `64MB`."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `500ms`, `30s`, `5m`, `36h`, `30d` or `2w`.
+
+    Raises ValueError for a number without a unit: 30 what?
+    """
+    match = _NUMBER_AND_UNIT.fullmatch(text.strip())
+    if match is None or match[2] not in _SECONDS:
+        raise ValueError(f"{text!r} is no duration; write a number and a unit, like 30s, 5m or 36h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `64MB` (10^6), `64MiB` (2^20) or a plain number of bytes."""
+    match = _NUMBER_AND_UNIT.fullmatch(text.strip())
+    if match is None or match[2].upper() not in _BYTES:
+        raise ValueError(f"{text!r} is no size; write a number and a unit, like 64MB or 512KiB")
+    return int(float(match[1]) * _BYTES[match[2].upper()])
+
+
+def format_duration(seconds: float) -> str:
+    """A short text for people: `0.4s`, `12s`, `3m20s`, `36h`, `2d4h`."""
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    if seconds < 10:
+        return f"{sign}{seconds:.1f}s"
+    whole = round(seconds)
+    parts = [(whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
+    while parts and parts[0][0] == 0:
+        parts.pop(0)
+    return sign + "".join(f"{number}{unit}" for number, unit in parts[:2] if number)

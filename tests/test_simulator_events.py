@@ -1,0 +1,277 @@
+"""Where the simulator's events come from: tests, files, the made-up network at a rate; by hand too."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import pytest
+import websocket
+
+from slurp import tid
+from slurp.simulator import Simulator
+from slurp.simulator.__main__ import main
+
+CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+ROOT = Path(__file__).parents[1]
+EVENT = {"did": "did:plc:a", "kind": "identity", "identity": {"did": "did:plc:a"}}
+
+
+@contextlib.contextmanager
+def connect(url: str) -> Iterator[Any]:
+    client: Any = websocket.create_connection(url, timeout=5, skip_utf8_validation=True)
+    try:
+        yield client
+    finally:
+        client.shutdown()
+
+
+def read(url: str, count: int) -> list[bytes]:
+    with connect(url) as client:
+        return [client.recv_data()[1] for _ in range(count)]
+
+
+class TestPublish:
+    def test_dictionaries_get_time_and_cursor(self, jetstream: Simulator) -> None:
+        before = int(time.time() * 1e6)
+        jetstream.publish([EVENT, EVENT | {"cursor": 50, "time_us": 7}, EVENT])
+        first, second, third = map(orjson.loads, jetstream.frames)
+        assert list(first) == ["did", "time_us", "cursor", "kind", "identity"]
+        assert first["time_us"] >= before
+        assert (first["cursor"], second["cursor"], third["cursor"]) == (1, 50, 51)
+        assert second["time_us"] == 7
+
+    def test_bytes_stay_as_they_are(self, jetstream: Simulator) -> None:
+        frame = b'{ "kind":"new", "did":"did:plc:a",  "time_us":1795464168637452}'
+        jetstream.publish([frame])
+        assert jetstream.frames == [frame]
+        assert read(jetstream.subscribe_url + "?cursor=0", 1) == [frame]
+
+    @pytest.mark.parametrize("frame", [b"{}", b"no JSON", b"[]", b'{"did":"did:plc:a","time_us":"now"}'])
+    def test_what_is_no_event_is_refused(self, jetstream: Simulator, frame: bytes) -> None:
+        with pytest.raises(ValueError):
+            jetstream.publish([frame])
+        assert jetstream.frames == []
+
+
+class TestGenerate:
+    def test_the_same_seed_and_clock_give_the_same_frames(self) -> None:
+        def frames(seed: int) -> list[bytes]:
+            return Simulator(seed=seed, clock=lambda: 1_795_464_168.5).generate(3000).frames
+
+        assert frames(1) == frames(1) != frames(2)
+
+    def test_history_is_spread_over_its_span_and_ends_now(self, jetstream: Simulator) -> None:
+        jetstream.generate(2500, span=3600)
+        now = int(time.time() * 1e6)
+        times = [orjson.loads(frame)["time_us"] for frame in jetstream.frames]
+        assert times == sorted(times)
+        assert times[0] == pytest.approx(now - 3600e6, abs=10e6)
+        assert times[-1] == pytest.approx(now, abs=10e6)
+        repeats = sum(a == b for a, b in itertools.pairwise(times))
+        assert 0.5 < repeats / len(times) < 0.8
+
+    def test_more_history_comes_after_what_is_there(self, jetstream: Simulator) -> None:
+        jetstream.generate(100, span=10).generate(100, span=3600)
+        times = [orjson.loads(frame)["time_us"] for frame in jetstream.frames]
+        assert times == sorted(times)
+        assert [orjson.loads(frame)["cursor"] for frame in jetstream.frames] == list(range(1, 201))
+
+
+class TestRate:
+    def test_events_come_at_the_rate_asked_for(self, jetstream: Simulator) -> None:
+        jetstream.run_at(2000)
+        time.sleep(1.5)
+        jetstream.pause()
+        count = len(jetstream.frames)
+        assert count == pytest.approx(3000, rel=0.2)
+        time.sleep(0.1)
+        assert len(jetstream.frames) == count
+
+    def test_live_events_happen_now(self, jetstream: Simulator) -> None:
+        with connect(jetstream.subscribe_url) as client:
+            jetstream.run_at(200)
+            lags = [time.time() - orjson.loads(client.recv_data()[1])["time_us"] / 1e6 for _ in range(100)]
+        assert max(lags) < 0.5
+
+    def test_a_limit_ends_it(self, jetstream: Simulator) -> None:
+        jetstream.run_at(5000, limit=500)
+        jetstream.wait_until(lambda j: not j.producing)
+        assert len(jetstream.frames) == 500
+
+    def test_without_a_rate_the_slowest_reader_sets_the_pace(self, jetstream: Simulator) -> None:
+        jetstream.run_at(0)
+        time.sleep(0.1)
+        assert jetstream.frames == []
+        cursors = [orjson.loads(f)["cursor"] for f in read(jetstream.subscribe_url, 30_000)]
+        assert cursors == list(range(1, 30_001))
+        assert len(jetstream.frames) < 200_000
+
+
+class TestFile:
+    def write(self, path: Path, events: list[dict[str, Any]]) -> Path:
+        path.write_bytes(b"".join(orjson.dumps(event) + b"\n" for event in events))
+        return path
+
+    @pytest.mark.parametrize("name", ["jetstream-v1-real.jsonl", "jetstream-v1-simulated.jsonl"])
+    def test_a_corpus_is_served_byte_for_byte(self, jetstream: Simulator, name: str) -> None:
+        path = CORPUS / name
+        if not path.exists():
+            pytest.skip(f"{path} is not there")
+        lines = path.read_bytes().splitlines()
+        jetstream.load(path)
+        assert read(jetstream.subscribe_url + "?cursor=0", len(lines)) == lines
+
+    def test_old_times_select_by_time(self, jetstream: Simulator, tmp_path: Path) -> None:
+        events = [EVENT | {"time_us": 1_700_000_000_000_000 + n} for n in range(10)]
+        jetstream.load(self.write(tmp_path / "old.jsonl", events))
+        got = read(jetstream.subscribe_url + "?cursor=1700000000000006", 4)
+        assert got == jetstream.frames[6:]
+
+    def test_blank_lines_are_skipped_and_nonsense_is_told_with_its_place(
+        self, jetstream: Simulator, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "odd.jsonl"
+        path.write_bytes(orjson.dumps(EVENT | {"time_us": 1}) + b"\r\n\n{}\n")
+        with pytest.raises(ValueError, match=r"odd\.jsonl:3"):
+            jetstream.load(path)
+        assert jetstream.frames == []
+
+    def test_restamping_moves_all_times_together(self, jetstream: Simulator, tmp_path: Path) -> None:
+        then = 1_700_000_000_000_000
+        commit = {
+            "rev": tid.from_micros(then - 1000, 77),
+            "operation": "create",
+            "collection": "app.bsky.feed.post",
+            "rkey": "3kdhwz6cnmk2a",
+            "record": {"createdAt": "2023-11-14T22:13:19Z", "text": "at 22:13"},
+        }
+        odd = commit | {"rev": "no tid", "record": {"createdAt": "yesterday"}}
+        events: list[dict[str, Any]] = [
+            {"did": "did:plc:a", "time_us": then, "cursor": 5, "kind": "commit", "commit": commit},
+            {"did": "did:plc:a", "time_us": then + 60_000_000, "kind": "commit", "commit": odd},
+        ]
+        jetstream.load(self.write(tmp_path / "old.jsonl", events), restamp=True)
+        first, second = map(orjson.loads, jetstream.frames)
+        now = time.time() * 1e6
+        assert second["time_us"] == pytest.approx(now, abs=5e6)
+        assert second["time_us"] - first["time_us"] == 60_000_000
+        micros = tid.to_micros(first["commit"]["rev"])
+        assert micros is not None
+        assert micros == first["time_us"] - 1000
+        assert first["commit"]["rev"] == tid.from_micros(micros, 77)
+        assert first["commit"]["record"]["createdAt"][:4] != "2023"
+        assert (first["cursor"], first["commit"]["rkey"]) == (5, commit["rkey"])
+        assert first["commit"]["record"]["text"] == "at 22:13"
+        assert second["commit"] == odd
+
+    def test_a_file_can_come_at_a_rate(self, jetstream: Simulator, tmp_path: Path) -> None:
+        events = [EVENT | {"time_us": 1_700_000_000_000_000 + n} for n in range(200)]
+        begin = time.monotonic()
+        jetstream.load(self.write(tmp_path / "slow.jsonl", events), rate=400, restamp=True)
+        jetstream.wait_until(lambda j: len(j.frames) == 200)
+        assert 0.35 < time.monotonic() - begin < 1.5
+        assert all(abs(time.time() - orjson.loads(f)["time_us"] / 1e6) < 5 for f in jetstream.frames)
+        jetstream.wait_until(lambda j: not j.producing)
+
+    def test_a_missing_file_is_an_error(self, jetstream: Simulator) -> None:
+        with pytest.raises(FileNotFoundError):
+            jetstream.load("nowhere.jsonl", rate=10)
+
+
+def test_memory_is_bounded() -> None:
+    with Simulator(retain_bytes=500_000) as jetstream:
+        jetstream.generate(5000)
+        assert len(jetstream.frames) < 1000
+        assert jetstream.published == 5000
+        (first,) = read(jetstream.subscribe_url + "?cursor=1", 1)
+        assert first == jetstream.frames[0]
+
+
+def test_prebuilt_frames_feed_fifty_thousand_a_second(jetstream: Simulator) -> None:
+    """Loosely, for this may run on a busy machine: the real figure is some times higher."""
+    count = 30_000
+    jetstream.generate(count)
+    size, wanted = 0, sum(map(len, jetstream.frames))
+    with connect(jetstream.subscribe_url + "?cursor=0") as client:
+        begin = time.monotonic()
+        while size < wanted:
+            size += len(client.sock.recv(1 << 20))
+        rate = count / (time.monotonic() - begin)
+    assert rate > 50_000
+
+
+class TestCommand:
+    def start(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "slurp.simulator", "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        return process, process.stdout.readline().split()[-1]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_it_serves_and_says_goodbye(self, number: signal.Signals) -> None:
+        process, url = self.start("--rate", "500")
+        try:
+            with connect(url) as client:
+                assert orjson.loads(client.recv_data()[1])["did"]
+                process.send_signal(number)
+                opcode, data = 0, b""
+                while opcode != 8:
+                    opcode, data = client.recv_data()
+            assert data == b"\x03\xe9server shutting down"
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+    def test_after_its_count_it_stays_up_quietly(self) -> None:
+        process, url = self.start("--rate", "0", "--count", "300")
+        try:
+            assert len(read(url + "?cursor=0", 300)) == 300
+            time.sleep(0.2)
+            assert process.poll() is None
+            assert psutil.Process(process.pid).cpu_percent(0.3) < 20
+        finally:
+            process.kill()
+            process.wait()
+
+    def test_its_help_fits_and_says_what_count_does(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        text = capsys.readouterr().out
+        assert "stays up quietly" in text
+        for option in ("--rate", "--port", "--seed", "--file", "--restamp", "--lookback", "--people"):
+            assert option in text
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--rate", "-1"), ("--rate", "many"), ("--lookback", "36"), ("--people", "1"), ("--restamp",)],
+    )
+    def test_wrong_usage_is_exit_code_2(
+        self, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        try:
+            code = main(["--port", "0", *arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        assert code == 2
+        assert capsys.readouterr().err
+
+    def test_a_port_in_use_is_exit_code_1(
+        self, jetstream: Simulator, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--port", str(jetstream.port)]) == 1
+        assert "in use" in capsys.readouterr().err

@@ -1,0 +1,207 @@
+"""The made-up network: distinct, well-formed events, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import orjson
+import pytest
+
+from slurp import tid
+from slurp.simulator.network import Network
+from slurp.simulator.stamps import tid as fast_tid
+
+COUNT = 30_000
+START = 1_795_464_168_637_452
+STEP = 1000
+DAY = 86_400_000_000
+Event = dict[str, Any]
+
+
+def make(count: int, seed: int = 1, **options: Any) -> list[bytes]:
+    network = Network(seed, **options)
+    return [network.event(START + n * STEP, n + 1).frame for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[bytes]:
+    return make(COUNT)
+
+
+@pytest.fixture(scope="module")
+def events(frames: list[bytes]) -> list[Event]:
+    return [orjson.loads(frame) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def commits(events: list[Event]) -> list[Event]:
+    return [event for event in events if event["kind"] == "commit"]
+
+
+def posts(events: list[Event]) -> list[Event]:
+    return [
+        event["commit"]["record"]
+        for event in events
+        if event["kind"] == "commit"
+        and event["commit"]["collection"] == "app.bsky.feed.post"
+        and "record" in event["commit"]
+    ]
+
+
+def test_the_same_seed_is_the_same_network(frames: list[bytes]) -> None:
+    assert make(2000) == frames[:2000]
+    assert make(2000, seed=2) != frames[:2000]
+
+
+def test_every_event_is_distinct(events: list[Event]) -> None:
+    keys = set()
+    for event in events:
+        if event["kind"] == "commit":
+            commit = event["commit"]
+            names = ("collection", "rkey", "rev", "operation")
+            keys.add((event["did"], *(commit[name] for name in names)))
+        else:
+            body = event[event["kind"]]
+            keys.add((event["kind"], event["did"], body["time"], body.get("status"), body.get("handle")))
+    assert len(keys) == COUNT
+
+
+def test_a_crowded_second_has_distinct_events_too() -> None:
+    network = Network(3, people=5)
+    keys = set()
+    for number in range(20_000):
+        event = orjson.loads(network.event(START, number).frame)
+        body = event[event["kind"]]
+        keys.add((event["did"], *(body.get(n) for n in ("collection", "rkey", "rev", "operation", "time"))))
+    assert len(keys) == 20_000
+
+
+def test_envelopes_look_like_the_real_ones(events: list[Event]) -> None:
+    for event in events:
+        assert list(event) == ["did", "time_us", "cursor", "kind", event["kind"]]
+    for event in events:
+        if event["kind"] == "commit":
+            head = ["rev", "operation", "collection", "rkey"]
+            deleted = event["commit"]["operation"] == "delete"
+            assert list(event["commit"]) == (head if deleted else [*head, "record", "cid"])
+            assert deleted or event["commit"]["record"]["$type"] == event["commit"]["collection"]
+
+
+def test_older_servers_send_no_cursor() -> None:
+    assert all(b'"cursor":' not in frame for frame in make(500, cursors=False))
+
+
+def test_proportions_are_those_of_the_network(frames: list[bytes], events: list[Event]) -> None:
+    seen = Counter(
+        (e["commit"]["collection"].rsplit(".", 1)[1], e["commit"]["operation"])
+        if e["kind"] == "commit"
+        else (e["kind"], "")
+        for e in events
+    )
+    share = {key: count / COUNT for key, count in seen.items()}
+    assert 0.45 < share["like", "create"] < 0.55
+    assert 0.12 < share["post", "create"] < 0.16
+    assert 0.08 < share["repost", "create"] < 0.12
+    assert 0.08 < share["follow", "create"] < 0.12
+    assert 0.06 < sum(value for key, value in share.items() if key[1] == "delete") < 0.10
+    for key in (("identity", ""), ("account", ""), ("threadgate", "create"), ("starterpack", "create")):
+        assert seen[key]
+    assert 450 < sum(map(len, frames)) / COUNT < 650
+
+
+def test_revs_lie_near_the_event_but_for_a_share(commits: list[Event]) -> None:
+    far = 0
+    for event in commits:
+        micros = tid.to_micros(event["commit"]["rev"])
+        assert micros is not None
+        far += abs(micros - event["time_us"]) > DAY
+    assert 0.002 < far / len(commits) < 0.01
+
+
+def test_revs_of_an_account_only_grow(commits: list[Event]) -> None:
+    last: dict[str, str] = {}
+    for event in (orjson.loads(frame) for frame in make(10_000, odd_revs=0.0)):
+        if event["kind"] == "commit":
+            rev = event["commit"]["rev"]
+            assert rev >= last.get(event["did"], "")
+            last[event["did"]] = rev
+
+
+def test_backdated_events_are_rare_and_only_on_request(events: list[Event]) -> None:
+    assert all(event["time_us"] == START + n * STEP for n, event in enumerate(events))
+    moved = sum(orjson.loads(f)["time_us"] < START - DAY // 25 for f in make(5000, backdated=0.01))
+    assert 20 < moved < 100
+
+
+def test_deletes_and_updates_refer_to_what_was_created(commits: list[Event]) -> None:
+    alive: set[tuple[str, str, str]] = set()
+    deletes = found = 0
+    for event in commits:
+        commit = event["commit"]
+        key = (event["did"], commit["collection"], commit["rkey"])
+        if commit["operation"] == "create":
+            alive.add(key)
+        elif commit["operation"] == "delete":
+            deletes += 1
+            found += key in alive
+            alive.discard(key)
+    # A few posts are older than the first event.
+    assert deletes > 1000
+    assert found / deletes > 0.97
+
+
+def test_facets_mark_the_bytes_they_mean(events: list[Event]) -> None:
+    kinds: Counter[str] = Counter()
+    for post in posts(events):
+        text = post["text"].encode()
+        for facet in post.get("facets", []):
+            piece = text[facet["index"]["byteStart"] : facet["index"]["byteEnd"]].decode()
+            (feature,) = facet["features"]
+            kind = feature["$type"].rsplit("#", 1)[1]
+            kinds[kind] += 1
+            if kind == "tag":
+                assert piece == f"#{feature['tag']}"
+            elif kind == "mention":
+                assert piece.startswith("@")
+            else:
+                assert feature["uri"].startswith("https://" + piece.removesuffix("...")[:10])
+    assert min(kinds["tag"], kinds["mention"], kinds["link"]) > 100
+
+
+def test_posts_are_of_many_kinds_and_languages(events: list[Event]) -> None:
+    langs: Counter[str] = Counter()
+    embeds: Counter[str] = Counter()
+    tags: Counter[str] = Counter()
+    for post in posts(events):
+        langs.update(post.get("langs", ()))
+        embeds[post.get("embed", {}).get("$type", "")] += 1
+        tags.update(
+            feature["tag"]
+            for facet in post.get("facets", [])
+            for feature in facet["features"]
+            if "tag" in feature
+        )
+        assert len(post["text"]) <= 300
+    assert {"en", "ja", "pt", "de", "es", "ko", "fr", "ar"} <= set(langs)
+    assert {"images", "external", "record", "recordWithMedia", "video", "gallery"} <= {
+        name.rsplit(".", 1)[-1] for name in embeds
+    }
+    (_, most), *_, (_, least) = tags.most_common(25)
+    assert most > 5 * least
+    assert any("reply" in post for post in posts(events))
+    assert any("labels" in post for post in posts(events))
+
+
+def test_text_is_valid_json_with_sane_characters(frames: list[bytes]) -> None:
+    assert all(b"\n" not in frame for frame in frames)
+
+
+@pytest.mark.parametrize(("micros", "clock"), [(0, 0), (START, 5), (START + 1, 1023), (2**53 - 1, 512)])
+def test_the_quick_tid_is_the_right_one(micros: int, clock: int) -> None:
+    assert fast_tid(micros, clock) == tid.from_micros(micros, clock)
+
+
+def test_a_network_needs_people() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        Network(1, people=1)
