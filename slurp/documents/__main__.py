@@ -1,0 +1,28 @@
+"""`python -m slurp.documents build [--check]`: the mapping of the common fields, and docs/fields.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from slurp.documents import generated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: built or up to date; 1: `--check` found a difference."""
+    parser = argparse.ArgumentParser(prog="python -m slurp.documents", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="write what is made from the table of fields")
+    build.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file would change")
+    options = parser.parse_args(arguments)
+    if not options.check:
+        generated.write()
+        return 0
+    for path in (different := generated.outdated()):
+        print(f"{path.name} is not what the fields give; run build without --check", file=sys.stderr)
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

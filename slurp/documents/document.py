@@ -1,0 +1,82 @@
+"""A checked event becomes a document: what stands in `_source`."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any, NamedTuple
+
+from slurp import lexicons
+from slurp.documents import shapes
+from slurp.documents.identity import DAY_US, event_id, instant_us, isoformat
+from slurp.documents.lifted import lift
+from slurp.jetstream.wire import cursor_of
+
+# The collections whose records have mapped fields, unless `--lexicons` adds to them.
+TYPED: Container[str] = frozenset(lexicons.committed().record_types)
+
+
+class Document(NamedTuple):
+    """An event ready for a bulk request. `day` counts from 1970-01-01 (UTC), `body` is JSON."""
+
+    id: str
+    day: int
+    body: bytes
+
+
+def build(event: dict[str, Any], host: str, arrived_us: int, typed: Container[str] = TYPED) -> Document:
+    """The document of a checked `event` that `host` sent and that came at `arrived_us` (Unix µs).
+
+    The record stands under `record` and its NSID if the collection is `typed`, else in the
+    `flattened` field `other_record`. Whatever a record holds, this does not raise.
+    """
+    instant = instant_us(event)
+    source = envelope(event, instant, host, arrived_us)
+    if event["kind"] == "commit":
+        record = event["commit"].get("record")
+        if record is not None:
+            _add_record(source, event["commit"]["collection"], record, typed)
+    return Document(event_id(event), instant // DAY_US, shapes.dumps(source))
+
+
+def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Container[str]) -> None:
+    if type(record) is not dict:
+        # Only an object can be typed.
+        source["other_record"] = shapes.flat(record)
+        return
+    lift(source, collection, record)
+    if collection in typed:
+        source["record"] = {collection: shapes.typed(record)}
+    else:
+        source["other_record"] = shapes.flat(record)
+
+
+def quarantined(event: dict[str, Any], frame: bytes, host: str, arrived_us: int, error: str) -> Document:
+    """The document of an event whose full one Elasticsearch refused: envelope, raw JSON and error."""
+    instant = instant_us(event)
+    source = envelope(event, instant, host, arrived_us)
+    source["quarantine"] = {"error": error[:1000], "raw": frame.decode("utf-8", "replace")}
+    return Document(event_id(event), instant // DAY_US, shapes.dumps(source))
+
+
+def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) -> dict[str, Any]:
+    """What every document has, whatever the record holds."""
+    kind = event["kind"]
+    did = event["did"]
+    inner = event[kind]
+    source: dict[str, Any] = {"@timestamp": isoformat(instant), "did": did, "kind": kind}
+    if kind == "commit":
+        source["uri"] = f"at://{did}/{inner['collection']}/{inner['rkey']}"
+        source["commit"] = commit = {name: inner[name] for name in ("rev", "operation", "collection", "rkey")}
+        if type(cid := inner.get("cid")) is str:
+            commit["cid"] = cid
+    else:
+        names = ("handle", "time") if kind == "identity" else ("active", "status", "time")
+        source[kind] = status = {name: inner[name] for name in names if inner.get(name) is not None}
+        if type(seq := inner.get("seq")) is int and 0 <= seq < 2**63:
+            status["seq"] = seq
+    source["jetstream"] = {"host": host, "time_us": event["time_us"], "cursor": cursor_of(event)}
+    source["event"] = {
+        "ingested": isoformat(arrived_us),
+        "lag_ms": (arrived_us - event["time_us"]) // 1000,
+    }
+    return source

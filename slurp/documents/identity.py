@@ -1,0 +1,98 @@
+"""Who an event is: its `_id` and the instant that chooses its day. Pure functions of the event.
+
+Equal on every host and every wire, so that a replay meets what is already there. Frozen by the
+golden vectors in tests/test_identity.py: a change here would double every event.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+from slurp import tid
+
+DAY_US = 86_400_000_000
+
+# The last microsecond of the year 9999: what ISO 8601 and Elasticsearch's dates can say.
+MAX_TIME_US = 253_402_300_799_999_999
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def event_id(event: Mapping[str, Any]) -> str:
+    """The `_id` of a checked event: at most 36 ASCII characters.
+
+    For a commit: its rev, a dash, and the hash; a rev that is no TID is only hashed. Revs are
+    ordered by time and share prefixes, which Lucene's term dictionary likes.
+    """
+    kind = event["kind"]
+    inner = event[kind]
+    if kind == "commit":
+        rev = inner["rev"]
+        digest = _digest(event["did"], inner["collection"], inner["rkey"], rev, inner["operation"])
+        return f"{rev}-{digest}" if tid.is_tid(rev) else digest
+    if kind == "identity":
+        return _digest(kind, event["did"], inner["time"], inner.get("handle"))
+    return _digest(kind, event["did"], inner["time"], inner["active"], inner.get("status"))
+
+
+def instant_us(event: Mapping[str, Any]) -> int:
+    """Unix microseconds of `@timestamp`, which also chooses the day index.
+
+    The event's own time (rev, or the inner time of identity and account events) when it lies
+    within a day of `time_us`, which differs from host to host; else `time_us`.
+    """
+    kind = event["kind"]
+    inner = event[kind]
+    time_us: int = event["time_us"]
+    own = tid.to_micros(inner["rev"]) if kind == "commit" else parse_time(inner["time"])
+    return own if own is not None and abs(own - time_us) <= DAY_US else time_us
+
+
+@lru_cache(maxsize=4096)
+def day_of(day: int) -> str:
+    """`YYYY.MM.DD` of a day number since 1970-01-01."""
+    return (_EPOCH + timedelta(days=day)).strftime("%Y.%m.%d")
+
+
+def isoformat(micros: int) -> str:
+    """`2026-11-23T20:02:48.637452Z`: UTC, with all the microseconds, as `_source` keeps them."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return f"{_second(seconds)}.{rest:06d}Z"
+
+
+def parse_time(text: str) -> int | None:
+    """Unix microseconds of an ISO 8601 time between 1970 and 9999, or None."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    try:
+        micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    except OverflowError:
+        return None
+    return micros if 0 <= micros <= MAX_TIME_US else None
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _digest(*parts: str | bool | None) -> str:
+    """base64url of blake2b-128 over the parts as netstrings: byte length, colon, UTF-8 text, comma.
+
+    Absent parts are `~,`; booleans are `true` and `false`. The lengths keep ("ab", "c") and
+    ("a", "bc") apart whatever strangers put into an rkey.
+    """
+    texts = [part if part is None or isinstance(part, str) else ("false", "true")[part] for part in parts]
+    joined = "".join("~," if text is None else f"{len(text)}:{text}," for text in texts)
+    if not joined.isascii():
+        joined = "".join("~," if text is None else f"{len(text.encode())}:{text}," for text in texts)
+    return urlsafe_b64encode(blake2b(joined.encode(), digest_size=16).digest())[:22].decode()

@@ -1,0 +1,135 @@
+"""Where in a stream we are, and from where to read again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+# A cursor at or above this is a time in Unix microseconds, below it a sequence number.
+FIRST_TIME_CURSOR = 10**15
+
+# A crashed server uses sequence numbers again: at most a block of events or what it had not yet
+# made durable (JETSTREAM: 4,096 events or 30 s). We go back twice that time.
+REWIND_EVENTS = 4096
+REWIND_US = 60_000_000
+REWIND_OTHER_HOST_US = 300_000_000
+
+_TRAIL_STEP_US = 10_000_000
+_MEDIANS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in one host's stream: its sequence number, if it sends any, and the stream's time there."""
+
+    host: str
+    cursor: int | None
+    time_us: int
+
+    def is_beyond(self, other: Position) -> bool:
+        """True when saving this after `other`, on the same host, loses nothing.
+
+        A lower cursor counts only with a clearly later time: then the server began to count anew.
+        """
+        if self.cursor is not None and other.cursor is not None and self.cursor != other.cursor:
+            return self.cursor > other.cursor or self.time_us > other.time_us + REWIND_US
+        return self.time_us > other.time_us or (self.time_us == other.time_us and self != other)
+
+
+class Trail:
+    """Sparse memory of (cursor, stream time), enough to say which cursor lies a minute back."""
+
+    def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
+        self._entries = deque((int(cursor), int(time_us)) for cursor, time_us in entries)
+
+    def add(self, position: Position) -> None:
+        if position.cursor is None:
+            return
+        entries = self._entries
+        while entries and entries[-1][0] >= position.cursor:
+            entries.pop()  # read again after a rewind, or counted anew
+        if not entries or position.time_us - entries[-1][1] >= _TRAIL_STEP_US:
+            entries.append((position.cursor, position.time_us))
+        while len(entries) > 2 and entries[1][1] <= position.time_us - REWIND_US:
+            entries.popleft()
+        if len(entries) > 64:
+            entries.popleft()
+
+    def rewound(self, position: Position) -> int:
+        """The cursor to resume at on the same host after anything but a clean end."""
+        if position.cursor is None:
+            return max(0, position.time_us - REWIND_US)
+        back = position.cursor - REWIND_EVENTS
+        minute = position.time_us - REWIND_US
+        older = [cursor for cursor, time_us in self._entries if time_us <= minute]
+        known = older or [cursor for cursor, _ in self._entries]
+        if known:
+            back = min(back, known[-1] if older else known[0])
+        return max(0, back)
+
+    def entries(self) -> list[tuple[int, int]]:
+        return list(self._entries)
+
+
+def resume_cursor(position: Position) -> int:
+    """The cursor to resume at on the same host after a clean end. Both kinds are inclusive."""
+    return position.cursor if position.cursor is not None else position.time_us
+
+
+def resume_elsewhere(position: Position) -> int:
+    """The time cursor to resume at on another host, whose sequence numbers mean nothing to us."""
+    return max(0, position.time_us - REWIND_OTHER_HOST_US)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the ledger needs of a batch once each of its events has been answered for.
+
+    `position` is None when the batch held nothing but garbage; `median_us` and `newest_us` are of
+    its events' time_us; `fresh` counts the events at its end that came soon after their time_us.
+    """
+
+    events: int
+    position: Position | None
+    median_us: int | None
+    newest_us: int | None
+    fresh: int
+
+
+class Ledger:
+    """Which batches are answered for, and the position below which all of them are.
+
+    Not thread-safe: the `Tally` that owns it holds the lock.
+    """
+
+    def __init__(self) -> None:
+        self.trail = Trail()
+        self.position: Position | None = None
+        self.newest_us: int | None = None
+        self.fresh_run = 0
+        self._next = 1
+        self._answered: dict[int, Answered] = {}
+        self._medians: deque[int] = deque(maxlen=_MEDIANS)
+
+    def answer(self, number: int, batch: Answered, now_us: int) -> None:
+        """Batch `number` (from 1, without holes) is done; advance over all that are done in a row."""
+        self._answered[number] = batch
+        while (done := self._answered.pop(self._next, None)) is not None:
+            self._next += 1
+            self._pass(done, now_us)
+
+    def _pass(self, batch: Answered, now_us: int) -> None:
+        self.fresh_run = batch.fresh + (self.fresh_run if batch.fresh == batch.events else 0)
+        if batch.position is None:
+            return
+        if batch.median_us is not None:
+            self._medians.append(batch.median_us)
+        if batch.newest_us is not None:
+            self.newest_us = batch.newest_us
+        if self.position is not None and self.position.host != batch.position.host:
+            self.trail = Trail()
+        # One back-dated event must not cost hours of replay, one from the future not a hole.
+        middle = sorted(self._medians)[(len(self._medians) - 1) // 2]
+        self.position = replace(batch.position, time_us=min(middle, now_us))
+        self.trail.add(self.position)

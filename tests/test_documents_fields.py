@@ -1,0 +1,406 @@
+"""The common fields of each record type, value by value, against events of the real and simulated network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from slurp.documents.document import build
+from slurp.documents.domains import domain_of
+from slurp.documents.fields import FIELDS
+from slurp.documents.graphemes import emoji, graphemes
+from slurp.documents.languages import normalised
+from slurp.documents.times import created_at
+from slurp.jetstream.wire import parse
+from slurp.simulator.network import Network
+from tests.test_documents_hostile import ARRIVED, commit, document
+
+ME = "did:plc:me"
+AUTHOR = "did:plc:author"
+POST = f"at://{AUTHOR}/app.bsky.feed.post/3l6oveex3ii2l"
+LIST = f"at://{AUTHOR}/app.bsky.graph.list/3l6oveex3ii2l"
+ENVELOPE = ("@timestamp", "did", "kind", "uri", "commit", "identity", "account", "jetstream", "event")
+
+
+def lifted(frame: bytes) -> dict[str, Any]:
+    """The document without envelope and record."""
+    source = orjson.loads(build(parse(frame), "host", ARRIVED).body)
+    return {
+        name: value for name, value in source.items() if name not in (*ENVELOPE, "record", "other_record")
+    }
+
+
+def of(collection: str, record: dict[str, Any]) -> dict[str, Any]:
+    return lifted(commit({"createdAt": "2020-01-02T03:04:05.678Z", **record}, collection))
+
+
+def event_frames(corpus: list[Path]) -> list[bytes]:
+    return [line for path in corpus for line in path.read_bytes().splitlines() if line.strip()]
+
+
+EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "app.bsky.feed.like": (
+        {
+            "subject": {"uri": POST, "cid": "bafy1"},
+            "via": {"uri": f"at://{ME}/app.bsky.feed.repost/r", "cid": "c"},
+        },
+        {
+            "subject": {"uri": POST, "did": AUTHOR, "collection": "app.bsky.feed.post", "cid": "bafy1"},
+            "via": {"uri": f"at://{ME}/app.bsky.feed.repost/r", "did": ME},
+        },
+    ),
+    "app.bsky.feed.repost": (
+        {"subject": {"uri": "at://alice.example/app.bsky.feed.post/r", "cid": 5}},
+        {"subject": {"uri": "at://alice.example/app.bsky.feed.post/r", "collection": "app.bsky.feed.post"}},
+    ),
+    "app.bsky.graph.follow": ({"subject": AUTHOR}, {"subject": {"did": AUTHOR}}),
+    "app.bsky.graph.block": ({"subject": AUTHOR}, {"subject": {"did": AUTHOR}}),
+    "app.bsky.graph.listblock": (
+        {"subject": LIST},
+        {"subject": {"uri": LIST, "did": AUTHOR, "collection": "app.bsky.graph.list"}},
+    ),
+    "app.bsky.graph.listitem": (
+        {"subject": ME, "list": LIST},
+        {"subject": {"did": ME}, "list": {"uri": LIST, "did": AUTHOR}},
+    ),
+    "app.bsky.feed.threadgate": (
+        {"post": POST, "allow": []},
+        {"subject": {"uri": POST, "did": AUTHOR, "collection": "app.bsky.feed.post"}},
+    ),
+    "app.bsky.feed.postgate": (
+        {"post": POST},
+        {"subject": {"uri": POST, "did": AUTHOR, "collection": "app.bsky.feed.post"}},
+    ),
+    "app.bsky.graph.list": (
+        {
+            "name": "Birds",
+            "description": "of #Kiel",
+            "descriptionFacets": [
+                {"features": [{"tag": "Kiel"}, {"did": ME}, {"uri": "https://a.example.co.uk/"}]}
+            ],
+        },
+        {
+            "name": "Birds",
+            "description": "of #Kiel",
+            "tags": ["Kiel"],
+            "tags_folded": ["kiel"],
+            "mentions": [ME],
+            "links": ["https://a.example.co.uk/"],
+            "domains": ["example.co.uk"],
+        },
+    ),
+    "app.bsky.graph.starterpack": (
+        {"name": "Friends", "description": "all", "list": LIST},
+        {"name": "Friends", "description": "all", "list": {"uri": LIST, "did": AUTHOR}},
+    ),
+    "app.bsky.feed.generator": (
+        {"displayName": "Cats", "description": "and dogs", "did": "did:web:feeds.example.com"},
+        {"name": "Cats", "description": "and dogs"},
+    ),
+    "app.bsky.actor.profile": (
+        {
+            "displayName": "Ada",
+            "description": "bio",
+            "website": "https://ada.example.org/",
+            "labels": {"values": [{"val": "!no-unauthenticated"}, {"val": 7}]},
+        },
+        {
+            "name": "Ada",
+            "description": "bio",
+            "links": ["https://ada.example.org/"],
+            "domains": ["example.org"],
+            "labels": ["!no-unauthenticated"],
+        },
+    ),
+    "app.bsky.graph.verification": (
+        {"subject": AUTHOR, "displayName": "Ada", "handle": "ada.example"},
+        {"subject": {"did": AUTHOR}, "name": "Ada"},
+    ),
+    "app.bsky.labeler.service": ({"labels": {"values": [{"val": "x"}]}}, {"labels": ["x"]}),
+    "site.standard.document": (
+        {"title": "T", "description": "D", "textContent": "long", "tags": ["A", "a"]},
+        {
+            "name": "T",
+            "description": "D",
+            "text": "long",
+            "length": {"graphemes": 4},
+            "tags": ["A", "a"],
+            "tags_folded": ["a"],
+        },
+    ),
+    "site.standard.graph.recommend": (
+        {"document": f"at://{AUTHOR}/site.standard.document/r"},
+        {
+            "subject": {
+                "uri": f"at://{AUTHOR}/site.standard.document/r",
+                "did": AUTHOR,
+                "collection": "site.standard.document",
+            }
+        },
+    ),
+    "site.standard.graph.subscription": (
+        {"publication": f"at://{AUTHOR}/site.standard.publication/r"},
+        {
+            "subject": {
+                "uri": f"at://{AUTHOR}/site.standard.publication/r",
+                "did": AUTHOR,
+                "collection": "site.standard.publication",
+            }
+        },
+    ),
+    "site.standard.publication": (
+        {"name": "P", "url": "https://blog.example.net"},
+        {"name": "P", "links": ["https://blog.example.net"], "domains": ["example.net"]},
+    ),
+    "chat.bsky.actor.declaration": ({"allowIncoming": "all"}, {}),
+    "com.example.other": (
+        {"subject": {"uri": POST}, "via": "web"},
+        {"subject": {"uri": POST, "did": AUTHOR, "collection": "app.bsky.feed.post"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("collection", EXPECTED)
+def test_fields_of_each_record_type(collection: str) -> None:
+    record, expected = EXPECTED[collection]
+    assert of(collection, record) == {"created_at": "2020-01-02T03:04:05.678Z", **expected}
+
+
+def test_all_of_a_post() -> None:
+    image = {"alt": "a cat", "image": {}}
+    found = of(
+        "app.bsky.feed.post",
+        {
+            "text": "Füße 👩‍🚀🇩🇪 👩‍🚀",
+            "langs": ["pt_br", "EN", "pt", "?"],
+            "tags": ["#Ｃａｔ", "cat"],
+            "facets": [
+                {"features": [{"$type": "app.bsky.richtext.facet#tag", "tag": "CatUrday"}, "?", {"tag": 1}]},
+                {"features": [{"did": AUTHOR}, {"uri": "https://www.example.com/1"}]},
+            ],
+            "reply": {
+                "root": {"uri": POST, "cid": "c"},
+                "parent": {"uri": f"at://{ME}/app.bsky.feed.post/p"},
+            },
+            "labels": {"$type": "com.atproto.label.defs#selfLabels", "values": [{"val": "nudity"}]},
+            "embed": {
+                "$type": "app.bsky.embed.recordWithMedia",
+                "media": {"$type": "app.bsky.embed.images", "images": [image, {"alt": ""}, {"alt": 3}]},
+                "record": {"$type": "app.bsky.embed.record", "record": {"uri": POST, "cid": "c"}},
+            },
+        },
+    )
+    assert found == {
+        "created_at": "2020-01-02T03:04:05.678Z",
+        "text": "Füße 👩‍🚀🇩🇪 👩‍🚀",
+        "length": {"graphemes": 9},
+        "emoji": ["👩‍🚀", "🇩🇪"],
+        "langs": ["pt-BR", "en", "pt"],
+        "lang": ["pt", "en"],
+        "tags": ["CatUrday", "Ｃａｔ", "cat"],
+        "tags_folded": ["caturday", "cat"],
+        "mentions": [AUTHOR],
+        "links": ["https://www.example.com/1"],
+        "domains": ["example.com"],
+        "reply": {
+            "root": {"uri": POST, "did": AUTHOR},
+            "parent": {"uri": f"at://{ME}/app.bsky.feed.post/p", "did": ME},
+        },
+        "labels": ["nudity"],
+        "media": {"kinds": ["image", "quote"], "count": 3},
+        "alt": ["a cat"],
+        "quote": {"uri": POST, "did": AUTHOR},
+    }
+
+
+@pytest.mark.parametrize(
+    ("embed", "media"),
+    [
+        ({"$type": "app.bsky.embed.video", "alt": "v"}, {"kinds": ["video"], "count": 1}),
+        ({"$type": "app.bsky.embed.video", "presentation": "gif"}, {"kinds": ["gif"], "count": 1}),
+        ({"$type": "app.bsky.embed.gallery", "items": [{}, {}]}, {"kinds": ["image"], "count": 2}),
+        (
+            {"$type": "app.bsky.embed.external", "external": {"uri": "https://a.b"}},
+            {"kinds": ["external"], "count": 0},
+        ),
+        (
+            {"$type": "app.bsky.embed.external", "external": {"uri": "https://media.tenor.com/x.gif"}},
+            {"kinds": ["gif"], "count": 1},
+        ),
+        ({"$type": "app.bsky.embed.record", "record": {"uri": LIST}}, {"kinds": ["record"], "count": 0}),
+    ],
+)
+def test_kinds_of_media(embed: dict[str, Any], media: dict[str, Any]) -> None:
+    assert of("app.bsky.feed.post", {"embed": embed})["media"] == media
+
+
+def test_real_events_one_by_one(corpus: list[Path]) -> None:
+    """The first of each record type, as a person read it in the file."""
+    first: dict[str, dict[str, Any]] = {}
+    for frame in event_frames(corpus[:1]):
+        event = parse(frame)
+        if "record" in event.get("commit", {}):
+            first.setdefault(event["commit"]["collection"], lifted(frame))
+    video = "https://www.youtube.com/watch?v=V5lDo-jw8mA"
+    target = "did:plc:r2zybk6op3ymzpz6jhqpkoy5"
+    spread = "did:plc:lthsfxxeghkgg44eummxtvbe"
+    by = "did:plc:mc4ihv54ep37qtc6xtq5ab2f"
+    assert first["app.bsky.feed.post"] == {
+        "created_at": "2026-07-04T14:38:06.240Z",
+        "text": "www.youtube.com/watch?v=V5lD...",
+        "length": {"graphemes": 31},
+        "langs": ["en"],
+        "lang": ["en"],
+        "links": [video],
+        "domains": ["youtube.com"],
+        "media": {"kinds": ["external"], "count": 0},
+        "external": {
+            "title": "What does America's 250th anniversary mean to Native Americans?",
+            "description": "YouTube video by Reuters",
+        },
+    }
+    like = first["app.bsky.feed.like"]
+    assert like.pop("created_at") < "2026-07-04T14:38:08.999Z"  # of a clock that runs ahead: clamped
+    assert like == {
+        "subject": {
+            "uri": f"at://{target}/app.bsky.feed.post/3mpsjbtci2c2o",
+            "did": target,
+            "collection": "app.bsky.feed.post",
+            "cid": "bafyreiftot7eltsc3f6g4qktykmbv6jcmdmhcx5osscan6jpdxkpqcmcza",
+        },
+    }
+    assert first["app.bsky.feed.repost"] == {
+        "created_at": "2026-07-04T14:38:07.594Z",
+        "subject": {
+            "uri": f"at://{spread}/app.bsky.feed.post/3mpt6c57uy22u",
+            "did": spread,
+            "collection": "app.bsky.feed.post",
+            "cid": "bafyreig7t4btqz2izpbcxm6olbbzrvjqhmccx5xnn54avbv3y2kerbpyea",
+        },
+        "via": {"uri": f"at://{by}/app.bsky.feed.repost/3mpta65gqot2j", "did": by},
+    }
+    assert first["app.bsky.graph.follow"] == {
+        "created_at": "2026-07-04T14:38:07.396Z",
+        "subject": {"did": "did:plc:mlbpil2fwz43vfn6uuysxtqa"},
+    }
+    assert first["app.bsky.graph.block"] == {
+        "created_at": "2026-07-04T14:38:07.255Z",
+        "subject": {"did": "did:plc:wmv3rxaywejtjg4kmrq7bhsy"},
+    }
+    assert first["fm.teal.alpha.actor.status"] == {}
+    status = first["app.bsky.actor.status"]
+    assert status["created_at"] == "2026-07-04T14:38:06.730Z"
+    assert status["links"] == ["https://www.twitch.tv/Zarynos_VT"]
+    assert status["domains"] == ["twitch.tv"]
+    assert status["media"] == {"kinds": ["external"], "count": 0}
+    assert status["external"]["title"] == "Zarynos_VT - Twitch"
+
+
+def test_every_lifted_field_is_in_the_table(corpus: list[Path]) -> None:
+    network = Network(seed=3, people=200)
+    made = [network.event(ARRIVED + number, number).frame for number in range(1, 4000)]
+    paths = {path for frame in [*event_frames(corpus), *made] for path in _paths(lifted(frame), "")}
+    assert paths <= {field.path for field in FIELDS}
+    assert {"text", "emoji", "reply.root.did", "quote.did", "via.did", "list.uri", "alt", "labels"} <= paths
+
+
+def _paths(value: dict[str, Any], prefix: str) -> Iterable[str]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _paths(item, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_a_record_is_kept_as_it_came() -> None:
+    record = {"text": "a", "facets": [{"x": None}], "subject": 5, "deep": [[{"é": 1.5}]]}
+    assert orjson.loads(document(commit(record)).body)["record"] == {"app.bsky.feed.post": record}
+    body = orjson.loads(document(commit(record, "com.example.other")).body)
+    assert body["other_record"] == record
+    assert "record" not in body
+
+
+def test_more_collections_can_be_typed() -> None:
+    frame = commit({"a": 1}, "com.example.other")
+    body = orjson.loads(build(parse(frame), "host", ARRIVED, {"com.example.other"}).body)
+    assert body["record"] == {"com.example.other": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    ("claimed", "expected"),
+    [
+        ("2026-07-04T14:38:08.999Z", "2026-07-04T14:38:08.999Z"),
+        ("2026-07-04T16:38:08.999123456+02:00", "2026-07-04T14:38:08.999123Z"),
+        (" 2026-07-04t14:38:08z", "2026-07-04T14:38:08.000000Z"),
+        ("2026-07-04 14:38", "2026-07-04T14:38:00.000000Z"),
+        ("2026-07-04", "2026-07-04T00:00:00.000000Z"),
+        ("1776-07-04T00:00:00Z", "1776-07-04T00:00:00.000000Z"),
+        ("2031-01-01T00:00:00.000Z", "2030-01-01T00:00:00.000000Z"),
+        ("2030-01-01T00:00:00.001+00:00", "2030-01-01T00:00:00.000000Z"),
+        ("9999-12-31T23:59:59-23:00", None),
+        ("2026-02-30T00:00:00.000Z", None),
+        ("0000-01-01T00:00:00.000Z", None),
+        ("yesterday", None),
+        ("", None),
+        (1_783_175_888, None),
+        (["2026-07-04"], None),
+    ],
+)
+def test_claimed_times(claimed: Any, expected: str | None) -> None:
+    assert created_at(claimed, "2030-01-01T00:00:00.000000Z") == expected
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        *(("en", "en"), ("ZH-hant-tw", "zh-Hant-TW"), ("en_US", "en-US"), ("es-419", "es-419")),
+        *(("sr-latn", "sr-Latn"), ("en-x-YO", "en-x-yo")),
+        *(("", None), ("e", None), ("日本語", None), ("english language", None), ("a" * 40, None)),
+    ],
+)
+def test_language_tags(tag: str, expected: str | None) -> None:
+    assert normalised(tag) == expected
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("https://www.news.example.co.uk/x?y", "example.co.uk"),
+        ("HTTP://Example.COM:8080", "example.com"),
+        ("https://user:word@a.example.com/", "example.com"),
+        ("https://user@a.example.com/", "example.com"),
+        ("https://someone.github.io/page", "someone.github.io"),
+        ("https://müsli.example/", "xn--msli-0ra.example"),
+        ("https://192.168.0.1/", None),
+        ("https://[::1]/", None),
+        ("https://co.uk/", None),
+        ("at://did:plc:a/b", None),
+        ("mailto:a@example.com", None),
+        ("https://" + "a" * 300 + ".com", None),
+        ("https://", None),
+    ],
+)
+def test_domains(link: str, expected: str | None) -> None:
+    assert domain_of(link) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ascii 123 #*", []),
+        ("© ™ ☺ 1 → ♥", []),
+        ("👨‍👩‍👧 🇩🇪🇫🇷 1️⃣ ❤️ ❤‍🔥 ©️", ["👨‍👩‍👧", "🇩🇪", "🇫🇷", "1️⃣", "❤️", "❤‍🔥", "©️"]),
+        ("🙏🏽🙏🏽🙏", ["🙏🏽", "🙏"]),
+        ("🏴󠁧󠁢󠁥󠁮󠁧󠁿🏳️‍🌈🤦🏽‍♀️", ["🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏳️‍🌈", "🤦🏽‍♀️"]),
+    ],
+)
+def test_emoji(text: str, expected: list[str]) -> None:
+    assert emoji(text) == expected
+
+
+def test_graphemes() -> None:
+    assert graphemes("👨‍👩‍👧e\u0301\r\n🇩🇪") == 4

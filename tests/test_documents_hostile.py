@@ -1,0 +1,125 @@
+"""Whatever strangers put into a record, an event becomes a document. Pure, without a node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+import regex
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from slurp.documents import shapes
+from slurp.documents.document import Document, build
+from slurp.documents.graphemes import graphemes
+from slurp.documents.identity import event_id
+from slurp.documents.lifted import _EXTRACTORS
+from slurp.jetstream.wire import BadFrame, parse
+
+ARRIVED = 1_795_464_168_637_452
+
+_KNOWN = (
+    "text embed images alt facets features tag uri did subject cid langs labels values val reply root parent"
+    " record media external title createdAt displayName description list via tags $type $link name"
+)
+_NAMES = st.sampled_from(_KNOWN.split()) | st.text(max_size=5)
+_ODD = (
+    *("", "at://", "at://did:plc:a/app.bsky.feed.post/r", "did:", "https://[::1", "https://\x00.xn--"),
+    *("#", "a-", "9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:00", "\ud800"),
+    *("app.bsky.embed.images", "app.bsky.embed.recordWithMedia", "app.bsky.embed.external"),
+)
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(_ODD)
+JSON = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_NAMES, inner, max_size=6),
+    max_leaves=25,
+)
+COLLECTIONS = st.sampled_from([*_EXTRACTORS, "com.example.other", "com.atproto.lexicon.schema"])
+
+
+def commit(record: Any, collection: str = "app.bsky.feed.post") -> bytes:
+    """A frame with `record`, as a Jetstream server would send it."""
+    body = {"rev": "3n2ywdzozwuuw", "operation": "create", "collection": collection, "rkey": "r"}
+    event = {"did": "did:plc:a", "time_us": ARRIVED, "kind": "commit", "commit": body | {"record": record}}
+    return json.dumps(event).encode()
+
+
+def document(frame: bytes) -> Document:
+    return build(parse(frame), "host", ARRIVED)
+
+
+@given(JSON, COLLECTIONS)
+@example({"a": [float("nan"), 10**30, "\ud800"]}, "app.bsky.feed.post")
+def test_any_record_becomes_a_document(record: Any, collection: str) -> None:
+    frame = commit(record, collection)
+    one, two = document(frame), document(frame)
+    assert one == two
+    assert one.id == event_id(parse(frame))
+    assert orjson.loads(one.body)["commit"]["collection"] == collection
+
+
+@pytest.mark.parametrize("collection", ["app.bsky.feed.post", "com.example.other"])
+@pytest.mark.parametrize("levels", [17, 18, 19, 30, 100, 201, 254, 500, 900])
+def test_a_deep_record_loses_nothing(collection: str, levels: int) -> None:
+    record: Any = "the bottom"
+    for level in range(levels):
+        record = {"deeper": record} if level % 2 else [record]
+    body = orjson.loads(document(commit({"deeper": record}, collection)).body)
+    assert "the bottom" in orjson.dumps(body).decode()
+    if "other_record" in body:
+        assert _levels(body["other_record"]) <= shapes.FLAT_DEPTH
+
+
+def _levels(value: Any) -> int:
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(_levels, items), default=0)
+    return 0
+
+
+@given(JSON)
+def test_json_text_is_json(value: Any) -> None:
+    try:
+        value = parse(commit(value))["commit"]["record"]
+    except BadFrame:
+        return
+    assert orjson.loads(shapes.json_text(value)) == orjson.loads(shapes.dumps({"x": value}))["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("", "%"),
+        ("  ", "%20%20"),
+        ("a.b", "a%2Eb"),
+        ("..", "%2E%2E"),
+        ("a%2Eb", "a%252Eb"),
+        ("$type", "$type"),
+    ],
+)
+def test_names_that_a_mapping_would_refuse(name: str, written: str) -> None:
+    assert shapes.typed({"facets": [{name: 1}]}) == {"facets": [{written: 1}]}
+
+
+def test_names_in_a_flattened_field() -> None:
+    long, nul = shapes.flat({"n" * 40_000: 1, "a\0b": 2})
+    assert long.startswith("nnn")
+    assert len(long) <= shapes.FLAT_NAME_LENGTH
+    assert nul == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize("collection", ["app.bsky.feed.post", "com.example.other"])
+@pytest.mark.parametrize("record", [5, "text", [1, {"a": 2}], False])
+def test_a_record_that_is_no_object(collection: str, record: Any) -> None:
+    assert orjson.loads(document(commit(record, collection)).body)["other_record"] == {"value": record}
+
+
+@given(st.text())
+@example("a\u0327b\u0327 \u0327")
+@example("\r\n\n\r")
+@example("é👨‍👩‍👧🇩🇪🇫🇷🇩")
+@example("नमस्ते ก็ 각")
+def test_graphemes_are_those_of_unicode(text: str) -> None:
+    assert graphemes(text) == len(regex.findall(r"\X", text))

@@ -1,0 +1,111 @@
+"""Golden vectors: what is written here has been indexed. A change would double every event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from slurp.documents.identity import DAY_US, day_of, event_id, instant_us, isoformat, parse_time
+
+DID = "did:plc:wq4aajammjtxdomz3e23667t"
+TIME_US = 1783175888085434
+REV_US = 1783175887514441  # the time inside 3mptbypluud2a
+
+
+def commit(time_us: int = TIME_US, **inner: Any) -> dict[str, Any]:
+    fields = {
+        "rev": "3mptbypluud2a",
+        "operation": "create",
+        "collection": "app.bsky.feed.like",
+        "rkey": "3mptbyplj5d2a",
+    }
+    return {"did": DID, "time_us": time_us, "kind": "commit", "commit": fields | inner}
+
+
+def identity(**inner: Any) -> dict[str, Any]:
+    fields = {"did": DID, "seq": 1, "time": "2026-07-04T14:38:07.112Z", "handle": "alice.example"}
+    return {"did": DID, "time_us": TIME_US, "kind": "identity", "identity": fields | inner}
+
+
+def account(**inner: Any) -> dict[str, Any]:
+    fields = {
+        "did": DID,
+        "seq": 2,
+        "time": "2026-07-04T14:38:07.112Z",
+        "active": False,
+        "status": "takendown",
+    }
+    return {"did": DID, "time_us": TIME_US, "kind": "account", "account": fields | inner}
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (commit(), "3mptbypluud2a-DJh0fBVcSUSOvRqtdZLYjA"),
+        (commit(operation="delete"), "3mptbypluud2a-UM9i1EWxVo-z999GWJk-2w"),
+        (commit(rev="not a tid"), "8C8SXD_6ZqXQj5GIkudTNw"),
+        (commit(rkey="ünïcödé 🌸"), "3mptbypluud2a-gtLrgK13K55QtQqRTySNaw"),
+        (commit(collection="", rkey="", rev=""), "aP9Qx9dZV1J3zJfOrM8fjg"),
+        (identity(), "QFxNNozXO38SMeB35YHN3w"),
+        (identity(handle=None), "kmtCO3YLEIYlG-ACuEymIA"),
+        (account(), "cS5gqx2nLQkcNd_A2vlT6g"),
+        (account(active=True, status=None), "MjjFUKC-GxB47zMmRpWIfQ"),
+    ],
+)
+def test_golden_vectors(event: dict[str, Any], expected: str) -> None:
+    assert event_id(event) == expected
+
+
+def test_what_belongs_to_one_host_does_not_count() -> None:
+    here, there = identity(seq=1), identity(seq=99)
+    there |= {"cursor": 7, "time_us": TIME_US + 5}
+    assert event_id(here) == event_id(there)
+
+
+def test_parts_do_not_run_into_each_other() -> None:
+    assert event_id(commit(collection="a", rkey="bc")) != event_id(commit(collection="ab", rkey="c"))
+    assert event_id(commit(collection="a,1:b", rkey="c")) != event_id(commit(collection="a", rkey="b,1:c"))
+
+
+def test_an_absent_handle_is_not_a_tilde() -> None:
+    assert event_id(identity(handle=None)) != event_id(identity(handle="~"))
+
+
+def test_ids_are_short_and_plain_whatever_strangers_choose() -> None:
+    doc_id = event_id(commit(rkey="🌸" * 10_000, collection='","_index":"other', rev="x" * 5000))
+    assert len(doc_id) < 64
+    assert doc_id.replace("-", "").replace("_", "").isalnum()
+
+
+def test_the_instant_is_the_revs_when_it_is_near() -> None:
+    assert instant_us(commit()) == REV_US
+    assert instant_us(commit(time_us=REV_US + DAY_US)) == REV_US
+
+
+def test_the_instant_is_the_servers_when_the_rev_is_far_off_or_none() -> None:
+    assert instant_us(commit(time_us=REV_US + DAY_US + 1)) == REV_US + DAY_US + 1
+    assert instant_us(commit(rev="whatever")) == TIME_US
+
+
+def test_the_instant_of_identity_and_account_is_their_inner_time() -> None:
+    assert instant_us(identity()) == 1783175887112000
+    assert instant_us(account(time="2020-01-01T00:00:00Z")) == TIME_US
+    assert instant_us(account(time="soon")) == TIME_US
+
+
+def test_days_and_times() -> None:
+    assert day_of(instant_us(commit()) // DAY_US) == "2026.07.04"
+    assert isoformat(REV_US) == "2026-07-04T14:38:07.514441Z"
+    assert parse_time("2026-07-04T14:38:07.514441Z") == REV_US
+    assert parse_time("2026-07-04T16:38:07.514441+02:00") == REV_US
+    assert parse_time("1969-12-31T23:59:59Z") is None
+    assert parse_time("9999-12-31T23:59:59-12:00") is None
+
+
+def test_every_event_of_the_corpora_has_an_id_of_its_own(corpus: list[Path]) -> None:
+    for path in corpus:
+        frames = path.read_bytes().splitlines()
+        assert len({event_id(orjson.loads(frame)) for frame in frames}) == len(frames)
