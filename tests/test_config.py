@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from slurp.config import PUBLIC_HOSTS, Config, build_parser, parse
+
+
+@pytest.fixture(autouse=True)
+def _no_config_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str, env: dict[str, str] | None = None) -> str:
+    """The one line that a wrong command line is answered with."""
+    with pytest.raises(SystemExit) as stopped:
+        parse(argv, env or {})
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    return err
+
+
+def test_nothing_has_to_be_set() -> None:
+    config = parse([], {})
+    assert config.jetstream == PUBLIC_HOSTS
+    assert config.es == ("http://localhost:9200",)
+    assert (config.es_user, config.es_pass) == ("elastic", "changeme")
+    assert (config.kibana, config.index) == ("http://localhost:5601", "bluesky-events")
+    assert (config.batch, config.flush, config.buffer, config.indexers) == (1000, 1.0, 20_000, 2)
+    assert (config.buffer_bytes, config.stats_interval, config.grace) == (64_000_000, 30.0, 25.0)
+    assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, None, 30)
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
+    file = tmp_path / "slurp.conf"
+    file.write_text("flush = 3s\nbatch = 7\nindexers = 4\nno-kibana = true\n")
+    env = {"SKEETSLURPER_BATCH": "8", "SKEETSLURPER_INDEXERS": "5"}
+    config = parse(["-c", str(file), "--indexers", "6"], env)
+    assert (config.flush, config.batch, config.indexers, config.kibana) == (3.0, 8, 6, None)
+
+
+def test_lists_are_repeated_or_have_commas(tmp_path: Path) -> None:
+    expected = ("app.bsky.feed.post", "app.bsky.graph.*")
+    file = tmp_path / "slurp.conf"
+    file.write_text("collections = app.bsky.graph.*, app.bsky.feed.post\n")
+    assert parse(["-c", str(file)], {}).collections == expected
+    assert (
+        parse([], {"SKEETSLURPER_COLLECTIONS": "app.bsky.feed.post,app.bsky.graph.*"}).collections == expected
+    )
+    flags = ["--collections", "app.bsky.graph.*", "--collections", "app.bsky.feed.post"]
+    assert parse(flags, {}).collections == expected
+
+
+def test_jetstream_urls_are_what_people_paste() -> None:
+    given = "wss://A.example/subscribe,b.example,ws://localhost:6008/"
+    assert parse([], {"SKEETSLURPER_JETSTREAM": given}).jetstream == (
+        "wss://a.example",
+        "wss://b.example",
+        "ws://localhost:6008",
+    )
+
+
+def test_since_takes_a_duration_a_time_or_a_cursor() -> None:
+    now = datetime.now(UTC)
+    two_hours = parse(["--since", "2h"], {}).since
+    assert two_hours is not None
+    assert abs(two_hours / 1e6 - (now - timedelta(hours=2)).timestamp()) < 10
+    assert parse(["--since", "2026-07-04T14:38:08"], {}).since == 1783175888000000
+    assert parse(["--since", "2026-07-04T16:38:08+02:00"], {}).since == 1783175888000000
+    assert parse(["--since", "0"], {}).since == 0
+    assert parse(["--since", "live"], {}).since is None
+
+
+def test_times_never_turn_into_sequence_numbers() -> None:
+    assert parse(["--replay-from", "2000-01-01"], {}).replay_from == 10**15
+    assert parse(["--since", "100000d"], {}).since == 10**15
+
+
+def test_a_url_without_a_port_means_that_of_its_scheme() -> None:
+    assert parse(["--es", "http://localhost", "--es", "https://es.example/path/"], {}).es == (
+        "http://localhost:80",
+        "https://es.example:443/path",
+    )
+
+
+def test_retention() -> None:
+    assert parse(["--retention", "7d"], {}).retention_days == 7
+    assert parse(["--retention", "forever"], {}).retention_days is None
+
+
+def test_the_password_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim\n")
+    file.chmod(stat.S_IRUSR)
+    config = parse(["--es-pass-file", str(file)], {})
+    assert config.es_pass == "geheim"
+    assert "geheim" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--flush", "3"], "--flush: '3' is no duration"),
+        (["--flush", "0s"], "--flush must be more than nothing"),
+        (["--batch", "0"], "--batch: '0' is no whole number of 1 or more"),
+        (["--batch", "²"], "--batch: '²' is no whole number"),
+        (["--buffer", "10"], "--buffer 10 holds less than one --batch of 1000"),
+        (["--buffer-bytes", "much"], "--buffer-bytes: 'much' is no size"),
+        (["--since", "later"], "--since: 'later' is no start"),
+        (["--since", "2999-01-01"], "--since: '2999-01-01' lies in the future"),
+        (["--since", "9999999999999999"], "--since: '9999999999999999' lies in the future"),
+        (["--retention", "1d"], "--retention: '1d' is no retention"),
+        (["--collections", "post"], "--collections: 'post' is no NSID"),
+        (["--dids", "alice"], "--dids: 'alice' is no DID"),
+        (
+            ["--jetstream", "http://localhost:1"],
+            "--jetstream: 'http://localhost:1' is no ws:// or wss:// URL",
+        ),
+        (["--es", "localhost:9200"], "--es: 'localhost:9200' is no http:// or https:// URL"),
+        (["--es", "http://h:port"], "--es: 'http://h:port': "),
+        (["--jetstream", f"{'a' * 64}.example"], "label empty or too long"),
+        (["--es", "http://"], "--es: 'http://' names no host"),
+        (["--es-ca", "/nowhere/ca.pem"], "--es-ca: there is no file /nowhere/ca.pem"),
+        (["--es-pass-file", "/nowhere/secret"], "--es-pass-file: can't read /nowhere/secret"),
+        (["--index", "Events"], "--index: 'Events' is no index name"),
+        (["--index", "skeetslurper"], "would also match our own skeetslurper-state"),
+        (["--worker-name", "a b"], "--worker-name takes up to 64"),
+        (["--log-level", "loud"], "--log-level: invalid choice: 'loud'"),
+        (["--indexer", "3"], "unknown option --indexer, did you mean --indexers?"),
+        (["-c", "/nowhere/slurp.conf"], "Unable to open config file: /nowhere/slurp.conf"),
+        (["word"], "unknown option (a word without an option)"),
+    ],
+)
+def test_a_bad_value_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], expected: str
+) -> None:
+    assert expected in refused(capsys, *argv)
+
+
+def test_a_misspelt_variable_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, env={"SKEETSLURPER_ES_PASSS": "geheim"})
+    assert "SKEETSLURPER_ES_PASSS, did you mean SKEETSLURPER_ES_PASS?" in message
+    assert "geheim" not in message
+
+
+def test_a_key_that_a_file_misspells_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "slurp.conf"
+    file.write_text("es-passs = geheim\n")
+    message = refused(capsys, "-c", str(file))
+    assert "unknown option --es-passs, did you mean --es-pass?" in message
+    assert "geheim" not in message
+
+
+def test_secrets_in_urls_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "geheim" not in refused(capsys, "--es", "http://elastic:geheim@localhost:9200")
+    assert "geheim" not in refused(capsys, "--es", "ftp://elastic:geheim@localhost:9200")
+
+
+def test_help_fits_the_screen_and_holds_no_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEETSLURPER_ES_PASS", "geheim")
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        parse(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "geheim" not in out
+
+
+def test_every_option_ends_in_the_config() -> None:
+    options = {action.dest for action in build_parser()._actions}
+    turned = {"no_kibana": "kibana", "retention": "retention_days"}
+    apart = {"help", "version", "config_file"}
+    assert {turned.get(name, name) for name in options - apart} == set(Config.__dataclass_fields__)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from slurp import logs
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_no_secret_reaches_a_line_not_even_in_a_traceback() -> None:
+    stream = io.StringIO()
+    secrets = logs.Secrets(("geheim", 'with"quote'))
+    logs.set_up("debug", "text", secrets, stream)
+    log = logging.getLogger("test")
+    log.info("password %s", "geheim")
+    try:
+        raise ValueError("Basic geheim")
+    except ValueError:
+        log.exception("failed")
+    secrets.add("rotated")
+    log.info("now it is rotated")
+    assert "geheim" not in stream.getvalue()
+    assert "rotated" not in stream.getvalue()
+    assert stream.getvalue().count("***") == 4
+
+
+def test_json_lines_are_json_and_scrubbed() -> None:
+    stream = io.StringIO()
+    logs.set_up("info", "json", logs.Secrets(('with"quote',)), stream)
+    logging.getLogger("test").warning('it is with"quote\nand a second line', extra={"fields": {"n": 1}})
+    (line,) = stream.getvalue().splitlines()
+    entry = json.loads(line)
+    assert entry["message"] == "it is ***\nand a second line"
+    assert (entry["log.level"], entry["n"]) == ("warning", 1)
+
+
+def test_strangers_text_can_not_move_the_cursor() -> None:
+    stream = io.StringIO()
+    logs.set_up("info", "text", logs.Secrets(), stream)
+    logging.getLogger("test").info("post: %s", "\x1b[2J\x07 \u202e")
+    assert "\\x1b[2J\\x07 \\x202e" in stream.getvalue()
+
+
+def test_a_message_is_one_line_and_a_traceback_keeps_its_own() -> None:
+    stream = io.StringIO()
+    logs.set_up("info", "text", logs.Secrets(), stream)
+    logging.getLogger("test").info("closed: %s", "bye\n2026-01-01T00:00:00.000Z INFO Shutdown complete")
+    assert len(stream.getvalue().splitlines()) == 1
+    try:
+        raise ValueError("x")
+    except ValueError:
+        logging.getLogger("test").exception("failed")
+    assert "\nTraceback" in stream.getvalue()
+
+
+class Gone(Terminal):
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_terminal_that_goes_away_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    screen = logs.set_up("info", "text", logs.Secrets(), Gone())
+    screen.show("5 events/s")
+    logging.getLogger("test").info("hello")
+    assert not screen.is_terminal
+
+
+def test_the_live_line_is_only_for_terminals() -> None:
+    stream = io.StringIO()
+    screen = logs.set_up("info", "text", logs.Secrets(), stream)
+    screen.show("5 events/s")
+    assert stream.getvalue() == ""
+
+
+def test_the_live_line_stays_below_the_log() -> None:
+    stream = Terminal()
+    screen = logs.set_up("info", "text", logs.Secrets(), stream)
+    screen.show("5 events/s")
+    logging.getLogger("test").info("hello")
+    shown = stream.getvalue()
+    assert shown.endswith("hello\n5 events/s")
+    screen.show("")
+    logging.getLogger("test").info("bye")
+    assert stream.getvalue().endswith("bye\n")

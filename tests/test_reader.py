@@ -1,0 +1,233 @@
+"""The reader alone, between a real WebSocket server and a consumer that keeps what it gets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from slurp.config import parse
+from slurp.flow import Batch, Buffer
+from slurp.jetstream.hosts import host_of, probe, table
+from slurp.jetstream.reader import Reader
+from slurp.jetstream.subscription import Subscription
+from slurp.position import REWIND_EVENTS, Answered, Position
+from slurp.simulator import Simulator
+from slurp.tally import Outcome, Tally
+
+
+class Reading:
+    """A reader thread, and what came of it."""
+
+    def __init__(self, servers: list[str], start: int | None, *options: str, consume: bool = True) -> None:
+        config = parse(["--flush", "100ms", "--batch", "500", *options], {})
+        self.buffer = Buffer(config.buffer, config.buffer_bytes)
+        self.tally = Tally()
+        self.stop = threading.Event()
+        self.batches: list[Batch] = []
+        known = Position(host_of(servers[0]), start, 0 if start is not None else int(time.time() * 1e6))
+        self.reader = Reader(
+            config,
+            Subscription.of(config),
+            servers,
+            self.buffer,
+            self.tally,
+            self.stop,
+            known,
+            clean=True,
+            live=start is None,
+        )
+        self.threads = [threading.Thread(target=self._read, daemon=True)]
+        if consume:
+            self.threads.append(threading.Thread(target=self._consume, daemon=True))
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def frames(self) -> list[bytes]:
+        return [frame for batch in list(self.batches) for frame in batch.frames]
+
+    def end(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def _read(self) -> None:
+        while self.reader.step():
+            pass
+        self.buffer.close()
+
+    def _consume(self) -> None:
+        while not self.buffer.drained:
+            batch = self.buffer.get(0.05)
+            if batch is None:
+                continue
+            self.batches.append(batch)
+            time_us = batch.position.time_us if batch.position else None
+            count = len(batch.frames)
+            self.tally.answered(
+                batch, Outcome(indexed=count), Answered(count, batch.position, time_us, time_us, 0)
+            )
+            self.buffer.release(batch)
+
+
+@contextmanager
+def reading(
+    *servers: Simulator, start: int | None = 0, options: tuple[str, ...] = (), consume: bool = True
+) -> Iterator[Reading]:
+    running = Reading([server.url for server in servers], start, *options, consume=consume)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def until(condition: Callable[[], object], timeout: float = 15) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about in time"
+        time.sleep(0.01)
+
+
+def test_a_batch_closes_when_it_is_full(jetstream: Simulator) -> None:
+    jetstream.generate(1000)
+    with reading(jetstream, options=("--flush", "30s")) as run:
+        until(lambda: len(run.frames) == 1000)
+        assert [len(batch.frames) for batch in run.batches] == [500, 500]
+        assert run.frames == jetstream.frames
+
+
+def test_a_batch_closes_in_time_when_the_stream_falls_silent(jetstream: Simulator) -> None:
+    jetstream.generate(3)
+    with reading(jetstream) as run:
+        until(lambda: len(run.frames) == 3, timeout=2)
+
+
+def test_a_cut_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
+    jetstream.generate(10_000)
+    jetstream.faults.cut_after(9000)
+    with reading(jetstream) as run:
+        until(lambda: run.frames and run.frames[-1] == jetstream.frames[-1])
+    first, second = jetstream.connections
+    assert first.cursor == 0
+    assert second.cursor is not None
+    assert 0 < second.cursor <= 9001 - REWIND_EVENTS
+    assert set(run.frames) == set(jetstream.frames)
+    assert run.tally.snapshot().reconnects == 1
+
+
+def test_an_orderly_close_is_resumed_where_it_was(jetstream: Simulator) -> None:
+    jetstream.generate(10_000)
+    jetstream.faults.close(1001, "server shutting down", after=9000)
+    with reading(jetstream) as run:
+        until(lambda: run.frames and run.frames[-1] == jetstream.frames[-1])
+    assert jetstream.connections[1].cursor == 9000
+    assert len(run.frames) == 10_001, "a cursor is inclusive"
+
+
+def test_an_orderly_close_without_data_does_not_undo_a_rewind(jetstream: Simulator) -> None:
+    jetstream.generate(10_000)
+    with reading(jetstream) as run:
+        until(lambda: len(run.frames) == 10_000)
+        # One for each connection in turn; data on the third would set things right.
+        jetstream.faults.cut_after()
+        jetstream.faults.close(1001)
+        jetstream.faults.stall()
+        until(lambda: len(jetstream.connections) == 3)
+    second, third = jetstream.connections[1:]
+    assert second.cursor == third.cursor
+    assert not run.reader.ended_clean
+
+
+def test_a_frame_torn_in_the_middle_is_read_again(jetstream: Simulator) -> None:
+    jetstream.generate(100)
+    jetstream.faults.cut_after(50, torn=True)
+    with reading(jetstream) as run:
+        until(lambda: set(run.frames) == set(jetstream.frames))
+
+
+def test_a_live_start_that_lost_its_connection_is_live_no_more(jetstream: Simulator) -> None:
+    jetstream.generate(100, span=0.001)
+    with reading(jetstream, start=None) as run:
+        until(lambda: run.reader.connected)
+        jetstream.faults.cut_after()
+        until(lambda: len(jetstream.connections) == 2)
+    first, second = jetstream.connections
+    assert first.cursor is None
+    assert second.cursor is not None
+    assert second.cursor >= 10**15
+
+
+@pytest.mark.parametrize("pongs", [True, False])
+def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> None:
+    jetstream.generate(100)
+    jetstream.faults.stall(after=50, pongs=pongs)
+    with reading(jetstream, options=("--stall-timeout", "500ms")) as run:
+        until(lambda: set(run.frames) == set(jetstream.frames))
+    assert len(jetstream.connections) == 2
+
+
+def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
+    options = ("--stall-timeout", "300ms", "--dids", "did:plc:nobody")
+    with reading(jetstream, options=options):
+        until(lambda: jetstream.connections)
+        time.sleep(1.5)
+        assert len(jetstream.connections) == 1
+        jetstream.faults.stall(pongs=False)
+        until(lambda: len(jetstream.connections) == 2)
+
+
+def test_repeated_failure_leads_to_the_next_host_by_time(jetstream: Simulator) -> None:
+    with Simulator(port=0, seed=2) as other:
+        jetstream.generate(1000, span=1)
+        other.generate(10, span=0.001)
+        with reading(jetstream, other) as run:
+            until(lambda: len(run.frames) == 1000)
+            newest = time.time()
+            jetstream.stop()
+            until(lambda: other.connections, timeout=20)
+            until(lambda: len(run.frames) == 1010)
+        cursor = other.connections[0].cursor
+        assert cursor is not None
+        assert 290 < newest - cursor / 1e6 < 330, "five minutes back"
+
+
+def test_a_booting_server_is_asked_again(jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    jetstream.generate(10)
+    jetstream.faults.refuse(503, "booting")
+    with reading(jetstream) as run:
+        until(lambda: len(run.frames) == 10)
+    assert "HTTP 503" in caplog.text
+
+
+def test_a_full_buffer_stops_the_reading_and_the_stop_event_still_ends_it(jetstream: Simulator) -> None:
+    jetstream.generate(100_000)
+    with reading(jetstream, options=("--buffer", "2000"), consume=False) as run:
+        until(lambda: run.buffer.events == 2000)
+        time.sleep(0.5)
+        assert run.buffer.events == 2000
+        assert run.tally.snapshot().received == 2000
+
+
+def test_probing_ranks_servers_and_says_why_others_are_none(jetstream: Simulator) -> None:
+    with Simulator(port=0, seed=2) as slow, Simulator(port=0, seed=3) as refusing:
+        slow.faults.delay(0.3, times=None)
+        refusing.faults.refuse(503, "booting", times=None)
+        probes = probe([refusing.url, "ws://127.0.0.1:1", slow.url, jetstream.url])
+    assert [one.url for one in probes[:2]] == [jetstream.url, slow.url]
+    assert [len(one.times) for one in probes] == [3, 3, 0, 0]
+    text = "\n".join(table(probes))
+    assert "unreachable: Connection refused" in text
+    assert "unreachable: HTTP 503" in text
+
+
+def test_probing_ends_in_time(jetstream: Simulator) -> None:
+    jetstream.faults.delay(float("inf"), times=None)
+    began = time.monotonic()
+    (one,) = probe([jetstream.url], timeout=0.5)
+    assert time.monotonic() - began < 2
+    assert "unreachable: no answer within" in table([one])[0]
