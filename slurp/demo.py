@@ -1,0 +1,133 @@
+"""The whole thing on one machine: an embedded Elasticsearch, a simulated Jetstream, the real worker.
+
+`python -m slurp.demo [--seconds N] [--rate N]`; `make demo` sets up what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from elasticsearch import ApiError, Elasticsearch
+
+from slurp.embedded import EmbeddedNode, EmbeddedNodeError
+from slurp.embedded.node import free_port
+from slurp.jetstream.hosts import answers
+
+PASSWORD = "changeme"  # noqa: S105  the default of the program, for a node on loopback
+INDEX = "bluesky-events"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m slurp.demo", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--seconds", type=float, help="end by itself after so long (default: at Ctrl+C)")
+    parser.add_argument("--rate", type=float, default=2000, help="events a second (default: 2000)")
+    options = parser.parse_args()
+    # SIGTERM is to clean up as Ctrl+C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="skeetslurper-demo-") as folder:
+            return _run(Path(folder), options.rate, options.seconds)
+    except EmbeddedNodeError as error:
+        print(f"The demo's Elasticsearch did not start: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped before there was anything to show", file=sys.stderr)
+        return 1
+
+
+def _run(folder: Path, rate: float, seconds: float | None) -> int:
+    print("Elasticsearch starts (the first time it is fetched, about 50 MB) …", flush=True)
+    with EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD) as node:
+        print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
+        jetstream_port = _port(6008)
+        with (
+            _program("-m", "slurp.simulator", "--port", str(jetstream_port), "--rate", str(rate)),
+            Elasticsearch(node.url, basic_auth=("elastic", PASSWORD)) as es,
+        ):
+            worker = _start(
+                str(Path(__file__).parents[1] / "skeetslurper.py"),
+                *("--jetstream", f"ws://127.0.0.1:{jetstream_port}", "--es", node.url, "--index", INDEX),
+                *("--no-kibana", "--stats-interval", "10s", "--dead-letter", str(folder / "dead.jsonl")),
+            )
+            try:
+                _watch(worker, es, seconds)
+            finally:
+                code = _stop(worker)
+            _summarise(es)
+            return code
+
+
+def _watch(worker: subprocess.Popen[bytes], es: Elasticsearch, seconds: float | None) -> None:
+    """Until the time is over, Ctrl+C, or the worker's end. The time counts from its first document."""
+    until = None
+    try:
+        while worker.poll() is None and (until is None or time.monotonic() < until):
+            if until is None and seconds is not None and _documents(es):
+                until = time.monotonic() + seconds
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        pass
+
+
+def _documents(es: Elasticsearch) -> int:
+    try:
+        return int(es.count(index=f"{INDEX}-*")["count"])
+    except ApiError:
+        return 0  # the first index is still being made
+
+
+def _summarise(es: Elasticsearch) -> None:
+    """What Elasticsearch itself says of what it holds."""
+    es.indices.refresh(index=f"{INDEX}-*")
+    answer = es.search(
+        index=f"{INDEX}-*",
+        size=0,
+        track_total_hits=True,
+        aggs={
+            "by collection": {"terms": {"field": "commit.collection", "size": 12}},
+            "by language": {"terms": {"field": "langs", "size": 8}},
+            "top tags": {"terms": {"field": "tags", "size": 10}},
+        },
+    )
+    print(f"\nElasticsearch holds {answer['hits']['total']['value']:,} documents")
+    for title, found in answer["aggregations"].items():
+        print(f"\n{title}")
+        for bucket in found["buckets"]:
+            print(f"  {bucket['doc_count']:>9,}  {bucket['key']}")
+    print("\nNext: `python skeetslurper.py --embedded` slurps the real Bluesky; README.md has the rest.")
+
+
+def _port(wanted: int) -> int:
+    """The usual port, or a free one where somebody has it."""
+    return free_port() if answers("127.0.0.1", wanted) else wanted
+
+
+def _start(*arguments: str) -> subprocess.Popen[bytes]:
+    # In a session of its own Ctrl+C does not reach it: we stop it, once, and in the right order.
+    return subprocess.Popen([sys.executable, *arguments], start_new_session=True)
+
+
+def _stop(program: subprocess.Popen[bytes]) -> int:
+    program.terminate()
+    return program.wait()
+
+
+@contextmanager
+def _program(*arguments: str) -> Iterator[None]:
+    program = _start(*arguments)
+    try:
+        yield
+    finally:
+        _stop(program)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Bulk requests: actions in, one answer per action out, whatever the request as a whole met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+from elasticsearch import ApiError, Elasticsearch, helpers
+
+from slurp.elastic.client import BULK_TIMEOUT, error_of
+from slurp.elastic.verdict import Item
+
+MAX_CHUNK_BYTES = 10_000_000
+
+_FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+
+# These come back for the request as a whole and mean one of its items, or its size.
+_GUILTY_INSIDE = (400, 413)
+
+
+class Action(NamedTuple):
+    """One `create` of a bulk request, serialised: `header` names index and `_id`, `body` is JSON."""
+
+    header: bytes
+    body: bytes
+
+
+def create(index: str, doc_id: str, body: bytes) -> Action:
+    """The action that adds a document unless its `_id` is there. Neither argument needs escaping:
+    both are made of letters, digits, dots, dashes and underscores."""
+    return Action(f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}'.encode(), body)
+
+
+def send(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
+    """One answer per action, in their order.
+
+    A request refused as a whole for what is in it is halved until the guilty item stands alone.
+    Raises ApiError for the other refusals and TransportError when there is no answer: then some
+    of the actions may have been applied, which sending them again tells (409).
+    """
+    try:
+        return _request(client, actions)
+    except ApiError as error:
+        if error.status_code not in _GUILTY_INSIDE:
+            raise
+        if len(actions) == 1:
+            return [Item(error.status_code, *error_of(error))]
+    middle = len(actions) // 2
+    return send(client, actions[:middle]) + send(client, actions[middle:])
+
+
+def _request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
+    # A finite batch a call: over an endless generator parallel_bulk never returns after an error.
+    # raise_on_exception stays on: the helper can't unfold an exception over serialised actions.
+    answers = helpers.parallel_bulk(
+        client,
+        cast(Any, actions),
+        thread_count=1,
+        chunk_size=len(actions),
+        max_chunk_bytes=MAX_CHUNK_BYTES,
+        expand_action_callback=cast(Any, _as_it_is),
+        raise_on_error=False,
+        filter_path=_FILTER_PATH,
+        timeout=BULK_TIMEOUT,
+    )
+    return [_item(answer) for _, answer in answers]
+
+
+def _as_it_is(action: Action) -> Action:
+    return action
+
+
+def _item(answer: dict[str, Any]) -> Item:
+    ((_, fields),) = answer.items()
+    error = fields.get("error")
+    if error is None:
+        return Item(fields["status"])
+    if not isinstance(error, dict):
+        return Item(fields["status"], "unknown", str(error))
+    reason = str(error.get("reason", ""))
+    cause = error.get("caused_by", {}).get("reason")
+    return Item(fields["status"], str(error.get("type", "")), f"{reason} ({cause})" if cause else reason)

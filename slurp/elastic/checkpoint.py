@@ -1,0 +1,150 @@
+"""The checkpoint: up to where everything is in Elasticsearch, kept in Elasticsearch."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from elasticsearch import ConflictError, NotFoundError
+
+from slurp.elastic.client import Elastic
+from slurp.elastic.templates import STATE_INDEX
+from slurp.errors import Fatal
+from slurp.jetstream.subscription import Subscription
+from slurp.position import Position
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved position of one host's stream.
+
+    `started` is true while it is only the place where the subscription began: nothing has been
+    acknowledged yet. `clean` tells that the worker ended in order.
+    """
+
+    position: Position
+    trail: tuple[tuple[int, int], ...]
+    started: bool
+    clean: bool
+
+
+class Checkpoints:
+    """The checkpoints of one subscription, one document a host."""
+
+    def __init__(self, elastic: Elastic, subscription: Subscription) -> None:
+        self._elastic = elastic
+        self._subscription = subscription
+        self._writer = uuid.uuid4().hex
+        self._saved: dict[str, Checkpoint] = {}
+        self._versions: dict[str, tuple[int, int]] = {}
+
+    def load(self) -> list[Checkpoint]:
+        """What earlier runs left, the newest first."""
+        client = self._elastic.client
+        # A search sees only what was refreshed, and the last writer may have died just now.
+        client.indices.refresh(index=STATE_INDEX)
+        found = client.search(
+            index=STATE_INDEX,
+            query={
+                "bool": {
+                    "filter": [
+                        {"term": {"type": "checkpoint"}},
+                        {"term": {"subscription": self._subscription.key}},
+                    ]
+                }
+            },
+            sort=[{"updated_at": "desc"}],
+            size=100,
+            seq_no_primary_term=True,
+        )
+        checkpoints = []
+        for hit in found["hits"]["hits"]:
+            checkpoint = _read(hit["_source"])
+            self._saved[checkpoint.position.host] = checkpoint
+            self._versions[checkpoint.position.host] = hit["_seq_no"], hit["_primary_term"]
+            checkpoints.append(checkpoint)
+        return checkpoints
+
+    def save(self, checkpoint: Checkpoint) -> bool:
+        """Write it unless it says less than what is saved; tells whether it wrote.
+
+        Raises what the client raises, and Fatal when another worker writes the same checkpoint.
+        """
+        before = self._saved.get(checkpoint.position.host)
+        if before is not None and not _says_more(checkpoint, before):
+            return False
+        try:
+            self._write(checkpoint)
+        except ConflictError:
+            self._settle_conflict(checkpoint.position.host)
+            self._write(checkpoint)
+        self._saved[checkpoint.position.host] = checkpoint
+        return True
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        version = self._versions.get(checkpoint.position.host)
+        condition: dict[str, Any] = (
+            {"op_type": "create"}
+            if version is None
+            else {"if_seq_no": version[0], "if_primary_term": version[1]}
+        )
+        answer = self._elastic.client.options(request_timeout=15).index(
+            index=STATE_INDEX,
+            id=self._subscription.document_id(checkpoint.position.host),
+            document=self._document(checkpoint),
+            **condition,
+        )
+        self._versions[checkpoint.position.host] = answer["_seq_no"], answer["_primary_term"]
+
+    def _settle_conflict(self, host: str) -> None:
+        """A write of ours whose answer was lost conflicts with the next one; anybody else's is an error."""
+        doc_id = self._subscription.document_id(host)
+        try:
+            found = self._elastic.client.get(index=STATE_INDEX, id=doc_id)
+        except NotFoundError:
+            log.warning("the checkpoint %s was deleted, writing it anew", doc_id)
+            self._versions.pop(host, None)
+            return
+        if found["_source"]["writer"] != self._writer:
+            raise Fatal(
+                f"another worker writes the checkpoint {doc_id} too: stop one of them, "
+                "or tell them apart with --worker-name or --index"
+            )
+        self._versions[host] = found["_seq_no"], found["_primary_term"]
+
+    def _document(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        return {
+            "type": "checkpoint",
+            **self._subscription.describe(),
+            "subscription": self._subscription.key,
+            "host": checkpoint.position.host,
+            "cursor": checkpoint.position.cursor,
+            "time_us": checkpoint.position.time_us,
+            "trail": checkpoint.trail,
+            "started": checkpoint.started,
+            "clean": checkpoint.clean,
+            "writer": self._writer,
+            "updated_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        }
+
+
+def _says_more(new: Checkpoint, old: Checkpoint) -> bool:
+    if new.started:
+        return False
+    if old.started or new.position.is_beyond(old.position):
+        return True
+    return new.position == old.position and new.clean != old.clean
+
+
+def _read(source: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        position=Position(source["host"], source["cursor"], source["time_us"]),
+        trail=tuple((cursor, time_us) for cursor, time_us in source.get("trail") or ()),
+        started=source["started"],
+        clean=source["clean"],
+    )

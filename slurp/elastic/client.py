@@ -1,0 +1,282 @@
+"""The Elasticsearch client, its credentials, and what may be said of its failures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from elastic_transport import ConnectionError as NodeUnreachable
+from elastic_transport import ConnectionTimeout, TlsError, TransportError
+from elastic_transport.client_utils import DEFAULT
+from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
+
+from slurp.config import Config, read_secret
+from slurp.errors import Exit, Fatal
+from slurp.logs import Secrets
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MIN_VERSION = (8, 9)
+
+# A bulk may take its 30 s server-side and still be answered; the client's default of 10 s would
+# turn a slow cluster into a storm of repeats.
+REQUEST_TIMEOUT = 90.0
+BULK_TIMEOUT = "30s"
+
+# A starting cluster answers 401 for a moment, a rotated password may reach us late.
+BELIEVE_DENIED_AT_START = 10.0
+BELIEVE_DENIED = 60.0
+_RED_AT_START = 15.0
+
+FAILURES = (ApiError, TransportError, UnsupportedProductError)
+
+
+class Elastic:
+    """One client for all threads. Credentials are read again when the cluster refuses them."""
+
+    def __init__(self, config: Config, secrets: Secrets) -> None:
+        self._config = config
+        self._secrets = secrets
+        self._lock = threading.Lock()
+        self._password = config.es_pass
+        self._denied_since: float | None = None
+        self._client = Elasticsearch(
+            list(config.es),
+            request_timeout=REQUEST_TIMEOUT,
+            max_retries=0,
+            retry_on_timeout=False,
+            connections_per_node=config.indexers + 4,
+            # The client refuses TLS options beside a plain http node.
+            ca_certs=str(config.es_ca) if config.es_ca and _all_tls(config.es) else DEFAULT,
+            **self._auth(),
+        )
+
+    @property
+    def client(self) -> Elasticsearch:
+        return self._client
+
+    def close(self) -> None:
+        self._client.close()
+
+    def denied(self) -> float:
+        """The cluster refused the credentials: read them again. Seconds for which it has done so."""
+        with self._lock:
+            now = time.monotonic()
+            self._denied_since = self._denied_since or now
+            path = self._config.es_pass_file
+            if path is not None:
+                try:
+                    password = read_secret(path, "--es-pass-file")
+                except ValueError as error:
+                    log.warning("%s", error)
+                else:
+                    if password != self._password:
+                        log.info("--es-pass-file holds another password now, using it")
+                        self._secrets.add(password)
+                        self._password = password
+                        self._client = self._client.options(**self._auth())
+            return now - self._denied_since
+
+    def granted(self) -> None:
+        """The cluster took the credentials."""
+        if self._denied_since is not None:
+            with self._lock:
+                self._denied_since = None
+
+    def refused(self, detail: str = "") -> Fatal:
+        """The end of our patience with a refusal; `detail` is what the cluster said."""
+        who = "API key" if self._config.es_api_key else f"password of user {self._config.es_user!r}"
+        return Fatal(
+            f"Elasticsearch refuses the {who}: check --es-api-key, or --es-user and --es-pass-file, "
+            f"and its privileges{f' ({detail})' if detail else ''}",
+            Exit.USAGE,
+        )
+
+    def _auth(self) -> dict[str, Any]:
+        if self._config.es_api_key:
+            return {"api_key": self._config.es_api_key}
+        return {"basic_auth": (self._config.es_user, self._password)}
+
+
+def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) -> str:
+    """Wait for a cluster that is at least yellow; returns its description, '' when stopped.
+
+    Raises Fatal after `--wait`, at once for what no waiting mends.
+    """
+    started = time.monotonic()
+    waiter = _Waiter(elastic, config)
+    while not stop.is_set():
+        try:
+            return waiter.look()
+        except FAILURES as error:
+            waited = time.monotonic() - started
+            reason = waiter.explain(error)
+            if waited >= config.wait:
+                raise Fatal(
+                    f"Elasticsearch at {' '.join(config.es)} is not ready after {config.wait:.0f} s: {reason}"
+                ) from None
+            waiter.say(f"waiting for Elasticsearch at {' '.join(config.es)}: {reason}")
+        stop.wait(min(1.0, max(0.05, config.wait - (time.monotonic() - started))))
+    return ""
+
+
+def insist(step: Callable[[], T], wait: float, stop: threading.Event) -> T | None:
+    """Do a step of the set-up, again and again while the cluster is in trouble; None when stopped.
+
+    Raises Fatal after `wait` seconds, and at once when we lack a privilege.
+    """
+    deadline = time.monotonic() + wait
+    while not stop.is_set():
+        try:
+            return step()
+        except FAILURES as error:
+            if isinstance(error, ApiError) and error.status_code == 403:
+                raise Fatal(f"Elasticsearch denies us a privilege: {describe(error)}", Exit.USAGE) from None
+            if isinstance(error, ApiError) and error.status_code == 400:
+                raise Fatal(f"Elasticsearch refuses our set-up: {describe(error)}") from None
+            if time.monotonic() >= deadline:
+                raise Fatal(f"Elasticsearch does not take our set-up: {describe(error)}") from None
+            log.warning("Elasticsearch: %s; trying the set-up again", describe(error))
+        stop.wait(2)
+    return None
+
+
+class _Waiter:
+    def __init__(self, elastic: Elastic, config: Config) -> None:
+        self._elastic = elastic
+        self._urls = " ".join(config.es)
+        self._strangers = 0
+        self._said = -1e9
+        self._red_since: float | None = None
+
+    def look(self) -> str:
+        client = self._elastic.client.options(request_timeout=5)
+        health = client.cluster.health()
+        self._elastic.granted()
+        if health["status"] == "red":
+            # Starting, most likely; but an index of somebody else may be red for good.
+            self._red_since = self._red_since or time.monotonic()
+            if time.monotonic() - self._red_since < _RED_AT_START:
+                raise NodeUnreachable(f"cluster {health['cluster_name']} is red")
+            log.warning("cluster %s stays red, going on all the same", health["cluster_name"])
+        version = _version(client)
+        return (
+            f"cluster {health['cluster_name']!r}, version {version}, {health['status']}, "
+            f"{health['number_of_nodes']} node(s)"
+        )
+
+    def explain(self, error: Exception) -> str:
+        """Why it is not ready; raises Fatal when it never will be."""
+        if isinstance(error, AuthenticationException):
+            if self._elastic.denied() >= BELIEVE_DENIED_AT_START:
+                raise self._elastic.refused() from None
+            return "it refuses our credentials (so does a cluster that is still starting)"
+        # UnsupportedProductError: HTTP without Elasticsearch's header; BadStatusLine: not even HTTP.
+        if isinstance(error, UnsupportedProductError) or "BadStatusLine" in describe(error):
+            self._strangers += 1
+            if self._strangers >= 3:
+                raise Fatal(
+                    f"what answers at {self._urls} is no Elasticsearch: free the port or set --es"
+                ) from None
+            return "what answers there is no Elasticsearch"
+        if isinstance(error, ApiError) and error.status_code == 403:
+            raise Fatal(
+                f"Elasticsearch denies the cluster privilege 'monitor' to us: {describe(error)}", Exit.USAGE
+            ) from None
+        return describe(error)
+
+    def say(self, message: str) -> None:
+        now = time.monotonic()
+        if now - self._said >= 5:
+            self._said = now
+            log.warning("%s", message)
+
+
+def _version(client: Elasticsearch) -> str:
+    """The lowest version among the nodes; older than we support is Fatal."""
+    # GET / would tell as well, but answers 405 on the embedded node.
+    nodes = client.nodes.info(filter_path="nodes.*.version")["nodes"].values()
+    version = min((node["version"] for node in nodes), key=_numbers)
+    if _numbers(version) < MIN_VERSION:
+        least = ".".join(map(str, MIN_VERSION))
+        raise Fatal(f"Elasticsearch {version} is too old, {least} or later is needed")
+    return str(version)
+
+
+def _all_tls(urls: tuple[str, ...]) -> bool:
+    return all(url.startswith("https:") for url in urls)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("-")[0].split(".")[:2])
+
+
+def describe(error: Exception) -> str:
+    """One line about a failure, without the request and its headers."""
+    if isinstance(error, ApiError):
+        kind, reason = error_of(error)
+        return f"{error.status_code} {kind}: {reason}"
+    if isinstance(error, ConnectionTimeout):
+        return "no answer in time"
+    if isinstance(error, TlsError):
+        return f"TLS: {_innermost(error)} (a CA of your own: --es-ca)"
+    if isinstance(error, TransportError):
+        return _innermost(error)
+    return str(error)
+
+
+def error_of(error: ApiError) -> tuple[str, str]:
+    """`error.type` and `error.reason` of a request that failed as a whole."""
+    body = error.body
+    cause = body.get("error") if isinstance(body, dict) else None
+    if isinstance(cause, dict):
+        return str(cause.get("type", "unknown")), str(cause.get("reason", ""))[:300]
+    return "unknown", str(cause or body)[:300]
+
+
+def _innermost(error: TransportError) -> str:
+    cause: BaseException = error
+    while isinstance(cause, TransportError) and cause.errors:
+        cause = cause.errors[0]
+    text = str(getattr(cause, "message", cause))
+    # urllib3 puts the object's address before the reason.
+    return text.rsplit(">: ", 1)[-1].removesuffix(")")[:300]
+
+
+class Patience:
+    """Tells trouble once when it begins, again now and then, and once when it is over."""
+
+    def __init__(self, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._every = every
+        self._since: float | None = None
+        self._said = 0.0
+
+    def trouble(self, reason: str) -> None:
+        with self._lock:
+            now = self._clock()
+            if self._since is not None and now - self._said < self._every:
+                return
+            first = self._since is None
+            self._since = now if self._since is None else self._since
+            self._said = now
+            lasting = "" if first else f", for {now - self._since:.0f} s now"
+            log.warning("Elasticsearch: %s; holding what we have and trying again%s", reason, lasting)
+
+    def over(self) -> None:
+        if self._since is None:
+            return
+        with self._lock:
+            if self._since is not None:
+                log.info("Elasticsearch takes documents again after %.1f s", self._clock() - self._since)
+                self._since = None
+
+    @property
+    def troubled(self) -> bool:
+        return self._since is not None

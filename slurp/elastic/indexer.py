@@ -1,0 +1,259 @@
+"""The indexer threads: a batch of frames becomes documents, and every event gets an answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from elastic_transport import TransportError
+from elasticsearch import ApiError, UnsupportedProductError
+
+from slurp.documents.document import TYPED, Document, build, quarantined
+from slurp.elastic.bulk import Action, create, send
+from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, describe, error_of
+from slurp.elastic.days import Days
+from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
+from slurp.elastic.drift import Drift
+from slurp.elastic.verdict import Item, Verdict, judge
+from slurp.flow import Batch, Buffer
+from slurp.jetstream.wire import BadFrame, parse
+from slurp.pacing import Backoff
+from slurp.position import Answered
+from slurp.tally import Outcome, Tally
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.25
+_NO_ANSWER = "no_answer"
+_CANARY_TIMEOUT = 15.0
+
+
+class Halt:
+    """Stop, and the moment (monotonic seconds) until which a draining thread may still try."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.deadline: float | None = None
+
+    def is_over(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def wait(self, seconds: float) -> None:
+        """Sleep between two tries: not past the deadline, and shorter once we are draining."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.is_over():
+            if self.stop.wait(min(left, _POLL)):
+                # The event no longer makes us wait; one poll is the longest pause of a drain.
+                time.sleep(min(left, _POLL))
+                return
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An event under way: what is needed to send it, and to send it otherwise."""
+
+    frame: bytes
+    event: dict[str, Any]
+    day: int
+    action: Action
+    quarantined: bool = False
+
+
+class NotFlushed(Exception):
+    """The grace period ended before the batch was answered for; it will be read again."""
+
+
+class Indexer:
+    """Takes batches until the buffer is drained. `step` is one batch."""
+
+    def __init__(
+        self,
+        elastic: Elastic,
+        days: Days,
+        dead_letters: DeadLetterFile,
+        buffer: Buffer,
+        tally: Tally,
+        patience: Patience,
+        halt: Halt,
+        fresh_within: float,
+        drift: Drift | None = None,
+        typed: Container[str] = TYPED,
+    ) -> None:
+        self._elastic = elastic
+        self._days = days
+        self._dead_letters = dead_letters
+        self._buffer = buffer
+        self._tally = tally
+        self._patience = patience
+        self._halt = halt
+        self._drift = drift
+        self._typed = typed
+        self._fresh_within_us = int(fresh_within * 1e6)
+
+    def step(self) -> bool:
+        """Answer for one batch if one comes; False when there will be no more."""
+        if self._halt.is_over():
+            return False
+        batch = self._buffer.get(_POLL)
+        if batch is None:
+            return not (self._buffer.drained or self._halt.is_over())
+        try:
+            self._tally.answered(batch, *self._answer(batch))
+        except NotFlushed:
+            return False
+        self._buffer.release(batch)
+        return True
+
+    def _answer(self, batch: Batch) -> tuple[Outcome, Answered]:
+        outcome = Outcome()
+        letters: list[DeadLetter] = []
+        pending: list[_Pending] = []
+        times: list[int] = []
+        fresh = 0
+        arrived_us = int(batch.arrived * 1e6)
+        for frame in batch.frames:
+            try:
+                event = parse(frame)
+                document = build(event, batch.host, arrived_us, self._typed)
+            except BadFrame as error:
+                letters.append(DeadLetter(frame, str(error)))
+                continue
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                # A stranger's record must not stop the worker, which would read it again and again.
+                letters.append(DeadLetter(frame, f"no document could be made of it, a bug: {error}"))
+                continue
+            time_us = event["time_us"]
+            times.append(time_us)
+            fresh = fresh + 1 if abs(arrived_us - time_us) <= self._fresh_within_us else 0
+            if self._days.is_expired(document.day):
+                outcome.expired += 1
+            else:
+                pending.append(_Pending(frame, event, document.day, self._action(document)))
+
+        letters += self._deliver(pending, batch.host, arrived_us, outcome)
+        if letters:
+            log.warning("%d frame(s) to the dead-letter file, the last: %s", len(letters), letters[-1].reason)
+            self._dead_letters.write(letters, batch.host)
+            outcome.dead_lettered += len(letters)
+        median = sorted(times)[(len(times) - 1) // 2] if times else None
+        newest = times[-1] if times else None
+        return outcome, Answered(len(batch.frames), batch.position, median, newest, fresh)
+
+    def _action(self, document: Document) -> Action:
+        return create(self._days.name(document.day), document.id, document.body)
+
+    def _deliver(
+        self, pending: list[_Pending], host: str, arrived_us: int, outcome: Outcome
+    ) -> list[DeadLetter]:
+        """Send until each event is indexed, a duplicate, quarantined, or returned as a dead letter."""
+        letters: list[DeadLetter] = []
+        backoff = Backoff(first=0.2, cap=10.0)
+        while pending:
+            items = self._try(pending)
+            held: list[_Pending] = []
+            again: list[_Pending] = []
+            asked: dict[tuple[int, str], Verdict] = {}
+            troubles: dict[tuple[int, str], tuple[Verdict, Item]] = {}
+            for one, item in zip(pending, items, strict=True):
+                verdict = judge(item)
+                if verdict is Verdict.UNKNOWN:
+                    question = (one.day, item.type)
+                    if question not in asked:
+                        asked[question] = self._ask_canary(one.day, item)
+                    verdict = asked[question]
+                if verdict is Verdict.INDEXED:
+                    if one.quarantined:
+                        outcome.quarantined += 1
+                    else:
+                        outcome.indexed += 1
+                        if self._drift is not None:
+                            self._drift.note(one.event)
+                elif verdict is Verdict.DUPLICATE:
+                    outcome.duplicates += 1
+                elif verdict is Verdict.DOCUMENT:
+                    if one.quarantined:
+                        letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
+                    else:
+                        again.append(self._in_quarantine(one, item, host, arrived_us))
+                else:
+                    held.append(one)
+                    troubles.setdefault((one.day, item.type), (verdict, item))
+            for (day, _), (verdict, item) in troubles.items():
+                self._trouble(verdict, item, day)
+            if not any(verdict is Verdict.DENIED for verdict, _ in troubles.values()):
+                self._granted(items)
+            pending = held + again
+            if held:
+                if self._halt.is_over():
+                    raise NotFlushed
+                self._halt.wait(backoff.next())
+            else:
+                # A cluster that took or refused each document on its merits is well.
+                self._patience.over()
+        return letters
+
+    def _try(self, pending: list[_Pending]) -> list[Item]:
+        """One answer per event; a request that failed as a whole is the same answer for all."""
+        try:
+            for day in {one.day for one in pending}:
+                self._days.ensure(day)
+            return send(self._elastic.client, [one.action for one in pending])
+        except ApiError as error:
+            return [_held(error)] * len(pending)
+        except (TransportError, UnsupportedProductError) as error:
+            return [Item(503, _NO_ANSWER, describe(error))] * len(pending)
+
+    def _granted(self, items: list[Item]) -> None:
+        """The cluster took something, or refused it for another reason than our rights."""
+        if any(item.type != _NO_ANSWER for item in items):
+            self._elastic.granted()
+
+    def _trouble(self, verdict: Verdict, item: Item, day: int) -> None:
+        self._patience.trouble(str(item))
+        if item.type == "index_not_found_exception":
+            self._days.forget(day)
+        # A drain does not wait for a password: what is held will be read again.
+        if (
+            verdict is Verdict.DENIED
+            and self._elastic.denied() >= BELIEVE_DENIED
+            and not self._halt.stop.is_set()
+        ):
+            raise self._elastic.refused(str(item))
+
+    def _in_quarantine(self, one: _Pending, item: Item, host: str, arrived_us: int) -> _Pending:
+        log.warning("quarantine: %s, refused with %s", one.event["did"], item)
+        document = quarantined(one.event, one.frame, host, arrived_us, f"{item.type}: {item.reason}")
+        return _Pending(one.frame, one.event, one.day, self._action(document), quarantined=True)
+
+    def _ask_canary(self, day: int, item: Item) -> Verdict:
+        """An error never seen: would the same index take a document that is known to be good?"""
+        index = self._days.name(day)
+        client = self._elastic.client.options(request_timeout=_CANARY_TIMEOUT)
+        canary = f"canary-{uuid.uuid4().hex}"
+        try:
+            client.index(index=index, id=canary, document={"kind": "canary"})
+        except FAILURES as error:
+            log.warning(
+                "%s takes no canary either (%s), so this is not the documents' fault: %s",
+                index,
+                describe(error),
+                item,
+            )
+            return Verdict.HOLD
+        try:
+            client.delete(index=index, id=canary)
+        except FAILURES as error:
+            log.warning("%s keeps the canary %s: %s", index, canary, describe(error))
+        log.warning("%s takes a canary, so the document is at fault: %s", index, item)
+        return Verdict.DOCUMENT
+
+
+def _held(error: ApiError) -> Item:
+    """A request refused as a whole. Never the documents' fault: `send` has halved those."""
+    item = Item(error.status_code, *error_of(error))
+    return item if judge(item) in (Verdict.HOLD, Verdict.DENIED) else Item(503, item.type, item.reason)

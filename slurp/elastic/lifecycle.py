@@ -1,0 +1,191 @@
+"""Days past retention go: by our own hand, by name, and by a policy where the cluster has them.
+
+The policy counts from the creation of an index and acts while no worker runs; we count from the day in
+its name, which is right also for a day that was filled later. So we look whether or not there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from elasticsearch import ApiError, AuthorizationException, Elasticsearch, NotFoundError
+
+from slurp.elastic.client import Elastic, describe
+from slurp.elastic.features import Features
+from slurp.elastic.templates import MARK, STATE_INDEX, is_ours
+
+log = logging.getLogger(__name__)
+
+_DAY = 86_400
+EVERY = 3600.0
+# Between the list of what a shorter retention takes and the first deletion: time to think again.
+THINK_AGAIN = 600.0
+
+
+class Retention:
+    """Deletes days past retention. `step` is one look; the first one may only announce."""
+
+    def __init__(
+        self,
+        elastic: Elastic,
+        index: str,
+        retention_days: int | None,
+        features: Features,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._elastic = elastic
+        self._index = index
+        self._retention = retention_days
+        self._features = features
+        self._clock = clock
+        self._due = -1e18
+        self._settled = False
+
+    def step(self) -> None:
+        """Cheap until the hour is over. Raises what the client raises for a cluster in trouble."""
+        now = self._clock()
+        if now < self._due:
+            return
+        # Trouble: a minute later again.
+        self._due = now + 60
+        client = self._elastic.client.options(request_timeout=30)
+        if not self._settled and self._announces(client):
+            self._settled = True
+            self._due = now + THINK_AGAIN
+            return
+        self._settled = True
+        self._delete(client)
+        self._due = now + EVERY
+
+    def expired(self, client: Elasticsearch) -> list[str]:
+        """Names of our days that are past retention, the oldest first."""
+        if self._retention is None:
+            return []
+        oldest = int(self._clock()) // _DAY - self._retention
+        ages = {name: day_in(self._index, name) for name in our_days(client, self._index)}
+        return sorted(name for name, day in ages.items() if day is not None and day < oldest)
+
+    def _announces(self, client: Elasticsearch) -> bool:
+        before = remembered(client, self._index)
+        if before is None or not _shorter(self._retention, before["retention_days"]):
+            return False
+        going = self.expired(client)
+        if not going and not self._features.lifecycle:
+            return False
+        log.warning(
+            "retention is %d days now, it was %s: in %.0f minutes %d index(es) will be deleted: %s",
+            self._retention,
+            before["retention_days"] or "forever",
+            THINK_AGAIN / 60,
+            len(going),
+            ", ".join(going) or "none yet",
+        )
+        return True
+
+    def _delete(self, client: Elasticsearch) -> None:
+        for name in self.expired(client):
+            try:
+                # By name: many clusters refuse to delete by wildcard.
+                client.indices.delete(index=name)
+            except NotFoundError:
+                continue
+            except AuthorizationException as error:
+                log.warning("%s is past retention and we may not delete it: %s", name, describe(error))
+                break
+            log.info("deleted %s, past the retention of %s days", name, self._retention)
+        before = remembered(client, self._index)
+        # Only now: a restart within the ten minutes must not make them shorter.
+        if before is None or before["retention_days"] != self._retention:
+            if self._features.lifecycle and before is not None:
+                self._put_policy(client)
+            remember(client, self._index, self._retention)
+
+    def _put_policy(self, client: Elasticsearch) -> None:
+        try:
+            put_policy(client, self._index, self._retention)
+        except AuthorizationException as error:
+            log.warning("the lifecycle policy stays as it is: %s", describe(error))
+
+
+def day_in(index: str, name: str) -> int | None:
+    """The day since 1970-01-01 that `<index>-YYYY.MM.DD` names; None for any other name."""
+    found = re.fullmatch(rf"{re.escape(index)}-([0-9]{{4}})\.([0-9]{{2}})\.([0-9]{{2}})", name)
+    if found is None:
+        return None
+    try:
+        year, month, day = map(int, found.groups())
+        moment = datetime(year, month, day, tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(moment.timestamp()) // _DAY
+
+
+def our_days(client: Elasticsearch, index: str) -> dict[str, Any]:
+    """The day indices that are ours by name *and* mark, with the `_meta` of their mappings."""
+    found = client.indices.get_mapping(index=f"{index}-*", allow_no_indices=True)
+    metas = {name: body["mappings"].get("_meta") for name, body in found.items()}
+    return {name: meta for name, meta in metas.items() if day_in(index, name) is not None and is_ours(meta)}
+
+
+def put_policy_unless_shorter(client: Elasticsearch, index: str, retention_days: int | None) -> None:
+    """Put the policy; one that would take days sooner waits until `Retention` has announced it."""
+    before = remembered(client, index)
+    shorter = before is not None and _shorter(retention_days, before["retention_days"])
+    if shorter and _has_policy(client, index):
+        return
+    put_policy(client, index, retention_days)
+
+
+def put_policy(client: Elasticsearch, index: str, retention_days: int | None) -> None:
+    phases: dict[str, Any] = {"hot": {"actions": {}}}
+    if retention_days is not None:
+        # An index is made up to an hour before its day, and the day itself is kept as well.
+        phases["delete"] = {"min_age": f"{(retention_days + 1) * 24 + 1}h", "actions": {"delete": {}}}
+    try:
+        found = client.ilm.get_lifecycle(name=index).body
+    except NotFoundError:
+        found = {}
+    if index in found and not is_ours(found[index]["policy"].get("_meta")):
+        log.warning("lifecycle policy %r was not made by us, leaving it alone", index)
+        return
+    policy = {"phases": phases, "_meta": MARK}
+    if index not in found or found[index]["policy"] != policy:
+        client.ilm.put_lifecycle(name=index, policy=policy)
+
+
+def remembered(client: Elasticsearch, index: str) -> dict[str, Any] | None:
+    """The retention that was last enforced; None before the first time."""
+    try:
+        found: dict[str, Any] = client.get(index=STATE_INDEX, id=f"retention:{index}")["_source"]
+    except NotFoundError:
+        return None
+    return found
+
+
+def remember(client: Elasticsearch, index: str, retention_days: int | None) -> None:
+    document = {
+        "type": "retention",
+        "index": index,
+        "retention_days": retention_days,
+        "updated_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    client.index(index=STATE_INDEX, id=f"retention:{index}", document=document)
+
+
+def _has_policy(client: Elasticsearch, index: str) -> bool:
+    try:
+        client.ilm.get_lifecycle(name=index)
+    except NotFoundError:
+        return False
+    except ApiError as error:
+        log.warning("can't look at the lifecycle policy: %s", describe(error))
+    return True
+
+
+def _shorter(now: int | None, before: int | None) -> bool:
+    return now is not None and (before is None or now < before)

@@ -1,0 +1,58 @@
+"""The rights that set-up and worker need: what docs/privileges.md shows, and what the tests use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX
+
+Role = dict[str, Any]
+
+_OWN = [STATE_INDEX, DRIFT_INDEX]
+
+
+def admin(index: str) -> Role:
+    """For `--setup-only`. The last two cluster privileges only where the cluster has these features."""
+    return {
+        "cluster": ["monitor", "manage_index_templates", "manage_ingest_pipelines", "manage_ilm"],
+        "indices": [
+            {"names": [f"{index}-*"], "privileges": ["view_index_metadata", "manage"]},
+            {"names": _OWN, "privileges": ["view_index_metadata", "create_index", "manage", "read"]},
+        ],
+    }
+
+
+def worker(index: str) -> Role:
+    """For a worker with `--no-setup`: the least."""
+    return {
+        "cluster": ["monitor"],
+        "indices": [
+            {
+                "names": [f"{index}-*"],
+                # delete: the canary of an unknown error. delete_index: days past retention.
+                "privileges": ["create_index", "view_index_metadata", "index", "delete", "delete_index"],
+            },
+            {"names": _OWN, "privileges": ["view_index_metadata", "maintenance", "read", "index"]},
+        ],
+    }
+
+
+def worker_with_setup(index: str) -> Role:
+    """For a worker that does the set-up itself at every start: both."""
+    first, second = admin(index), worker(index)
+    indices: dict[tuple[str, ...], set[str]] = {}
+    for entry in (*first["indices"], *second["indices"]):
+        indices.setdefault(tuple(entry["names"]), set()).update(entry["privileges"])
+    return {
+        "cluster": first["cluster"],
+        "indices": [
+            {"names": list(names), "privileges": sorted(rights)} for names, rights in indices.items()
+        ],
+    }
+
+
+ROLES = {
+    "skeetslurper_setup": admin,
+    "skeetslurper_worker": worker,
+    "skeetslurper_worker_with_setup": worker_with_setup,
+}

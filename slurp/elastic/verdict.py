@@ -1,0 +1,78 @@
+"""Whose fault is a failed item: the document's, the cluster's, our rights', or unknown.
+
+Decided by `error.type`: on a real cluster a closed index, the shard limit and a missing pipeline
+are 400 like a bad document, the flood-stage block is 429, and a missing right is a 403 inside a 200.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Verdict(Enum):
+    INDEXED = "indexed"
+    DUPLICATE = "duplicate"
+    DOCUMENT = "the document's fault: quarantine"
+    HOLD = "cluster trouble: hold and retry"
+    DENIED = "credentials or rights: stop sending"
+    UNKNOWN = "never seen: ask a canary"
+
+
+class Item(NamedTuple):
+    """The answer to one item of a bulk request."""
+
+    status: int
+    type: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.type}: {self.reason}"
+
+
+_DOCUMENT_TYPES = frozenset(
+    ("document_parsing_exception", "mapper_parsing_exception", "strict_dynamic_mapping_exception")
+)
+# An illegal argument is the document's only when it names something in the document.
+_DOCUMENT_REASONS = ("contains at least one immense term", "id is too long", "failed to parse", "field name")
+_CLUSTER_TYPES = frozenset(
+    (
+        "circuit_breaking_exception",
+        "cluster_block_exception",
+        "es_rejected_execution_exception",
+        "index_closed_exception",
+        "index_not_found_exception",
+        "no_shard_available_action_exception",
+        "node_closed_exception",
+        "node_disconnected_exception",
+        "node_not_connected_exception",
+        "primary_missing_action_exception",
+        "process_cluster_event_timeout_exception",
+        "receive_timeout_transport_exception",
+        "shard_not_found_exception",
+        "unavailable_shards_exception",
+        "validation_exception",
+    )
+)
+_CLUSTER_REASONS = ("pipeline with id", "maximum normal shards open", "maximum shards open", "is_write_index")
+_DENIED_TYPES = frozenset(("security_exception",))
+_TRANSIENT = frozenset((408, 429))
+
+
+def judge(item: Item) -> Verdict:
+    if 200 <= item.status < 300:
+        return Verdict.INDEXED
+    if item.status == 409:
+        return Verdict.DUPLICATE
+    if item.type in _DENIED_TYPES or item.status == 401:
+        return Verdict.DENIED
+    if item.type in _DOCUMENT_TYPES:
+        return Verdict.DOCUMENT
+    if item.type in _CLUSTER_TYPES or item.status in _TRANSIENT or item.status >= 500:
+        return Verdict.HOLD
+    if item.type == "illegal_argument_exception":
+        if any(text in item.reason for text in _CLUSTER_REASONS):
+            return Verdict.HOLD
+        if any(text in item.reason for text in _DOCUMENT_REASONS):
+            return Verdict.DOCUMENT
+    return Verdict.UNKNOWN

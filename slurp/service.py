@@ -1,0 +1,427 @@
+"""Owns the threads: start-up, supervision, shutdown."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from elasticsearch import AuthenticationException
+
+from slurp.config import Config
+from slurp.elastic import setup
+from slurp.elastic.checkpoint import Checkpoint, Checkpoints
+from slurp.elastic.client import (
+    BELIEVE_DENIED,
+    FAILURES,
+    Elastic,
+    Patience,
+    describe,
+    insist,
+    wait_until_ready,
+)
+from slurp.elastic.days import Days
+from slurp.elastic.deadletter import DeadLetterFile
+from slurp.elastic.drift import Drift
+from slurp.elastic.indexer import Halt, Indexer
+from slurp.elastic.lifecycle import Retention
+from slurp.elastic.templates import STATE_INDEX
+from slurp.errors import Exit, Fatal
+from slurp.flow import Buffer
+from slurp.jetstream import hosts
+from slurp.jetstream.reader import Reader
+from slurp.jetstream.subscription import Subscription
+from slurp.kibana import client as kibana
+from slurp.lexicons import Compiled
+from slurp.logs import Screen, Secrets
+from slurp.position import FIRST_TIME_CURSOR, Position, Trail
+from slurp.stats import Stats
+from slurp.tally import Tally
+
+if TYPE_CHECKING:
+    from slurp.embedded import EmbeddedNode
+
+log = logging.getLogger(__name__)
+
+_SUPERVISE_EVERY = 0.1
+_SAVE_EVERY = 1.0
+_DRIFT_EVERY = 60.0
+
+# Of `--grace`, what is kept for the last checkpoint after the retries of the indexers have ended.
+_RESERVED_FOR_CHECKPOINT = 3.0
+
+# --catch-up: caught up after so many fresh events, or so many silent seconds.
+_FRESH_EVENTS = 1000
+_FRESH_WITHIN_FLUSHES = 5
+_SILENT = 5.0
+
+
+class Service:
+    """One run of the worker. `run` blocks until it is over and returns the exit code."""
+
+    def __init__(self, config: Config, screen: Screen, secrets: Secrets, version: str) -> None:
+        self._config = config
+        self._screen = screen
+        self._version = version
+        self._halt = Halt()
+        self._stop = self._halt.stop
+        self._signals = 0
+        self._failure: Exit | None = None
+        self._threads: dict[str, threading.Thread] = {}
+        self._indexed = threading.Event()
+        self._clean = False
+
+        self._subscription = Subscription.of(config)
+        self._buffer = Buffer(config.buffer, config.buffer_bytes)
+        self._tally = Tally()
+        self._elastic = Elastic(config, secrets)
+        self._patience = Patience()
+        self._checkpoints = Checkpoints(self._elastic, self._subscription)
+        self._dead_letters = DeadLetterFile(config.dead_letter)
+        self._days: Days | None = None
+        self._retention: Retention | None = None
+        self._drift: Drift | None = None
+        self._typed: frozenset[str] = frozenset()
+        self._drift_due = 0.0
+        self._reader: Reader | None = None
+        self._stats: Stats | None = None
+        self._node: EmbeddedNode | None = None
+        self._reading_since: float | None = None
+        self._caught_up = False
+
+    def run(self) -> Exit:
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        log.info("Elastic Skeetslurper %s", self._version)
+        self._spawn("startup", self._start_up)
+        while not self._stop.wait(_SUPERVISE_EVERY):
+            self._check_catch_up()
+        if self._signals:
+            log.info("stopping: a second signal stops at once")
+        if not self._shut_down():
+            log.error("Stopped by a second signal; what was not acknowledged will be read again")
+            return Exit.FAILED
+        if self._failure is not None:
+            log.info("Shutdown complete, after a failure")
+            return self._failure
+        log.info("Shutdown complete")
+        if self._config.catch_up and not (self._caught_up or self._config.setup_only):
+            log.error("stopped before it had caught up")
+            return Exit.FAILED
+        return Exit.DONE
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        self._stop.set()
+
+    # Threads
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guard, args=(name, work), name=name, daemon=True)
+        self._threads[name] = thread
+        thread.start()
+
+    def _guard(self, name: str, work: Callable[[], None]) -> None:
+        """A thread that fails stops the service: half a worker is worse than none."""
+        try:
+            work()
+        except Fatal as error:
+            self._fail(error.code)
+            log.error("%s", error)
+        except Exception:
+            self._fail(Exit.FAILED)
+            log.exception("%s died, which is a bug", name)
+
+    def _fail(self, code: Exit) -> None:
+        self._failure = self._failure or code
+        self._stop.set()
+
+    # Start-up, on a thread of its own so that a signal is answered at every step
+
+    def _start_up(self) -> None:
+        config = self._config
+        compiled = setup.lexicons(config)
+        servers = [] if config.setup_only else self._choose_server()
+        if config.embedded:
+            self._start_embedded_node()
+        if self._stop.is_set():
+            return
+        if not (cluster := wait_until_ready(self._elastic, config, self._stop)):
+            return
+        log.info("Elasticsearch: %s", cluster)
+        self._prepare_cluster(compiled)
+        if config.setup_only:
+            log.info("set-up done, as asked for with --setup-only")
+            self._stop.set()
+            return
+        if config.kibana is None:
+            log.info("Kibana: left alone")
+        else:
+            self._spawn("kibana", self._prepare_kibana)
+        known, clean, live = self._find_start(hosts.host_of(servers[0]))
+        if not self._stop.is_set():
+            self._start_threads(servers, known, clean, live)
+
+    def _choose_server(self) -> list[str]:
+        probes = hosts.probe(self._config.jetstream)
+        reachable = [one for one in probes if one.times]
+        head = f"{len(reachable)} of {len(probes)} reachable"
+        if reachable:
+            log.info("Jetstream: %s, taking %s", head, hosts.host_of(probes[0].url))
+        else:
+            log.warning("Jetstream: no server reachable; it will be tried again and again")
+        for line in hosts.table(probes):
+            log.info("%s", line)
+        return [one.url for one in probes]
+
+    def _start_embedded_node(self) -> None:
+        from slurp.embedded import EmbeddedNode, EmbeddedNodeError, StartInterrupted, default_data_dir
+        from slurp.embedded.places import DEFAULT_VERSION
+
+        config = self._config
+        url = urlsplit(config.es[0])
+        if hosts.answers(url.hostname or "localhost", url.port or 9200):
+            log.info("embedded Elasticsearch: not needed, something answers at %s", config.es[0])
+            return
+        if url.scheme != "http" or url.hostname not in ("localhost", "127.0.0.1"):
+            raise Fatal(
+                f"--embedded starts a node at http://localhost only, not at {config.es[0]}", Exit.USAGE
+            )
+        version = config.embedded_version or DEFAULT_VERSION
+        data = config.embedded_data or default_data_dir(version)
+        self._node = EmbeddedNode(data, port=url.port or 9200, version=version, password=config.es_pass)
+        log.info("embedded Elasticsearch: starting %s, data in %s", version, data)
+        try:
+            self._node.start(wait=config.wait, stop=self._stop)
+        except StartInterrupted:
+            return
+        except EmbeddedNodeError as error:
+            raise Fatal(f"embedded Elasticsearch: {error}") from None
+
+    def _prepare_cluster(self, compiled: Compiled) -> None:
+        config, index = self._config, self._config.index
+        work = setup.Setup(config, compiled)
+        insist(lambda: work.run(self._elastic.client.options(request_timeout=30)), config.wait, self._stop)
+        log.info("ingest pipeline: %s", index if work.features.pipeline else "none, no processors for it")
+        log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
+        self._days = Days(self._elastic, index, config.retention_days, work.put_templates)
+        self._drift = Drift(compiled, index)
+        self._typed = frozenset(compiled.record_types)
+        self._retention = Retention(self._elastic, index, config.retention_days, work.features)
+
+    def _find_start(self, host: str) -> tuple[Position, bool, bool]:
+        """Where to read from: position, whether the last run ended in order, whether to start live."""
+        config = self._config
+        found = insist(self._checkpoints.load, config.wait, self._stop) or []
+        if config.replay_from is not None or not found:
+            start = config.since if config.replay_from is None else config.replay_from
+            position = _start_position(host, start)
+            if not found:
+                # Before the first frame: a kill in the first second must not turn into a new start.
+                begin = Checkpoint(position, trail=(), started=True, clean=True)
+                insist(lambda: self._checkpoints.save(begin), config.wait, self._stop)
+            log.info("start: %s", "live" if start is None else f"cursor {start}, as asked")
+            return position, True, start is None
+        newest = found[0]
+        if newest.position.host == host:
+            # Sequence numbers of another host mean nothing on this one.
+            self._tally.adopt(Trail(newest.trail))
+        log.info(
+            "start: where the last run %s, cursor %s of %s",
+            "ended" if newest.clean else "was cut off",
+            newest.position.cursor or newest.position.time_us,
+            newest.position.host,
+        )
+        return newest.position, newest.clean, False
+
+    def _start_threads(self, servers: list[str], known: Position, clean: bool, live: bool) -> None:
+        config, days = self._config, self._days
+        assert days is not None  # noqa: S101
+        self._reader = Reader(
+            config,
+            self._subscription,
+            servers,
+            self._buffer,
+            self._tally,
+            self._stop,
+            known,
+            clean=clean,
+            live=live,
+        )
+        self._stats = stats = Stats(
+            self._tally, self._buffer, self._reader, self._screen, config.stats_interval, self._drift
+        )
+        for number in range(1, config.indexers + 1):
+            indexer = Indexer(
+                self._elastic,
+                days,
+                self._dead_letters,
+                self._buffer,
+                self._tally,
+                self._patience,
+                self._halt,
+                fresh_within=_FRESH_WITHIN_FLUSHES * config.flush,
+                drift=self._drift,
+                typed=self._typed,
+            )
+            self._spawn(f"indexer-{number}", _steps(indexer.step))
+        self._spawn("checkpoint", self._keep)
+        self._spawn("stats", lambda: stats.run(self._stop))
+        self._reading_since = time.monotonic()
+        self._spawn("reader-1", self._read)
+
+    # Work that belongs to no other place
+
+    def _prepare_kibana(self) -> None:
+        """Nothing that answers at Kibana's address is a reason to stop."""
+        try:
+            kibana.prepare(self._config, self._stop)
+        except Exception:
+            log.warning("the data view could not be made; indexing goes on", exc_info=True)
+
+    def _read(self) -> None:
+        assert self._reader is not None  # noqa: S101
+        try:
+            _steps(self._reader.step)()
+        finally:
+            self._buffer.close()
+
+    def _keep(self) -> None:
+        """Save the checkpoint every second and once more when all is drained; look after tomorrow."""
+        told = False
+        while not self._indexed.wait(_SAVE_EVERY):
+            try:
+                self._save(clean=False)
+                if self._days is not None:
+                    self._days.ensure_tomorrow()
+                told = False
+            except FAILURES as error:
+                if isinstance(error, AuthenticationException) and self._elastic.denied() >= BELIEVE_DENIED:
+                    raise self._elastic.refused() from None
+                if not told and not self._patience.troubled:
+                    log.warning(
+                        "the checkpoint can't be saved: %s; trying again each second", describe(error)
+                    )
+                told = True
+            self._delete_expired()
+            if time.monotonic() >= self._drift_due:
+                self._save_drift()
+        try:
+            self._save(clean=self._clean)
+        except FAILURES as error:
+            log.warning(
+                "the last checkpoint was not saved: %s; some events will be read again", describe(error)
+            )
+        # After the checkpoint: in a hurry it is the one that matters.
+        self._save_drift()
+
+    def _delete_expired(self) -> None:
+        try:
+            if self._retention is not None:
+                self._retention.step()
+        except FAILURES as error:
+            if not self._patience.troubled:
+                log.warning("can't look for days past retention: %s", describe(error))
+
+    def _save_drift(self) -> None:
+        self._drift_due = time.monotonic() + _DRIFT_EVERY
+        try:
+            if self._drift is not None:
+                self._drift.flush(self._elastic.client.options(request_timeout=15))
+        except FAILURES as error:
+            if not self._patience.troubled:
+                log.warning("drift was not written, it waits: %s", describe(error))
+
+    def _save(self, clean: bool) -> None:
+        if (latest := self._tally.checkpoint()) is not None:
+            position, trail = latest
+            self._checkpoints.save(Checkpoint(position, tuple(trail), started=False, clean=clean))
+
+    def _check_catch_up(self) -> None:
+        if not self._config.catch_up or self._reader is None or self._reading_since is None:
+            return
+        now = self._tally.snapshot()
+        if not now.received:
+            if time.monotonic() - self._reading_since >= self._config.wait:
+                log.error(
+                    "nothing received within %.0f s, so there is no saying what to catch up with",
+                    self._config.wait,
+                )
+                self._fail(Exit.FAILED)
+            return
+        if (
+            self._reader.connected
+            and self._buffer.events == 0
+            and (now.fresh_run >= _FRESH_EVENTS or self._reader.silent_for >= _SILENT)
+        ):
+            self._caught_up = True
+            log.info("caught up")
+            self._stop.set()
+
+    # Shutdown
+
+    def _shut_down(self) -> bool:
+        """Drain, save, close, all within `--grace`. False when a second signal cut it short."""
+        deadline = time.monotonic() + self._config.grace
+        reserved = min(_RESERVED_FOR_CHECKPOINT, self._config.grace / 4)
+        self._halt.deadline = deadline - reserved
+        # Startup first: only it makes threads, and it may have been about to.
+        ended = self._join(["startup"], self._halt.deadline)
+        workers = [name for name in list(self._threads) if name.startswith("indexer")]
+        ended &= self._join(["reader-1"], self._halt.deadline)
+        self._buffer.close()
+        ended &= self._join(workers, self._halt.deadline + reserved / 2)
+        left = self._tally.snapshot().in_flight
+        in_order = self._reader is None or self._reader.ended_clean
+        self._clean = ended and not left and self._failure is None and in_order
+        self._indexed.set()
+        self._join(["checkpoint", "stats", "kibana"], deadline)
+        if self._signals > 1:
+            return False
+        if left:
+            log.warning(
+                "%s events not flushed, will be read again: the checkpoint stands before them", f"{left:,}"
+            )
+        if self._stats is not None:
+            self._stats.summary()
+        self._elastic.close()
+        self._dead_letters.close()
+        if self._node is not None:
+            log.info("embedded Elasticsearch: stopping")
+            self._node.stop()
+        return True
+
+    def _join(self, names: list[str], deadline: float) -> bool:
+        """Wait for threads; whoever does not end is named and abandoned (all are daemons)."""
+        ended = True
+        for name in names:
+            if (thread := self._threads.get(name)) is None:
+                continue
+            while thread.is_alive() and time.monotonic() < deadline and self._signals < 2:
+                thread.join(_SUPERVISE_EVERY)
+            if thread.is_alive():
+                ended = False
+                if self._signals < 2:
+                    log.warning("%s did not end in time", name)
+        return ended
+
+
+def _steps(step: Callable[[], bool]) -> Callable[[], None]:
+    def run() -> None:
+        while step():
+            pass
+
+    return run
+
+
+def _start_position(host: str, start: int | None) -> Position:
+    if start is None:
+        return Position(host, None, int(time.time() * 1e6))
+    if start < FIRST_TIME_CURSOR:
+        return Position(host, start, 0)
+    return Position(host, None, start)

@@ -1,0 +1,115 @@
+"""What a person sees while it runs: a line every 30 s, one live line on a terminal, a summary at the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+from slurp.elastic.drift import Drift
+from slurp.flow import Buffer
+from slurp.jetstream.reader import Reader
+from slurp.logs import Screen
+from slurp.tally import Snapshot, Tally
+from slurp.units import format_duration
+
+log = logging.getLogger(__name__)
+
+_LIVE_EVERY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Events a second between two snapshots."""
+
+    received: float
+    answered: float
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot) -> Rates:
+        seconds = max(after.at - before.at, 1e-9)
+        received = after.received - before.received
+        return cls(received / seconds, (received - after.in_flight + before.in_flight) / seconds)
+
+
+class Stats:
+    """The stats thread. `step` is one look."""
+
+    def __init__(
+        self,
+        tally: Tally,
+        buffer: Buffer,
+        reader: Reader,
+        screen: Screen,
+        interval: float,
+        drift: Drift | None = None,
+    ) -> None:
+        self._tally = tally
+        self._buffer = buffer
+        self._reader = reader
+        self._screen = screen
+        self._interval = interval
+        self._drift = drift
+        self._first = self._told = self._shown = tally.snapshot()
+
+    def run(self, stop: threading.Event) -> None:
+        tick = min(_LIVE_EVERY, self._interval) if self._screen.is_terminal else self._interval
+        while not stop.wait(tick):
+            self.step()
+        self._screen.show("")
+
+    def step(self) -> None:
+        now = self._tally.snapshot()
+        if self._screen.is_terminal:
+            self._screen.show(self._live(now, Rates.between(self._shown, now)))
+            self._shown = now
+        if now.at - self._told.at >= self._interval * 0.95:
+            self._tell(now, Rates.between(self._told, now))
+            self._told = now
+
+    def summary(self) -> None:
+        """The last line: the whole run."""
+        now = self._tally.snapshot()
+        seconds = now.at - self._first.at
+        self._tell(now, Rates.between(self._first, now), f"in all, {format_duration(seconds)}: ")
+
+    def _tell(self, now: Snapshot, rates: Rates, prefix: str = "") -> None:
+        line = (
+            f"{prefix}received {now.received:,} = indexed {now.indexed:,} + duplicates {now.duplicates:,}"
+            f" + quarantined {now.quarantined:,} + dead-lettered {now.dead_lettered:,}"
+            f" + expired {now.expired:,} + in flight {now.in_flight:,}"
+            f" | in {rates.received:,.0f}/s, out {rates.answered:,.0f}/s"
+            f" | queue {self._buffer.depth:,} batches"
+            f" | lag {_lag_text(now)} | reconnects {now.reconnects} | {self._reader.host}"
+        )
+        fields = {
+            **asdict(now),
+            "rate_in": round(rates.received, 1),
+            "rate_out": round(rates.answered, 1),
+            "queue": self._buffer.depth,
+            "lag_seconds": _lag(now),
+            "host": self._reader.host,
+        }
+        log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
+        if self._drift is not None and (news := self._drift.news()):
+            log.info("%s", news)
+        if not now.adds_up:
+            log.error("the counters do not add up, which is a bug: please report this line")
+
+    def _live(self, now: Snapshot, rates: Rates) -> str:
+        state = self._reader.host if self._reader.connected else f"not connected to {self._reader.host}"
+        return (
+            f"▸ {rates.received:,.0f} events/s  indexed {now.indexed:,}  in flight {now.in_flight:,}"
+            f"  lag {_lag_text(now)}  {state}"
+        )[:110]
+
+
+def _lag(now: Snapshot) -> float | None:
+    """Seconds between now and the time of the newest acknowledged event."""
+    return None if now.newest_us is None else round(time.time() - now.newest_us / 1e6, 3)
+
+
+def _lag_text(now: Snapshot) -> str:
+    lag = _lag(now)
+    return "unknown" if lag is None else format_duration(lag)

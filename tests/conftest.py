@@ -1,0 +1,33 @@
+"""Fixtures that several tests share; those of the node and the simulator have files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slurp.embedded import EmbeddedNode
+from tests.harness import InProcess
+
+pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[Path]:
+    """Recorded events of the v1 wire: real ones, and those of a simulated network."""
+    names = ("jetstream-v1-real.jsonl", "jetstream-v1-simulated.jsonl")
+    paths = [SHARED / "corpus" / name for name in names]
+    if not all(path.is_file() for path in paths):
+        pytest.skip(f"the recorded events are not at {SHARED.name}/corpus beside the project")
+    return paths
+
+
+@pytest.fixture
+def indexer(
+    es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """Indexing into this test's own indices, without a worker process."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return InProcess(es_node.url, fresh_index_prefix, tmp_path)

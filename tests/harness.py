@@ -1,0 +1,116 @@
+"""An indexer in the test's own process, on a real node: frames in, answers out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from slurp import tid
+from slurp.config import parse
+from slurp.elastic.client import Elastic, Patience
+from slurp.elastic.days import Days
+from slurp.elastic.deadletter import DeadLetterFile
+from slurp.elastic.drift import Drift
+from slurp.elastic.indexer import Halt, Indexer
+from slurp.elastic.setup import Setup
+from slurp.flow import Batch, Buffer
+from slurp.lexicons import committed
+from slurp.logs import Secrets
+from slurp.tally import Snapshot, Tally
+
+
+class InProcess:
+    """The part of the worker between the reader and Elasticsearch."""
+
+    def __init__(self, url: str, index: str, folder: Path, *options: str, setup: bool = True) -> None:
+        self.config = parse(["--es", url, "--index", index, *options], {"HOME": str(folder)})
+        self.elastic = Elastic(self.config, Secrets(()))
+        self.drift = Drift(committed(), index)
+        self.tally = Tally()
+        work = Setup(self.config, committed())
+        if setup:
+            work.run(self.elastic.client)
+        self.days = Days(self.elastic, index, self.config.retention_days, work.put_templates)
+        self.letters = DeadLetterFile(folder / "letters.jsonl")
+        self.halt = Halt()
+        self._buffer = Buffer(100_000, 100_000_000)
+        self._patience = Patience()
+        self._number = 0
+
+    @property
+    def today(self) -> str:
+        return self.days.name(int(time.time()) // 86_400)
+
+    def feed(self, frames: Iterable[bytes]) -> Snapshot:
+        """Answer for all frames, on this thread."""
+        self._put(list(frames))
+        self._indexer().step()
+        return self.tally.snapshot()
+
+    def feed_through_trouble(self, frames: Iterable[bytes], mend: Callable[[], Any]) -> Snapshot:
+        """Nothing is answered for until `mend` was called, and everything soon after."""
+        frames = list(frames)
+        self._put(frames)
+        thread = threading.Thread(target=self._indexer().step, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not self._patience.troubled and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert self._patience.troubled, "no trouble"
+        try:
+            time.sleep(0.5)
+            held = self.tally.snapshot()
+            assert held.in_flight == len(frames), "nothing is answered for"
+        finally:
+            mend()
+            thread.join(30)
+        assert not thread.is_alive(), "it goes on once mended"
+        return self.tally.snapshot()
+
+    def _put(self, frames: list[bytes]) -> None:
+        self._number += 1
+        batch = Batch(self._number, "host.example", frames, sum(map(len, frames)), None)
+        self._buffer.reserve(batch, 0)
+        self.tally.received(batch)
+        self._buffer.put(batch)
+
+    def _indexer(self) -> Indexer:
+        return Indexer(
+            self.elastic,
+            self.days,
+            self.letters,
+            self._buffer,
+            self.tally,
+            self._patience,
+            self.halt,
+            fresh_within=5,
+            drift=self.drift,
+        )
+
+
+def commit(
+    number: int, record: Any, collection: str = "app.bsky.feed.post", rkey: str = "self", **more: Any
+) -> bytes:
+    """A frame of the v1 wire; different numbers are different events."""
+    now = int(time.time() * 1e6)
+    event = {
+        "did": f"did:plc:{number:024}",
+        "time_us": now,
+        "cursor": number,
+        "kind": "commit",
+        "commit": {
+            "rev": tid.from_micros(now + number),
+            "operation": "create",
+            "collection": collection,
+            "rkey": rkey,
+            "record": record,
+            "cid": "bafyrei",
+        },
+        **more,
+    }
+    return orjson.dumps(event)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.deadletter import main
+from slurp.documents.document import quarantined
+from slurp.documents.identity import event_id
+from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
+from slurp.embedded import EmbeddedNode
+from slurp.errors import Exit, Fatal
+from tests.harness import InProcess, commit
+from tests.worker import documents
+
+
+def test_frames_are_kept_byte_for_byte(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "dead.jsonl"
+    with DeadLetterFile(path) as file:
+        file.write([DeadLetter(b'{"half', "no JSON"), DeadLetter(b"\xff\x00", "no JSON")], "host")
+        file.write([DeadLetter("ü\n".encode(), "odd")], "host")
+    text, binary, odd = (json.loads(line) for line in path.read_text().splitlines())
+    assert (text["frame"], text["reason"], text["host"]) == ('{"half', "no JSON", "host")
+    assert base64.b64decode(binary["frame_base64"]) == b"\xff\x00"
+    assert odd["frame"] == "ü\n"
+    assert path.stat().st_mode & 0o077 == 0, "others must not read what authors have deleted"
+
+
+def test_half_a_line_of_a_crash_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    path.write_bytes(b'{"at":"20')
+    with DeadLetterFile(path) as file:
+        file.write([DeadLetter(b"x", "r")], "host")
+    first, second = path.read_bytes().splitlines()
+    assert first == b'{"at":"20'
+    assert json.loads(second)["frame"] == "x"
+
+
+def test_what_can_not_be_written_stops_the_service() -> None:
+    with DeadLetterFile(Path("/dev/full")) as file, pytest.raises(Fatal, match="No space left") as stopped:
+        file.write([DeadLetter(b"x", "r")], "host")
+    assert stopped.value.code is Exit.FAILED
+
+
+def test_a_replayed_frame_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    letters = [DeadLetter(b"\xff1", "r"), DeadLetter(b"2", "r")]
+    with DeadLetterFile(path) as file:
+        file.write([*letters, letters[0]], "host")
+        file.write(letters, "host")
+    with DeadLetterFile(path) as file:
+        file.write([*letters, DeadLetter(b"3", "r")], "host")
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+# Replay, on a real node
+
+
+def options(es_node: EmbeddedNode, index: str) -> list[str]:
+    return ["--es", es_node.url, "--index", index]
+
+
+def test_dead_letters_are_fed_again_and_bad_ones_remain(
+    es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.jsonl"
+    good = [commit(number, {"text": "good"}) for number in range(3)]
+    with DeadLetterFile(path) as file:
+        file.write([DeadLetter(frame, "refused once") for frame in good], "host")
+        file.write([DeadLetter(b"no JSON", "no JSON")], "other")
+    with path.open("ab") as file_:
+        file_.write(b'{"half a li')
+    for _ in range(2):
+        assert main(["replay", str(path), *options(es_node, fresh_index_prefix)]) == 1
+        assert documents(es, fresh_index_prefix).keys() == {event_id(json.loads(frame)) for frame in good}
+        remaining = [json.loads(line) for line in Path(f"{path}.remaining").read_text().splitlines()]
+        assert [letter["frame"] for letter in remaining] == ["no JSON", '{"half a li']
+    assert main(["replay", str(tmp_path / "nowhere"), *options(es_node, fresh_index_prefix)]) == 2
+
+
+def test_quarantined_documents_are_freed_once_mended(
+    es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    event = json.loads(commit(1, {"text": "good"}))
+    bad = json.dumps(event).encode()
+    document = quarantined(event, bad, "host", 1_700_000_000_000_000, "refused by a bug")
+    indexer.feed([commit(2, {})])
+    es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
+    es.index(
+        index=indexer.today,
+        id="broken",
+        document={"quarantine": {"error": "x", "raw": "no JSON"}},
+        refresh=True,
+    )
+    assert main(["replay", "--quarantined", *options(es_node, fresh_index_prefix)]) == 1
+    found = documents(es, fresh_index_prefix)
+    assert found[document.id]["record"] == {"app.bsky.feed.post": {"text": "good"}}
+    assert "quarantine" not in found[document.id]
+    assert "quarantine" in found["broken"]

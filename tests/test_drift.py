@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from elasticsearch import Elasticsearch
+
+from slurp.elastic.drift import Drift
+from slurp.elastic.templates import DRIFT_INDEX
+from slurp.lexicons import committed
+from tests.harness import InProcess, commit
+
+NEW_FIELD = commit(1, {"$type": "app.bsky.feed.post", "text": "x", "mood": {"is": "good"}})
+STRANGE = commit(2, {"x": 1}, "org.example.note")
+
+
+def stored(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
+    es.indices.refresh(index=DRIFT_INDEX)
+    hits = es.search(index=DRIFT_INDEX, query={"term": {"index": index}}, size=100)["hits"]["hits"]
+    return {
+        f"{hit['_source'].get('collection', '')} {hit['_source'].get('field', '')}".strip(): hit["_source"]
+        for hit in hits
+    }
+
+
+def test_what_is_new_is_counted_stored_and_told(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    indexer.feed([NEW_FIELD, STRANGE, commit(3, {"text": "known"})])
+    assert indexer.drift.news() == "not in our lexicons: app.bsky.feed.post mood, org.example.note"
+    assert indexer.drift.news() == ""
+    indexer.drift.flush(es)
+    found = stored(es, fresh_index_prefix)
+    assert found.keys() == {"app.bsky.feed.post mood", "org.example.note"}
+    field = found["app.bsky.feed.post mood"]
+    assert (field["kind"], field["field"], field["count"]) == ("field", "mood", 1)
+    assert field["example_uri"] == f"at://did:plc:{1:024}/app.bsky.feed.post/self"
+    assert found["org.example.note"]["kind"] == "collection"
+
+
+def test_a_replay_counts_nothing_and_a_restart_goes_on(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    indexer.feed([STRANGE, STRANGE])
+    indexer.feed([STRANGE])
+    indexer.drift.flush(es)
+    assert stored(es, fresh_index_prefix)["org.example.note"]["count"] == 1
+    later = datetime.now(UTC) + timedelta(days=1)
+    restarted = Drift(committed(), fresh_index_prefix, clock=lambda: later)
+    for number in range(3):
+        restarted.note(orjson.loads(commit(number + 10, {}, "org.example.note")))
+    restarted.flush(es)
+    restarted.flush(es)
+    found = stored(es, fresh_index_prefix)["org.example.note"]
+    assert found["count"] == 4
+    assert found["first_seen"] < found["last_seen"] == later.isoformat(timespec="milliseconds")
+
+
+def test_names_are_bounded_and_no_count_is_lost(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    drift = Drift(committed(), fresh_index_prefix, most=5)
+    for number in range(50):
+        drift.note(orjson.loads(commit(number, {}, f"org.example.n{number}")))
+    assert drift.news().endswith("org.example.n4 and 2 more")
+    drift.flush(es)
+    found = stored(es, fresh_index_prefix)
+    assert len(found) == 6
+    assert found[""]["kind"] == "others"
+    assert sum(one["count"] for one in found.values()) == 50
+
+
+def test_what_can_not_be_written_waits(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    indexer.drift.note(orjson.loads(STRANGE))
+    es.indices.put_settings(index=DRIFT_INDEX, settings={"index.blocks.write": True})
+    try:
+        indexer.drift.flush(es)
+    finally:
+        es.indices.put_settings(index=DRIFT_INDEX, settings={"index.blocks.write": None})
+    assert not stored(es, fresh_index_prefix)
+    indexer.drift.flush(es)
+    assert stored(es, fresh_index_prefix)["org.example.note"]["count"] == 1

@@ -1,0 +1,120 @@
+"""What retention deletes, and what it must never touch, on a real node with a clock of the test's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.config import parse
+from slurp.documents.identity import day_of
+from slurp.elastic.client import Elastic
+from slurp.elastic.features import Features
+from slurp.elastic.lifecycle import EVERY, THINK_AGAIN, Retention, day_in, remembered
+from slurp.elastic.setup import Setup
+from slurp.embedded import EmbeddedNode
+from slurp.lexicons import committed
+from slurp.logs import Secrets
+
+NOW = int(time.time()) // 86_400
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def index(es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str) -> str:
+    config = parse(["--es", es_node.url, "--index", fresh_index_prefix], {})
+    Setup(config, committed()).run(es)
+    return fresh_index_prefix
+
+
+@pytest.fixture
+def elastic(es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Elastic:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return Elastic(parse(["--es", es_node.url], {}), Secrets(()))
+
+
+def make(es: Elasticsearch, index: str, *days: int) -> list[str]:
+    names = [f"{index}-{day_of(day)}" for day in days]
+    for name in names:
+        es.indices.create(index=name)
+    return names
+
+
+def left(es: Elasticsearch, index: str) -> set[str]:
+    return set(es.indices.get(index=f"{index}-*"))
+
+
+def test_only_our_own_days_are_deleted_and_by_the_day_in_their_name(
+    es: Elasticsearch, elastic: Elastic, index: str
+) -> None:
+    gone, kept, today = make(es, index, NOW - 4, NOW - 3, NOW)
+    similar = [
+        f"{index}-{day_of(NOW - 9)}-copy",
+        f"{index}-2020-01-01",
+        f"{index}-2020.13.01",
+        f"{index}-x-{day_of(NOW - 9)}",
+    ]
+    for name in similar:
+        es.indices.create(index=name)
+    unmarked = f"{index}-{day_of(NOW - 9)}"
+    es.indices.put_index_template(name=f"{index}z", index_patterns=[unmarked], priority=900)
+    es.indices.create(index=unmarked)
+    Retention(elastic, index, 3, Features()).step()
+    assert left(es, index) == {kept, today, unmarked, *similar}
+    assert gone not in left(es, index)
+
+
+def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str) -> None:
+    clock = Clock()
+    retention = Retention(elastic, index, 3, Features(), clock)
+    retention.step()
+    make(es, index, NOW - 5)
+    clock.now += EVERY - 60
+    retention.step()
+    assert left(es, index)
+    clock.now += 60
+    retention.step()
+    assert not left(es, index)
+
+
+def test_a_shorter_retention_is_announced_ten_minutes_before(
+    es: Elasticsearch, elastic: Elastic, index: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    make(es, index, NOW - 10, NOW)
+    Retention(elastic, index, None, Features(), clock).step()
+    assert len(left(es, index)) == 2
+    for _ in range(2):  # a restart within the ten minutes announces again
+        caplog.clear()
+        retention = Retention(elastic, index, 5, Features(), clock)
+        retention.step()
+        assert "in 10 minutes 1 index(es) will be deleted" in caplog.text
+        assert f"{index}-{day_of(NOW - 10)}" in caplog.text
+        clock.now += THINK_AGAIN - 1
+        retention.step()
+        assert len(left(es, index)) == 2
+    clock.now += 1
+    retention.step()
+    assert left(es, index) == {f"{index}-{day_of(NOW)}"}
+    document = remembered(es, index)
+    assert document is not None
+    assert document["retention_days"] == 5
+
+    make(es, index, NOW - 6)
+    Retention(elastic, index, 5, Features(), clock).step()
+    assert len(left(es, index)) == 1, "the same retention need not be announced"
+
+
+def test_days_are_read_from_exact_names_only() -> None:
+    assert day_in("a.b", "a.b-1970.01.02") == 1
+    for name in ("a.b-1970.1.2", "aXb-1970.01.02", "a.b-1970.02.30", "a.b-1970.01.02\n", "a.b-1970.01.02-x"):
+        assert day_in("a.b", name) is None

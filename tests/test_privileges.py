@@ -1,0 +1,126 @@
+"""The documented roles, with real users: enough for what they are for, and no more than that."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.config import parse
+from slurp.elastic.privileges import ROLES, admin, worker
+from slurp.elastic.setup import Setup
+from slurp.embedded import EmbeddedNode
+from slurp.errors import Exit, Fatal
+from slurp.lexicons import committed
+from slurp.simulator import Simulator
+from tests.file_realm import FileRealm
+from tests.harness import InProcess
+from tests.test_faults import FRAMES, assert_all_indexed
+from tests.worker import Worker
+
+PASSWORD = "geheim-geheim"
+DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
+# A prefix of its own: the roles are written once, before any test knows its index.
+INDEX = "t-rights"
+
+
+def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
+    """`role` without one right on the day indices."""
+    first, *others = role["indices"]
+    less = {**first, "privileges": [name for name in first["privileges"] if name != right]}
+    return {**role, "indices": [less, *others]}
+
+
+@pytest.fixture(scope="module")
+def realm(es_node: EmbeddedNode) -> FileRealm:
+    realm = FileRealm(es_node)
+    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
+    for name in ("admin", "worker", "nobody"):
+        realm.add(f"t_{name}", PASSWORD, f"t_{name}")
+    time.sleep(6)  # the roles file may be looked at after the users'
+    return realm
+
+
+def set_up(realm: FileRealm, es_node: EmbeddedNode, user: str, *options: str) -> None:
+    config = parse(["--es", es_node.url, "--index", INDEX, *options], {})
+    with realm.client(user, PASSWORD) as client:
+        Setup(config, committed()).run(client)
+
+
+def remove(es: Elasticsearch) -> None:
+    for name in es.indices.get(index=f"{INDEX}-*"):
+        es.indices.delete(index=name)
+    es.options(ignore_status=404).indices.delete_index_template(name=INDEX)
+
+
+def test_each_role_does_its_part_and_a_missing_right_is_named(
+    realm: FileRealm,
+    es_node: EmbeddedNode,
+    es: Elasticsearch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    remove(es)
+    with pytest.raises(Fatal, match=r"denies us the (cluster|index) privilege '\w+'") as stopped:
+        set_up(realm, es_node, "t_worker")
+    assert stopped.value.code is Exit.USAGE
+    set_up(realm, es_node, "t_admin", "--setup-only")
+    set_up(realm, es_node, "t_worker", "--no-setup")
+    # With options that ask for other templates: a warning, for current ones are there.
+    set_up(realm, es_node, "t_worker", "--shards", "2")
+    assert "set-up left as it is: Elasticsearch denies us" in caplog.text
+
+    options = ("--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup")
+    indexer = InProcess(es_node.url, INDEX, tmp_path, *options)
+    indexer.feed(FRAMES[:1])
+
+    # A right that goes during the run is waited for.
+    realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
+    time.sleep(6)
+
+    def mend() -> None:
+        realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+
+    counted = indexer.feed_through_trouble(FRAMES[1:], mend)
+    assert_all_indexed(es, INDEX, counted, FRAMES)
+    indexer.drift.flush(indexer.elastic.client)
+    remove(es)
+
+
+def test_a_rotated_password_is_read_from_its_file(
+    realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
+) -> None:
+    set_up(realm, es_node, "t_admin")
+    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD)
+    jetstream.run_at(200)
+    with Worker(
+        *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana", "--no-setup"),
+        *("--es-user", "t_worker", "--es-pass-file", str(secret), "--stats-interval", "1s"),
+        home=tmp_path,
+    ) as process:
+        process.wait_for(r"indexed [1-9]")
+        realm.change_password("t_worker", "another-password")
+        process.wait_for("holding what we have")
+        secret.write_text("another-password")
+        process.wait_for("takes documents again")
+        jetstream.pause()
+        assert process.stop() == 0
+        assert process.counted()["quarantined"] == 0
+        assert "another-password" not in process.log
+    remove(es)
+
+
+def test_the_documented_roles_are_the_tested_ones() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    shown = re.findall(r"PUT _security/role/(\w+)\n(\{.*?\n\})", text, flags=re.S)
+    assert {name: json.loads(body) for name, body in shown} == {
+        name: role("bluesky-events") for name, role in ROLES.items()
+    }

@@ -1,0 +1,217 @@
+"""Templates and indices of ours on a real node: put, repeated, upgraded, and left alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.config import Config, parse
+from slurp.elastic import templates
+from slurp.elastic.setup import Setup, create_index, lexicons
+from slurp.embedded import EmbeddedNode
+from slurp.errors import Exit, Fatal
+from slurp.lexicons import committed
+from slurp.lexicons.mapping import count_fields
+from tests.worker import Worker
+
+TODAY = time.strftime("%Y.%m.%d", time.gmtime())
+
+Prepare = Callable[..., Setup]
+
+
+@pytest.fixture(autouse=True)
+def _no_config_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def prepare(es: Elasticsearch, fresh_index_prefix: str) -> Prepare:
+    """Set up for this test's index with some options, like a start of the program."""
+
+    def run(*options: str) -> Setup:
+        config = options_for(fresh_index_prefix, *options)
+        work = Setup(config, lexicons(config))
+        work.run(es)
+        return work
+
+    return run
+
+
+def options_for(index: str, *options: str) -> Config:
+    return parse(["--index", index, *options], {})
+
+
+def write_lexicon(folder: Path, **properties: str) -> None:
+    folder.mkdir(exist_ok=True)
+    record = {
+        "type": "object",
+        "properties": {name: {"type": kind} for name, kind in properties.items()},
+    }
+    body = {
+        "lexicon": 1,
+        "id": "org.example.note",
+        "defs": {"main": {"type": "record", "key": "tid", "record": record}},
+    }
+    (folder / "note.json").write_text(json.dumps(body))
+
+
+def test_a_day_index_is_made_of_all_templates(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
+) -> None:
+    es.cluster.put_component_template(
+        name=f"{fresh_index_prefix}@custom",
+        template={"mappings": {"properties": {"mine": {"type": "keyword"}}}},
+    )
+    prepare("--shards", "2", "--replicas", "0", "--refresh", "7s", "--codec", "best_compression")
+    name = f"{fresh_index_prefix}-{TODAY}"
+    es.indices.create(index=name)
+    made = es.indices.get(index=name)[name]
+    index = made["settings"]["index"]
+    assert (index["number_of_shards"], index["number_of_replicas"]) == ("2", "0")
+    assert (index["refresh_interval"], index["codec"]) == ("7000ms", "best_compression")
+    assert index["translog"]["durability"] == "request"
+    mapping = made["mappings"]
+    assert mapping["dynamic"] == "false"
+    assert mapping["_meta"]["skeetslurper"]["version"]
+    assert mapping["properties"]["mine"] == {"type": "keyword"}
+    post = mapping["properties"]["record"]["properties"]["app"]["properties"]["bsky"]["properties"]
+    assert post["feed"]["properties"]["post"]["properties"]["text"]["type"] == "text"
+    assert count_fields(mapping["properties"]) < 1000
+
+
+def test_a_second_start_changes_nothing_and_a_change_is_put(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare()
+    put: list[str] = []
+    original = type(es.cluster).put_component_template
+
+    def noted(self: object, *, name: str, **body: object) -> object:
+        put.append(name)
+        return original(self, name=name, **body)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(es.cluster), "put_component_template", noted)
+    prepare()
+    assert put == []
+    prepare("--shards", "3")
+    assert put == [f"{fresh_index_prefix}@settings"]
+
+
+def test_templates_of_a_newer_version_are_left_alone(
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    prepare: Prepare,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    newer = {"skeetslurper": {"version": "99.0.0"}}
+    es.cluster.put_component_template(name=f"{fresh_index_prefix}@settings", template={}, meta=newer)
+    prepare()
+    assert "newer version" in caplog.text
+    assert templates.index_template_meta(es, fresh_index_prefix) is None
+
+
+def test_templates_of_an_older_version_are_replaced(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
+) -> None:
+    older = {"skeetslurper": {"version": "0.0.1"}}
+    es.indices.put_index_template(
+        name=fresh_index_prefix, index_patterns=[f"{fresh_index_prefix}-*"], priority=300, meta=older
+    )
+    prepare()
+    meta = templates.index_template_meta(es, fresh_index_prefix)
+    assert templates.version_of(meta) > (0, 0, 1)
+
+
+def test_a_template_of_somebody_else_is_refused(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
+) -> None:
+    es.indices.put_index_template(
+        name=fresh_index_prefix, index_patterns=[f"{fresh_index_prefix}-*"], priority=1
+    )
+    with pytest.raises(Fatal, match="was not made by us") as stopped:
+        prepare()
+    assert stopped.value.code is Exit.USAGE
+
+
+def test_a_new_field_of_a_lexicon_can_be_searched_today_and_old_data_stays(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare, tmp_path: Path
+) -> None:
+    folder = tmp_path / "lexicons"
+    write_lexicon(folder, title="string")
+    prepare("--lexicons", str(folder))
+    today, foreign = f"{fresh_index_prefix}-{TODAY}", f"{fresh_index_prefix}-2020.01.01"
+    es.indices.create(index=today)
+    es.index(index=today, id="old", document={"record": {"org.example.note": {"stars": 4}}})
+    long_ago = f"{fresh_index_prefix}-2020.01.02"
+    es.indices.create(index=long_ago)
+    es.indices.create(index=foreign, mappings={"_meta": {}})
+
+    write_lexicon(folder, title="string", stars="integer")
+    prepare("--lexicons", str(folder))
+    es.index(index=today, id="new", document={"record": {"org.example.note": {"stars": 5}}}, refresh=True)
+    hits = es.search(index=today, query={"range": {"record.org.example.note.stars": {"gte": 1}}})["hits"]
+    assert [hit["_id"] for hit in hits["hits"]] == ["new"]
+    assert es.get(index=today, id="old")["_source"]["record"]["org.example.note"]["stars"] == 4
+    for untouched in (long_ago, foreign):
+        fields = es.indices.get_field_mapping(index=untouched, fields="record.org.example.note.stars")
+        assert not fields[untouched]["mappings"], "outside the lookback"
+
+
+def test_a_conflict_in_one_day_is_a_warning(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"{fresh_index_prefix}-{TODAY}"
+    mappings = {"_meta": {"skeetslurper": {}}, "properties": {"did": {"type": "long"}}}
+    assert create_index(es, name, mappings=mappings)
+    prepare()
+    assert f"{name} keeps its mapping" in caplog.text
+    assert templates.index_template_meta(es, fresh_index_prefix)
+
+
+def test_without_setup_what_is_missing_is_named(
+    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
+) -> None:
+    with pytest.raises(Fatal, match=f"no index template '{fresh_index_prefix}' of ours.*--setup-only"):
+        prepare("--no-setup")
+    prepare()
+    prepare("--no-setup")
+
+
+def test_lexicons_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "lexicons"
+    write_lexicon(folder, **{f"field{number}": "integer" for number in range(900)})
+    with pytest.raises(Fatal, match=r"90[0-9] fields from lexicons and") as stopped:
+        lexicons(options_for("x", "--lexicons", str(folder)))
+    assert stopped.value.code is Exit.USAGE
+    record = {"type": "object", "properties": {}}
+    body = {
+        "lexicon": 1,
+        "id": "app.bsky.feed.post",
+        "defs": {"main": {"type": "record", "key": "tid", "record": record}},
+    }
+    (folder / "note.json").write_text(json.dumps(body))
+    with pytest.raises(Fatal, match=r"typed already: app\.bsky\.feed\.post"):
+        lexicons(options_for("x", "--lexicons", str(folder)))
+
+
+def test_the_committed_lexicons_fit() -> None:
+    mapping = templates.day_mappings(committed())
+    assert count_fields(mapping["properties"]) < 1000
+
+
+def test_setup_only_is_done_without_a_jetstream(
+    es: Elasticsearch, es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    options = ("--es", es_node.url, "--index", fresh_index_prefix, "--jetstream", "ws://127.0.0.1:1")
+    with Worker(*options, "--no-setup", "--no-kibana", home=tmp_path) as worker:
+        assert worker.exit_code() == 2
+        assert "an administrator has to run --setup-only once" in worker.log
+    with Worker(*options, "--setup-only", home=tmp_path) as worker:
+        assert worker.exit_code() == 0
+        assert worker.lines[-1].endswith("Shutdown complete")
+    assert templates.index_template_meta(es, fresh_index_prefix)

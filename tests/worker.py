@@ -1,0 +1,156 @@
+"""The real program in a process of its own, and the oracle that tells what should have come of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+import psutil
+from elasticsearch import Elasticsearch, helpers
+
+from slurp.documents.identity import event_id
+
+PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
+
+
+class Worker:
+    """`skeetslurper.py` as a child process; its log is kept and can be waited for."""
+
+    def __init__(self, *options: str, home: Path, env: dict[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self.rss = 0
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean | {"HOME": str(home)} | (env or {}),
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        if error is not None:
+            print("\n".join(self.lines[-60:]), file=sys.stderr)
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, pattern: str, timeout: float = 30) -> re.Match[str]:
+        """Wait until the log has a line that matches."""
+        found = re.compile(pattern).search
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                for line in self.lines:
+                    if match := found(line):
+                        return match
+                if self.process.poll() is not None and not self._reader.is_alive():
+                    raise AssertionError(f"ended with {self.process.returncode} before {pattern!r}")
+                if (
+                    not self._changed.wait(min(0.2, deadline - time.monotonic()))
+                    and time.monotonic() > deadline
+                ):
+                    raise AssertionError(f"no {pattern!r} within {timeout} s")
+
+    def exit_code(self, timeout: float = 60) -> int:
+        code = self.process.wait(timeout)
+        self._reader.join(5)
+        return code
+
+    def stop(self, timeout: float = 30) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.exit_code(timeout)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.exit_code()
+
+    def resident(self) -> int:
+        """Bytes of memory it holds now."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def counted(self) -> dict[str, int]:
+        """The counters of the last stats line."""
+        (line,) = [line for line in self.lines if " received " in line][-1:]
+        names = ("received", "indexed", "duplicates", "quarantined", "dead-lettered", "expired", "in flight")
+        return {
+            name: int(re.search(rf"{name} ([\d,]+)", line)[1].replace(",", ""))  # type: ignore[index]
+            for name in names
+        }
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+
+
+def documents(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
+    """Everything in the day indices: `_id` to `_source`. An `_id` in two of them is an error."""
+    es.indices.refresh(index=f"{index}-*")
+    found: dict[str, dict[str, Any]] = {}
+    for hit in helpers.scan(es, index=f"{index}-*", size=5000):
+        assert hit["_id"] not in found, f"{hit['_id']} is in two indices"
+        found[hit["_id"]] = hit["_source"]
+    return found
+
+
+def count(es: Elasticsearch, index: str) -> int:
+    es.indices.refresh(index=f"{index}-*")
+    return int(es.count(index=f"{index}-*")["count"])
+
+
+def checkpoint(es: Elasticsearch, index: str) -> dict[str, Any] | None:
+    """The saved checkpoint of a test's only subscription."""
+    es.indices.refresh(index="skeetslurper-state")
+    query = {"bool": {"filter": [{"term": {"index": index}}, {"term": {"type": "checkpoint"}}]}}
+    hits = es.search(index="skeetslurper-state", query=query)["hits"]["hits"]
+    assert len(hits) <= 1
+    return dict(hits[0]["_source"]) if hits else None
+
+
+def expected(frames: Iterable[bytes]) -> dict[str, dict[str, Any]]:
+    """The oracle: `_id` to event of everything that was published."""
+    events = map(orjson.loads, frames)
+    return {event_id(event): event for event in events}
+
+
+def assert_each_once(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> None:
+    """The index holds exactly what was published, and each record unchanged."""
+    wanted, found = expected(frames), documents(es, index)
+    missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    assert not missing, f"{len(missing)} of {len(wanted)} lost"
+    assert not extra, f"{len(extra)} that were never published"
+    for doc_id, event in wanted.items():
+        commit = event.get("commit", {})
+        if "record" in commit:
+            assert record_in(found[doc_id]) == commit["record"]
+        assert found[doc_id]["did"] == event["did"]
+
+
+def record_in(document: dict[str, Any]) -> Any:
+    """The record of a document, wherever its collection is kept."""
+    if "other_record" in document:
+        return document["other_record"]
+    return document["record"][document["commit"]["collection"]]
