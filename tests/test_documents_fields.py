@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from slurp.documents.domains import domain_of
 from slurp.documents.fields import FIELDS
 from slurp.documents.graphemes import emoji, graphemes
 from slurp.documents.languages import normalised
-from slurp.documents.times import created_at
+from slurp.documents.times import created_at, hour_and_weekday
 from slurp.jetstream.wire import parse
 from slurp.simulator.network import Network
 from tests.test_documents_hostile import ARRIVED, commit, document
@@ -352,6 +353,29 @@ def test_more_collections_can_be_typed() -> None:
 )
 def test_claimed_times(claimed: Any, expected: str | None) -> None:
     assert created_at(claimed, "2030-01-01T00:00:00.000000Z") == expected
+
+
+def test_every_event_has_its_hour_and_weekday(corpus: list[Path]) -> None:
+    for frame in event_frames(corpus):
+        source = orjson.loads(build(parse(frame), "host", ARRIVED).body)
+        moment = datetime.fromisoformat(source["@timestamp"])
+        assert source["event"]["hour"] == f"{moment:%H}"
+        assert source["event"]["weekday"] == f"{moment:%u %a}"
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("1970-01-01T00:00:00+00:00", ("00", "4 Thu")),
+        ("2026-11-22T23:59:59.999999+00:00", ("23", "7 Sun")),
+        ("2026-11-23T00:00:00+00:00", ("00", "1 Mon")),
+        ("2026-11-23T01:30:00+02:00", ("23", "7 Sun")),
+        ("1969-12-31T23:59:59+00:00", ("23", "3 Wed")),
+    ],
+)
+def test_hour_and_weekday(moment: str, expected: tuple[str, str]) -> None:
+    micros = (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6
+    assert hour_and_weekday(int(micros)) == expected
 
 
 @pytest.mark.parametrize(

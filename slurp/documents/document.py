@@ -9,6 +9,7 @@ from slurp import lexicons
 from slurp.documents import shapes
 from slurp.documents.identity import DAY_US, event_id, instant_us, isoformat
 from slurp.documents.lifted import lift
+from slurp.documents.times import hour_and_weekday
 from slurp.jetstream.wire import cursor_of
 
 # The collections whose records have mapped fields, unless `--lexicons` adds to them.
@@ -75,8 +76,11 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
         if type(seq := inner.get("seq")) is int and 0 <= seq < 2**63:
             status["seq"] = seq
     source["jetstream"] = {"host": host, "time_us": event["time_us"], "cursor": cursor_of(event)}
+    hour, weekday = hour_and_weekday(instant)
     source["event"] = {
         "ingested": isoformat(arrived_us),
         "lag_ms": (arrived_us - event["time_us"]) // 1000,
+        "hour": hour,
+        "weekday": weekday,
     }
     return source
