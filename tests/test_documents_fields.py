@@ -15,6 +15,7 @@ from slurp.documents.domains import domain_of
 from slurp.documents.fields import FIELDS
 from slurp.documents.graphemes import emoji, graphemes
 from slurp.documents.languages import normalised
+from slurp.documents.pages import page_of
 from slurp.documents.times import created_at, hour_and_weekday
 from slurp.jetstream.wire import parse
 from slurp.simulator.network import Network
@@ -28,8 +29,16 @@ ENVELOPE = ("@timestamp", "did", "kind", "uri", "commit", "identity", "account",
 
 
 def lifted(frame: bytes) -> dict[str, Any]:
-    """The document without envelope and record."""
+    """The document without envelope, record and pages, which have a test of their own."""
     source = orjson.loads(build(parse(frame), "host", ARRIVED).body)
+    for pointed in (
+        source,
+        source.get("subject"),
+        source.get("quote"),
+        source.get("reply", {}).get("parent"),
+    ):
+        if pointed:
+            pointed.pop("url", None)
     return {
         name: value for name, value in source.items() if name not in (*ENVELOPE, "record", "other_record")
     }
@@ -216,6 +225,40 @@ def test_all_of_a_post() -> None:
         "alt": ["a cat"],
         "quote": {"uri": POST, "did": AUTHOR},
     }
+
+
+@pytest.mark.parametrize(
+    ("uri", "page"),
+    [
+        (POST, f"https://bsky.app/profile/{AUTHOR}/post/3l6oveex3ii2l"),
+        (LIST, f"https://bsky.app/profile/{AUTHOR}/lists/3l6oveex3ii2l"),
+        ("at://did:web:a.b/app.bsky.feed.generator/f", "https://bsky.app/profile/did:web:a.b/feed/f"),
+        ("at://alice.example/app.bsky.feed.post/r", "https://bsky.app/profile/alice.example/post/r"),
+        ("at://did:plc:me/app.bsky.feed.like/r", None),
+        ("at://did:plc:me/app.bsky.feed.post", None),
+        ("at://did:plc:me/app.bsky.feed.post/", None),
+        ("at://did:plc:me/app.bsky.feed.post/a/b", None),
+        ("https://example.com/x/app.bsky.feed.post/r", None),
+        ("", None),
+    ],
+)
+def test_pages(uri: str, page: str | None) -> None:
+    assert page_of(uri) == page
+
+
+def test_the_pages_of_a_post_and_of_what_it_points_at() -> None:
+    reply = {"root": {"uri": LIST}, "parent": {"uri": POST}}
+    embed = {"$type": "app.bsky.embed.record", "record": {"uri": POST}}
+    source = orjson.loads(
+        document(commit({"text": "x", "reply": reply, "embed": embed}, "app.bsky.feed.post")).body
+    )
+    assert source["url"] == page_of(source["uri"])
+    assert source["url"] is not None
+    assert source["reply"]["parent"]["url"] == source["quote"]["url"] == page_of(POST)
+    assert "url" not in source["reply"]["root"]
+    like = orjson.loads(document(commit({"subject": {"uri": POST}}, "app.bsky.feed.like")).body)
+    assert like["subject"]["url"] == page_of(POST)
+    assert "url" not in like
 
 
 @pytest.mark.parametrize(

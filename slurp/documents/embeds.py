@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from slurp.documents.checks import address_of, dict_of, dicts_of, text_of
+from slurp.documents.pages import page_of
 
 POST = "app.bsky.feed.post"
 
@@ -76,5 +77,7 @@ class Embed:
             return
         self.kinds["quote"] = None
         self.quote["uri"] = uri
+        if url := page_of(uri):
+            self.quote["url"] = url
         if did:
             self.quote["did"] = did

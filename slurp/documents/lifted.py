@@ -15,6 +15,7 @@ from slurp.documents.domains import domain_of
 from slurp.documents.embeds import Embed
 from slurp.documents.graphemes import emoji, graphemes
 from slurp.documents.languages import normalised, primary
+from slurp.documents.pages import page_of
 from slurp.documents.times import created_at
 
 Source = dict[str, Any]
@@ -29,6 +30,8 @@ def lift(source: Source, collection: str, record: Record) -> None:
         claimed = record.get("publishedAt")
     if claimed is not None and (moment := created_at(claimed, source["@timestamp"])):
         source["created_at"] = moment
+    if url := page_of(source["uri"]):
+        source["url"] = url
     _EXTRACTORS.get(collection, _other)(source, record)
 
 
@@ -50,6 +53,8 @@ def _post(source: Source, record: Record) -> None:
         ends: Source = {}
         for end in ("root", "parent"):
             _point(ends, end, reply.get(end))
+        if url := page_of(ends.get("parent", {}).get("uri", "")):
+            ends["parent"]["url"] = url
         if ends:
             source["reply"] = ends
     links: list[str] = []
@@ -157,7 +162,7 @@ _EXTRACTORS: dict[str, Extractor] = {
 
 
 def _point(source: Source, field: str, target: Any, *, whole: bool = False) -> None:
-    """What a record points at: `field` gets uri and did; the `whole` of it, collection and cid too."""
+    """What a record points at: `field` gets uri and did; the `whole` of it, url, collection and cid too."""
     cid = None
     if type(target) is dict:
         cid = target.get("cid")
@@ -172,6 +177,8 @@ def _point(source: Source, field: str, target: Any, *, whole: bool = False) -> N
         if did:
             pointed["did"] = did
         if whole:
+            if url := page_of(target):
+                pointed["url"] = url
             if collection:
                 pointed["collection"] = collection
             if type(cid) is str:
