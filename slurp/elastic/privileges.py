@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX
@@ -56,3 +60,17 @@ ROLES = {
     "skeetslurper_worker": worker,
     "skeetslurper_worker_with_setup": worker_with_setup,
 }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m slurp.elastic.privileges ROLE [INDEX]`: the body of a role as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m slurp.elastic.privileges", description=main.__doc__)
+    parser.add_argument("role", choices=ROLES)
+    parser.add_argument("index", nargs="?", default="bluesky-events", help="(default: bluesky-events)")
+    options = parser.parse_args(arguments)
+    print(json.dumps(ROLES[options.role](options.index), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
