@@ -33,6 +33,7 @@ _NSID = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*(\.[a-zA-Z][a-zA-Z0-
 _DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]+").fullmatch
 _INDEX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}").fullmatch
 _WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_SPACE = re.compile(r"[a-z0-9_-]+").fullmatch
 _MIN_RETENTION_DAYS = 3
 _MAX_COLLECTIONS, _MAX_DIDS = 100, 10_000
 
@@ -66,6 +67,11 @@ class Config:
     no_setup: bool
 
     kibana: str | None
+    kibana_space: str
+    kibana_user: str | None
+    kibana_pass: str = field(repr=False)
+    kibana_pass_file: Path | None
+    kibana_overwrite: bool
 
     batch: int
     flush: float
@@ -88,7 +94,7 @@ class Config:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value known at start; logs are scrubbed of them."""
-        return tuple(s for s in (self.es_pass, self.es_api_key) if s)
+        return tuple(s for s in (self.es_pass, self.es_api_key, self.kibana_pass) if s)
 
 
 class _Usage(Exception):
@@ -252,9 +258,30 @@ def build_parser() -> configargparse.ArgumentParser:
         "--kibana",
         metavar="URL",
         default="http://localhost:5601",
-        help="gets a data view once it is up (default: http://localhost:5601)",
+        help="gets data views and dashboards once it is up (default: http://localhost:5601)",
     )
     group.add_argument("--no-kibana", action="store_true", help="leave Kibana alone")
+    group.add_argument(
+        "--kibana-space",
+        metavar="NAME",
+        default="",
+        help="id of the space that gets them (default: the default space)",
+    )
+    group.add_argument(
+        "--kibana-user", metavar="NAME", help="(default: the one of Elasticsearch, or its API key)"
+    )
+    group.add_argument("--kibana-pass", metavar="WORD", help="(default: the one of Elasticsearch)")
+    group.add_argument(
+        "--kibana-pass-file",
+        metavar="FILE",
+        type=Path,
+        help="file with the password; read again when Kibana refuses it",
+    )
+    group.add_argument(
+        "--kibana-overwrite",
+        action="store_true",
+        help="replace ours at each start even where somebody has edited them",
+    )
 
     group = parser.add_argument_group("throughput")
     group.add_argument(
@@ -388,6 +415,13 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     es_pass = values["es_pass"]
     if values["es_pass_file"] is not None:
         es_pass = read_secret(values["es_pass_file"], "--es-pass-file")
+    if values["kibana_pass_file"] is not None:
+        values["kibana_pass"] = read_secret(values["kibana_pass_file"], "--kibana-pass-file")
+    if values["kibana_pass"] is None:
+        # The file as well: when Kibana refuses the password, it is read again.
+        values["kibana_pass"], values["kibana_pass_file"] = es_pass, values["es_pass_file"]
+    elif values["es_api_key"] and not values["kibana_user"]:
+        raise ValueError("--kibana-pass beside --es-api-key needs --kibana-user")
     if values["es_ca"] is not None and not values["es_ca"].is_file():
         raise ValueError(f"--es-ca: there is no file {values['es_ca']}")
     if values["buffer"] < values["batch"]:
@@ -413,6 +447,7 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
             "es": tuple(http_url(u, "--es") for u in _items(values["es"])) or ("http://localhost:9200",),
             "es_pass": es_pass,
             "kibana": kibana,
+            "kibana_space": _space(values["kibana_space"]),
             "index": _index(values["index"]),
             "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
             "retention_days": retention_days,
@@ -561,6 +596,16 @@ def _index(name: str) -> str:
             f"--index: {name}-* would also match our own {', '.join(swallowed)}; choose another name"
         )
     return name
+
+
+def _space(name: str) -> str:
+    """A space's id; '' is the default one, as in Kibana's paths."""
+    if name and not _SPACE(name):
+        raise ValueError(
+            f"--kibana-space: {name!r} is no id of a space; it has small letters, digits, dashes and "
+            "underscores, and is not the name that Kibana shows"
+        )
+    return "" if name == "default" else name
 
 
 def read_secret(path: Path, option: str) -> str:

@@ -36,7 +36,7 @@ from slurp.flow import Buffer
 from slurp.jetstream import hosts
 from slurp.jetstream.reader import Reader
 from slurp.jetstream.subscription import Subscription
-from slurp.kibana import client as kibana
+from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
 from slurp.position import FIRST_TIME_CURSOR, Position, Trail
@@ -54,6 +54,9 @@ _DRIFT_EVERY = 60.0
 
 # Of `--grace`, what is kept for the last checkpoint after the retries of the indexers have ended.
 _RESERVED_FOR_CHECKPOINT = 3.0
+
+# A Kibana that hangs is not worth a slow end: what it has got, it has got.
+_WAIT_FOR_KIBANA = 2.0
 
 # --catch-up: caught up after so many fresh events, or so many silent seconds.
 _FRESH_EVENTS = 1000
@@ -79,6 +82,7 @@ class Service:
         self._subscription = Subscription.of(config)
         self._buffer = Buffer(config.buffer, config.buffer_bytes)
         self._tally = Tally()
+        self._secrets = secrets
         self._elastic = Elastic(config, secrets)
         self._patience = Patience()
         self._checkpoints = Checkpoints(self._elastic, self._subscription)
@@ -280,9 +284,9 @@ class Service:
     def _prepare_kibana(self) -> None:
         """Nothing that answers at Kibana's address is a reason to stop."""
         try:
-            kibana.prepare(self._config, self._stop)
+            Installer(self._config, self._elastic, self._secrets).run(self._stop)
         except Exception:
-            log.warning("the data view could not be made; indexing goes on", exc_info=True)
+            log.warning("Kibana gets nothing from us, which is a bug; indexing goes on", exc_info=True)
 
     def _read(self) -> None:
         assert self._reader is not None  # noqa: S101
@@ -380,7 +384,8 @@ class Service:
         in_order = self._reader is None or self._reader.ended_clean
         self._clean = ended and not left and self._failure is None and in_order
         self._indexed.set()
-        self._join(["checkpoint", "stats", "kibana"], deadline)
+        self._join(["checkpoint", "stats"], deadline)
+        self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
         if self._signals > 1:
             return False
         if left:

@@ -102,9 +102,31 @@ def test_the_password_comes_from_a_file(tmp_path: Path) -> None:
     assert "geheim" not in repr(config)
 
 
+def test_kibana_is_entered_as_elasticsearch_is(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("geheim\n")
+    config = parse(["--es-user", "ann", "--es-pass-file", str(file)], {})
+    assert (config.kibana_user, config.kibana_pass, config.kibana_pass_file) == (None, "geheim", file)
+    assert (config.kibana_space, config.kibana_overwrite) == ("", False)
+    config = parse(["--es-pass-file", str(file), "--kibana-user", "bob", "--kibana-pass", "leise"], {})
+    assert (config.kibana_user, config.kibana_pass, config.kibana_pass_file) == ("bob", "leise", None)
+    assert "leise" in config.secrets
+    assert "leise" not in repr(config)
+    config = parse(["--kibana-pass-file", str(file)], {})
+    assert (config.es_pass, config.kibana_pass, config.kibana_pass_file) == ("changeme", "geheim", file)
+
+
+def test_the_default_space_may_be_named() -> None:
+    assert parse(["--kibana-space", "default"], {}).kibana_space == ""
+    assert parse(["--kibana-space", "team_a-1"], {}).kibana_space == "team_a-1"
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
+        (["--kibana-space", "Team A"], "--kibana-space: 'Team A' is no id of a space"),
+        (["--kibana-pass-file", "/nowhere/secret"], "--kibana-pass-file: can't read /nowhere/secret"),
+        (["--es-api-key", "k", "--kibana-pass", "w"], "beside --es-api-key needs --kibana-user"),
         (["--flush", "3"], "--flush: '3' is no duration"),
         (["--flush", "0s"], "--flush must be more than nothing"),
         (["--batch", "0"], "--batch: '0' is no whole number of 1 or more"),

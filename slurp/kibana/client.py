@@ -1,122 +1,290 @@
-"""Kibana gets a data view as soon as it is up; nothing waits for it."""
+"""The little of Kibana's HTTP API that we need."""
 
 from __future__ import annotations
 
-import logging
-import threading
+import json
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
-from urllib.parse import quote
 
 import requests
 
-from slurp.config import Config
-from slurp.pacing import Backoff
+from slurp.config import Config, read_secret
+from slurp.logs import Secrets
 
-log = logging.getLogger(__name__)
+Json = dict[str, Any]
+Key = tuple[str, str]
 
-_TIMEOUT = 15.0
+MIN_VERSION = (8, 9)
+
+# Kibana is an amenity: who does not connect soon is asked again later. An import of all may take a while.
+_TIMEOUT = (5.0, 60.0)
+_MOST_TEXT = 300
+_MOST_ERRORS = 3
 
 
 class NotReady(Exception):
-    """Kibana is down or still starting; the text says which."""
+    """Kibana is down, still starting or overloaded; the text says which."""
 
 
 class Refused(Exception):
-    """Kibana answered that it will not; trying again as we are is of no use."""
+    """Kibana answered that it will not; only somebody's help changes that."""
+
+
+class Unauthorized(Refused):
+    """It does not take the credentials."""
+
+
+class Conflict(Exception):
+    """Something is there that was to be created; nothing was imported."""
 
 
 class Kibana:
-    """The little of Kibana's HTTP API that we need."""
+    """One Kibana, seen from one space."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, secrets: Secrets) -> None:
         assert config.kibana is not None  # noqa: S101
         self.url = config.kibana
+        self._config = config
+        self._secrets = secrets
+        self._password = config.kibana_pass
+        self._space = config.kibana_space
+        self.space_url = f"{self.url}/s/{self._space}" if self._space else self.url
         self._session = requests.Session()
         # Credentials in ~/.netrc are for somebody else.
         self._session.trust_env = False
         self._session.headers["kbn-xsrf"] = "skeetslurper"
         self._session.verify = str(config.es_ca) if config.es_ca else True
-        if config.es_api_key:
-            self._session.headers["Authorization"] = f"ApiKey {config.es_api_key}"
-        else:
-            # As bytes: requests would encode text as Latin-1, and not every password is.
-            self._session.auth = cast(Any, (config.es_user.encode(), config.es_pass.encode()))
-
-    def check(self) -> str:
-        """Kibana's version once it is available. Raises NotReady or Refused."""
-        body = self._ask("GET", "/api/status")
-        status, about = body.get("status"), body.get("version")
-        if not isinstance(status, dict) or not isinstance(about, dict):
-            raise NotReady("what answers there does not describe itself as Kibana does")
-        overall = status.get("overall")
-        level = overall.get("level") if isinstance(overall, dict) else None
-        if level not in ("available", "degraded"):
-            raise NotReady(f"its status is {level or 'unknown'}")
-        return str(about.get("number", "of unknown version"))
-
-    def ensure_data_view(self, index: str) -> bool:
-        """Create the data view `<index>` over `<index>-*`; False when there is one already."""
-        path = f"/api/data_views/data_view/{quote(index, safe='')}"
-        if self._ask("GET", path, missing_ok=True).get("data_view"):
-            return False
-        data_view = {
-            "id": index,
-            "title": f"{index}-*",
-            "name": "Bluesky events",
-            "timeFieldName": "@timestamp",
-        }
-        self._ask("POST", "/api/data_views/data_view", {"data_view": data_view, "override": False})
-        return True
+        self._sign_in()
 
     def close(self) -> None:
         self._session.close()
 
-    def _ask(
-        self, method: str, path: str, body: dict[str, object] | None = None, missing_ok: bool = False
-    ) -> dict[str, Any]:
-        try:
-            answer = self._session.request(method, self.url + path, json=body, timeout=_TIMEOUT)
-        except requests.RequestException as error:
-            raise NotReady(f"no answer ({type(error).__name__})") from None
-        if answer.status_code == 404 and missing_ok:
-            return {}
-        if answer.status_code in (401, 403):
-            raise Refused(f"it refuses our credentials or rights ({answer.status_code})")
-        if answer.status_code >= 500 or answer.status_code == 429:
-            raise NotReady(f"it answers {answer.status_code}")
-        try:
-            parsed = answer.json()
-        except requests.JSONDecodeError:
-            raise NotReady("what answers there does not speak JSON as Kibana does") from None
-        if not answer.ok or not isinstance(parsed, dict):
-            raise Refused(f"{method} {path} was answered with {answer.status_code}: {answer.text[:200]}")
-        return parsed
+    def read_password_again(self) -> bool:
+        """After a refusal: whether the password's file holds another one now. Raises ValueError."""
+        path = self._config.kibana_pass_file
+        if path is None or self._uses_api_key:
+            return False
+        password = read_secret(
+            path, "--kibana-pass-file" if path != self._config.es_pass_file else "--es-pass-file"
+        )
+        if password == self._password:
+            return False
+        self._secrets.add(password)
+        self._password = password
+        self._sign_in()
+        return True
 
+    @property
+    def _uses_api_key(self) -> bool:
+        return bool(self._config.es_api_key) and not self._config.kibana_user
 
-def prepare(config: Config, stop: threading.Event) -> None:
-    """Wait for Kibana as long as it takes, then give it the data view. The kibana thread."""
-    kibana = Kibana(config)
-    backoff = Backoff(first=2.0, cap=60.0)
-    try:
-        while not stop.is_set():
-            try:
-                version = kibana.check()
-                created = kibana.ensure_data_view(config.index)
-            except NotReady as error:
-                if backoff.failures == 0:
-                    log.info("Kibana at %s is not ready: %s; trying in the background", kibana.url, error)
-                stop.wait(backoff.next())
-                continue
-            except Refused as error:
-                log.warning("Kibana at %s: %s; no data view from us", kibana.url, error)
-                return
-            log.info(
-                "Kibana %s at %s: data view %r %s",
-                version,
-                kibana.url,
-                config.index,
-                "created" if created else "is there",
-            )
+    def _sign_in(self) -> None:
+        if self._uses_api_key:
+            self._session.headers["Authorization"] = f"ApiKey {self._config.es_api_key}"
             return
-    finally:
-        kibana.close()
+        user = self._config.kibana_user or self._config.es_user
+        # As bytes: requests would encode text as Latin-1, and not every password is.
+        self._session.auth = cast(Any, (user.encode(), self._password.encode()))
+
+    def status(self) -> str:
+        """Kibana's version once it is available to us. Raises NotReady or Refused."""
+        answer = self._exchange("GET", f"{self.url}/api/status")
+        self._check_rights(answer)
+        body = _json(answer)
+        if answer.status_code == 404:
+            raise Refused("there is no Kibana at this path (its base path is part of --kibana)")
+        level = _dig(body, "status", "overall", "level")
+        number = _dig(body, "version", "number")
+        if isinstance(number, str) and _numbers(number) < MIN_VERSION:
+            least = ".".join(map(str, MIN_VERSION))
+            raise Refused(f"version {number} is too old, {least} or later is needed")
+        if answer.status_code == 200 and isinstance(level, str) and number is None:
+            # No 401 here: to strangers, and with a wrong password, it tells the level and no more.
+            raise Unauthorized(self._refusal())
+        if isinstance(level, str) and level not in ("available", "degraded"):
+            raise NotReady(f"its status is {_short(level)}")
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise NotReady(_told(answer))
+        if not isinstance(level, str) or not isinstance(number, str):
+            raise NotReady("what answers there does not describe itself as Kibana does")
+        return _short(number)
+
+    def check_space(self) -> None:
+        """Raises Refused when there is no such space: Kibana would import into the void and say success."""
+        if not self._space:
+            return
+        # Who may write into a space may not always read about it: only a clear no counts.
+        answer = self._exchange("GET", f"{self.url}/api/spaces/space/{self._space}")
+        if answer.status_code == 404:
+            raise Refused(f"there is no space {self._space!r} (its id is in its URL: /s/ID/)")
+
+    def export(self, keys: Iterable[Key]) -> dict[Key, Json]:
+        """What is there of these objects, with all their attributes."""
+        wanted = list(keys)
+        while wanted:
+            answer = self._ask(
+                "POST",
+                "/api/saved_objects/_export",
+                accept=(400,),
+                json={
+                    "objects": [{"type": kind, "id": name} for kind, name in wanted],
+                    "excludeExportDetails": True,
+                },
+            )
+            if answer.ok:
+                return {key: found for key, found in _exported(answer) if key in wanted}
+            # It exports all or nothing, and names in the error those that are not there.
+            missing = _missing(answer)
+            if missing.isdisjoint(wanted):
+                return self._export_singly(wanted, answer)
+            wanted = [key for key in wanted if key not in missing]
+        return {}
+
+    def _export_singly(self, wanted: Sequence[Key], answer: requests.Response) -> dict[Key, Json]:
+        if len(wanted) > 1:
+            return {key: found for one in wanted for key, found in self.export([one]).items()}
+        if str(_dig(_json(answer), "message")).startswith("Error fetching objects to export"):
+            return {}
+        raise Refused(_told(answer))
+
+    def import_objects(self, objects: Sequence[Json], *, overwrite: bool) -> None:
+        """Import all of them or none. Raises Conflict when one is there and `overwrite` is false.
+
+        After NotReady they may have arrived all the same.
+        """
+        lines = b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in objects)
+        answer = self._ask(
+            "POST",
+            f"/api/saved_objects/_import?overwrite={'true' if overwrite else 'false'}",
+            files={"file": ("skeetslurper.ndjson", lines, "application/ndjson")},
+        )
+        body = _json(answer)
+        errors = [one for one in _list(_dig(body, "errors")) if isinstance(one, dict)]
+        if errors and all(_is_plain_conflict(one) for one in errors):
+            raise Conflict(_short(", ".join(map(_error, errors[:_MOST_ERRORS]))))
+        if _dig(body, "success") is not True or errors:
+            more = f" and {len(errors) - _MOST_ERRORS} more" if len(errors) > _MOST_ERRORS else ""
+            what = "; ".join(map(_error, errors[:_MOST_ERRORS])) + more if errors else _told(answer)
+            raise Refused(f"nothing was imported: {what}")
+        for one in _list(_dig(body, "successResults")):
+            if isinstance(one, dict) and one.get("destinationId"):
+                raise Refused(
+                    f"another space holds {_name(one)}, so that here it became "
+                    f"{_short(one['destinationId'])}: delete both and start again"
+                )
+
+    def set_default_data_view(self, name: str) -> bool:
+        """Make it the default where there is none; whether it was made so."""
+        if _dig(_json(self._ask("GET", "/api/data_views/default")), "data_view_id"):
+            return False
+        # Without `force`, so that of two that do this the first one wins.
+        self._ask("POST", "/api/data_views/default", json={"data_view_id": name})
+        return True
+
+    def _ask(self, method: str, path: str, accept: Sequence[int] = (), **body: Any) -> requests.Response:
+        """The answer of an API of our space: 2xx or a status in `accept`."""
+        answer = self._exchange(method, self.space_url + path, **body)
+        self._check_rights(answer)
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise NotReady(_told(answer))
+        if answer.status_code // 100 != 2 and answer.status_code not in accept:
+            raise Refused(f"{method} {path.split('?')[0]}: {_told(answer)}")
+        return answer
+
+    def _exchange(self, method: str, url: str, **body: Any) -> requests.Response:
+        try:
+            return self._session.request(method, url, timeout=_TIMEOUT, allow_redirects=False, **body)
+        except requests.exceptions.SSLError as error:
+            raise NotReady(f"TLS: {_short(error)} (a CA of your own: --es-ca)") from None
+        except OSError as error:  # also what requests raises for a CA file that is gone
+            raise NotReady(f"no answer ({type(error).__name__})") from None
+
+    def _check_rights(self, answer: requests.Response) -> None:
+        if answer.status_code == 401:
+            raise Unauthorized(self._refusal())
+        if answer.status_code == 403:
+            raise Refused(f"we lack a right: {_told(answer)}")
+        if answer.is_redirect:
+            raise Refused(f"it sends us to {_short(answer.headers['location'])}: set --kibana to where it is")
+
+    def _refusal(self) -> str:
+        if self._uses_api_key:
+            return "it refuses the API key: check --es-api-key, or set --kibana-user"
+        user = self._config.kibana_user or self._config.es_user
+        return f"it refuses the password of user {user!r}: check --kibana-user and --kibana-pass-file"
+
+
+def _json(answer: requests.Response) -> Any:
+    """The parsed body; None when it is no JSON."""
+    try:
+        return json.loads(answer.content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _exported(answer: requests.Response) -> Iterable[tuple[Key, Json]]:
+    for line in answer.content.splitlines():
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            raise NotReady("the export is not what Kibana writes") from None
+        if isinstance(found, dict) and {"type", "id"} <= found.keys():
+            yield (found["type"], found["id"]), found
+
+
+def _missing(answer: requests.Response) -> set[Key]:
+    """The objects that an export could not find; raises Refused when it was kept from others."""
+    missing = set()
+    for one in _list(_dig(_json(answer), "attributes", "objects")):
+        if not isinstance(one, dict):
+            continue
+        if _dig(one, "error", "statusCode") != 404:
+            raise Refused(f"it does not export {_name(one)}: {_short(_dig(one, 'error', 'message'))}")
+        missing.add((str(one.get("type")), str(one.get("id"))))
+    return missing
+
+
+def _is_plain_conflict(error: Json) -> bool:
+    return _dig(error, "error", "type") == "conflict" and not _dig(error, "error", "destinationId")
+
+
+def _error(error: Json) -> str:
+    """One object's error of an import."""
+    cause = _dig(error, "error")
+    if not isinstance(cause, dict):
+        return _name(error)
+    absent = [_name(one) for one in _list(cause.get("references")) if isinstance(one, dict)]
+    detail = ", ".join(absent) or cause.get("message") or cause.get("destinationId")
+    return f"{_name(error)}: {_short(cause.get('type'))}" + (f" ({_short(detail)})" if detail else "")
+
+
+def _name(one: Json) -> str:
+    return _short(f"{one.get('type')} {one.get('id')}")
+
+
+def _told(answer: requests.Response) -> str:
+    """A failure in Kibana's own words."""
+    message = _dig(_json(answer), "message")
+    text = message if isinstance(message, str) else answer.text
+    return f"{answer.status_code} {_short(text)}".rstrip()
+
+
+def _short(text: object) -> str:
+    return " ".join(str(text).split())[:_MOST_TEXT]
+
+
+def _dig(value: Any, *names: str) -> Any:
+    for name in names:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"[0-9]+", version)[:2]))

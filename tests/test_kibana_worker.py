@@ -1,0 +1,78 @@
+"""The program beside a Kibana that is late, or hangs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from elasticsearch import Elasticsearch
+
+from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import free_port
+from slurp.kibana import objects
+from slurp.simulator import Simulator
+from tests.stub_kibana import StubKibana
+from tests.worker import Worker, assert_each_once, count
+
+# For how many seconds Kibana is down.
+DOWN = float(os.environ.get("SLURP_TEST_KIBANA_DOWN", "5"))
+
+
+def test_kibana_comes_up_later_than_everything_else(
+    es_node: EmbeddedNode,
+    jetstream: Simulator,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    options = (
+        *("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix),
+        *("--kibana", f"http://127.0.0.1:{port}", "--since", "0"),
+        *("--flush", "200ms", "--stats-interval", "1s"),
+    )
+    ours = [(one["type"], one["id"]) for one in objects.build(fresh_index_prefix)]
+    jetstream.generate(500, span=0.5)
+    with Worker(*options, home=tmp_path) as worker:
+        worker.wait_for(r"Kibana at .* is not ready: no answer")
+        up_at = time.monotonic() + DOWN
+        worker.wait_for("received 500 = indexed 500 ")
+        jetstream.generate(500, span=0.5)
+        worker.wait_for("received 1,000 = indexed 1,000 ")
+        assert count(es, fresh_index_prefix) == 1000
+        time.sleep(max(0.0, up_at - time.monotonic()))
+        with StubKibana(port) as kibana:
+            worker.wait_for(r"Kibana 9\.5\.3 at .* created", timeout=45)
+            assert set(kibana.objects) == set(ours)
+            assert kibana.imports == [(False, ours)]
+            assert worker.stop() == 0
+            with Worker(*options, home=tmp_path) as again:
+                again.wait_for("everything is there, nothing to do")
+                assert again.stop() == 0
+            assert len(kibana.imports) == 1
+        assert "changeme" not in worker.log
+    assert_each_once(es, fresh_index_prefix, jetstream.frames)
+
+
+def test_a_kibana_that_hangs_does_not_hold_up_the_end(
+    es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    with StubKibana() as kibana:
+        with (
+            kibana.hanging(),
+            Worker(
+                *("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix),
+                *("--kibana", kibana.url),
+                home=tmp_path,
+            ) as worker,
+        ):
+            worker.wait_for("connected to")
+            deadline = time.monotonic() + 10
+            while not kibana.waiting and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert kibana.waiting
+            asked = time.monotonic()
+            assert worker.stop() == 0
+            assert time.monotonic() - asked < 6
+        assert worker.lines[-1].endswith("Shutdown complete")
