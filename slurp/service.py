@@ -30,6 +30,7 @@ from slurp.elastic.deadletter import DeadLetterFile
 from slurp.elastic.drift import Drift
 from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.lifecycle import Retention
+from slurp.elastic.statsindex import StatsIndex
 from slurp.elastic.templates import STATE_INDEX
 from slurp.errors import Exit, Fatal
 from slurp.flow import Buffer
@@ -77,6 +78,7 @@ class Service:
         self._failure: Exit | None = None
         self._threads: dict[str, threading.Thread] = {}
         self._indexed = threading.Event()
+        self._deadline = float("inf")
         self._clean = False
 
         self._subscription = Subscription.of(config)
@@ -257,8 +259,17 @@ class Service:
             clean=clean,
             live=live,
         )
-        self._stats = stats = Stats(
-            self._tally, self._buffer, self._reader, self._screen, config.stats_interval, self._drift
+        documents = StatsIndex(
+            self._elastic, self._patience, config.index, config.worker_name, self._tally.snapshot()
+        )
+        self._stats = Stats(
+            self._tally,
+            self._buffer,
+            self._reader,
+            self._screen,
+            config.stats_interval,
+            self._drift,
+            documents,
         )
         for number in range(1, config.indexers + 1):
             indexer = Indexer(
@@ -275,7 +286,7 @@ class Service:
             )
             self._spawn(f"indexer-{number}", _steps(indexer.step))
         self._spawn("checkpoint", self._keep)
-        self._spawn("stats", lambda: stats.run(self._stop))
+        self._spawn("stats", self._watch)
         self._reading_since = time.monotonic()
         self._spawn("reader-1", self._read)
 
@@ -294,6 +305,13 @@ class Service:
             _steps(self._reader.step)()
         finally:
             self._buffer.close()
+
+    def _watch(self) -> None:
+        """Stats until the stop, and their last document when all is drained."""
+        assert self._stats is not None  # noqa: S101
+        self._stats.run(self._stop)
+        self._indexed.wait()
+        self._stats.finish(self._deadline - time.monotonic())
 
     def _keep(self) -> None:
         """Save the checkpoint every second and once more when all is drained; look after tomorrow."""
@@ -371,7 +389,7 @@ class Service:
 
     def _shut_down(self) -> bool:
         """Drain, save, close, all within `--grace`. False when a second signal cut it short."""
-        deadline = time.monotonic() + self._config.grace
+        deadline = self._deadline = time.monotonic() + self._config.grace
         reserved = min(_RESERVED_FOR_CHECKPOINT, self._config.grace / 4)
         self._halt.deadline = deadline - reserved
         # Startup first: only it makes threads, and it may have been about to.

@@ -5,32 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from slurp.elastic.drift import Drift
+from slurp.elastic.statsindex import State, StatsIndex
 from slurp.flow import Buffer
 from slurp.jetstream.reader import Reader
 from slurp.logs import Screen
-from slurp.tally import Snapshot, Tally
+from slurp.tally import Rates, Snapshot, Tally
 from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
 
 _LIVE_EVERY = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Events a second between two snapshots."""
-
-    received: float
-    answered: float
-
-    @classmethod
-    def between(cls, before: Snapshot, after: Snapshot) -> Rates:
-        seconds = max(after.at - before.at, 1e-9)
-        received = after.received - before.received
-        return cls(received / seconds, (received - after.in_flight + before.in_flight) / seconds)
+# A cluster that hangs keeps the live line standing for so long, and no event waits for it.
+_WRITE_WITHIN = 4.0
 
 
 class Stats:
@@ -44,6 +34,7 @@ class Stats:
         screen: Screen,
         interval: float,
         drift: Drift | None = None,
+        index: StatsIndex | None = None,
     ) -> None:
         self._tally = tally
         self._buffer = buffer
@@ -51,6 +42,7 @@ class Stats:
         self._screen = screen
         self._interval = interval
         self._drift = drift
+        self._index = index
         self._first = self._told = self._shown = tally.snapshot()
 
     def run(self, stop: threading.Event) -> None:
@@ -67,12 +59,22 @@ class Stats:
         if now.at - self._told.at >= self._interval * 0.95:
             self._tell(now, Rates.between(self._told, now))
             self._told = now
+            self._write(now, _WRITE_WITHIN)
+
+    def finish(self, within: float) -> None:
+        """The last document, once all is drained: with it they add up to the summary."""
+        self._write(self._tally.snapshot(), within)
 
     def summary(self) -> None:
         """The last line: the whole run."""
         now = self._tally.snapshot()
         seconds = now.at - self._first.at
         self._tell(now, Rates.between(self._first, now), f"in all, {format_duration(seconds)}: ")
+
+    def _write(self, now: Snapshot, within: float) -> None:
+        if self._index is not None:
+            state = State(self._reader.host, self._reader.connected, self._buffer.depth, _lag(now))
+            self._index.write(now, state, within)
 
     def _tell(self, now: Snapshot, rates: Rates, prefix: str = "") -> None:
         line = (

@@ -49,6 +49,20 @@ class Snapshot:
         return self.received == self.in_flight + sum(int(getattr(self, name)) for name in OUTCOMES)
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Events a second between two snapshots."""
+
+    received: float
+    answered: float
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot) -> Rates:
+        seconds = max(after.at - before.at, 1e-9)
+        received = after.received - before.received
+        return cls(received / seconds, (received - after.in_flight + before.in_flight) / seconds)
+
+
 class Tally:
     """Thread-safe counters, touched once a batch."""
 

@@ -6,13 +6,15 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.privileges import ROLES, admin, worker
+from slurp.elastic.privileges import ROLES, admin, worker, worker_with_setup
 from slurp.elastic.setup import Setup
+from slurp.elastic.templates import STATS_INDEX
 from slurp.embedded import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import committed
@@ -20,7 +22,7 @@ from slurp.simulator import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
 from tests.test_faults import FRAMES, assert_all_indexed
-from tests.worker import Worker
+from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
 DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
@@ -33,6 +35,15 @@ def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str,
     first, *others = role["indices"]
     less = {**first, "privileges": [name for name in first["privileges"] if name != right]}
     return {**role, "indices": [less, *others]}
+
+
+def without_stats(role: dict[str, Any]) -> dict[str, Any]:
+    """`role` as it was before there were stats."""
+    indices = [
+        {**entry, "names": [name for name in entry["names"] if name != STATS_INDEX]}
+        for entry in role["indices"]
+    ]
+    return {**role, "indices": indices}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +126,37 @@ def test_a_rotated_password_is_read_from_its_file(
         assert process.stop() == 0
         assert process.counted()["quarantined"] == 0
         assert "another-password" not in process.log
+        assert_stats_add_up(es, INDEX, process.counted())
+    remove(es)
+
+
+@pytest.mark.parametrize("options", [("--no-setup",), ()])
+def test_no_rights_for_the_stats_is_told_and_stops_nothing(
+    realm: FileRealm,
+    es_node: EmbeddedNode,
+    es: Elasticsearch,
+    jetstream: Simulator,
+    tmp_path: Path,
+    options: tuple[str, ...],
+) -> None:
+    set_up(realm, es_node, "t_admin")
+    role = worker(INDEX) if options else worker_with_setup(INDEX)
+    realm.roles({"t_admin": admin(INDEX), "t_nobody": without_stats(role)})
+    time.sleep(6)
+    jetstream.run_at(200)
+    with Worker(
+        *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana", *options),
+        *("--es-user", "t_nobody", "--es-pass", PASSWORD, "--stats-interval", "1s", "--since", "0"),
+        home=tmp_path,
+    ) as process:
+        process.wait_for("stats can't be written to skeetslurper-stats.* 403 security_exception")
+        process.wait_for(r"received [\d,]+ = indexed [1-9]")
+        time.sleep(2)
+        assert process.stop() == 0
+        assert process.log.count("403 security_exception") == 1
+        assert process.counted()["in flight"] == 0
+        told_by_setup = "skeetslurper-stats left as it is: Elasticsearch denies us" in process.log
+        assert told_by_setup == (not options)
     remove(es)
 
 

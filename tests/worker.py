@@ -130,6 +130,25 @@ def checkpoint(es: Elasticsearch, index: str) -> dict[str, Any] | None:
     return dict(hits[0]["_source"]) if hits else None
 
 
+def stats_documents(es: Elasticsearch, index: str) -> list[dict[str, Any]]:
+    """What workers wrote to skeetslurper-stats for `index`, the oldest first."""
+    es.indices.refresh(index="skeetslurper-stats")
+    hits = es.search(
+        index="skeetslurper-stats", query={"term": {"index": index}}, sort="@timestamp", size=1000
+    )["hits"]["hits"]
+    return [dict(hit["_source"]) for hit in hits]
+
+
+def assert_stats_add_up(es: Elasticsearch, index: str, counted: dict[str, int]) -> list[dict[str, Any]]:
+    """The documents of the one worker on `index` hold in all what its summary line says."""
+    found = stats_documents(es, index)
+    assert found[-1]["in_flight"] == counted["in flight"]
+    names = counted.keys() - {"in flight"}
+    sums = {name: sum(doc[name.replace("-", "_")] for doc in found) for name in names}
+    assert sums == {name: counted[name] for name in names}
+    return found
+
+
 def expected(frames: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     """The oracle: `_id` to event of everything that was published."""
     events = map(orjson.loads, frames)

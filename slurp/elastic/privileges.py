@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX
+from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX, STATS_INDEX
 
 Role = dict[str, Any]
 
-_OWN = [STATE_INDEX, DRIFT_INDEX]
+_OWN = [STATE_INDEX, DRIFT_INDEX, STATS_INDEX]
 
 
 def admin(index: str) -> Role:

@@ -19,6 +19,7 @@ from slurp.elastic.templates import (
     DRIFT_INDEX,
     MARK,
     STATE_INDEX,
+    STATS_INDEX,
     Layout,
     Templates,
     asset,
@@ -34,7 +35,7 @@ from slurp.lexicons.mapping import count_fields
 
 log = logging.getLogger(__name__)
 
-_OWN_INDICES = {STATE_INDEX: "state", DRIFT_INDEX: "drift"}
+_OWN_INDICES = {STATE_INDEX: "state", DRIFT_INDEX: "drift", STATS_INDEX: "stats"}
 
 # How far back days without a retention get the fields of a new version.
 _LOOKBACK = 3
@@ -95,8 +96,14 @@ class Setup:
         self._templates().put(client)
 
     def _put(self, client: Elasticsearch) -> None:
-        for name, file in _OWN_INDICES.items():
-            _put_own_index(client, name, file)
+        for name in _OWN_INDICES:
+            try:
+                _put_own_index(client, name)
+            except AuthorizationException as error:
+                # A worker without stats is still a worker.
+                if name != STATS_INDEX:
+                    raise
+                log.warning("%s left as it is: Elasticsearch denies us %s", name, missing_privilege(error))
         if self.features.lifecycle:
             lifecycle.put_policy_unless_shorter(client, self._index, self._config.retention_days)
         if self.features.pipeline:
@@ -129,7 +136,13 @@ class Setup:
         elif version_of(meta) < numbers(__version__):
             yield f"index template {self._index!r} is of an older version"
         for name in _OWN_INDICES:
-            if not client.indices.exists(index=name):
+            try:
+                there = client.indices.exists(index=name)
+            except AuthorizationException:
+                if name != STATS_INDEX:
+                    raise
+                continue  # the first document that can't be written will tell
+            if not there:
                 yield f"there is no index {name}"
 
     def _without_right(self, client: Elasticsearch, error: AuthorizationException) -> None:
@@ -189,18 +202,27 @@ def create_index(client: Elasticsearch, name: str, **body: Any) -> bool:
     return True
 
 
-def _put_own_index(client: Elasticsearch, name: str, file: str) -> None:
-    body = asset(file)
+def create_own_index(client: Elasticsearch, name: str) -> bool:
+    """Create one of our indices with its explicit mapping; False when it is there already."""
+    return create_index(client, name, **_own_index(name))
+
+
+def _own_index(name: str) -> dict[str, Any]:
+    body = asset(_OWN_INDICES[name])
     body["mappings"]["_meta"] = MARK
+    return body
+
+
+def _put_own_index(client: Elasticsearch, name: str) -> None:
     # Looked at first: to create is a privilege that a later start can do without.
     try:
         found = client.indices.get_mapping(index=name)[name]["mappings"].get("_meta")
     except NotFoundError:
-        if create_index(client, name, **body):
+        if create_own_index(client, name):
             return
         found = None
     if version_of(found) < numbers(__version__):
-        _put_mapping(client, name, body["mappings"])
+        _put_mapping(client, name, _own_index(name)["mappings"])
 
 
 def _put_mapping(client: Elasticsearch, name: str, mappings: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 
 STATE_INDEX = "skeetslurper-state"
 DRIFT_INDEX = "skeetslurper-drift"
+STATS_INDEX = "skeetslurper-stats"
 
 # Ours carry this in `_meta`: without it, an index or template is somebody else's.
 _OWNER = "skeetslurper"
