@@ -48,6 +48,11 @@ def fresh_index_prefix(es: Elasticsearch) -> Iterator[str]:
     """A prefix for this test's indices and templates, like `t-1f09ab`; what has it is deleted afterwards."""
     prefix = f"t-{secrets.token_hex(3)}"
     yield prefix
+    remove(es, prefix)
+
+
+def remove(es: Elasticsearch, prefix: str) -> None:
+    """Delete all indices and templates whose names begin so."""
     patient = es.options(ignore_status=404)
     # By name: Elasticsearch refuses to delete by wildcard.
     for index in es.indices.get(index=f"{prefix}*", expand_wildcards="all"):

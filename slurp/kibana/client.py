@@ -100,8 +100,9 @@ class Kibana:
             least = ".".join(map(str, MIN_VERSION))
             raise Refused(f"version {number} is too old, {least} or later is needed")
         if answer.status_code == 200 and isinstance(level, str) and number is None:
-            # No 401 here: to strangers, and with a wrong password, it tells the level and no more.
-            raise Unauthorized(self._refusal())
+            # No 401 here: to strangers, with a wrong password, and since 2026 to users without that
+            # privilege, it tells the level and no more.
+            raise Unauthorized(f"{self._refusal()}; or the cluster privilege 'monitor' is missing")
         if isinstance(level, str) and level not in ("available", "degraded"):
             raise NotReady(f"its status is {_short(level)}")
         if answer.status_code >= 500 or answer.status_code == 429:

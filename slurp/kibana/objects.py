@@ -1,24 +1,272 @@
-"""The saved objects that Kibana gets, in the form in which it imports them."""
+"""Dashboards, saved searches and data views → saved objects, as Kibana's import takes them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import orjson
 
-def build(index: str, space: str = "") -> list[dict[str, Any]]:
-    """Data views first, then searches, then dashboards: what is referred to precedes what refers to it."""
-    # Ids are unique over all spaces.
-    suffix = f"-{space}" if space else ""
+from slurp.kibana import lens
+from slurp.kibana.conditions import All, Condition, Is
+from slurp.kibana.dashboards import DASHBOARDS
+from slurp.kibana.dataviews import DATA_VIEWS, DataView
+from slurp.kibana.panels import EVERYTHING, Chart, Dashboard, Documents, Panel, Search, View
+
+Json = dict[str, Any]
+
+DEFAULT_INDEX = "bluesky-events"
+
+# Without these an import succeeds and takes the objects for ones of 7.x: layers and references are lost.
+_VERSIONS = {"index-pattern": "8.0.0", "search": "8.0.0", "dashboard": "8.9.0"}
+
+_NAVIGATION = 4
+_CONTROLS = {"collection": ("commit.collection", "Collection"), "language": ("lang", "Language")}
+_INDEX_REFERENCE = "kibanaSavedObjectMeta.searchSourceJSON.index"
+
+
+def build(index: str = DEFAULT_INDEX, space: str = "") -> list[Json]:
+    """Data views, searches and dashboards for `--index` in a space of Kibana, each as
+    `{type, id, attributes, references, typeMigrationVersion}`.
+
+    Ids begin with the name of the index. Kibana keeps ids unique over all its spaces, so those in a
+    space other than the default one (`""`) end with its name.
+    """
+    names = _Names(index, space)
+    searches = {
+        panel.search.name: panel.search
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels
+        if isinstance(panel, Documents)
+    }
     return [
-        {
-            "type": "index-pattern",
-            "id": f"{index}{suffix}",
-            "attributes": {
-                "title": f"{index}-*",
-                "name": "Bluesky events",
-                "timeFieldName": "@timestamp",
-            },
-            "references": [],
-            "typeMigrationVersion": "8.0.0",
-        }
+        *(_data_view(data_view, names) for data_view in DATA_VIEWS),
+        *(_search(search, names) for search in searches.values()),
+        *(_dashboard(dashboard, names) for dashboard in DASHBOARDS),
     ]
+
+
+def ndjson(objects: Iterable[Json]) -> bytes:
+    """A line an object, as `_import` and the menu Saved Objects take it."""
+    return b"".join(
+        orjson.dumps(one, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE) for one in objects
+    )
+
+
+def scope(view: View, index: str) -> Condition:
+    """Of the documents behind `view`, those that belong to `--index`."""
+    return EVERYTHING if view is View.EVENTS else Is("index", index)
+
+
+class _Names:
+    """Ids and titles."""
+
+    def __init__(self, index: str, space: str) -> None:
+        self.index = index
+        self._suffix = f".{space}" if space else ""
+
+    def of(self, name: str) -> str:
+        return f"{self.index}-{name}{self._suffix}"
+
+    def data_view(self, view: View) -> str:
+        name = self.index if view is View.EVENTS else view.value
+        return f"{name}{self._suffix}"
+
+    def title(self, title: str) -> str:
+        return title if self.index == DEFAULT_INDEX else f"{title} ({self.index})"
+
+
+def _object(kind: str, id: str, attributes: Json, references: list[Json]) -> Json:
+    return {
+        "type": kind,
+        "id": id,
+        "attributes": attributes,
+        "references": references,
+        "typeMigrationVersion": _VERSIONS[kind],
+    }
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _data_view(data_view: DataView, names: _Names) -> Json:
+    events = data_view.view is View.EVENTS
+    attributes = {
+        "title": data_view.view.value.format(index=names.index),
+        "name": names.title(data_view.name) if events else data_view.name,
+        "timeFieldName": data_view.time_field,
+        "fieldAttrs": _text({name: {"customLabel": label} for name, label in data_view.labels.items()}),
+        "fieldFormatMap": _text(dict(data_view.formats)),
+        "fields": "[]",
+        "runtimeFieldMap": "{}",
+        "sourceFilters": "[]",
+        "typeMeta": "{}",
+        "allowHidden": False,
+    }
+    return _object("index-pattern", names.data_view(data_view.view), attributes, [])
+
+
+def _search(search: Search, names: _Names) -> Json:
+    where = All(scope(search.view, names.index), search.where)
+    widths = {name: {"width": width} for name, width in search.columns.items() if width}
+    attributes = {
+        "title": names.title(search.title),
+        "description": "",
+        "columns": list(search.columns),
+        "sort": [[search.newest, "desc"]],
+        "grid": {"columns": widths},
+        "hideChart": False,
+        "isTextBasedQuery": False,
+        "timeRestore": False,
+        "kibanaSavedObjectMeta": {
+            "searchSourceJSON": _text(
+                {
+                    "query": {"query": where.kql, "language": "kuery"},
+                    "filter": [],
+                    "highlightAll": True,
+                    "version": True,
+                    "indexRefName": _INDEX_REFERENCE,
+                }
+            )
+        },
+    }
+    reference = _reference(_INDEX_REFERENCE, "index-pattern", names.data_view(search.view))
+    return _object("search", names.of(search.name), attributes, [reference])
+
+
+def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
+    panels: list[Json] = [_navigation(dashboard, names)]
+    references: list[Json] = []
+    y = _NAVIGATION
+    for row in dashboard.rows:
+        x = 0
+        for panel, width in zip(row.panels, row.widths(), strict=True):
+            place = {"x": x, "y": y, "w": width, "h": row.height}
+            body, inner = _panel(panel, place, names)
+            panels.append(body)
+            references += inner
+            x += width
+        y += row.height
+    events = names.data_view(View.EVENTS)
+    references += [
+        _reference(f"controlGroup_{name}:optionsListDataView", "index-pattern", events) for name in _CONTROLS
+    ]
+    attributes = {
+        "title": names.title(dashboard.title),
+        "description": dashboard.question,
+        "panelsJSON": _text(panels),
+        "controlGroupInput": _controls(),
+        "optionsJSON": _text(
+            {
+                "useMargins": True,
+                "syncColors": True,
+                "syncCursor": True,
+                "syncTooltips": True,
+                "hidePanelTitles": False,
+            }
+        ),
+        "timeRestore": True,
+        "timeFrom": dashboard.span,
+        "timeTo": "now",
+        "refreshInterval": {"pause": False, "value": dashboard.refresh * 1000},
+        "kibanaSavedObjectMeta": {
+            "searchSourceJSON": _text({"query": {"query": "", "language": "kuery"}, "filter": []})
+        },
+        # Without it a dashboard can be looked at and never saved.
+        "version": 1,
+    }
+    return _object("dashboard", names.of(dashboard.name), attributes, references)
+
+
+def _panel(panel: Panel, place: Json, names: _Names) -> tuple[Json, list[Json]]:
+    """The panel, and its references again as the dashboard must have them: with the panel's id before."""
+    id = _slug(panel.question)
+    body: Json = {
+        "panelIndex": id,
+        "gridData": {**place, "i": id},
+        "title": panel.question,
+    }
+    if isinstance(panel, Documents):
+        reference = f"panel_{id}"
+        body |= {"type": "search", "embeddableConfig": {"enhancements": {}}, "panelRefName": reference}
+        return body, [_reference(f"{id}:{reference}", "search", names.of(panel.search.name))]
+    if not isinstance(panel, Chart):
+        raise TypeError(f"no saved object for {type(panel).__name__}")
+    attributes = lens.attributes(panel, names.data_view(panel.view), scope(panel.view, names.index))
+    body |= {"type": "lens", "embeddableConfig": {"attributes": attributes, "enhancements": {}}}
+    return body, [{**one, "name": f"{id}:{one['name']}"} for one in attributes["references"]]
+
+
+def _navigation(here: Dashboard, names: _Names) -> Json:
+    """Links to all dashboards, and the question of this one; as markdown, for links panels came after 8.9."""
+    links = " · ".join(
+        f"**{one.title}**" if one is here else f"[{one.title}](#/view/{names.of(one.name)})"
+        for one in DASHBOARDS
+    )
+    return {
+        "type": "visualization",
+        "panelIndex": "navigation",
+        "gridData": {"x": 0, "y": 0, "w": 48, "h": _NAVIGATION, "i": "navigation"},
+        "embeddableConfig": {
+            "hidePanelTitles": True,
+            "savedVis": {
+                "id": "",
+                "title": "",
+                "description": "",
+                "type": "markdown",
+                "params": {
+                    "fontSize": 12,
+                    "openLinksInNewTab": False,
+                    "markdown": f"{links}\n\n{here.question}",
+                },
+                "uiState": {},
+                "data": {
+                    "aggs": [],
+                    "searchSource": {"query": {"query": "", "language": "kuery"}, "filter": []},
+                },
+            },
+            "enhancements": {},
+        },
+    }
+
+
+def _controls() -> Json:
+    panels = {
+        name: {
+            "type": "optionsListControl",
+            "order": order,
+            "grow": True,
+            "width": "medium",
+            "explicitInput": {
+                "id": name,
+                "fieldName": field,
+                "title": title,
+                "searchTechnique": "prefix",
+                "selectedOptions": [],
+                "enhancements": {},
+            },
+        }
+        for order, (name, (field, title)) in enumerate(_CONTROLS.items())
+    }
+    respects = dict.fromkeys(("ignoreFilters", "ignoreQuery", "ignoreTimerange", "ignoreValidations"), False)
+    return {
+        "chainingSystem": "HIERARCHICAL",
+        "controlStyle": "oneLine",
+        "ignoreParentSettingsJSON": _text(respects),
+        "panelsJSON": _text(panels),
+    }
+
+
+def _reference(name: str, kind: str, id: str) -> Json:
+    return {"name": name, "type": kind, "id": id}
+
+
+def _slug(question: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", question.lower()))
+
+
+def panels_of(dashboard: Json) -> Iterator[Json]:
+    """The panels of a dashboard object, decoded."""
+    yield from orjson.loads(dashboard["attributes"]["panelsJSON"])

@@ -1,0 +1,37 @@
+"""What several dashboards ask for: records of a type, and what was done with them."""
+
+from __future__ import annotations
+
+from slurp.kibana.conditions import All, Begins, Condition, Either, Is, Not
+
+LIKE = "app.bsky.feed.like"
+REPOST = "app.bsky.feed.repost"
+POST = "app.bsky.feed.post"
+FOLLOW = "app.bsky.graph.follow"
+BLOCK = "app.bsky.graph.block"
+LIST = "app.bsky.graph.list"
+LIST_ITEM = "app.bsky.graph.listitem"
+STARTER_PACK = "app.bsky.graph.starterpack"
+PROFILE = "app.bsky.actor.profile"
+
+COMMITS = Is("kind", "commit")
+THIRD_PARTIES = All(
+    COMMITS,
+    Not(Either(Begins("commit.collection", "app.bsky."), Begins("commit.collection", "chat.bsky."))),
+)
+
+
+def created(collection: str) -> Condition:
+    """New records: an edited one was counted when it was new."""
+    return All(Is("commit.collection", collection), Is("commit.operation", "create"))
+
+
+def deleted(collection: str) -> Condition:
+    return All(Is("commit.collection", collection), Is("commit.operation", "delete"))
+
+
+POSTS, LIKES, REPOSTS = created(POST), created(LIKE), created(REPOST)
+FOLLOWS, BLOCKS = created(FOLLOW), created(BLOCK)
+
+# Of Kibana's own palette.
+GREEN, BLUE, PINK, PURPLE, GREY = "#54B399", "#6092C0", "#D36086", "#9170B8", "#98A2B3"

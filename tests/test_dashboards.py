@@ -1,0 +1,387 @@
+"""The dashboards without a Kibana: their JSON, their fields, and the aggregations that they will send."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from slurp.kibana import __main__ as command
+from slurp.kibana import lens
+from slurp.kibana.check import field_types, problems, search_problems
+from slurp.kibana.conditions import All, Begins, Between, Condition, Either, Has, Is, Not
+from slurp.kibana.dashboards import DASHBOARDS
+from slurp.kibana.dataviews import DATA_VIEWS
+from slurp.kibana.objects import build, panels_of
+from slurp.kibana.panels import COLUMNS, Chart, Documents, Layer, OverTime, Row, Series, View, count
+from slurp.lexicons import committed
+from tests.conftest import SHARED
+
+Json = dict[str, Any]
+
+OBJECTS = build()
+BY_ID = {(one["type"], one["id"]): one for one in OBJECTS}
+COMPILED = [one for one in OBJECTS if one["type"] == "dashboard"]
+CHARTS = [
+    pytest.param(chart, id=f"{dashboard.name}: {chart.question}")
+    for dashboard in DASHBOARDS
+    for chart in dashboard.charts
+]
+
+
+def test_the_committed_file_is_current() -> None:
+    assert command.main(["build", "--check"]) == 0
+
+
+def test_a_stale_file_is_noticed(tmp_path: Path) -> None:
+    stale = tmp_path / "dashboards.ndjson"
+    assert command.main(["build", "--check", "--output", str(stale)]) == 1
+    assert command.main(["build", "--output", str(stale)]) == 0
+    assert command.main(["build", "--check", "--output", str(stale)]) == 0
+    stale.write_bytes(stale.read_bytes() + b"\n")
+    assert command.main(["build", "--check", "--output", str(stale)]) == 1
+
+
+def test_the_file_does_not_depend_on_the_process(tmp_path: Path) -> None:
+    files = []
+    for seed in ("1", "2"):
+        files.append(tmp_path / seed)
+        subprocess.run(
+            [sys.executable, "-m", "slurp.kibana", "build", "--output", str(files[-1])],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+        )
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+# What a person sees
+
+
+def test_every_panel_asks_a_question_and_no_two_of_a_dashboard_the_same() -> None:
+    for dashboard in DASHBOARDS:
+        questions = [panel.question for panel in dashboard.panels]
+        assert all(question.endswith("?") for question in [dashboard.question, *questions])
+        assert len(questions) == len(set(questions))
+
+
+@pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
+def test_panels_fill_the_grid_without_overlap(dashboard: Json) -> None:
+    taken: Counter[tuple[int, int]] = Counter()
+    for panel in panels_of(dashboard):
+        place = panel["gridData"]
+        assert place["x"] + place["w"] <= COLUMNS
+        assert place["i"] == panel["panelIndex"]
+        taken.update(
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        )
+    assert set(taken.values()) == {1}
+    height = max(y for _, y in taken) + 1
+    assert len(taken) == COLUMNS * height, "no holes"
+
+
+def test_a_row_that_does_not_fill_the_grid_is_refused() -> None:
+    chart = Series(question="?", style="line", measures=(count("Events"),))
+    with pytest.raises(ValueError, match="do not fill"):
+        Row(5, chart, chart, chart, chart, chart).widths()
+    wide = Series(question="?", style="line", measures=(count("Events"),), width=49)
+    with pytest.raises(ValueError, match="do not fill"):
+        Row(5, wide).widths()
+
+
+@pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
+def test_each_dashboard_leads_to_all_others(dashboard: Json) -> None:
+    (navigation,) = [one for one in panels_of(dashboard) if one["type"] == "visualization"]
+    text = navigation["embeddableConfig"]["savedVis"]["params"]["markdown"]
+    others = {one["id"] for one in COMPILED} - {dashboard["id"]}
+    assert {part.split(")")[0] for part in text.split("(#/view/")[1:]} == others
+
+
+@pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
+def test_each_dashboard_has_controls_over_collection_and_language(dashboard: Json) -> None:
+    controls = orjson.loads(dashboard["attributes"]["controlGroupInput"]["panelsJSON"])
+    assert {one["explicitInput"]["fieldName"] for one in controls.values()} == {"commit.collection", "lang"}
+    for id, control in controls.items():
+        assert control["explicitInput"]["id"] == id
+        assert f"controlGroup_{id}:optionsListDataView" in {one["name"] for one in dashboard["references"]}
+
+
+# References
+
+
+def test_ids_are_unique_and_begin_with_the_index() -> None:
+    assert len(BY_ID) == len(OBJECTS)
+    assert ("index-pattern", "bluesky-events") in BY_ID
+    assert {one["id"] for one in COMPILED} == {
+        f"bluesky-events-{name}" for name in ("now", "talk", "likes", "follows", "inside")
+    }
+
+
+def test_every_reference_resolves_to_an_object_of_the_file() -> None:
+    for one in OBJECTS:
+        names = [reference["name"] for reference in one["references"]]
+        assert len(names) == len(set(names)), one["id"]
+        for reference in one["references"]:
+            assert (reference["type"], reference["id"]) in BY_ID
+
+
+@pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
+def test_each_layer_has_its_reference_in_the_panel_and_on_the_dashboard(dashboard: Json) -> None:
+    outer = {one["name"]: one["id"] for one in dashboard["references"]}
+    for panel in panels_of(dashboard):
+        id = panel["panelIndex"]
+        if panel["type"] == "search":
+            assert outer[f"{id}:{panel['panelRefName']}"] in {one["id"] for one in OBJECTS}
+        elif panel["type"] == "lens":
+            state = panel["embeddableConfig"]["attributes"]
+            inner = {one["name"]: one["id"] for one in state["references"]}
+            layers = state["state"]["datasourceStates"]["formBased"]["layers"]
+            assert set(inner) == {f"indexpattern-datasource-layer-{name}" for name in layers}
+            for name, target in inner.items():
+                assert outer[f"{id}:{name}"] == target
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_accessors_name_columns_and_columns_stand_in_order(chart: Chart) -> None:
+    state = lens.attributes(chart, "view", All())["state"]
+    layers = state["datasourceStates"]["formBased"]["layers"]
+    columns: Counter[str] = Counter()
+    for layer in layers.values():
+        columns.update(list(layer["columns"]))
+        assert layer["columnOrder"] == list(layer["columns"])
+        bucketed = [layer["columns"][name]["isBucketed"] for name in layer["columnOrder"]]
+        assert bucketed == sorted(bucketed, reverse=True), "buckets first"
+        for column in layer["columns"].values():
+            order = column["params"].get("orderBy", {})
+            assert order.get("columnId", layer["columnOrder"][-1]) in layer["columns"]
+    assert set(columns.values()) == {1}, "unique over all layers"
+    named = set(_accessors(state["visualization"]))
+    assert named == set(columns)
+
+
+def _accessors(value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _accessors(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _accessors(item, key)
+    elif key.endswith(("Accessor", "ccessors", "columnId")) or key in ("primaryGroups", "metrics"):
+        yield value
+
+
+# Import
+
+
+def test_what_an_import_needs_is_there() -> None:
+    for one in OBJECTS:
+        assert one["typeMigrationVersion"]
+        assert one["attributes"]["title"]
+    for dashboard in COMPILED:
+        assert dashboard["attributes"]["version"] == 1
+        assert dashboard["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"]
+    assert command.FILE.stat().st_size < 1_000_000, "far below Kibana's 26 MB for an import"
+    assert max(len(orjson.dumps(one)) for one in OBJECTS) < 250_000
+
+
+def test_objects_of_another_index_and_space_have_names_of_their_own() -> None:
+    there = build("bsky", "team")
+    assert not {one["id"] for one in there} & {one["id"] for one in OBJECTS}
+    assert {"bsky.team", "bsky-now.team", "skeetslurper-stats.team"} <= {one["id"] for one in there}
+    text = json.dumps(there)
+    assert "bluesky-events" not in text
+    assert "bsky-*" in text
+    assert len({one["attributes"]["title"] for one in [*there, *OBJECTS]}) == len(there) + len(OBJECTS) - 2
+
+
+# Against what a real Kibana writes
+
+
+def _paths(value: Any, path: str = "") -> Iterator[str]:
+    """Every key with its place; ids of layers and columns are all one."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            here = f"{path}.{'*' if path.endswith(('.layers', '.columns')) else name}"
+            yield here
+            yield from _paths(item, here)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _paths(item, f"{path}[]")
+
+
+def _all_of(sets: list[set[str]]) -> set[str]:
+    return {path for one in sets for path in one}
+
+
+@pytest.fixture(scope="module")
+def shapes() -> list[Json]:
+    path = SHARED / "kibana" / "shapes.json"
+    if not path.is_file():
+        pytest.skip(f"what a real Kibana exports is not at {SHARED.name}/kibana beside the project")
+    return [one for one in json.loads(path.read_text(encoding="utf-8")) if "type" in one]
+
+
+def _lens_panels(dashboards: list[Json]) -> Iterator[Json]:
+    for dashboard in dashboards:
+        panels = dashboard["attributes"]["panelsJSON"]
+        yield from (orjson.loads(panels) if isinstance(panels, str) else panels)
+
+
+def _kind(panel: Json) -> str:
+    kind = str(panel["type"])
+    if kind != "lens":
+        return kind
+    state = panel["embeddableConfig"]["attributes"]
+    shape = state["state"]["visualization"].get("shape", "")
+    return f"{state['visualizationType']} {shape}".strip()
+
+
+def _without_columns(panel: Json) -> Json:
+    copy = orjson.loads(orjson.dumps(panel))
+    if copy["type"] == "lens":
+        layers = copy["embeddableConfig"]["attributes"]["state"]["datasourceStates"]["formBased"]["layers"]
+        for layer in layers.values():
+            layer["columns"] = {}
+    return dict(copy)
+
+
+def _columns(panels: list[Json]) -> Iterator[tuple[str, Json]]:
+    for panel in panels:
+        if panel["type"] == "lens":
+            state = panel["embeddableConfig"]["attributes"]["state"]
+            for layer in state["datasourceStates"]["formBased"]["layers"].values():
+                for column in layer["columns"].values():
+                    yield column["operationType"], column
+
+
+# What the recorded panels happen not to use: `timeScale` is a count normalised to a unit of time, as in
+# Kibana's own log rate chart; `params.format` stands in its formula columns, a column filter in its
+# last_value columns, `customLabel` in all but its filters column.
+NOT_RECORDED = (".timeScale", ".params.format", ".filter", ".customLabel")
+
+
+# Nobody's duty: a drilldown, a subtitle, the width of a column and a line of sums below it.
+OPTIONAL = r"\.(hidePanelTitles|subtitle|width|summaryRow|summaryLabel)$|\.dynamicActions"
+
+
+def test_panels_have_the_keys_that_kibana_writes(shapes: list[Json]) -> None:
+    recorded = list(_lens_panels([one for one in shapes if one["type"] == "dashboard"]))
+    for panel in _lens_panels(COMPILED):
+        alike = [set(_paths(_without_columns(one))) for one in recorded if _kind(one) == _kind(panel)]
+        assert alike, f"no recorded {_kind(panel)}"
+        ours = set(_paths(_without_columns(panel)))
+        optional = {path for path in _all_of(alike) if re.search(OPTIONAL, path)}
+        assert ours <= _all_of(alike) | {".title"}, panel["title"]
+        missing = set.intersection(*alike) - ours - optional
+        assert not missing, f"{panel.get('title')}: {missing}"
+
+
+def test_columns_have_the_keys_that_kibana_writes(shapes: list[Json]) -> None:
+    recorded = list(_columns(list(_lens_panels([one for one in shapes if one["type"] == "dashboard"]))))
+    for operation, column in _columns(list(_lens_panels(COMPILED))):
+        alike = [set(_paths(one)) for kind, one in recorded if kind == operation]
+        if operation == "max":  # no recorded one; the same as an average, says Kibana's source
+            alike = [set(_paths(one)) for kind, one in recorded if kind == "average"]
+        assert alike, f"no recorded {operation}"
+        extra = {path for path in set(_paths(column)) - _all_of(alike) if not path.startswith(NOT_RECORDED)}
+        assert not extra, f"{column['label']}: {extra}"
+        if column["params"].get("orderBy") == {"type": "alphabetical"}:
+            alike = [one - {".params.orderBy.columnId"} for one in alike]
+        assert set.intersection(*alike) <= set(_paths(column)), column["label"]
+
+
+@pytest.mark.parametrize("kind", ["index-pattern", "search", "dashboard"])
+def test_objects_have_the_attributes_that_kibana_writes(shapes: list[Json], kind: str) -> None:
+    alike = [set(one["attributes"]) for one in shapes if one["type"] == kind]
+    for one in OBJECTS:
+        if one["type"] == kind:
+            assert set(one["attributes"]) <= set.union(*alike)
+            assert set.intersection(*alike) - {"timeFrom", "timeTo"} <= set(one["attributes"])
+    decoded = {"fieldAttrs", "fieldFormatMap", "panelsJSON", "optionsJSON", "runtimeFieldMap", "fields"}
+    for one in OBJECTS:
+        for name in decoded & set(one["attributes"]):
+            assert isinstance(one["attributes"][name], str)
+            orjson.loads(one["attributes"][name])
+
+
+# Fields
+
+
+def _types(view: View) -> dict[str, str]:
+    return field_types(view, committed())
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_fields_exist_and_can_do_what_is_asked_of_them(chart: Chart) -> None:
+    assert not list(problems(chart, _types(chart.view)))
+
+
+def test_saved_searches_show_fields_that_exist() -> None:
+    found = [panel.search for one in DASHBOARDS for panel in one.panels if isinstance(panel, Documents)]
+    assert len(found) == 3
+    for search in found:
+        assert not list(search_problems(search, _types(search.view)))
+
+
+def test_data_views_describe_fields_that_exist() -> None:
+    for data_view in DATA_VIEWS:
+        types = _types(data_view.view)
+        assert types[data_view.time_field] == "date"
+        assert not {*data_view.labels, *data_view.formats} - set(types)
+
+
+def test_a_field_that_is_missing_or_unfit_is_noticed() -> None:
+    def chart(**more: Any) -> Chart:
+        return Series(question="?", style="line", measures=(count("Events"),), **more)
+
+    types = {"@timestamp": "date", "text": "text", "kind": "keyword"}
+    assert not list(problems(chart(where=Is("kind", "commit")), types))
+    assert list(problems(chart(where=Is("text", "hello")), types)) == [
+        "Is of text: not for fields of type text"
+    ]
+    assert list(problems(chart(where=Has("nowhere")), types)) == ["Has of nowhere: no such field"]
+    assert list(problems(chart(x=OverTime("kind")), types))
+
+
+# The language of conditions
+
+
+@pytest.mark.parametrize(
+    ("condition", "kql"),
+    [
+        (All(), ""),
+        (Is("kind", "commit"), 'kind : "commit"'),
+        (Is("kind", 'a "b"'), 'kind : "a \\"b\\""'),
+        (Is("account.active", False), "account.active : false"),
+        (Has("text"), "text : *"),
+        (Begins("commit.collection", "app.bsky."), "commit.collection : app.bsky.*"),
+        (Between("length.graphemes", 0, 25), "length.graphemes >= 0 and length.graphemes < 25"),
+        (Between("length.graphemes", 200), "length.graphemes >= 200"),
+        (Not(Has("text")), "not (text : *)"),
+        (All(Has("a")), "a : *"),
+        (All(All(), Has("a"), Has("b")), "(a : *) and (b : *)"),
+        (Either(Has("a"), All(Has("b"), Not(Has("c")))), "(a : *) or ((b : *) and (not (c : *)))"),
+    ],
+)
+def test_conditions_as_kql(condition: Condition, kql: str) -> None:
+    assert condition.kql == kql
+
+
+def test_a_panel_of_no_kind_is_refused() -> None:
+    class Strange(Chart):
+        @property
+        def layers(self) -> tuple[Layer, ...]:
+            return (Layer((), (count("Events"),)),)
+
+    with pytest.raises(TypeError, match="Strange"):
+        lens.attributes(Strange(question="?"), "view", All())
