@@ -244,7 +244,7 @@ class TestHttp:
 
     def test_other_paths_are_unknown(self, jetstream: Simulator) -> None:
         assert plain_get(jetstream, "/")[0] == 404
-        assert plain_get(jetstream, "/xrpc/network.bsky.jetstream.subscribeEvents")[0] == 404
+        assert plain_get(jetstream, "/xrpc/network.bsky.jetstream.planSnapshot")[0] == 404
 
     def test_other_methods_are_refused(self, jetstream: Simulator) -> None:
         connection = http.client.HTTPConnection(jetstream.host, jetstream.port, timeout=5)

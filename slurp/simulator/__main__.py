@@ -83,6 +83,7 @@ def _build(options: argparse.Namespace) -> Simulator:
         backdated=options.backdated,
         cursors=not options.no_cursors,
         retain_bytes=options.retain,
+        protocols=options.protocols,
         manners=Manners(
             lookback=options.lookback,
             write_timeout=options.write_timeout,
@@ -96,7 +97,7 @@ def _build(options: argparse.Namespace) -> Simulator:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slurp.simulator",
-        description="A local Jetstream server (v1 wire, GET /subscribe) with a made-up social network.",
+        description="A local Jetstream server (v1 and v2 wire) with a made-up social network.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -110,6 +111,12 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
     duration = _checked(parse_duration)
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     group.add_argument("--port", type=int, default=6008, help="0 takes a free one (default: %(default)s)")
+    group.add_argument(
+        "--protocols",
+        choices=("v1", "v2", "both"),
+        default="both",
+        help="wires it speaks; v1 alone is an older server (%(default)s)",
+    )
     group.add_argument(
         "--lookback",
         type=duration,

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from slurp.simulator import handshake, wire
-from slurp.simulator.faults import CloseFrame, Cut, Faults, Inject, Progress, Stall
+from slurp.simulator import codecs, handshake, wire, wire2
+from slurp.simulator.dictionaries import Dictionaries
+from slurp.simulator.faults import Action, CloseFrame, Cut, Faults, Inject, Progress, Say, Stall
 from slurp.simulator.handshake import Refused
 from slurp.simulator.store import Store
 
@@ -41,6 +42,15 @@ class Manners:
     """Time cursors newer than this replay from this long ago, as on a real server."""
     send_buffer: int | None = None
     """Bytes the kernel may hold for a client; None lets it choose, which is several MB."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """How the server behaves, and what it has."""
+
+    manners: Manners
+    wires: tuple[str, ...]
+    dictionaries: Dictionaries
 
 
 @dataclass
@@ -71,19 +81,20 @@ class Connection:
     """Serves one TCP connection until its end. `run()` is the body of its thread."""
 
     def __init__(
-        self, sock: socket.socket, store: Store, faults: Faults, manners: Manners, now_us: Callable[[], int]
+        self, sock: socket.socket, store: Store, faults: Faults, offer: Offer, now_us: Callable[[], int]
     ) -> None:
         self.record = ConnectionRecord()
         self._sock = sock
         self._store = store
         self._faults = faults
-        self._manners = manners
+        self._offer = offer
+        self._manners = offer.manners
         self._now_us = now_us
         # Frames only: its HTTP parser takes no line longer than 8 KiB.
         self._protocol = Protocol(SERVER, state=State.OPEN, max_size=_MAX_INCOMING)
         self._progress = Progress()
+        self._codec: codecs.V1 | codecs.V2 = codecs.V1()
         self._filter: wire.Filter | None = None  # None until it is known: requireHello
-        self._subscription = wire.Subscription()
         self._position = 0
         self._out: deque[memoryview] = deque()
         self._counted = 0  # frames in the outbox
@@ -156,32 +167,90 @@ class Connection:
         record = self.record
         record.path, record.params = wire.parse_target(head.target)
         record.user_agent = head.headers.get("User-Agent", "")
+        v2 = "v2" in self._offer.wires
+        if record.path == wire2.DICTIONARY_PATH and v2:
+            self._send_dictionary()
         handshake.wait_out(self._faults.take_delay(), self._leaving.is_set)
         if self._leaving.is_set():
             raise Refused(0, "server shutting down")
         if (refusal := self._faults.take_refusal()) is not None:
             raise Refused(*refusal)
-        if record.path != wire.PATH:
+        if record.path == wire.PATH and "v1" in self._offer.wires:
+            response = self._accept_v1(head)
+        elif record.path == wire2.PATH and v2:
+            response = self._accept_v2(head)
+        else:
             raise Refused(404, "not found")
-        try:
-            self._subscription = wire.parse_subscription(record.params)
-        except wire.BadRequest as error:
-            raise Refused(400, str(error)) from error
-        response = handshake.accept(head)
-        record.cursor = self._subscription.cursor
-        if not self._subscription.require_hello:
-            # Before the 101 goes out: who has read it gets everything published from then on.
-            self._begin(self._subscription.filter)
-        self._out.append(memoryview(response))
+        self._out.appendleft(memoryview(response))
         self._sock.setblocking(False)
         if rest:
             self._receive(rest)
 
+    def _accept_v1(self, head: handshake.Head) -> bytes:
+        try:
+            subscription = wire.parse_subscription(self.record.params)
+        except wire.BadRequest as error:
+            raise Refused(400, str(error)) from error
+        response = handshake.accept(head)
+        self.record.cursor = subscription.cursor
+        if not subscription.require_hello:
+            # Before the 101 goes out: who has read it gets everything published from then on.
+            self._begin(subscription.filter)
+        return response
+
+    def _accept_v2(self, head: handshake.Head) -> bytes:
+        try:
+            subscription = wire2.Subscription(self.record.params)
+        except wire.BadRequest as error:
+            raise Refused(400, wire2.refusal("InvalidRequest", str(error))) from error
+        dictionary = None
+        if (wanted := subscription.dictionary) is not None:
+            if wanted != (current := self._offer.dictionaries.id):
+                text = f"unknown zstd dictionary id {wanted}; current dictionary id is {current}"
+                raise Refused(400, wire2.refusal("UnknownZstdDictionary", text))
+            dictionary = self._offer.dictionaries.current()
+        outdated = self._check_cursor(subscription.cursor)
+        response = handshake.accept(head)
+        self.record.cursor = subscription.cursor
+        self._codec = codecs.V2(subscription.kinds, dictionary)
+        if outdated:
+            self._out.append(memoryview(self._codec.notice("OutdatedCursor", outdated, is_error=False)))
+        self._begin(subscription.filter)
+        return response
+
+    def _check_cursor(self, cursor: int | None) -> str:
+        """What to tell of a time below the floor; a sequence number below it is refused."""
+        floor = self._store.floor(self._now_us(), self._lookback_us)
+        if cursor is None or floor is None:
+            return ""
+        seq, time_us = floor
+        if cursor >= wire.FIRST_TIME_CURSOR:
+            return f"cursor below the lookback floor, resumed from seq {seq}" if cursor < time_us else ""
+        if cursor < seq:
+            text = f"cursor too old: cursor {cursor} below lookback floor {seq}"
+            raise Refused(400, wire2.refusal("CursorTooOld", text))
+        return ""
+
+    def _send_dictionary(self) -> None:
+        dictionary = self._offer.dictionaries.current()
+        asked = wire.last(self.record.params, "id")
+        if asked not in (None, str(dictionary.id)):
+            text = f"no dictionary with id {asked[:20]}; current dictionary id is {dictionary.id}"
+            raise Refused(404, wire2.refusal("DictionaryNotFound", text))
+        headers = {"X-Zstd-Dictionary-Id": str(dictionary.id)}
+        self._sock.settimeout(5.0)
+        self._sock.sendall(handshake.file_response(dictionary.data, headers))
+        raise _Ended("gave its dictionary")
+
+    @property
+    def _lookback_us(self) -> int:
+        return round(self._manners.lookback * 1e6)
+
     def _begin(self, chosen: wire.Filter) -> None:
-        cursor, now = self._subscription.cursor, self._now_us()
+        cursor, now = self.record.cursor, self._now_us()
         if cursor is not None and wire.FIRST_TIME_CURSOR <= cursor <= now:
             cursor = min(cursor, now - round(self._manners.active_segment * 1e6))
-        self._position = self._store.find(cursor, now, round(self._manners.lookback * 1e6))
+        self._position = self._store.find(cursor, now, self._lookback_us)
         self._filter = chosen
 
     def _serve(self) -> None:
@@ -267,7 +336,7 @@ class Connection:
         while frames := self._next_frames(chosen, limit):
             if frames[0]:
                 self._counted = len(frames[0])
-                self._out.append(memoryview(wire.text_frames(frames[0])))
+                self._out.append(memoryview(self._codec.pack(frames[0])))
                 return
 
     def _next_frames(self, chosen: wire.Filter, limit: int) -> tuple[list[bytes]] | None:
@@ -276,17 +345,9 @@ class Connection:
         self._position = batch.end
         if not batch.frames:
             return None
-        if chosen.everything:
-            return (batch.frames,)
-        return (
-            [
-                frame
-                for frame, did, collection in zip(batch.frames, batch.dids, batch.collections, strict=True)
-                if chosen.wants(collection, did, len(frame))
-            ],
-        )
+        return (self._codec.select(batch, chosen),)
 
-    def _perform(self, action: Cut | CloseFrame | Stall | Inject) -> None:
+    def _perform(self, action: Action) -> None:
         match action:
             case Cut(reset, torn):
                 if torn:
@@ -299,11 +360,16 @@ class Connection:
             case Inject(data, payloads):
                 self._faults.note_injected(payloads)
                 self._out.append(memoryview(data))
+            case Say(name, message, is_error):
+                if data := self._codec.notice(name, message, is_error=is_error):
+                    self._out.append(memoryview(data))
+                if is_error:
+                    self._say_goodbye(1008, name)
 
     def _tear(self) -> None:
         """Half of the next frame, or of a made-up one when there is none."""
         batch = self._store.read(self._position, 1)
-        frame = wire.text_frames(batch.frames or [b'{"did":"did:plc:torn"}'])
+        frame = self._codec.pack(batch.frames or [b'{"did":"did:plc:torn"}'])
         with contextlib.suppress(BlockingIOError):
             self._sock.send(frame[: len(frame) // 2])
 
@@ -329,6 +395,9 @@ class Connection:
 
     def _update(self, message: bytes) -> None:
         if self._protocol.state is not State.OPEN:
+            return
+        if not self._codec.updatable:
+            self._say_goodbye(1008, "server push only")
             return
         try:
             chosen = wire.parse_update(message)

@@ -45,7 +45,16 @@ class Inject:
     payloads: tuple[bytes, ...]
 
 
-Action = Cut | CloseFrame | Stall | Inject
+@dataclass(frozen=True)
+class Say:
+    """Send a notice of the v2 wire; after an error hang up as a server does."""
+
+    name: str
+    message: str
+    is_error: bool
+
+
+Action = Cut | CloseFrame | Stall | Inject | Say
 
 
 @dataclass(eq=False)
@@ -140,6 +149,14 @@ class Faults:
         ]
         data = b"".join(frame.serialize(mask=False) for frame in frames)
         self._order(Inject(data, tuple(bytes(frame.data) for frame in frames)), after, times)
+
+    def error(self, name: str, message: str = "", *, after: int = 0, times: int | None = 1) -> None:
+        """End the stream with an error frame, like `ConsumerTooSlow`; v1 just closes with 1008."""
+        self._order(Say(name, message, is_error=True), after, times)
+
+    def info(self, name: str, message: str = "", *, after: int = 0, times: int | None = 1) -> None:
+        """Send an #info, like `OutdatedCursor`; on v1 nothing."""
+        self._order(Say(name, message, is_error=False), after, times)
 
     def refuse(self, status: int = 503, reason: str = "", *, times: int | None = 1) -> None:
         """Answer the handshake with an HTTP error; 503 is what a booting server says."""

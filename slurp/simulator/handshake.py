@@ -82,14 +82,24 @@ def accept(head: Head) -> bytes:
     return response.serialize()
 
 
+def file_response(data: bytes, headers: dict[str, str]) -> bytes:
+    """An answer to a plain GET that ends the connection."""
+    fixed = {
+        "Connection": "close",
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(data)),
+    }
+    return Response(200, "OK", Headers(fixed | headers), data).serialize()
+
+
 def error_response(status: int, text: str) -> bytes:
-    """A short plain text answer that ends the connection."""
+    """A short answer that ends the connection: plain text, or the JSON of an XRPC error."""
     known = {int(item): item.phrase for item in HTTPStatus}
     body = f"{text or known.get(status, 'refused')}\n".encode()
     headers = Headers(
         {
             "Connection": "close",
-            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Type": "application/json" if text.startswith("{") else "text/plain; charset=utf-8",
             "Content-Length": str(len(body)),
         }
     )

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from slurp.simulator import replay
-from slurp.simulator.connection import ConnectionRecord, Manners
+from slurp.simulator.connection import ConnectionRecord, Manners, Offer
+from slurp.simulator.dictionaries import Dictionaries
 from slurp.simulator.faults import Faults
 from slurp.simulator.network import Network
 from slurp.simulator.pace import Pacer
@@ -47,6 +48,7 @@ class Simulator:
         cursors: bool = True,
         retain_bytes: int = 512 * 10**6,
         manners: Manners | None = None,
+        protocols: str = "both",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
@@ -55,7 +57,13 @@ class Simulator:
         self._network = Network(seed, people, odd_revs=odd_revs, backdated=backdated, cursors=cursors)
         self._store = Store(retain_bytes)
         self.faults = Faults(self._wake)
-        self._server = Server(host, port, self._store, self.faults, manners or Manners(), self._now_us)
+        if protocols not in ("v1", "v2", "both"):
+            raise ValueError(f"{protocols!r} are no protocols; write v1, v2 or both")
+        wires = ("v1", "v2") if protocols == "both" else (protocols,)
+        self._dictionaries = Dictionaries()
+        self._resyncs: replay.Resyncs = set()
+        offer = Offer(manners or Manners(), wires, self._dictionaries)
+        self._server = Server(host, port, self._store, self.faults, offer, self._now_us)
         # Producers take turns: an event is given its cursor before it is made.
         self._producing = threading.Lock()
         self._pacers: list[Pacer] = []
@@ -89,6 +97,15 @@ class Simulator:
     def subscribe_url(self) -> str:
         """The whole URL of the v1 wire, without parameters."""
         return self.url + PATH
+
+    @property
+    def dictionary_id(self) -> int:
+        """Of the zstd dictionary that v2 subscribers can use."""
+        return self._dictionaries.id
+
+    def rotate_dictionary(self) -> int:
+        """Retire the dictionary: who comes with it is refused. The id of the new one."""
+        return self._dictionaries.rotate()
 
     def start(self) -> None:
         """Listen; after a `stop()` on the same port."""
@@ -140,7 +157,8 @@ class Simulator:
 
     @property
     def frames(self) -> list[bytes]:
-        """Everything published and still retained, in order: the oracle."""
+        """Everything published and still retained, in order: the oracle. In the shape of v1, also
+        what v1 does not show: #syncs and the creates that follow them."""
         return self._store.frames()
 
     @property
@@ -149,15 +167,17 @@ class Simulator:
         return self._published
 
     def publish(self, events: Iterable[bytes | Mapping[str, Any]]) -> Simulator:
-        """Frames as they are, or dictionaries, which get a time and a cursor unless they have one."""
+        """Frames of either wire as they are, or dictionaries, which get a time and a cursor unless
+        they have one. After a `sync` the creates of its DID and rev are hidden from v1."""
         with self._producing:
             now, cursor = self._now_us(), self._store.next_cursor
             entries: list[Entry] = []
             for event in events:
                 if isinstance(event, bytes):
-                    entry = replay.read_entry(event, now)
+                    entry = replay.read_entry(event, now, self._resyncs)
                 else:
-                    entry = replay.complete(event, now, cursor if self._cursors else None)
+                    cursor_shown = cursor if self._cursors else None
+                    entry = replay.complete(event, now, cursor_shown, self._resyncs)
                 cursor = max(cursor, entry.cursor if entry.cursor is not None else cursor) + 1
                 entries.append(entry)
             self._append(entries)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from slurp.simulator.connection import Connection, ConnectionRecord, Manners
+from slurp.simulator.connection import Connection, ConnectionRecord, Offer
 from slurp.simulator.faults import Faults
 from slurp.simulator.store import Store
 
@@ -24,13 +24,13 @@ class Server:
     """Accepts subscribers of `store`. Can be stopped and started again on the same port."""
 
     def __init__(
-        self, host: str, port: int, store: Store, faults: Faults, manners: Manners, now_us: Callable[[], int]
+        self, host: str, port: int, store: Store, faults: Faults, offer: Offer, now_us: Callable[[], int]
     ) -> None:
         self.host = host
         self.port = port
         self._store = store
         self._faults = faults
-        self._manners = manners
+        self._offer = offer
         self._now_us = now_us
         self._lock = threading.Lock()
         self._open: dict[Connection, threading.Thread] = {}
@@ -103,7 +103,7 @@ class Server:
                     log.error("cannot accept a connection: %s", error)
                     time.sleep(0.1)  # out of file descriptors, most likely
                 continue
-            connection = Connection(sock, self._store, self._faults, self._manners, self._now_us)
+            connection = Connection(sock, self._store, self._faults, self._offer, self._now_us)
             self._accepted += 1
             thread = threading.Thread(
                 target=self._run,

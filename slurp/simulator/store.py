@@ -29,6 +29,8 @@ class Entry(NamedTuple):
     """The one inside the frame; None when the frame shows none."""
     arrived_us: int | None = None
     """When the server saw it, which is what lookback counts from. None: at `time_us`."""
+    hidden: bool = False
+    """Shown by the v2 wire alone."""
 
 
 class Batch(NamedTuple):
@@ -38,6 +40,10 @@ class Batch(NamedTuple):
     frames: list[bytes]
     dids: list[str]
     collections: list[str]
+    hidden: bytes
+    """1 where only the v2 wire shows it."""
+    keys: array[int]
+    """Sequence numbers."""
 
     @property
     def end(self) -> int:
@@ -63,6 +69,8 @@ class Store:
         self._dids: list[str] = []
         self._collections: list[str] = []
         self._shown = bytearray()  # 1 where the frame carries its cursor
+        self._hidden = bytearray()
+        self._forgotten = False  # whether there were older events
         # Highest so far in each of these, so that they can be searched by bisection:
         # "the first event with time_us >= t" is then the first place where the maximum is.
         self._keys = array("q")
@@ -107,6 +115,7 @@ class Store:
                 self._dids.append(entry.did)
                 self._collections.append(entry.collection)
                 self._shown.append(entry.cursor is not None)
+                self._hidden.append(entry.hidden)
                 self._keys.append(key)
                 self._times.append(time_us)
                 self._arrivals.append(arrived)
@@ -122,7 +131,8 @@ class Store:
         while self._bytes > goal and count < len(self._frames) - 1:
             self._bytes -= len(self._frames[count]) + _OVERHEAD
             count += 1
-        for column in (self._frames, self._dids, self._collections, self._shown):
+        self._forgotten = self._forgotten or count > 0
+        for column in (self._frames, self._dids, self._collections, self._shown, self._hidden):
             del column[:count]
         for numbers in (self._keys, self._times, self._arrivals):
             del numbers[:count]
@@ -144,6 +154,16 @@ class Store:
                 column, future = self._keys, cursor > self._last_key
             return end if future else max(floor, self._base + bisect_left(column, cursor))
 
+    def floor(self, now_us: int, lookback_us: int) -> tuple[int, int] | None:
+        """Sequence number and time of the oldest event that cursors reach, if there were older ones."""
+        with self._lock:
+            first = bisect_left(self._arrivals, now_us - lookback_us)
+            if not (first or self._forgotten):
+                return None
+            if first == len(self._frames):
+                return self._last_key + 1, now_us
+            return self._keys[first], self._times[first]
+
     def read(self, position: int, limit: int) -> Batch:
         """Up to `limit` events from `position`; later ones when those are already forgotten.
 
@@ -155,7 +175,14 @@ class Store:
             while len(frames) > 1 and sum(map(len, frames)) > _MAX_BATCH_BYTES:
                 del frames[len(frames) // 2 :]
             part = slice(start, start + len(frames))
-            return Batch(self._base + start, frames, self._dids[part], self._collections[part])
+            return Batch(
+                self._base + start,
+                frames,
+                self._dids[part],
+                self._collections[part],
+                bytes(self._hidden[part]),
+                self._keys[part],
+            )
 
     def renumber(self, count: int, rng: random.Random) -> None:
         """What a killed server does: the last `count` events come again in another order.
@@ -183,6 +210,7 @@ class Store:
             self._shown[first:] = bytes(self._shown[old] for old in order)
             self._collections[first:] = [self._collections[old] for old in order]
             self._dids[first:] = turns
+            self._hidden[first:] = bytes(self._hidden[old] for old in order)
 
     def wipe(self) -> None:
         """Forget everything and count from 1 again."""

@@ -1,4 +1,7 @@
-"""The v1 wire of `GET /subscribe`: what a client may ask for, and frames as bytes. No I/O."""
+"""The v1 wire of `GET /subscribe`: what a client may ask for, and frames as bytes. No I/O.
+
+Filters and frames serve the v2 wire as well: `slurp.simulator.wire2`.
+"""
 
 from __future__ import annotations
 
@@ -81,13 +84,13 @@ def parse_subscription(params: Mapping[str, list[str]]) -> Subscription:
     """Raises BadRequest with a text for the client."""
     if _boolean(params, "compress"):
         raise BadRequest("compress=true is not supported by the simulator: it has no zstd dictionary")
-    size = _last(params, "maxMessageSizeBytes")
+    size = last(params, "maxMessageSizeBytes")
     return Subscription(
-        cursor=_cursor(_last(params, "cursor")),
-        filter=_filter(
+        cursor=cursor_of(params),
+        filter=filter_of(
             params.get("wantedCollections", []),
             params.get("wantedDids", []),
-            _number("maxMessageSizeBytes", size) if size else 0,
+            number("maxMessageSizeBytes", size) if size else 0,
         ),
         require_hello=_boolean(params, "requireHello"),
     )
@@ -106,10 +109,10 @@ def parse_update(message: bytes) -> Filter:
         raise BadUpdate(1007, "options_update needs a payload")
     try:
         size = payload.get("maxMessageSizeBytes") or 0
-        return _filter(
+        return filter_of(
             _strings(payload, "wantedCollections"),
             _strings(payload, "wantedDids"),
-            _number("maxMessageSizeBytes", str(size)),
+            number("maxMessageSizeBytes", str(size)),
         )
     except BadRequest as error:
         raise BadUpdate(1008, str(error)) from error
@@ -117,24 +120,38 @@ def parse_update(message: bytes) -> Filter:
 
 def text_head(size: int) -> bytes:
     """The first bytes of an unmasked WebSocket text frame with `size` bytes of payload."""
+    return _head(0x81, size)
+
+
+def _head(first: int, size: int) -> bytes:
     if size < 126:
-        return bytes((0x81, size))
+        return bytes((first, size))
     if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big")
-    return b"\x81\x7f" + size.to_bytes(8, "big")
+        return bytes((first, 0x7E)) + size.to_bytes(2, "big")
+    return bytes((first, 0x7F)) + size.to_bytes(8, "big")
 
 
 # Nearly all frames are this short; a list index is a fifth of the cost of the call.
-_HEADS = [text_head(size) for size in range(4096)]
+_HEADS = [_head(0x81, size) for size in range(4096)]
+_BINARY_HEADS = [_head(0x82, size) for size in range(4096)]
 
 
 def text_frames(payloads: Iterable[bytes]) -> bytes:
     """All payloads as WebSocket text frames in one piece, ready to be sent."""
+    return _frames(payloads, 0x81, _HEADS)
+
+
+def binary_frames(payloads: Iterable[bytes]) -> bytes:
+    """The same as binary frames."""
+    return _frames(payloads, 0x82, _BINARY_HEADS)
+
+
+def _frames(payloads: Iterable[bytes], first: int, heads: list[bytes]) -> bytes:
     parts: list[bytes] = []
     add = parts.append
     for payload in payloads:
         size = len(payload)
-        add(_HEADS[size] if size < 4096 else text_head(size))
+        add(heads[size] if size < 4096 else _head(first, size))
         add(payload)
     return b"".join(parts)
 
@@ -156,24 +173,26 @@ def with_cursor(frame: bytes, old: int, new: int) -> bytes:
     return frame.replace(b'"cursor":%d' % old, b'"cursor":%d' % new, 1)
 
 
-def _cursor(text: str | None) -> int | None:
-    return None if text is None or text == "" else _number("cursor", text)
+def cursor_of(params: Mapping[str, list[str]]) -> int | None:
+    text = last(params, "cursor")
+    return None if text is None or text == "" else number("cursor", text)
 
 
-def _number(name: str, text: str) -> int:
+def number(name: str, text: str) -> int:
+    """Raises BadRequest."""
     if _DIGITS(text) is None or int(text) > _MAX_INT64:
         raise BadRequest(f"{name}: {text[:80]!r} is no non-negative integer")
     return int(text)
 
 
 def _boolean(params: Mapping[str, list[str]], name: str) -> bool:
-    text = (_last(params, name) or "false").lower()
+    text = (last(params, name) or "false").lower()
     if text not in ("true", "false", "1", "0"):
         raise BadRequest(f"{name}: {text[:80]!r} is neither true nor false")
     return text in ("true", "1")
 
 
-def _last(params: Mapping[str, list[str]], name: str) -> str | None:
+def last(params: Mapping[str, list[str]], name: str) -> str | None:
     values = params.get(name)
     return values[-1] if values else None
 
@@ -185,17 +204,23 @@ def _strings(payload: Mapping[str, Any], name: str) -> list[str]:
     return values
 
 
-def _filter(collections: list[str], dids: list[str], max_size: int) -> Filter:
+def filter_of(
+    collections: list[str],
+    dids: list[str],
+    max_size: int,
+    names: tuple[str, str] = ("wantedCollections", "wantedDids"),
+) -> Filter:
+    """Raises BadRequest."""
     if len(collections) > MAX_COLLECTIONS:
-        raise BadRequest(f"wantedCollections: {len(collections)} are more than {MAX_COLLECTIONS}")
+        raise BadRequest(f"{names[0]}: {len(collections)} are more than {MAX_COLLECTIONS}")
     if len(dids) > MAX_DIDS:
-        raise BadRequest(f"wantedDids: {len(dids)} are more than {MAX_DIDS}")
+        raise BadRequest(f"{names[1]}: {len(dids)} are more than {MAX_DIDS}")
     for name in collections:
         if _NSID(name) is None and _PREFIX(name) is None:
-            raise BadRequest(f"wantedCollections: {name[:80]!r} is neither an NSID nor a prefix like a.b.*")
+            raise BadRequest(f"{names[0]}: {name[:80]!r} is neither an NSID nor a prefix like a.b.*")
     for did in dids:
         if _DID(did) is None:
-            raise BadRequest(f"wantedDids: {did[:80]!r} is no DID")
+            raise BadRequest(f"{names[1]}: {did[:80]!r} is no DID")
     return Filter(
         collections=frozenset(name for name in collections if not name.endswith("*")),
         prefixes=tuple(sorted({name[:-1] for name in collections if name.endswith("*")})),
