@@ -123,6 +123,8 @@ def _again(hit: dict[str, Any], index: str) -> Action | None:
     source = hit["_source"]
     try:
         event = parse_frame(source["quarantine"]["raw"].encode())
+        if source.get("commit", {}).get("resync"):
+            event["commit"]["resync"] = True  # of which its frame knows nothing
         arrived_us = parse_time(source["event"]["ingested"]) or 0
         document = build(event, source["jetstream"]["host"], arrived_us)
     except (BadFrame, KeyError) as error:

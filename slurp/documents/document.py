@@ -16,6 +16,10 @@ from slurp.jetstream.wire import cursor_of
 TYPED: Container[str] = frozenset(lexicons.committed().record_types)
 
 
+# What is kept of an event that is no commit. The blocks of a sync are for whoever verifies signatures.
+_NAMES = {"identity": ("handle", "time"), "account": ("active", "status", "time"), "sync": ("rev", "time")}
+
+
 class Document(NamedTuple):
     """An event ready for a bulk request. `day` counts from 1970-01-01 (UTC), `body` is JSON."""
 
@@ -70,9 +74,12 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
         source["commit"] = commit = {name: inner[name] for name in ("rev", "operation", "collection", "rkey")}
         if type(cid := inner.get("cid")) is str:
             commit["cid"] = cid
+        if inner.get("resync") is True:
+            commit["resync"] = True
     else:
-        names = ("handle", "time") if kind == "identity" else ("active", "status", "time")
-        source[kind] = status = {name: inner[name] for name in names if inner.get(name) is not None}
+        source[kind] = status = {name: inner[name] for name in _NAMES[kind] if inner.get(name) is not None}
+        if status.get("time") == "":
+            del status["time"]
         if type(seq := inner.get("seq")) is int and 0 <= seq < 2**63:
             status["seq"] = seq
     source["jetstream"] = {"host": host, "time_us": event["time_us"], "cursor": cursor_of(event)}

@@ -44,9 +44,9 @@ _POST = "posts"
 _RICH = "posts; lists, feeds, starter packs"
 
 FIELDS: tuple[Field, ...] = (
-    Field("@timestamp", _DATE, "when it happened; chooses the day index", "the commit's rev, or the time of an identity or account event; `time_us` where that is more than a day off"),
+    Field("@timestamp", _DATE, "when it happened; chooses the day index", "the rev of a commit or sync, or the time of an identity or account event; `time_us` where that is more than a day off"),
     Field("did", _DID, "whose repository or account it is", "every event"),
-    Field("kind", {"type": "keyword"}, "`commit`, `identity` or `account`", "every event"),
+    Field("kind", {"type": "keyword"}, "`commit`, `identity`, `account` or `sync`", "every event"),
     Field("uri", _URI, "`at://did/collection/rkey`", "commits"),
     Field("url", _URI, "the page of bsky.app that shows it", "posts, feeds, lists"),
     Field("commit.rev", _keyword(256), "revision of the repository", "commits"),
@@ -54,6 +54,7 @@ FIELDS: tuple[Field, ...] = (
     Field("commit.collection", _NSID, "NSID of the record type", "commits"),
     Field("commit.rkey", _keyword(1024), "key of the record in its collection", "commits"),
     Field("commit.cid", _keyword(256), "hash of the record", "commits that are no deletion"),
+    Field("commit.resync", {"type": "boolean"}, "`true` where a record was not written but announced again: its repository was replaced", "creates after a sync of the same DID and rev, v2 wire only"),
     Field("identity.handle", _keyword(512), "the new handle", "identity events"),
     Field("identity.seq", _THEIR_LONG, "the relay's sequence number", "identity events"),
     Field("identity.time", _THEIR_DATE, "when it changed", "identity events"),
@@ -61,6 +62,9 @@ FIELDS: tuple[Field, ...] = (
     Field("account.status", _keyword(256), "why not: `takendown`, `suspended`, `deleted`, `deactivated`", "account events"),
     Field("account.seq", _THEIR_LONG, "the relay's sequence number", "account events"),
     Field("account.time", _THEIR_DATE, "when it changed", "account events"),
+    Field("sync.rev", _keyword(256), "revision of the repository that replaces what was known of it", "sync events, v2 wire only"),
+    Field("sync.seq", _THEIR_LONG, "the relay's sequence number", "sync events"),
+    Field("sync.time", _THEIR_DATE, "when it was replaced", "sync events"),
     Field("created_at", _THEIR_DATE, "the time that the record claims; absent if it is no time, `@timestamp` if it claims a later one", "`createdAt`, else `publishedAt`, of any record"),
     Field("text", _TEXT, "what somebody wrote", "`text` of posts, `textContent` of documents"),
     Field("length.graphemes", _LONG, "length of `text` in characters as people count them", "where `text` is"),

@@ -37,19 +37,22 @@ def event_id(event: Mapping[str, Any]) -> str:
         return f"{rev}-{digest}" if tid.is_tid(rev) else digest
     if kind == "identity":
         return _digest(kind, event["did"], inner["time"], inner.get("handle"))
+    if kind == "sync":
+        # No time: who finds a broken chain by himself sends none, and a rev is said once.
+        return _digest(kind, event["did"], inner["rev"])
     return _digest(kind, event["did"], inner["time"], inner["active"], inner.get("status"))
 
 
 def instant_us(event: Mapping[str, Any]) -> int:
     """Unix microseconds of `@timestamp`, which also chooses the day index.
 
-    The event's own time (rev, or the inner time of identity and account events) when it lies
+    The event's own time (the rev of a commit or sync, else the inner time) when it lies
     within a day of `time_us`, which differs from host to host; else `time_us`.
     """
     kind = event["kind"]
     inner = event[kind]
     time_us: int = event["time_us"]
-    own = tid.to_micros(inner["rev"]) if kind == "commit" else parse_time(inner["time"])
+    own = tid.to_micros(inner["rev"]) if kind in ("commit", "sync") else parse_time(inner["time"])
     return own if own is not None and abs(own - time_us) <= DAY_US else time_us
 
 

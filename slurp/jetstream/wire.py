@@ -1,35 +1,57 @@
-"""The v1 wire of Jetstream: frames to checked events. Pure, no I/O.
+"""The two wires of Jetstream: frames to checked events of one shape. Pure, no I/O.
 
-Events stay plain dictionaries; `parse` only makes sure that everything this program relies on is
-there with the right type. Unknown fields may appear and are left alone.
+Events stay plain dictionaries in the shape of the v1 wire; `parse` makes sure that everything this
+program relies on is there with the right type. Unknown fields of the v1 wire are left alone. A
+message of the v2 wire says what it is, so nobody need know where a frame comes from.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import orjson
 
-from slurp.documents.identity import MAX_TIME_US
+from slurp.documents.identity import MAX_TIME_US, parse_time
 from slurp.position import FIRST_TIME_CURSOR, Position
 
+# What a frame may hold, and what is left of a larger one.
+MAX_FRAME = 4_000_000
+STUB = "skeetslurper.stub"
+
 _OPERATIONS = ("create", "update", "delete")
+_V2 = "network.bsky.jetstream.subscribeEvents#"
+_V2_KINDS = {f"{_V2}{kind}": kind for kind in ("commit", "identity", "account", "sync")}
+# A server begins every commit with these bytes. One that orders its keys otherwise costs a second look.
+_COMMIT_HEAD = f'{{"$type":"message","payload":{{"$type":"{_V2}commit",'.encode()
 
 
 class BadFrame(ValueError):
     """A frame that is no event; its text says why. It goes to the dead-letter file."""
 
 
+class Notice(NamedTuple):
+    """What a v2 server says about the stream. After an error the stream is over."""
+
+    name: str
+    message: str
+    is_error: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}" if self.message else self.name
+
+
 def parse(frame: bytes) -> dict[str, Any]:
     """The event in a frame, checked. Raises BadFrame."""
-    try:
-        event = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        event = _parse_leniently(frame)
-    if type(event) is not dict:
+    decoded = _decode(frame)
+    if type(decoded) is not dict:
         raise BadFrame("not a JSON object")
+    event: dict[str, Any] = decoded
+    if "$type" in event and "kind" not in event:
+        event = _from_v2(event)
     if type(event.get("did")) is not str:
         raise BadFrame("no did")
     time_us = event.get("time_us")
@@ -40,9 +62,47 @@ def parse(frame: bytes) -> dict[str, Any]:
         _check_commit(event.get("commit"))
     elif kind in ("identity", "account"):
         _check_status(kind, event.get(kind))
+    elif kind == "sync":
+        _check_sync(event.get("sync"))
     else:
         raise BadFrame("unknown kind")
     return event
+
+
+def notice_of(frame: bytes) -> Notice | None:
+    """What the server says in a v2 frame that is no event."""
+    try:
+        said = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return None
+    if type(said) is not dict:
+        return None
+    if said.get("$type") == "error" and type(name := said.get("error")) is str:
+        return Notice(_shown(name), _shown(said.get("message")), is_error=True)
+    payload = said.get("payload")
+    if type(payload) is dict and payload.get("$type") == f"{_V2}info":
+        return Notice(_shown(payload.get("name")), _shown(payload.get("message")), is_error=False)
+    return None
+
+
+def is_plain_commit(frame: bytes) -> bool:
+    """Whether a v2 frame is a commit for certain; for half a percent of the price of parsing it."""
+    return frame.startswith(_COMMIT_HEAD)
+
+
+def stub(data: bytes, size: int | None) -> bytes:
+    """What stands for a frame that is too large when it is decompressed; `parse` refuses it.
+
+    `size` is what it would have been, None where that is not known.
+    """
+    return orjson.dumps(
+        {
+            "$type": STUB,
+            "decompressed": size,
+            "received": len(data),
+            "blake2b": blake2b(data, digest_size=16).hexdigest(),
+        }
+    )
 
 
 def position_of(frames: Iterable[bytes], host: str) -> Position | None:
@@ -52,14 +112,79 @@ def position_of(frames: Iterable[bytes], host: str) -> Position | None:
             event = parse(frame)
         except BadFrame:
             continue
-        return Position(host, cursor_of(event), event["time_us"])
+        return position_in(event, host)
     return None
+
+
+def position_in(event: dict[str, Any], host: str) -> Position:
+    return Position(host, cursor_of(event), event["time_us"])
 
 
 def cursor_of(event: dict[str, Any]) -> int | None:
     """The host's sequence number; older servers send none."""
     cursor = event.get("cursor")
     return cursor if type(cursor) is int and 0 <= cursor < FIRST_TIME_CURSOR else None
+
+
+def _decode(frame: bytes) -> Any:
+    try:
+        return orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return _parse_leniently(frame)
+
+
+def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
+    """The event of a v2 message in the shape of v1; its inner values are not checked yet."""
+    if message["$type"] == STUB:
+        raise BadFrame(f"more than {MAX_FRAME:,} bytes when decompressed; only size and hash are kept")
+    payload = message.get("payload")
+    if message["$type"] != "message" or type(payload) is not dict:
+        raise BadFrame("a message of an unknown type")
+    name, time = payload.get("$type"), payload.get("time")
+    kind = _V2_KINDS.get(name) if type(name) is str else None
+    if kind is None:
+        raise BadFrame("unknown kind")
+    time_us = _time_us(time) if type(time) is str else None
+    if time_us is None:
+        raise BadFrame("no time between the years 1970 and 9999")
+    inner = payload.get(kind)
+    if kind == "commit":
+        # Spelt out, as this runs for every event.
+        inner = {
+            "rev": payload.get("rev"),
+            "operation": payload.get("operation"),
+            "collection": payload.get("collection"),
+            "rkey": payload.get("rkey"),
+        }
+        if "record" in payload:
+            inner["record"] = payload["record"]
+        if "cid" in payload:
+            inner["cid"] = payload["cid"]
+    return {
+        "did": payload.get("did"),
+        "time_us": time_us,
+        "cursor": payload.get("seq"),
+        "kind": kind,
+        kind: inner,
+    }
+
+
+def _time_us(text: str) -> int | None:
+    """Unix microseconds. A server writes `2026-11-23T20:02:34.614449Z`, many events within each second."""
+    if len(text) == 27 and text[19] == "." and text[26] == "Z" and (rest := text[20:26]).isdecimal():
+        second = _second(text[:19])
+        return None if second is None else second + int(rest)
+    return parse_time(text)
+
+
+@lru_cache(maxsize=256)
+def _second(text: str) -> int | None:
+    return parse_time(f"{text}Z")
+
+
+def _shown(text: Any) -> str:
+    """Somebody else's words as they may stand in a line of the log."""
+    return "".join(c if c.isprintable() else "?" for c in str(text or ""))[:300]
 
 
 def _check_commit(commit: Any) -> None:
@@ -80,6 +205,12 @@ def _check_status(kind: str, status: Any) -> None:
     name = "handle" if kind == "identity" else "status"
     if not isinstance(status.get(name), str | None):
         raise BadFrame(f"an {kind} event whose {name} is no text")
+
+
+def _check_sync(sync: Any) -> None:
+    # Its time may be empty: a server that finds a broken chain by itself makes one up without it.
+    if type(sync) is not dict or type(sync.get("rev")) is not str:
+        raise BadFrame("a sync event without sync.rev")
 
 
 def _parse_leniently(frame: bytes) -> Any:

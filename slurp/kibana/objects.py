@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from slurp.kibana import lens
-from slurp.kibana.conditions import All, Condition, Is
+from slurp.kibana.conditions import All, Condition, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.dataviews import DATA_VIEWS, DataView
-from slurp.kibana.panels import EVERYTHING, Chart, Dashboard, Documents, Panel, Search, View
+from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, View
 
 Json = dict[str, Any]
 
@@ -55,8 +55,9 @@ def ndjson(objects: Iterable[Json]) -> bytes:
 
 
 def scope(view: View, index: str) -> Condition:
-    """Of the documents behind `view`, those that belong to `--index`."""
-    return EVERYTHING if view is View.EVENTS else Is("index", index)
+    """Of the documents behind `view`, those that count: of events, what happened, and not what a server
+    announced again; of the others, those that belong to `--index`."""
+    return Not(Is("commit.resync", True)) if view is View.EVENTS else Is("index", index)
 
 
 class _Names:
