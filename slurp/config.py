@@ -49,6 +49,8 @@ class Config:
     replay_from: int | None
     catch_up: bool
     stall_timeout: float
+    protocol: str
+    compress: str
 
     es: tuple[str, ...]
     es_user: str
@@ -175,6 +177,20 @@ def build_parser() -> configargparse.ArgumentParser:
         type=_value(parse_duration),
         default=30.0,
         help="a stream silent for this long is dead (default: 30s)",
+    )
+    group.add_argument(
+        "--protocol",
+        choices=["auto", "v1", "v2"],
+        default="auto",
+        metavar="NAME",
+        help="wire of Jetstream: auto takes v2 from servers that have it, v1 from others (default: auto)",
+    )
+    group.add_argument(
+        "--compress",
+        choices=["auto", "on", "off"],
+        default="auto",
+        metavar="WHEN",
+        help="zstd on the v2 wire: auto is on, but not from this machine (default: auto)",
     )
 
     group = parser.add_argument_group("Elasticsearch")
@@ -536,6 +552,7 @@ def jetstream_url(text: str) -> str:
     if url.scheme not in ("ws", "wss") or url.query:
         raise ValueError(f"--jetstream: {_shown(text)!r} is no ws:// or wss:// URL of a server")
     path = url.path.rstrip("/").removesuffix("/subscribe")
+    path = path.removesuffix("/xrpc/network.bsky.jetstream.subscribeEvents")
     return urlunsplit((url.scheme, url.netloc.lower(), path, "", ""))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slurp.position import Position
@@ -12,7 +13,10 @@ from slurp.position import Position
 
 @dataclass(slots=True)
 class Batch:
-    """Frames as they came, not yet parsed. Times are Unix seconds of arrival."""
+    """Frames as they came, not yet parsed. Times are Unix seconds of arrival.
+
+    `announced` tells which of them nobody wrote just then: see `slurp.jetstream.resyncs`.
+    """
 
     number: int
     host: str
@@ -20,6 +24,7 @@ class Batch:
     size: int
     position: Position | None
     arrived: float = field(default_factory=time.time)
+    announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Buffer:

@@ -21,6 +21,7 @@ from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.drift import Drift
 from slurp.elastic.verdict import Item, Verdict, judge
 from slurp.flow import Batch, Buffer
+from slurp.jetstream.resyncs import mark
 from slurp.jetstream.wire import BadFrame, parse
 from slurp.pacing import Backoff
 from slurp.position import Answered
@@ -119,6 +120,8 @@ class Indexer:
         for frame in batch.frames:
             try:
                 event = parse(frame)
+                if batch.announced:
+                    mark(event, batch.announced)
                 document = build(event, batch.host, arrived_us, self._typed)
             except BadFrame as error:
                 letters.append(DeadLetter(frame, str(error)))

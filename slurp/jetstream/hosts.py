@@ -14,11 +14,17 @@ from urllib.parse import urlsplit
 
 import websocket
 
+from slurp.jetstream.subscription import V2_PATH
+
 log = logging.getLogger(__name__)
 
 _TRIES = 3
 _TRY_TIMEOUT = 3.0
 _ALL_TIMEOUT = 4.0
+
+# By these a server sends nothing, however busy the network is.
+_SILENT_V1 = "/subscribe?requireHello=true"
+_SILENT_V2 = f"{V2_PATH}?dids=did:plc:nobody"
 
 
 @dataclass(slots=True)
@@ -100,15 +106,15 @@ def why(error: Exception) -> str:
 
 
 def _try(result: Probe) -> None:
+    target = _SILENT_V1
     for _ in range(_TRIES):
         started = time.monotonic()
         try:
-            # With requireHello the server sends nothing, however busy the network is.
-            connection = websocket.create_connection(
-                f"{result.url}/subscribe?requireHello=true", timeout=_TRY_TIMEOUT
-            )
+            connection = websocket.create_connection(f"{result.url}{target}", timeout=_TRY_TIMEOUT)
         except (OSError, websocket.WebSocketException) as error:
             result.error = why(error)
+            if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 404:
+                target = _SILENT_V2
             continue
         result.times.append(time.monotonic() - started)
         hang_up(connection)

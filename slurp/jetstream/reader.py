@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import websocket
 from websocket import ABNF
 
 from slurp.config import Config
 from slurp.flow import Batch, Buffer
+from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.hosts import hang_up, host_of, why
+from slurp.jetstream.line import Line
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.wire import position_of
 from slurp.pacing import Backoff
 from slurp.position import Position
 from slurp.tally import Tally
@@ -25,7 +26,6 @@ from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
 
-_HANDSHAKE_TIMEOUT = 10.0
 _GOOD_SERVICE = 60.0
 _FAILURES_BEFORE_NEXT_HOST = 3
 
@@ -75,6 +75,8 @@ class Reader:
         """`known` is where an earlier run came to, or where to start; `clean` is false when it may
         have ended in disorder; `live` makes the first connection start with what happens now."""
         self._subscription = subscription
+        self._dialer = Dialer(config, subscription)
+        self._line: Line | None = None
         self._servers = list(servers)
         self._buffer = buffer
         self._tally = tally
@@ -123,30 +125,24 @@ class Reader:
         server = self._servers[0]
         began = time.monotonic()
         try:
-            connection = self._connect(server)
+            line = self._connect(server)
         except (OSError, websocket.WebSocketException) as error:
             return self._after(Ending(End.CUT, f"can't connect: {why(error)}"), began)
         try:
-            ending = self._pump(connection)
+            ending = self._pump(line)
         finally:
             self._connected = False
-            hang_up(connection)
+            hang_up(line.connection)
         return self._after(ending, began)
 
-    def _connect(self, server: str) -> Any:
+    def _connect(self, server: str) -> Line:
         host = host_of(server)
         cursor = None if self._live else self._tally.resume_cursor(self._known, self._clean, host)
-        connection = websocket.create_connection(
-            self._subscription.url(server, cursor),
-            timeout=_HANDSHAKE_TIMEOUT,
-            # orjson checks UTF-8; the check in pure Python costs ten times the rest of receiving.
-            skip_utf8_validation=True,
-            enable_multithread=False,
-        )
-        if self._subscription.needs_hello:
-            connection.send(self._subscription.hello)
-        connection.settimeout(min(max(self._flush / 4, 0.02), 0.5))
-        log.info("connected to %s, reading %s", host, "live" if cursor is None else f"from cursor {cursor}")
+        known = self._known.cursor if self._known.host == host else None
+        line = self._line = self._dialer.connect(server, cursor, known)
+        line.connection.settimeout(min(max(self._flush / 4, 0.02), 0.5))
+        start = "live" if line.cursor is None else f"from cursor {line.cursor}"
+        log.info("connected to %s, reading %s, %s wire", host, start, line.name)
         if self._connections:
             self._tally.reconnected()
         self._connections += 1
@@ -154,11 +150,12 @@ class Reader:
         self._live = False
         self._got_data = False
         self._connected = True
-        return connection
+        return line
 
-    def _pump(self, connection: Any) -> Ending:
+    def _pump(self, line: Line) -> Ending:
         """Read until the connection ends, stalls, or the stop event is set."""
         now = self._last_data = last_pong = last_ping = time.monotonic()
+        connection, unpack = line.connection, line.unpack
         receive, frames, stopped = connection.recv_data, self._frames, self._stop.is_set
         while not stopped():
             try:
@@ -171,8 +168,8 @@ class Reader:
             if opcode == ABNF.OPCODE_TEXT or opcode == ABNF.OPCODE_BINARY:
                 if not frames:
                     self._began = now
-                frames.append(data)
-                self._size += len(data)
+                frames.append(frame := unpack(data))
+                self._size += len(frame)
                 self._last_data = now
                 self._got_data = True
             elif opcode == ABNF.OPCODE_PONG:
@@ -185,6 +182,8 @@ class Reader:
                 or self._size >= _MAX_BATCH_BYTES
             ):
                 self._hand_over()
+                if line.error is not None:
+                    return self._cut(str(line.error))
                 frames = self._frames
                 waited = time.monotonic() - now
                 if waited > _OUR_WAIT:
@@ -216,14 +215,19 @@ class Reader:
 
     def _hand_over(self) -> None:
         """The frames so far become a batch. Waits for room: this is the back-pressure."""
-        if not self._frames:
+        if not self._frames or self._line is None:
+            return
+        portion = self._line.portion(self._frames, self.host)
+        if not portion.frames:
+            self._frames, self._size = [], 0
             return
         batch = Batch(
             number=self._number + 1,
             host=self.host,
-            frames=self._frames,
+            frames=portion.frames,
             size=self._size,
-            position=position_of(reversed(self._frames), self.host),
+            position=portion.position,
+            announced=portion.announced,
         )
         while not self._buffer.reserve(batch, timeout=0.25):
             if self._stop.is_set():
@@ -240,6 +244,9 @@ class Reader:
         if ending.end is End.STOPPED:
             self._told_to_stop = True
             return False
+        if self._line is not None and self._line.error is not None:
+            ending = self._cut(str(self._line.error))  # however it closed afterwards
+        self._line = None
         # An orderly close says nothing of a disorder before it unless data came in between.
         self._clean = ending.end is End.CLOSED and (self._clean or self._got_data)
         if self._stop.is_set():

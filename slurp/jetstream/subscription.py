@@ -16,6 +16,9 @@ from slurp.config import Config
 _MAX_DIDS_IN_URL = 100
 
 
+V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """Filters, and who indexes where: together they name a checkpoint."""
@@ -60,6 +63,17 @@ class Subscription:
             parameters.append(("cursor", str(cursor)))
         query = urlencode(parameters)
         return f"{server}/subscribe{'?' if query else ''}{query}"
+
+    def v2_url(self, server: str, cursor: int | None, dictionary: int | None) -> str:
+        """`subscribeEvents` of a server, from `cursor` or live, compressed with `dictionary` or plain."""
+        parameters = [("collections", nsid) for nsid in self.collections]
+        parameters += [("dids", did) for did in self.dids]
+        if cursor is not None:
+            parameters.append(("cursor", str(cursor)))
+        if dictionary is not None:
+            parameters.append(("zstdDictionary", str(dictionary)))
+        query = urlencode(parameters)
+        return f"{server}{V2_PATH}{'?' if query else ''}{query}"
 
     @property
     def needs_hello(self) -> bool:

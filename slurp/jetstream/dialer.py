@@ -1,0 +1,174 @@
+"""Connecting: which wire a host is asked for, with which dictionary, and what to do when it refuses."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import orjson
+import websocket
+from websocket import WebSocketBadStatusException
+
+from slurp.config import Config
+from slurp.jetstream.dictionary import Dictionary, NoDictionary, fetch
+from slurp.jetstream.hosts import host_of, why
+from slurp.jetstream.line import Line, LineV2
+from slurp.jetstream.resyncs import Resyncs
+from slurp.jetstream.subscription import Subscription
+from slurp.position import FIRST_TIME_CURSOR
+
+log = logging.getLogger(__name__)
+
+_HANDSHAKE_TIMEOUT = 10.0
+_TRIES = 4
+
+# A host that has only v1 today may have been upgraded tomorrow.
+_REMEMBERED = 24 * 3600.0
+
+# Not the host's word on what it offers, but on how it is, or how we are.
+_NOT_ABOUT_THE_WIRE = (401, 408, 425, 429)
+
+
+class _Refusal(NamedTuple):
+    """An XRPC error, which says that the host does speak v2. The name is empty where it is none."""
+
+    name: str
+    message: str
+
+    def number(self, after: str) -> int | None:
+        found = re.search(rf"{after}\D{{0,24}}(\d{{1,18}})", self.message)
+        return int(found[1]) if found else None
+
+
+class Dialer:
+    """Opens lines for one subscription, and remembers what it has learned about each host."""
+
+    def __init__(self, config: Config, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._protocol = config.protocol
+        self._compress = config.compress
+        self._resyncs = Resyncs()
+        self._only_v1: dict[str, float] = {}
+        self._dictionaries: dict[str, Dictionary | None] = {}
+
+    def connect(self, server: str, cursor: int | None, known: int | None = None) -> Line:
+        """A line from `cursor`, or live. `known` is the sequence number up to which nothing is missing.
+
+        Raises what `websocket` raises when the host can't be reached or refuses.
+        """
+        if not self._asks_for_v2(server):
+            return self._connect_v1(server, cursor)
+        try:
+            return self._connect_v2(server, cursor, known)
+        except WebSocketBadStatusException as error:
+            if self._protocol == "v2" or not self._goes_back_to_v1(server, error):
+                raise
+        return self._connect_v1(server, cursor)
+
+    def _asks_for_v2(self, server: str) -> bool:
+        if self._protocol == "auto":
+            # The v2 wire takes filters in the URL alone, and proxies take no URL of 400 kB.
+            return not self._subscription.needs_hello and time.monotonic() >= self._only_v1.get(server, 0)
+        return self._protocol == "v2"
+
+    def _goes_back_to_v1(self, server: str, error: WebSocketBadStatusException) -> bool:
+        status = error.status_code
+        if (status >= 500 and status != 501) or status in _NOT_ABOUT_THE_WIRE:
+            return False
+        host = host_of(server)
+        if status == 400:
+            # It may only dislike a filter; the next connection asks again.
+            log.warning("%s refuses the v2 wire (%s), reading v1", host, why(error))
+        else:
+            log.info("%s has no v2 wire (HTTP %d), reading v1", host, status)
+            self._only_v1[server] = time.monotonic() + _REMEMBERED
+        return True
+
+    def _connect_v1(self, server: str, cursor: int | None) -> Line:
+        if self._compress == "on":
+            log.warning("--compress on: %s is read by the v1 wire, which is plain", host_of(server))
+        line = Line(_open(self._subscription.url(server, cursor)), cursor)
+        if self._subscription.needs_hello:
+            line.connection.send(self._subscription.hello)
+        return line
+
+    def _connect_v2(self, server: str, cursor: int | None, known: int | None) -> Line:
+        dictionary = self._dictionary(server)
+        tries = _TRIES
+        while True:
+            tries -= 1
+            url = self._subscription.v2_url(server, cursor, dictionary.id if dictionary else None)
+            try:
+                return LineV2(_open(url), cursor, dictionary, self._resyncs)
+            except WebSocketBadStatusException as error:
+                refusal = _refusal(error)
+                if not tries:
+                    raise
+                if refusal.name == "UnknownZstdDictionary" and dictionary is not None:
+                    dictionary = self._dictionary(server, refusal)
+                elif refusal.name == "CursorTooOld" and cursor is not None:
+                    cursor = self._floor(server, refusal, cursor, known)
+                else:
+                    raise
+
+    def _dictionary(self, server: str, refusal: _Refusal | None = None) -> Dictionary | None:
+        """The one to use with a host, fetched again after a refusal; None for a plain line."""
+        if self._compress == "off" or (self._compress == "auto" and _is_near(server)):
+            return None
+        if refusal is None and server in self._dictionaries:
+            return self._dictionaries[server]
+        host, found = host_of(server), None
+        try:
+            found = fetch(server, refusal.number("current") if refusal else None)
+        except NoDictionary as error:
+            log.log(
+                logging.WARNING if self._compress == "on" else logging.INFO,
+                "%s: %s, reading plain frames",
+                *(host, error),
+            )
+        else:
+            log.info("%s: zstd dictionary %d%s", host, found.id, ", fetched again" if refusal else "")
+        self._dictionaries[server] = found
+        return found
+
+    def _floor(self, server: str, refusal: _Refusal, cursor: int, known: int | None) -> int:
+        """Where a host that no longer has `cursor` begins."""
+        # A time before all times: from the beginning, and a server never refuses a time.
+        floor = refusal.number("floor") or FIRST_TIME_CURSOR
+        host = host_of(server)
+        if known is not None and known + 1 >= floor:
+            log.info("%s goes back to cursor %d, which is enough: we have come to %d", host, floor, known)
+        else:
+            log.warning(
+                "gap: %s no longer has what came after cursor %d, reading from its floor, %s (%s)",
+                *(host, cursor if known is None else known),
+                *("which it does not tell" if floor == FIRST_TIME_CURSOR else floor, refusal.message),
+            )
+        return floor
+
+
+def _open(url: str) -> Any:
+    return websocket.create_connection(
+        url,
+        timeout=_HANDSHAKE_TIMEOUT,
+        # orjson checks UTF-8; the check in pure Python costs ten times the rest of receiving.
+        skip_utf8_validation=True,
+        enable_multithread=False,
+    )
+
+
+def _refusal(error: WebSocketBadStatusException) -> _Refusal:
+    try:
+        body = orjson.loads(error.resp_body or b"")
+        return _Refusal(str(body["error"]), str(body.get("message") or "")[:300])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _Refusal("", "")
+
+
+def _is_near(server: str) -> bool:
+    """Whether bytes to this host cost nothing."""
+    name = urlsplit(server).hostname or ""
+    return name in ("localhost", "::1") or name.startswith("127.")
