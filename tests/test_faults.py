@@ -117,7 +117,6 @@ COLLECTIONS = st.sampled_from(
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
