@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -160,3 +161,19 @@ def test_a_long_text_takes_no_more_than_its_length(first: str, unit: str) -> Non
     assert graphemes(text) > 0
     emoji(text)
     assert time.process_time() - started < 5
+
+
+def test_nothing_long_is_remembered() -> None:
+    def come(number: int) -> None:
+        long = f"é{number}" * 100_000
+        link = {"uri": f"https://{long}/{long}"}
+        document(commit({"langs": [long], "tags": [long], "facets": [{"features": [link]}]}))
+
+    come(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 20):
+            come(number)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 # Strangers choose the names: beyond this many in a run they are counted as one.
 MAX_NAMES = 10_000
+# In characters: what the mapping indexes. Names stay in memory, and stand in the log.
+_COLLECTION_LENGTH = 512
+_URI_LENGTH = 4096
 _NAMED = 3
 _CHUNK = 500
 _TRIES = 3
@@ -79,13 +82,13 @@ class Drift:
             return
         collection = commit["collection"]
         if collection not in self._known:
-            found = [Name("collection", collection)]
+            found = [Name("collection", collection[:_COLLECTION_LENGTH])]
         else:
             paths = self._known.unknown(collection, record)
             if not paths:
                 return
             found = [Name("field", collection, path) for path in paths]
-        uri = f"at://{event['did']}/{collection}/{commit['rkey']}"
+        uri = f"at://{event['did']}/{collection}/{commit['rkey']}"[:_URI_LENGTH]
         now = self._clock().isoformat(timespec="milliseconds")
         with self._lock:
             for name in found:
