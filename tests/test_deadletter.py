@@ -84,10 +84,10 @@ def test_dead_letters_are_fed_again_and_bad_ones_remain(
 def test_quarantined_documents_are_freed_once_mended(
     es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    event = json.loads(commit(1, {"text": "good"}))
+    event = json.loads(commit(1, {"text": "good"}, at=indexer.began))
     bad = json.dumps(event).encode()
     document = quarantined(event, bad, "host", 1_700_000_000_000_000, "refused by a bug")
-    indexer.feed([commit(2, {})])
+    indexer.feed([commit(2, {}, at=indexer.began)])
     es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
     es.index(
         index=indexer.today,

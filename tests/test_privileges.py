@@ -21,7 +21,7 @@ from slurp.lexicons import committed
 from slurp.simulator import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
-from tests.test_faults import FRAMES, assert_all_indexed
+from tests.test_faults import assert_all_indexed
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
@@ -89,7 +89,8 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 
     options = ("--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup")
     indexer = InProcess(es_node.url, INDEX, tmp_path, *options)
-    indexer.feed(FRAMES[:1])
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
 
     # A right that goes during the run is waited for.
     realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
@@ -98,8 +99,8 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     def mend() -> None:
         realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
 
-    counted = indexer.feed_through_trouble(FRAMES[1:], mend)
-    assert_all_indexed(es, INDEX, counted, FRAMES)
+    counted = indexer.feed_through_trouble(frames[1:], mend)
+    assert_all_indexed(es, INDEX, counted, frames)
     indexer.drift.flush(indexer.elastic.client)
     remove(es)
 
