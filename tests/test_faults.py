@@ -79,6 +79,17 @@ def test_the_shard_limit_is_waited_for(
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
+def test_many_refused_documents_are_one_line(
+    es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    mappings = {"dynamic": False, "_meta": {"skeetslurper": {}}, "properties": {"text": {"type": "long"}}}
+    es.indices.create(index=indexer.today, mappings=mappings)
+    assert indexer.feed(indexer.posts(20)).quarantined == 20
+    told = [record.getMessage() for record in caplog.records if "quarantine" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("20 event(s) to quarantine, the last: 400 document_parsing_exception: ")
+
+
 def nested(depth: int) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for _ in range(depth):
