@@ -165,11 +165,38 @@ def test_a_new_field_of_a_lexicon_can_be_searched_today_and_old_data_stays(
         assert not fields[untouched]["mappings"], "outside the lookback"
 
 
-def test_a_conflict_in_one_day_is_a_warning(
+def test_fields_that_the_user_maps_otherwise_keep_no_new_field_out(
     es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mappings = {"_meta": {"skeetslurper": {}}, "properties": {"did": {"type": "long"}}}
-    assert create_index(es, today, mappings=mappings)
+    theirs = {
+        "did": {"type": "long"},
+        "commit": {"properties": {"rev": {"type": "text"}}},
+        "identity": {"type": "nested", "properties": {"handle": {"type": "text"}}},
+        "account": {"type": "object", "enabled": False},
+        "quote": {"type": "flattened"},
+        "name": {"type": "text", "fields": {"mine": {"type": "text"}}},
+    }
+    assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}, "properties": theirs})
+    prepare()
+    mapping = es.indices.get_mapping(index=today)[today]["mappings"]
+    found = mapping["properties"]
+    for name in ("did", "account", "quote"):
+        assert found[name] == theirs[name]
+    assert found["commit"]["properties"]["rev"]["type"] == "text"
+    assert found["commit"]["properties"]["rkey"]["type"] == "keyword"
+    assert found["identity"]["type"] == "nested"
+    assert found["identity"]["properties"]["time"]["type"] == "date"
+    assert found["name"]["fields"].keys() == {"mine", "keyword"}
+    assert found["record"]["properties"]["app"]
+    assert mapping["_meta"] == templates.day_mappings(committed())["_meta"]
+    assert "keeps its mapping" not in caplog.text
+
+
+def test_a_day_that_can_not_take_new_fields_is_a_warning(
+    es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = {"index.mapping.total_fields.limit": 5}
+    assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}}, settings=full)
     prepare()
     assert f"{today} keeps its mapping" in caplog.text
     assert templates.index_template_meta(es, fresh_index_prefix)
