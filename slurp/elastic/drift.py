@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from elasticsearch import Elasticsearch
 
+from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import DRIFT_INDEX
 from slurp.lexicons import Compiled, KnownFields
 
@@ -149,6 +150,10 @@ class Drift:
         """Read, add, write under a condition: scripted updates are not everywhere. The names written."""
         ids = {name: self._id(name) for name in seen}
         found = client.mget(index=DRIFT_INDEX, ids=list(ids.values()))["docs"]
+        gone = found[0].get("error", {}).get("type") == "index_not_found_exception"
+        # Made by the write below it would guess its types.
+        if gone and create_own_index(client, DRIFT_INDEX):
+            log.warning("index %s was deleted, made it again", DRIFT_INDEX)
         there = {doc["_id"]: doc for doc in found if doc.get("found")}
         operations: list[dict[str, Any]] = []
         for name, one in seen.items():
