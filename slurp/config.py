@@ -8,11 +8,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import configargparse
@@ -103,14 +103,40 @@ class _Usage(Exception):
 
 class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     def error(self, message: str) -> NoReturn:
-        # A mistyped option may carry a secret as its value: name the option, not the value.
+        # The value of a mistyped option may be a secret: name the option, and only the first, for the
+        # next may be a word of that value.
         if message.startswith("unrecognized arguments:"):
             words = message.split(":", 1)[1].split()
             names = [w.split("=", 1)[0] for w in words if w.startswith("-")] or ["(a word without an option)"]
-            message = (
-                "unknown option " + ", ".join(names) + _suggestion(names[0], self._option_string_actions)
-            )
+            message = f"unknown option {names[0]}{_suggestion(names[0], self._option_string_actions)}"
+        elif found := _NO_LIST(message):
+            message = f"{found[1]} takes one value, not a list in brackets"
+        elif found := _NO_SWITCH(message):
+            message = f"{found[1]} takes true or false"
         raise _Usage(message)
+
+
+# What configargparse says of a value in a file or variable, with the value in it.
+_NO_LIST = re.compile(r"(\S+) can't be set to a list ").match
+_NO_SWITCH = re.compile(r"Unexpected value for (\S+): ").match
+
+
+class _ConfigFile(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
+    """Lines of 'name = value'. What is wrong with one is told by its number: it may hold a secret."""
+
+    def parse(self, stream: TextIO) -> dict[str, Any]:
+        number = 0
+
+        def counted() -> Iterator[str]:
+            nonlocal number
+            for number, line in enumerate(stream, start=1):  # noqa: B007 - told below
+                yield line
+
+        try:
+            items: dict[str, Any] = super().parse(counted())
+        except configargparse.ConfigFileParserException:
+            raise _Usage(f"{stream.name}, line {number}: this is no 'name = value'") from None
+        return items
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
@@ -130,6 +156,7 @@ def build_parser() -> configargparse.ArgumentParser:
         default_config_files=list(CONFIG_FILES),
         args_for_setting_config_path=["-c", "--config"],
         config_arg_help_message="read options from this file as well, one 'name = value' a line",
+        config_file_parser_class=_ConfigFile,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=79),
         epilog=(
             "Every option can also come from the environment (--es-user: SKEETSLURPER_ES_USER) or from "

@@ -178,6 +178,26 @@ def test_a_key_that_a_file_misspells_is_refused(capsys: pytest.CaptureFixture[st
     assert "geheim" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("es-pass = [geheim]", "es-pass takes one value, not a list in brackets"),
+        ("es-pass = [geheim, x]", "es-pass takes one value, not a list in brackets"),
+        ("no-setup = geheim", "no-setup takes true or false"),
+        ("# ours\n\n= geheim", "slurp.conf, line 3: this is no 'name = value'"),
+        ("es-passs = one -geheim", "unknown option --es-passs, did you mean --es-pass?"),
+    ],
+)
+def test_a_bad_line_of_a_file_is_told_without_its_value(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "slurp.conf"
+    file.write_text(f"{text}\n")
+    message = refused(capsys, "-c", str(file))
+    assert expected in message
+    assert "geheim" not in message
+
+
 def test_secrets_in_urls_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     assert "geheim" not in refused(capsys, "--es", "http://elastic:geheim@localhost:9200")
     assert "geheim" not in refused(capsys, "--es", "ftp://elastic:geheim@localhost:9200")
