@@ -419,6 +419,8 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         return _config(options, environ)
     except UnicodeDecodeError as error:
         problem = f"a config file is no UTF-8 text: {error.reason}"
+    except OSError as error:
+        problem = f"can't read {error.filename}: {error.strerror}"
     except (_Usage, ValueError) as error:
         problem = str(error)
     sys.stderr.write(f"{parser.prog}: {problem}; --help lists the options\n")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -196,6 +198,21 @@ def test_a_bad_line_of_a_file_is_told_without_its_value(
     message = refused(capsys, "-c", str(file))
     assert expected in message
     assert "geheim" not in message
+
+
+def test_a_config_file_that_can_not_be_read_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".config" / "skeetslurper.conf"
+    folder.mkdir(parents=True)
+    assert f"can't read {folder}: Is a directory" in refused(capsys)
+    # To root, who may run this, every file is readable.
+    monkeypatch.setattr("builtins.open", denied)
+    assert f"can't read {folder}: Permission denied" in refused(capsys)
+
+
+def denied(path: str, *_: object, **__: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, "Permission denied", path)
 
 
 def test_secrets_in_urls_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
