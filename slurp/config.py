@@ -136,6 +136,9 @@ class _ConfigFile(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
             items: dict[str, Any] = super().parse(counted())
         except configargparse.ConfigFileParserException:
             raise _Usage(f"{stream.name}, line {number}: this is no 'name = value'") from None
+        if items.keys() & {"config", "--config"}:
+            # configargparse would take it and read nothing.
+            raise _Usage(f"{stream.name}: a config file can't name another one, --config is a flag only")
         return items
 
 

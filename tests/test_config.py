@@ -188,6 +188,7 @@ def test_a_key_that_a_file_misspells_is_refused(capsys: pytest.CaptureFixture[st
         ("no-setup = geheim", "no-setup takes true or false"),
         ("# ours\n\n= geheim", "slurp.conf, line 3: this is no 'name = value'"),
         ("es-passs = one -geheim", "unknown option --es-passs, did you mean --es-pass?"),
+        ("config = other.conf", "slurp.conf: a config file can't name another one"),
     ],
 )
 def test_a_bad_line_of_a_file_is_told_without_its_value(
