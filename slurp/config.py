@@ -19,7 +19,7 @@ import configargparse
 
 from slurp import __version__
 from slurp.errors import Exit
-from slurp.position import FIRST_TIME_CURSOR
+from slurp.position import FIRST_TIME_CURSOR, LIVE
 from slurp.units import parse_duration, parse_size
 
 ENV_PREFIX = "SKEETSLURPER_"
@@ -40,12 +40,12 @@ _MAX_COLLECTIONS, _MAX_DIDS = 100, 10_000
 
 @dataclass(frozen=True)
 class Config:
-    """What the user chose. Durations are seconds, sizes bytes, `since` and `replay_from` cursors."""
+    """What the user chose. Durations are seconds, sizes bytes, `since` and `replay_from` cursors or LIVE."""
 
     jetstream: tuple[str, ...]
     collections: tuple[str, ...]
     dids: tuple[str, ...]
-    since: int | None
+    since: int
     replay_from: int | None
     catch_up: bool
     stall_timeout: float
@@ -189,14 +189,16 @@ def build_parser() -> configargparse.ArgumentParser:
         "--since",
         metavar="WHEN",
         type=_value(parse_start),
+        default=LIVE,
         help="where to start while there is no checkpoint: 'live', a duration back, a UTC time "
-        "like 2026-11-23T12:00, or a cursor (default: live)",
+        "like 2026-11-23T12:00, or a cursor: a plain number is a sequence number of the server, "
+        "from 10^15 on Unix time in microseconds (default: live)",
     )
     group.add_argument(
         "--replay-from",
         metavar="WHEN",
         type=_value(parse_start),
-        help="start here for this one run, whatever the checkpoint says",
+        help="start here for this one run, whatever the checkpoint says; WHEN as for --since",
     )
     group.add_argument("--catch-up", action="store_true", help="exit 0 once everything up to now is indexed")
     group.add_argument(
@@ -513,10 +515,10 @@ def _at_least(least: int) -> Callable[[str], int]:
     return convert
 
 
-def parse_start(text: str) -> int | None:
-    """A cursor for `live` (None), a duration back from now, a time (UTC unless it says else), or a cursor."""
+def parse_start(text: str) -> int:
+    """A cursor for `live` (LIVE), a duration back from now, a time (UTC unless it says else), or a cursor."""
     if text == "live":
-        return None
+        return LIVE
     if text.isascii() and text.isdigit():
         if int(text) > time.time() * 1e6:
             raise ValueError(f"{text!r} lies in the future")

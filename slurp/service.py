@@ -40,7 +40,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
-from slurp.position import FIRST_TIME_CURSOR, Position, Trail
+from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail
 from slurp.stats import Stats
 from slurp.tally import Tally
 
@@ -231,8 +231,8 @@ class Service:
                 # Before the first frame: a kill in the first second must not turn into a new start.
                 begin = Checkpoint(position, trail=(), started=True, clean=True)
                 insist(lambda: self._checkpoints.save(begin), config.wait, self._stop)
-            log.info("start: %s", "live" if start is None else f"cursor {start}, as asked")
-            return position, True, start is None
+            log.info("start: %s", "live" if start == LIVE else f"cursor {start}, as asked")
+            return position, True, start == LIVE
         newest = found[0]
         if newest.position.host == host:
             # Sequence numbers of another host mean nothing on this one.
@@ -442,8 +442,8 @@ def _steps(step: Callable[[], bool]) -> Callable[[], None]:
     return run
 
 
-def _start_position(host: str, start: int | None) -> Position:
-    if start is None:
+def _start_position(host: str, start: int) -> Position:
+    if start == LIVE:
         return Position(host, None, int(time.time() * 1e6))
     if start < FIRST_TIME_CURSOR:
         return Position(host, start, 0)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from slurp.config import PUBLIC_HOSTS, Config, build_parser, parse
+from slurp.position import LIVE
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def test_nothing_has_to_be_set() -> None:
     assert (config.kibana, config.index) == ("http://localhost:5601", "bluesky-events")
     assert (config.batch, config.flush, config.buffer, config.indexers) == (1000, 1.0, 20_000, 2)
     assert (config.buffer_bytes, config.stats_interval, config.grace) == (64_000_000, 30.0, 25.0)
-    assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, None, 30)
+    assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, LIVE, 30)
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
@@ -75,7 +76,12 @@ def test_since_takes_a_duration_a_time_or_a_cursor() -> None:
     assert parse(["--since", "2026-07-04T14:38:08"], {}).since == 1783175888000000
     assert parse(["--since", "2026-07-04T16:38:08+02:00"], {}).since == 1783175888000000
     assert parse(["--since", "0"], {}).since == 0
-    assert parse(["--since", "live"], {}).since is None
+    assert parse(["--since", "live"], {}).since == LIVE
+
+
+def test_a_replay_may_start_live() -> None:
+    assert parse([], {}).replay_from is None
+    assert parse(["--replay-from", "live"], {}).replay_from == LIVE
 
 
 def test_times_never_turn_into_sequence_numbers() -> None:

@@ -140,6 +140,24 @@ def test_a_clean_end_is_resumed_without_a_rewind(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+def test_a_live_replay_leaves_out_what_came_before(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    jetstream.generate(100)
+    with start("--since", "0", "--catch-up") as worker:
+        assert worker.exit_code() == 0
+    jetstream.generate(50)
+    with start("--replay-from", "live") as worker:
+        worker.wait_for("connected to .*, reading live")
+        jetstream.generate(20)
+        worker.wait_for("received 20 = indexed 20")
+        assert worker.stop() == 0
+    with start() as worker:
+        worker.wait_for("start: where the last run ended, cursor 170 of")
+        assert worker.stop() == 0
+    assert count(es, fresh_index_prefix) == 120
+
+
 def test_elasticsearch_away_for_20_seconds(
     own_node: OwnNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
