@@ -369,10 +369,11 @@ def test_a_wrong_password_ends_soon_and_is_not_shown(start: Start) -> None:
         assert "geheim" not in worker.log
 
 
-def test_a_port_that_is_no_elasticsearch(jetstream: Simulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [200, 403, 404])
+def test_a_port_that_is_no_elasticsearch(jetstream: Simulator, tmp_path: Path, status: int) -> None:
     class Stranger(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             self.wfile.write(b"<h1>It works!</h1>")

@@ -33,6 +33,9 @@ BELIEVE_DENIED_AT_START = 10.0
 BELIEVE_DENIED = 60.0
 _RED_AT_START = 15.0
 
+_NOT_YET = (408, 429)
+_UNKNOWN = "unknown"
+
 FAILURES = (ApiError, TransportError, UnsupportedProductError)
 
 
@@ -176,8 +179,7 @@ class _Waiter:
             if self._elastic.denied() >= BELIEVE_DENIED_AT_START:
                 raise self._elastic.refused() from None
             return "it refuses our credentials (so does a cluster that is still starting)"
-        # UnsupportedProductError: HTTP without Elasticsearch's header; BadStatusLine: not even HTTP.
-        if isinstance(error, UnsupportedProductError) or "BadStatusLine" in describe(error):
+        if _is_stranger(error):
             self._strangers += 1
             if self._strangers >= 3:
                 raise Fatal(
@@ -208,6 +210,17 @@ def _version(client: Elasticsearch) -> str:
     return str(version)
 
 
+def _is_stranger(error: Exception) -> bool:
+    """Whether the answer came from anything but Elasticsearch."""
+    if isinstance(error, ApiError):
+        if error.status_code in _NOT_YET or error.status_code >= 500:
+            return False  # a proxy may say so while Elasticsearch starts behind it
+        # Refusals of its security layer come without the header.
+        return "x-elastic-product" not in error.meta.headers and error_of(error)[0] == _UNKNOWN
+    # UnsupportedProductError: a success without Elasticsearch's header; BadStatusLine: not even HTTP.
+    return isinstance(error, UnsupportedProductError) or "BadStatusLine" in describe(error)
+
+
 def _all_tls(urls: tuple[str, ...]) -> bool:
     return all(url.startswith("https:") for url in urls)
 
@@ -235,8 +248,8 @@ def error_of(error: ApiError) -> tuple[str, str]:
     body = error.body
     cause = body.get("error") if isinstance(body, dict) else None
     if isinstance(cause, dict):
-        return str(cause.get("type", "unknown")), str(cause.get("reason", ""))[:300]
-    return "unknown", str(cause or body)[:300]
+        return str(cause.get("type", _UNKNOWN)), str(cause.get("reason", ""))[:300]
+    return _UNKNOWN, str(cause or body)[:300]
 
 
 def _innermost(error: TransportError) -> str:
