@@ -81,6 +81,13 @@ def test_a_missing_privilege_is_no_stranger(server: Answering) -> None:
     assert error.code is Exit.USAGE
 
 
+def test_a_short_wait_does_not_hide_a_wrong_password(server: Answering) -> None:
+    server.status, server.body = 401, DENIED
+    error = not_ready(server, "--wait", "1s")
+    assert "refuses the password of user 'elastic'" in str(error)
+    assert error.code is Exit.USAGE
+
+
 @pytest.mark.parametrize("status", [429, 502, 503])
 def test_a_proxy_before_a_starting_cluster_is_waited_for(server: Answering, status: int) -> None:
     server.status, server.body = status, {"message": "no upstream"}

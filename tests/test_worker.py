@@ -360,7 +360,12 @@ def test_elasticsearch_that_does_not_come_is_waited_for(jetstream: Simulator, tm
         assert "Traceback" not in worker.log
 
 
-def test_a_wrong_password_ends_soon_and_is_not_shown(start: Start) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_wrong_password_ends_soon_and_is_not_shown(
+    start: Start, jetstream: Simulator, silent: bool
+) -> None:
+    if silent:
+        jetstream.faults.delay(float("inf"), times=None)
     asked = time.monotonic()
     with start("--es-pass", "geheim-und-falsch") as worker:
         assert worker.exit_code(timeout=20) == 2

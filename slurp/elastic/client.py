@@ -29,7 +29,7 @@ REQUEST_TIMEOUT = 90.0
 BULK_TIMEOUT = "30s"
 
 # A starting cluster answers 401 for a moment, a rotated password may reach us late.
-BELIEVE_DENIED_AT_START = 10.0
+BELIEVE_DENIED_AT_START = 8.0
 BELIEVE_DENIED = 60.0
 _RED_AT_START = 15.0
 
@@ -120,6 +120,8 @@ def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) ->
             waited = time.monotonic() - started
             reason = waiter.explain(error)
             if waited >= config.wait:
+                if isinstance(error, AuthenticationException):
+                    raise elastic.refused() from None
                 raise Fatal(
                     f"Elasticsearch at {' '.join(config.es)} is not ready after {config.wait:.0f} s: {reason}"
                 ) from None
