@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from elasticsearch import AuthenticationException
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from slurp.embedded import EmbeddedNode
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SUPERVISE_EVERY = 0.1
 _SAVE_EVERY = 1.0
@@ -212,7 +214,7 @@ class Service:
     def _prepare_cluster(self, compiled: Compiled) -> None:
         config, index = self._config, self._config.index
         work = setup.Setup(config, compiled)
-        insist(lambda: work.run(self._elastic.client.options(request_timeout=30)), config.wait, self._stop)
+        self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("ingest pipeline: %s", index if work.features.pipeline else "none, no processors for it")
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
         self._days = Days(self._elastic, index, config.retention_days, work.put_templates)
@@ -220,17 +222,20 @@ class Service:
         self._typed = frozenset(compiled.record_types)
         self._retention = Retention(self._elastic, index, config.retention_days, work.features)
 
+    def _insist(self, step: Callable[[], T]) -> T | None:
+        return insist(self._elastic, step, self._config.wait, self._stop)
+
     def _find_start(self, host: str) -> tuple[Position, bool, bool]:
         """Where to read from: position, whether the last run ended in order, whether to start live."""
         config = self._config
-        found = insist(self._checkpoints.load, config.wait, self._stop) or []
+        found = self._insist(self._checkpoints.load) or []
         if config.replay_from is not None or not found:
             start = config.since if config.replay_from is None else config.replay_from
             position = _start_position(host, start)
             if not found:
                 # Before the first frame: a kill in the first second must not turn into a new start.
                 begin = Checkpoint(position, trail=(), started=True, clean=True)
-                insist(lambda: self._checkpoints.save(begin), config.wait, self._stop)
+                self._insist(lambda: self._checkpoints.save(begin))
             log.info("start: %s", "live" if start == LIVE else f"cursor {start}, as asked")
             return position, True, start == LIVE
         newest = found[0]

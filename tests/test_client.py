@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from slurp.config import Config, parse
-from slurp.elastic.client import Elastic, wait_until_ready
+from slurp.elastic.client import Elastic, insist, wait_until_ready
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 
@@ -27,6 +29,7 @@ class Answering(ThreadingHTTPServer):
         self.status = 200
         self.body: Any = {}
         self.first: list[int] = []
+        self.asked: list[str] = []
         self.headers: dict[str, str] = {}
 
     @property
@@ -39,6 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
+        server.asked.append(self.headers["Authorization"])
         status = server.first.pop(0) if server.first else server.status
         data = json.dumps(server.body).encode()
         self.send_response(status)
@@ -86,6 +90,29 @@ def test_a_short_wait_does_not_hide_a_wrong_password(server: Answering) -> None:
     error = not_ready(server, "--wait", "1s")
     assert "refuses the password of user 'elastic'" in str(error)
     assert error.code is Exit.USAGE
+
+
+def test_a_password_that_changes_during_the_set_up_is_read_again(server: Answering, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("old")
+    elastic, _ = connect(server, "--es-pass-file", str(secret))
+    server.headers["X-Elastic-Product"] = "Elasticsearch"
+    server.body, server.first = {"status": "green"}, [401]
+    secret.write_text("new")
+    assert insist(elastic, lambda: elastic.client.cluster.health(), 30, threading.Event())  # noqa: PLW0108
+    assert server.asked[0] != server.asked[1], "with another password"
+    assert server.asked[1] == f"Basic {b64encode(b'elastic:new').decode()}"
+
+
+@pytest.mark.parametrize("wait", [1, 60])
+def test_a_password_that_is_refused_during_the_set_up_ends_it(server: Answering, wait: int) -> None:
+    server.status, server.body = 401, DENIED
+    elastic, _ = connect(server)
+    began = time.monotonic()
+    with pytest.raises(Fatal, match="refuses the password") as stopped:
+        insist(elastic, elastic.client.cluster.health, wait, threading.Event())
+    assert stopped.value.code is Exit.USAGE
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("status", [429, 502, 503])

@@ -130,23 +130,32 @@ def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) ->
     return ""
 
 
-def insist(step: Callable[[], T], wait: float, stop: threading.Event) -> T | None:
+def insist(elastic: Elastic, step: Callable[[], T], wait: float, stop: threading.Event) -> T | None:
     """Do a step of the set-up, again and again while the cluster is in trouble; None when stopped.
 
-    Raises Fatal after `wait` seconds, and at once when we lack a privilege.
+    Raises Fatal after `wait` seconds, sooner when our credentials are refused for long, and at once
+    when we lack a privilege.
     """
     deadline = time.monotonic() + wait
     while not stop.is_set():
         try:
-            return step()
+            done = step()
         except FAILURES as error:
+            late = time.monotonic() >= deadline
+            if isinstance(error, AuthenticationException) and (
+                elastic.denied() >= BELIEVE_DENIED_AT_START or late
+            ):
+                raise elastic.refused() from None
             if isinstance(error, ApiError) and error.status_code == 403:
                 raise Fatal(f"Elasticsearch denies us a privilege: {describe(error)}", Exit.USAGE) from None
             if isinstance(error, ApiError) and error.status_code == 400:
                 raise Fatal(f"Elasticsearch refuses our set-up: {describe(error)}") from None
-            if time.monotonic() >= deadline:
+            if late:
                 raise Fatal(f"Elasticsearch does not take our set-up: {describe(error)}") from None
             log.warning("Elasticsearch: %s; trying the set-up again", describe(error))
+        else:
+            elastic.granted()
+            return done
         stop.wait(2)
     return None
 
