@@ -220,7 +220,9 @@ class Service:
         self._days = Days(self._elastic, index, config.retention_days, work.put_templates)
         self._drift = Drift(compiled, index)
         self._typed = frozenset(compiled.record_types)
-        self._retention = Retention(self._elastic, index, config.retention_days, work.features)
+        self._retention = Retention(
+            self._elastic, index, config.retention_days, work.features, no_setup=config.no_setup
+        )
 
     def _insist(self, step: Callable[[], T]) -> T | None:
         return insist(self._elastic, step, self._config.wait, self._stop)

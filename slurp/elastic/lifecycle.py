@@ -37,11 +37,14 @@ class Retention:
         retention_days: int | None,
         features: Features,
         clock: Callable[[], float] = time.time,
+        *,
+        no_setup: bool = False,
     ) -> None:
+        """`no_setup` leaves the policy to whoever does the set-up."""
         self._elastic = elastic
         self._index = index
         self._retention = retention_days
-        self._features = features
+        self._has_policy = features.lifecycle and not no_setup
         self._clock = clock
         self._due = -1e18
         self._settled = False
@@ -75,7 +78,7 @@ class Retention:
         if before is None or not _shorter(self._retention, before["retention_days"]):
             return False
         going = self.expired(client)
-        if not going and not self._features.lifecycle:
+        if not going and not self._has_policy:
             return False
         log.warning(
             "retention is %d days now, it was %s: in %.0f minutes %d index(es) will be deleted: %s",
@@ -101,7 +104,7 @@ class Retention:
         before = remembered(client, self._index)
         # Only now: a restart within the ten minutes must not make them shorter.
         if before is None or before["retention_days"] != self._retention:
-            if self._features.lifecycle and before is not None:
+            if self._has_policy and before is not None:
                 self._put_policy(client)
             remember(client, self._index, self._retention)
 
