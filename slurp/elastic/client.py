@@ -275,10 +275,19 @@ def _innermost(error: TransportError) -> str:
 class Patience:
     """Tells trouble once when it begins, again now and then, and once when it is over."""
 
-    def __init__(self, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        every: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        trouble: str = "Elasticsearch: {}; holding what we have and trying again",
+        over: str = "Elasticsearch takes documents again",
+    ) -> None:
+        """`trouble` is what to say, with {} for the reason, and `over` what to say when it is over."""
         self._lock = threading.Lock()
         self._clock = clock
         self._every = every
+        self._trouble = trouble
+        self._over = over
         self._since: float | None = None
         self._said = 0.0
 
@@ -291,14 +300,14 @@ class Patience:
             self._since = now if self._since is None else self._since
             self._said = now
             lasting = "" if first else f", for {now - self._since:.0f} s now"
-            log.warning("Elasticsearch: %s; holding what we have and trying again%s", reason, lasting)
+            log.warning("%s%s", self._trouble.format(reason), lasting)
 
     def over(self) -> None:
         if self._since is None:
             return
         with self._lock:
             if self._since is not None:
-                log.info("Elasticsearch takes documents again after %.1f s", self._clock() - self._since)
+                log.info("%s after %.1f s", self._over, self._clock() - self._since)
                 self._since = None
 
     @property
