@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,8 +40,10 @@ class Retention:
         clock: Callable[[], float] = time.time,
         *,
         no_setup: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
-        """`no_setup` leaves the policy to whoever does the set-up."""
+        """`no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted."""
+        self._stop = stop or threading.Event()
         self._elastic = elastic
         self._index = index
         self._retention = retention_days
@@ -49,21 +52,23 @@ class Retention:
         self._due = -1e18
         self._settled = False
 
-    def step(self) -> None:
-        """Cheap until the hour is over. Raises what the client raises for a cluster in trouble."""
+    def step(self) -> bool:
+        """Cheap until the hour is over; whether it looked. Raises what the client raises for a cluster in
+        trouble."""
         now = self._clock()
         if now < self._due:
-            return
+            return False
         # Trouble: a minute later again.
         self._due = now + 60
         client = self._elastic.client.options(request_timeout=30)
         if not self._settled and self._announces(client):
             self._settled = True
             self._due = now + THINK_AGAIN
-            return
+            return True
         self._settled = True
         self._delete(client)
         self._due = now + EVERY
+        return True
 
     def expired(self, client: Elasticsearch) -> list[str]:
         """Names of our days that are past retention, the oldest first."""
@@ -92,6 +97,8 @@ class Retention:
 
     def _delete(self, client: Elasticsearch) -> None:
         for name in self.expired(client):
+            if self._stop.is_set():
+                return  # a slow cluster must not delay the end; the next start goes on
             try:
                 # By name: many clusters refuse to delete by wildcard.
                 client.indices.delete(index=name)
