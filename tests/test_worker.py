@@ -272,6 +272,20 @@ def test_catching_up_with_nothing_is_a_failure(start: Start) -> None:
         assert "nothing received" in worker.log
 
 
+def test_catching_up_waits_for_a_server_that_is_stalled(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    jetstream.generate(800)
+    jetstream.faults.stall(after=400, pongs=False)
+    with start("--since", "0", "--catch-up") as worker:
+        worker.wait_for("received 400 = indexed 400")
+        time.sleep(7)
+        assert worker.process.poll() is None
+        jetstream.faults.clear()
+        assert worker.exit_code() == 0
+    assert_each_once(es, fresh_index_prefix, jetstream.frames)
+
+
 def test_catching_up_that_is_interrupted_is_a_failure(start: Start, jetstream: Simulator) -> None:
     jetstream.run_at(100)
     with start("--catch-up", "--flush", "10ms", "--since", "0") as worker:
