@@ -181,6 +181,25 @@ def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
         until(lambda: len(jetstream.connections) == 2)
 
 
+def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
+    jetstream.generate(100)
+    with reading(jetstream, options=("--catch-up",)) as run:
+        until(lambda: len(run.frames) == 100)
+        assert run.reader.silent_for == 0
+        until(lambda: run.reader.silent_for >= 2)
+        jetstream.generate(1)
+        until(lambda: run.reader.silent_for == 0, timeout=2)
+        jetstream.faults.stall(pongs=False)
+        time.sleep(4)
+        assert run.reader.silent_for < 2, "from the last answer on there is no saying"
+        # Nor does the silence of one connection count for the next.
+        jetstream.faults.clear()
+        until(lambda: run.reader.silent_for >= 2)
+        jetstream.faults.cut_after()
+        until(lambda: len(jetstream.connections) == 2 and run.reader.connected)
+        assert run.reader.silent_for < 1
+
+
 def test_repeated_failure_leads_to_the_next_host_by_time(jetstream: Simulator) -> None:
     with Simulator(port=0, seed=2) as other:
         jetstream.generate(1000, span=1)

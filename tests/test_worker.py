@@ -140,6 +140,24 @@ def test_a_clean_end_is_resumed_without_a_rewind(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+def test_a_live_replay_leaves_out_what_came_before(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    jetstream.generate(100)
+    with start("--since", "0", "--catch-up") as worker:
+        assert worker.exit_code() == 0
+    jetstream.generate(50)
+    with start("--replay-from", "live") as worker:
+        worker.wait_for("connected to .*, reading live")
+        jetstream.generate(20)
+        worker.wait_for("received 20 = indexed 20")
+        assert worker.stop() == 0
+    with start() as worker:
+        worker.wait_for("start: where the last run ended, cursor 170 of")
+        assert worker.stop() == 0
+    assert count(es, fresh_index_prefix) == 120
+
+
 def test_elasticsearch_away_for_20_seconds(
     own_node: OwnNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -254,6 +272,20 @@ def test_catching_up_with_nothing_is_a_failure(start: Start) -> None:
         assert "nothing received" in worker.log
 
 
+def test_catching_up_waits_for_a_server_that_is_stalled(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    jetstream.generate(800)
+    jetstream.faults.stall(after=400, pongs=False)
+    with start("--since", "0", "--catch-up") as worker:
+        worker.wait_for("received 400 = indexed 400")
+        time.sleep(7)
+        assert worker.process.poll() is None
+        jetstream.faults.clear()
+        assert worker.exit_code() == 0
+    assert_each_once(es, fresh_index_prefix, jetstream.frames)
+
+
 def test_catching_up_that_is_interrupted_is_a_failure(start: Start, jetstream: Simulator) -> None:
     jetstream.run_at(100)
     with start("--catch-up", "--flush", "10ms", "--since", "0") as worker:
@@ -342,7 +374,12 @@ def test_elasticsearch_that_does_not_come_is_waited_for(jetstream: Simulator, tm
         assert "Traceback" not in worker.log
 
 
-def test_a_wrong_password_ends_soon_and_is_not_shown(start: Start) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_wrong_password_ends_soon_and_is_not_shown(
+    start: Start, jetstream: Simulator, silent: bool
+) -> None:
+    if silent:
+        jetstream.faults.delay(float("inf"), times=None)
     asked = time.monotonic()
     with start("--es-pass", "geheim-und-falsch") as worker:
         assert worker.exit_code(timeout=20) == 2
@@ -351,10 +388,11 @@ def test_a_wrong_password_ends_soon_and_is_not_shown(start: Start) -> None:
         assert "geheim" not in worker.log
 
 
-def test_a_port_that_is_no_elasticsearch(jetstream: Simulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [200, 403, 404])
+def test_a_port_that_is_no_elasticsearch(jetstream: Simulator, tmp_path: Path, status: int) -> None:
     class Stranger(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             self.wfile.write(b"<h1>It works!</h1>")
