@@ -52,7 +52,8 @@ def realm(es_node: EmbeddedNode) -> FileRealm:
     realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
-    time.sleep(6)  # the roles file may be looked at after the users'
+    # The roles file may be looked at after the users'.
+    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index")
     return realm
 
 
@@ -94,7 +95,7 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 
     # A right that goes during the run is waited for.
     realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
-    time.sleep(6)
+    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index", granted=False)
 
     def mend() -> None:
         realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
@@ -143,7 +144,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     set_up(realm, es_node, "t_admin")
     role = worker(INDEX) if options else worker_with_setup(INDEX)
     realm.roles({"t_admin": admin(INDEX), "t_nobody": without_stats(role)})
-    time.sleep(6)
+    realm.wait_for_right("t_nobody", PASSWORD, f"{INDEX}-x", "index" if options else "manage")
     jetstream.run_at(200)
     with Worker(
         *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana", *options),

@@ -172,10 +172,10 @@ def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> 
 
 
 def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
-    options = ("--stall-timeout", "300ms", "--dids", "did:plc:nobody")
+    options = ("--stall-timeout", "2s", "--dids", "did:plc:nobody")
     with reading(jetstream, options=options):
         until(lambda: jetstream.connections)
-        time.sleep(1.5)
+        time.sleep(5)
         assert len(jetstream.connections) == 1
         jetstream.faults.stall(pongs=False)
         until(lambda: len(jetstream.connections) == 2)
