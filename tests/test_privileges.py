@@ -29,6 +29,9 @@ DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
 # A prefix of its own: the roles are written once, before any test knows its index.
 INDEX = "t-rights"
 
+# One node gets the users once.
+pytestmark = pytest.mark.xdist_group("privileges")
+
 
 def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
     """`role` without one right on the day indices."""

@@ -109,11 +109,11 @@ def test_sigterm_under_load_ends_in_order(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.run_at(5000)
-    with start("--since", "0", "--grace", "10s") as worker:
+    with start("--since", "0") as worker:
         worker.wait_for(r"received \d\d,")
         asked = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - asked < 10
+        assert time.monotonic() - asked < 25, "the default of --grace"
         assert worker.lines[-1].endswith("Shutdown complete")
         counted = worker.counted()
     jetstream.pause()
