@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO_SECONDS ?=
 DEMO_RATE ?= 2000
+COMPAT ?= 8.19.21 9.5.3
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test test-compat lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.installed ## make .venv and install the project with all it needs
 
@@ -22,6 +23,9 @@ demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; D
 
 test: .venv/.installed ## all tests, against a real Elasticsearch node and a real WebSocket server
 	$(BIN)/python -m pytest
+
+test-compat: .venv/.installed ## the same against other releases, as far as a JDK is found that can start them
+	$(BIN)/python -m tests.compat $(COMPAT)
 
 lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check .

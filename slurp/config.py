@@ -8,18 +8,18 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import configargparse
 
 from slurp import __version__
 from slurp.errors import Exit
-from slurp.position import FIRST_TIME_CURSOR
+from slurp.position import FIRST_TIME_CURSOR, LIVE
 from slurp.units import parse_duration, parse_size
 
 ENV_PREFIX = "SKEETSLURPER_"
@@ -40,12 +40,12 @@ _MAX_COLLECTIONS, _MAX_DIDS = 100, 10_000
 
 @dataclass(frozen=True)
 class Config:
-    """What the user chose. Durations are seconds, sizes bytes, `since` and `replay_from` cursors."""
+    """What the user chose. Durations are seconds, sizes bytes, `since` and `replay_from` cursors or LIVE."""
 
     jetstream: tuple[str, ...]
     collections: tuple[str, ...]
     dids: tuple[str, ...]
-    since: int | None
+    since: int
     replay_from: int | None
     catch_up: bool
     stall_timeout: float
@@ -105,14 +105,43 @@ class _Usage(Exception):
 
 class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     def error(self, message: str) -> NoReturn:
-        # A mistyped option may carry a secret as its value: name the option, not the value.
+        # The value of a mistyped option may be a secret: name the option, and only the first, for the
+        # next may be a word of that value.
         if message.startswith("unrecognized arguments:"):
             words = message.split(":", 1)[1].split()
             names = [w.split("=", 1)[0] for w in words if w.startswith("-")] or ["(a word without an option)"]
-            message = (
-                "unknown option " + ", ".join(names) + _suggestion(names[0], self._option_string_actions)
-            )
+            message = f"unknown option {names[0]}{_suggestion(names[0], self._option_string_actions)}"
+        elif found := _NO_LIST(message):
+            message = f"{found[1]} takes one value, not a list in brackets"
+        elif found := _NO_SWITCH(message):
+            message = f"{found[1]} takes true or false"
         raise _Usage(message)
+
+
+# What configargparse says of a value in a file or variable, with the value in it.
+_NO_LIST = re.compile(r"(\S+) can't be set to a list ").match
+_NO_SWITCH = re.compile(r"Unexpected value for (\S+): ").match
+
+
+class _ConfigFile(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
+    """Lines of 'name = value'. What is wrong with one is told by its number: it may hold a secret."""
+
+    def parse(self, stream: TextIO) -> dict[str, Any]:
+        number = 0
+
+        def counted() -> Iterator[str]:
+            nonlocal number
+            for number, line in enumerate(stream, start=1):  # noqa: B007 - told below
+                yield line
+
+        try:
+            items: dict[str, Any] = super().parse(counted())
+        except configargparse.ConfigFileParserException:
+            raise _Usage(f"{stream.name}, line {number}: this is no 'name = value'") from None
+        if items.keys() & {"config", "--config"}:
+            # configargparse would take it and read nothing.
+            raise _Usage(f"{stream.name}: a config file can't name another one, --config is a flag only")
+        return items
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
@@ -132,6 +161,7 @@ def build_parser() -> configargparse.ArgumentParser:
         default_config_files=list(CONFIG_FILES),
         args_for_setting_config_path=["-c", "--config"],
         config_arg_help_message="read options from this file as well, one 'name = value' a line",
+        config_file_parser_class=_ConfigFile,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=79),
         epilog=(
             "Every option can also come from the environment (--es-user: SKEETSLURPER_ES_USER) or from "
@@ -161,14 +191,16 @@ def build_parser() -> configargparse.ArgumentParser:
         "--since",
         metavar="WHEN",
         type=_value(parse_start),
+        default=LIVE,
         help="where to start while there is no checkpoint: 'live', a duration back, a UTC time "
-        "like 2026-11-23T12:00, or a cursor (default: live)",
+        "like 2026-11-23T12:00, or a cursor: a plain number is a sequence number of the server, "
+        "from 10^15 on Unix time in microseconds (default: live)",
     )
     group.add_argument(
         "--replay-from",
         metavar="WHEN",
         type=_value(parse_start),
-        help="start here for this one run, whatever the checkpoint says",
+        help="start here for this one run, whatever the checkpoint says; WHEN as for --since",
     )
     group.add_argument("--catch-up", action="store_true", help="exit 0 once everything up to now is indexed")
     group.add_argument(
@@ -408,6 +440,8 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         return _config(options, environ)
     except UnicodeDecodeError as error:
         problem = f"a config file is no UTF-8 text: {error.reason}"
+    except OSError as error:
+        problem = f"can't read {error.filename}: {error.strerror}"
     except (_Usage, ValueError) as error:
         problem = str(error)
     sys.stderr.write(f"{parser.prog}: {problem}; --help lists the options\n")
@@ -497,10 +531,10 @@ def _at_least(least: int) -> Callable[[str], int]:
     return convert
 
 
-def parse_start(text: str) -> int | None:
-    """A cursor for `live` (None), a duration back from now, a time (UTC unless it says else), or a cursor."""
+def parse_start(text: str) -> int:
+    """A cursor for `live` (LIVE), a duration back from now, a time (UTC unless it says else), or a cursor."""
     if text == "live":
-        return None
+        return LIVE
     if text.isascii() and text.isdigit():
         if int(text) > time.time() * 1e6:
             raise ValueError(f"{text!r} lies in the future")

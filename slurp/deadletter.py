@@ -1,14 +1,16 @@
 """`python -m slurp.deadletter replay FILE`: feed dead letters again, after what refused them was mended.
 
 What is still refused goes to FILE.remaining; FILE stays as it is. Documents already there are
-duplicates. With `--quarantined`, documents in quarantine are built again and overwritten.
+duplicates. With `--quarantined`, documents in quarantine are built again and overwritten. The set-up
+is the worker's: it is looked at and not changed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from slurp.errors import Exit, Fatal
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.wire import BadFrame
 from slurp.jetstream.wire import parse as parse_frame
+from slurp.lexicons import Compiled
 from slurp.tally import Snapshot, Tally
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,8 @@ usage: python -m slurp.deadletter replay [FILE] [--quarantined] [OPTIONS]
 
 Feed the dead letters in FILE again; what is still refused goes to FILE.remaining.
 --quarantined frees documents in quarantine, too. OPTIONS are those of skeetslurper
-for Elasticsearch: --es, --es-user, --es-pass-file, --index, …\
+for Elasticsearch: --es, --es-user, --es-pass-file, --index, …; give --lexicons and
+--retention as the worker has them.\
 """
 
 
@@ -55,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.set_up(config.log_level, config.log_format, secrets)
     elastic = Elastic(config, secrets)
     try:
-        left = 0
+        compiled, left = lexicons(config), 0
         if path is not None:
-            left += replay(path, elastic, config)
+            left += replay(path, elastic, config, compiled)
         if quarantined:
-            left += replay_quarantined(elastic, config)
+            left += replay_quarantined(elastic, config, compiled)
     except Fatal as error:
         log.error("%s", error)
         return int(error.code)
@@ -74,14 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(Exit.FAILED if left else Exit.DONE)
 
 
-def replay(path: Path, elastic: Elastic, config: Config) -> int:
-    """Feed the letters in `path` through an indexer; how many remain."""
-    work = Setup(config, lexicons(config))
+def replay(path: Path, elastic: Elastic, config: Config, compiled: Compiled) -> int:
+    """Feed the letters in `path` through an indexer; how many are not in Elasticsearch after that."""
+    # Whoever replays need not know with which options the worker made its templates.
+    work = Setup(dataclasses.replace(config, no_setup=True), compiled)
     work.run(elastic.client)
     days = Days(elastic, config.index, config.retention_days, work.put_templates)
     buffer, tally = Buffer(_BATCH, 1), Tally()
     with path.open("rb") as lines, DeadLetterFile(path.with_name(f"{path.name}.remaining")) as remaining:
-        indexer = Indexer(elastic, days, remaining, buffer, tally, Patience(), Halt(), fresh_within=0)
+        indexer = Indexer(
+            elastic,
+            days,
+            remaining,
+            buffer,
+            tally,
+            Patience(),
+            Halt(),
+            fresh_within=0,
+            typed=frozenset(compiled.record_types),
+        )
         for number, (host, arrived, frames) in enumerate(_batches(lines), start=1):
             batch = Batch(number, host, frames, sum(map(len, frames)), None, arrived)
             buffer.reserve(batch, 0)
@@ -92,18 +107,20 @@ def replay(path: Path, elastic: Elastic, config: Config) -> int:
     log.info("%s: %s", path, _told(counted))
     if counted.dead_lettered:
         log.warning("%d remain in %s", counted.dead_lettered, remaining.path)
-    return counted.dead_lettered
+    if counted.expired:
+        log.warning("%d of days past --retention were not sent, only %s has them", counted.expired, path)
+    return counted.dead_lettered + counted.expired
 
 
-def replay_quarantined(elastic: Elastic, config: Config) -> int:
+def replay_quarantined(elastic: Elastic, config: Config, compiled: Compiled) -> int:
     """Build quarantined documents again and overwrite them; how many stay in quarantine."""
-    client, index = elastic.client, config.index
+    client, index, typed = elastic.client, config.index, frozenset(compiled.record_types)
     client.indices.refresh(index=f"{index}-*")
     query = {"query": {"exists": {"field": "quarantine.error"}}, "seq_no_primary_term": True}
     hits = helpers.scan(client, query=query, index=f"{index}-*", size=_BATCH)
     freed = left = 0
     while chunk := list(islice(hits, _BATCH)):
-        actions = [action for hit in chunk if (action := _again(hit, index)) is not None]
+        actions = [action for hit in chunk if (action := _again(hit, index, typed)) is not None]
         left += len(chunk) - len(actions)
         for item in send(client, actions) if actions else ():
             verdict = judge(item)
@@ -118,7 +135,7 @@ def replay_quarantined(elastic: Elastic, config: Config) -> int:
     return left
 
 
-def _again(hit: dict[str, Any], index: str) -> Action | None:
+def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | None:
     """The overwrite of a quarantined document; None where it can't be built from its raw JSON."""
     source = hit["_source"]
     try:
@@ -126,7 +143,7 @@ def _again(hit: dict[str, Any], index: str) -> Action | None:
         if source.get("commit", {}).get("resync"):
             event["commit"]["resync"] = True  # of which its frame knows nothing
         arrived_us = parse_time(source["event"]["ingested"]) or 0
-        document = build(event, source["jetstream"]["host"], arrived_us)
+        document = build(event, source["jetstream"]["host"], arrived_us, typed)
     except (BadFrame, KeyError) as error:
         log.warning("%s stays in quarantine: %s", hit["_id"], error)
         return None

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 # A cursor at or above this is a time in Unix microseconds, below it a sequence number.
 FIRST_TIME_CURSOR = 10**15
 
+# In place of a cursor: begin with what happens now.
+LIVE = -1
+
 # A crashed server uses sequence numbers again: at most a block of events or what it had not yet
 # made durable (JETSTREAM: 4,096 events or 30 s). We go back twice that time.
 REWIND_EVENTS = 4096

@@ -8,16 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-
-from elasticsearch import AuthenticationException
 
 from slurp.config import Config
 from slurp.elastic import setup
 from slurp.elastic.checkpoint import Checkpoint, Checkpoints
+from slurp.elastic.chore import Chore
 from slurp.elastic.client import (
-    BELIEVE_DENIED,
     FAILURES,
     Elastic,
     Patience,
@@ -40,7 +38,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
-from slurp.position import FIRST_TIME_CURSOR, Position, Trail
+from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail
 from slurp.stats import Stats
 from slurp.tally import Tally
 
@@ -49,9 +47,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _SUPERVISE_EVERY = 0.1
 _SAVE_EVERY = 1.0
 _DRIFT_EVERY = 60.0
+_DRIFT_TIMEOUT = 15.0
+_LEAST_TIMEOUT = 0.1
 
 # Of `--grace`, what is kept for the last checkpoint after the retries of the indexers have ended.
 _RESERVED_FOR_CHECKPOINT = 3.0
@@ -93,7 +95,6 @@ class Service:
         self._retention: Retention | None = None
         self._drift: Drift | None = None
         self._typed: frozenset[str] = frozenset()
-        self._drift_due = 0.0
         self._reader: Reader | None = None
         self._stats: Stats | None = None
         self._node: EmbeddedNode | None = None
@@ -212,27 +213,37 @@ class Service:
     def _prepare_cluster(self, compiled: Compiled) -> None:
         config, index = self._config, self._config.index
         work = setup.Setup(config, compiled)
-        insist(lambda: work.run(self._elastic.client.options(request_timeout=30)), config.wait, self._stop)
+        self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("ingest pipeline: %s", index if work.features.pipeline else "none, no processors for it")
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
         self._days = Days(self._elastic, index, config.retention_days, work.put_templates)
         self._drift = Drift(compiled, index)
         self._typed = frozenset(compiled.record_types)
-        self._retention = Retention(self._elastic, index, config.retention_days, work.features)
+        self._retention = Retention(
+            self._elastic,
+            index,
+            config.retention_days,
+            work.features,
+            no_setup=config.no_setup,
+            stop=self._stop,
+        )
+
+    def _insist(self, step: Callable[[], T]) -> T | None:
+        return insist(self._elastic, step, self._config.wait, self._stop)
 
     def _find_start(self, host: str) -> tuple[Position, bool, bool]:
         """Where to read from: position, whether the last run ended in order, whether to start live."""
         config = self._config
-        found = insist(self._checkpoints.load, config.wait, self._stop) or []
+        found = self._insist(self._checkpoints.load) or []
         if config.replay_from is not None or not found:
             start = config.since if config.replay_from is None else config.replay_from
             position = _start_position(host, start)
             if not found:
                 # Before the first frame: a kill in the first second must not turn into a new start.
                 begin = Checkpoint(position, trail=(), started=True, clean=True)
-                insist(lambda: self._checkpoints.save(begin), config.wait, self._stop)
-            log.info("start: %s", "live" if start is None else f"cursor {start}, as asked")
-            return position, True, start is None
+                self._insist(lambda: self._checkpoints.save(begin))
+            log.info("start: %s", "live" if start == LIVE else f"cursor {start}, as asked")
+            return position, True, start == LIVE
         newest = found[0]
         if newest.position.host == host:
             # Sequence numbers of another host mean nothing on this one.
@@ -286,6 +297,7 @@ class Service:
             )
             self._spawn(f"indexer-{number}", _steps(indexer.step))
         self._spawn("checkpoint", self._keep)
+        self._spawn("housekeeping", self._keep_house)
         self._spawn("stats", self._watch)
         self._reading_since = time.monotonic()
         self._spawn("reader-1", self._read)
@@ -314,55 +326,65 @@ class Service:
         self._stats.finish(self._deadline - time.monotonic())
 
     def _keep(self) -> None:
-        """Save the checkpoint every second and once more when all is drained; look after tomorrow."""
-        told = False
+        """Save the checkpoint every second and once more when all is drained."""
+        saving = self._chore(
+            lambda: self._save(clean=False),
+            "the checkpoint can't be saved: {}; trying again each second",
+            "the checkpoint is saved again",
+            vital=True,
+        )
         while not self._indexed.wait(_SAVE_EVERY):
-            try:
-                self._save(clean=False)
-                if self._days is not None:
-                    self._days.ensure_tomorrow()
-                told = False
-            except FAILURES as error:
-                if isinstance(error, AuthenticationException) and self._elastic.denied() >= BELIEVE_DENIED:
-                    raise self._elastic.refused() from None
-                if not told and not self._patience.troubled:
-                    log.warning(
-                        "the checkpoint can't be saved: %s; trying again each second", describe(error)
-                    )
-                told = True
-            self._delete_expired()
-            if time.monotonic() >= self._drift_due:
-                self._save_drift()
+            saving.do()
         try:
             self._save(clean=self._clean)
         except FAILURES as error:
             log.warning(
                 "the last checkpoint was not saved: %s; some events will be read again", describe(error)
             )
-        # After the checkpoint: in a hurry it is the one that matters.
-        self._save_drift()
 
-    def _delete_expired(self) -> None:
-        try:
-            if self._retention is not None:
-                self._retention.step()
-        except FAILURES as error:
-            if not self._patience.troubled:
-                log.warning("can't look for days past retention: %s", describe(error))
+    def _keep_house(self) -> None:
+        """What may take long and must not delay the checkpoint: tomorrow, retention, drift."""
+        assert self._days is not None  # noqa: S101
+        assert self._retention is not None  # noqa: S101
+        tomorrow = self._chore(
+            self._days.ensure_tomorrow,
+            "tomorrow's index can't be created: {}; trying again each second",
+            "tomorrow's index is there",
+        )
+        retention = self._chore(
+            self._retention.step,
+            "can't look for days past retention: {}; trying again each minute",
+            "days past retention can be looked for again",
+        )
+        drift = self._chore(
+            self._write_drift, "drift was not written, it waits: {}", "drift is written again"
+        )
+        drift_due = time.monotonic() + _DRIFT_EVERY
+        while not self._stop.wait(_SAVE_EVERY):
+            tomorrow.do()
+            retention.do()
+            if time.monotonic() >= drift_due:
+                drift_due = time.monotonic() + _DRIFT_EVERY
+                drift.do()
+        # What the last batches brought as well.
+        self._indexed.wait()
+        drift.do()
 
-    def _save_drift(self) -> None:
-        self._drift_due = time.monotonic() + _DRIFT_EVERY
-        try:
-            if self._drift is not None:
-                self._drift.flush(self._elastic.client.options(request_timeout=15))
-        except FAILURES as error:
-            if not self._patience.troubled:
-                log.warning("drift was not written, it waits: %s", describe(error))
+    def _chore(self, work: Callable[[], object], trouble: str, over: str, *, vital: bool = False) -> Chore:
+        return Chore(self._elastic, self._patience, work, trouble, over, vital=vital)
 
-    def _save(self, clean: bool) -> None:
-        if (latest := self._tally.checkpoint()) is not None:
-            position, trail = latest
-            self._checkpoints.save(Checkpoint(position, tuple(trail), started=False, clean=clean))
+    def _write_drift(self) -> None:
+        if self._drift is not None:
+            # Half, for there are two requests.
+            left = max(_LEAST_TIMEOUT, (self._deadline - time.monotonic()) / 2)
+            self._drift.flush(self._elastic.client.options(request_timeout=min(_DRIFT_TIMEOUT, left)))
+
+    def _save(self, clean: bool) -> bool:
+        """Whether there was anything to save."""
+        if (latest := self._tally.checkpoint()) is None:
+            return False
+        position, trail = latest
+        return self._checkpoints.save(Checkpoint(position, tuple(trail), started=False, clean=clean))
 
     def _check_catch_up(self) -> None:
         if not self._config.catch_up or self._reader is None or self._reading_since is None:
@@ -402,7 +424,7 @@ class Service:
         in_order = self._reader is None or self._reader.ended_clean
         self._clean = ended and not left and self._failure is None and in_order
         self._indexed.set()
-        self._join(["checkpoint", "stats"], deadline)
+        self._join(["checkpoint", "housekeeping", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
         if self._signals > 1:
             return False
@@ -442,8 +464,8 @@ def _steps(step: Callable[[], bool]) -> Callable[[], None]:
     return run
 
 
-def _start_position(host: str, start: int | None) -> Position:
-    if start is None:
+def _start_position(host: str, start: int) -> Position:
+    if start == LIVE:
         return Position(host, None, int(time.time() * 1e6))
     if start < FIRST_TIME_CURSOR:
         return Position(host, start, 0)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from slurp.embedded import EmbeddedNode
 from tests.harness import InProcess
 
 pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
+
+# A machine under load is slow now and then, which says nothing about the example.
+settings.register_profile("skeetslurper", deadline=None)
+settings.load_profile("skeetslurper")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

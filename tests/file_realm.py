@@ -52,6 +52,17 @@ class FileRealm:
                         raise
                 time.sleep(0.2)
 
+    def wait_for_right(self, name: str, password: str, index: str, right: str, granted: bool = True) -> None:
+        """Until the roles file was read: then the user has a right on an index, or has it no more."""
+        deadline = time.monotonic() + _SEEN_WITHIN
+        with self.client(name, password) as client:
+            while True:
+                wanted = [{"names": [index], "privileges": [right]}]
+                if client.security.has_privileges(index=wanted)["has_all_requested"] == granted:
+                    return
+                assert time.monotonic() < deadline, f"{name}: no change of {right}"
+                time.sleep(0.2)
+
     def client(self, name: str, password: str) -> Elasticsearch:
         return Elasticsearch(self._node.url, basic_auth=(name, password), max_retries=0, request_timeout=30)
 

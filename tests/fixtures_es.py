@@ -11,11 +11,15 @@ import pytest
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, Elasticsearch
 
-from slurp.embedded import EmbeddedNode
+from slurp.embedded import DEFAULT_VERSION, EmbeddedNode
 
 PASSWORD = "changeme"
 
 OwnNode = Callable[..., EmbeddedNode]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--es-version", default=DEFAULT_VERSION, help="release of the nodes (%(default)s)")
 
 
 def client_for(node: EmbeddedNode, password: str = PASSWORD) -> Elasticsearch:
@@ -30,9 +34,15 @@ def client_for(node: EmbeddedNode, password: str = PASSWORD) -> Elasticsearch:
 
 
 @pytest.fixture(scope="session")
-def es_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNode]:
+def es_version(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--es-version"))
+
+
+@pytest.fixture(scope="session")
+def es_node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
     """The session's node. Tests that stop or starve a node take one of their own: `own_node`."""
-    with EmbeddedNode(tmp_path_factory.mktemp("es") / "node", port=0, password=PASSWORD) as node:
+    data = tmp_path_factory.mktemp("es") / "node"
+    with EmbeddedNode(data, port=0, version=es_version, password=PASSWORD) as node:
         yield node
 
 
@@ -64,11 +74,12 @@ def remove(es: Elasticsearch, prefix: str) -> None:
 
 
 @pytest.fixture
-def own_node(tmp_path: Path) -> Iterator[OwnNode]:
+def own_node(tmp_path: Path, es_version: str) -> Iterator[OwnNode]:
     """Make nodes for this test alone, not started yet: `own_node(settings={...})`. Stopped at the end."""
     nodes: list[EmbeddedNode] = []
 
     def make(name: str = "node", *, port: int = 0, **options: object) -> EmbeddedNode:
+        options.setdefault("version", es_version)
         node = EmbeddedNode(tmp_path / name, port=port, **options)  # type: ignore[arg-type]
         nodes.append(node)
         return node

@@ -41,10 +41,17 @@ class InProcess:
         self._buffer = Buffer(100_000, 100_000_000)
         self._patience = Patience()
         self._number = 0
+        # Looked at once: midnight may pass while a test runs.
+        self.began = time.time()
+        self.day = int(self.began) // 86_400
+        self.today = self.days.name(self.day)
 
-    @property
-    def today(self) -> str:
-        return self.days.name(int(time.time()) // 86_400)
+    def posts(self, count: int = 20) -> list[bytes]:
+        """Frames of that day."""
+        return [
+            commit(number, {"$type": "app.bsky.feed.post", "text": f"post {number}"}, at=self.began)
+            for number in range(count)
+        ]
 
     def feed(self, frames: Iterable[bytes]) -> Snapshot:
         """Answer for all frames, on this thread."""
@@ -94,10 +101,15 @@ class InProcess:
 
 
 def commit(
-    number: int, record: Any, collection: str = "app.bsky.feed.post", rkey: str = "self", **more: Any
+    number: int,
+    record: Any,
+    collection: str = "app.bsky.feed.post",
+    rkey: str = "self",
+    at: float | None = None,
+    **more: Any,
 ) -> bytes:
-    """A frame of the v1 wire; different numbers are different events."""
-    now = int(time.time() * 1e6)
+    """A frame of the v1 wire, of now or the Unix time `at`; different numbers are different events."""
+    now = int((time.time() if at is None else at) * 1e6)
     event = {
         "did": f"did:plc:{number:024}",
         "time_us": now,

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from slurp.config import PUBLIC_HOSTS, Config, build_parser, parse
+from slurp.position import LIVE
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def test_nothing_has_to_be_set() -> None:
     assert (config.kibana, config.index) == ("http://localhost:5601", "bluesky-events")
     assert (config.batch, config.flush, config.buffer, config.indexers) == (1000, 1.0, 20_000, 2)
     assert (config.buffer_bytes, config.stats_interval, config.grace) == (64_000_000, 30.0, 25.0)
-    assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, None, 30)
+    assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, LIVE, 30)
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
@@ -73,7 +76,12 @@ def test_since_takes_a_duration_a_time_or_a_cursor() -> None:
     assert parse(["--since", "2026-07-04T14:38:08"], {}).since == 1783175888000000
     assert parse(["--since", "2026-07-04T16:38:08+02:00"], {}).since == 1783175888000000
     assert parse(["--since", "0"], {}).since == 0
-    assert parse(["--since", "live"], {}).since is None
+    assert parse(["--since", "live"], {}).since == LIVE
+
+
+def test_a_replay_may_start_live() -> None:
+    assert parse([], {}).replay_from is None
+    assert parse(["--replay-from", "live"], {}).replay_from == LIVE
 
 
 def test_times_never_turn_into_sequence_numbers() -> None:
@@ -176,6 +184,42 @@ def test_a_key_that_a_file_misspells_is_refused(capsys: pytest.CaptureFixture[st
     message = refused(capsys, "-c", str(file))
     assert "unknown option --es-passs, did you mean --es-pass?" in message
     assert "geheim" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("es-pass = [geheim]", "es-pass takes one value, not a list in brackets"),
+        ("es-pass = [geheim, x]", "es-pass takes one value, not a list in brackets"),
+        ("no-setup = geheim", "no-setup takes true or false"),
+        ("# ours\n\n= geheim", "slurp.conf, line 3: this is no 'name = value'"),
+        ("es-passs = one -geheim", "unknown option --es-passs, did you mean --es-pass?"),
+        ("config = other.conf", "slurp.conf: a config file can't name another one"),
+    ],
+)
+def test_a_bad_line_of_a_file_is_told_without_its_value(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+) -> None:
+    file = tmp_path / "slurp.conf"
+    file.write_text(f"{text}\n")
+    message = refused(capsys, "-c", str(file))
+    assert expected in message
+    assert "geheim" not in message
+
+
+def test_a_config_file_that_can_not_be_read_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".config" / "skeetslurper.conf"
+    folder.mkdir(parents=True)
+    assert f"can't read {folder}: Is a directory" in refused(capsys)
+    # To root, who may run this, every file is readable.
+    monkeypatch.setattr("builtins.open", denied)
+    assert f"can't read {folder}: Permission denied" in refused(capsys)
+
+
+def denied(path: str, *_: object, **__: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, "Permission denied", path)
 
 
 def test_secrets_in_urls_are_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

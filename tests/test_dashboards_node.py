@@ -27,6 +27,8 @@ from tests.harness import InProcess, commit
 
 Json = dict[str, Any]
 
+pytestmark = pytest.mark.xdist_group("dashboards")
+
 CHARTS = [
     pytest.param(chart, id=f"{dashboard.name}: {chart.question}")
     for dashboard in DASHBOARDS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from slurp.documents import shapes
 from slurp.documents.document import Document, build
-from slurp.documents.graphemes import graphemes
+from slurp.documents.graphemes import emoji, graphemes
 from slurp.documents.identity import event_id
 from slurp.documents.lifted import _EXTRACTORS
 from slurp.jetstream.wire import BadFrame, parse
@@ -123,3 +125,55 @@ def test_a_record_that_is_no_object(collection: str, record: Any) -> None:
 @example("नमस्ते ก็ 각")
 def test_graphemes_are_those_of_unicode(text: str) -> None:
     assert graphemes(text) == len(regex.findall(r"\X", text))
+
+
+# What binds to its neighbours, in one way or another.
+_BINDING = "🇩🇪🇫🇷👩🏽🏴\u200d\ufe0f\u20e3\u0301\u0903\u0600\u1100\u1161\u11a8가각क्a1é\r\n\u200b\U000e0061"
+
+
+@given(st.text(_BINDING, max_size=30) | st.text("🇩🇪🇫🇷\u0600\u0301a", max_size=12))
+def test_graphemes_are_those_of_unicode_where_characters_bind(text: str) -> None:
+    assert graphemes(text) == len(regex.findall(r"\X", text))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("🇩", "🇩\u0301", "🇩🇪a", "👩\u200d", "\u200d", "👋🏽", "🏽", "e\u0301", "\u0301", "\u0600", "\u0903"),
+        *(
+            "\u1100",
+            "\u1161",
+            "\u11a8",
+            "가\u11a8",
+            "क्",
+            "🏴\U000e0061",
+            "\U000e0061",
+            "1\ufe0f\u20e3",
+            "\n\r",
+        ),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("first", ["é", "🇩", "👩"], ids=ascii)
+def test_a_long_text_takes_no_more_than_its_length(first: str, unit: str) -> None:
+    text = first + unit * (200_000 // len(unit))
+    started = time.process_time()
+    assert graphemes(text) > 0
+    emoji(text)
+    assert time.process_time() - started < 5
+
+
+def test_nothing_long_is_remembered() -> None:
+    def come(number: int) -> None:
+        long = f"é{number}" * 100_000
+        link = {"uri": f"https://{long}/{long}"}
+        document(commit({"langs": [long], "tags": [long], "facets": [{"features": [link]}]}))
+
+    come(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 20):
+            come(number)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()

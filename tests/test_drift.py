@@ -71,6 +71,13 @@ def test_names_are_bounded_and_no_count_is_lost(
     assert sum(one["count"] for one in found.values()) == 50
 
 
+def test_a_name_of_any_length_is_kept_short() -> None:
+    drift = Drift(committed(), "any")
+    drift.note(orjson.loads(commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000)))
+    assert len(drift.news()) < 1000
+    assert sum(len(one.example) for one in drift._seen.values()) < 5000
+
+
 def test_what_can_not_be_written_waits(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:

@@ -17,8 +17,6 @@ from slurp.tally import Snapshot
 from tests.harness import InProcess, commit
 from tests.worker import documents
 
-FRAMES = [commit(number, {"$type": "app.bsky.feed.post", "text": f"post {number}"}) for number in range(20)]
-
 
 def assert_all_indexed(es: Elasticsearch, index: str, counted: Snapshot, frames: list[bytes]) -> None:
     assert counted.adds_up
@@ -30,35 +28,38 @@ def assert_all_indexed(es: Elasticsearch, index: str, counted: Snapshot, frames:
 
 
 def test_a_closed_index_is_waited_for(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:
-    indexer.feed(FRAMES[:1])
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
     es.indices.close(index=indexer.today)
-    counted = indexer.feed_through_trouble(FRAMES[1:], lambda: es.indices.open(index=indexer.today))
-    assert_all_indexed(es, fresh_index_prefix, counted, FRAMES)
+    counted = indexer.feed_through_trouble(frames[1:], lambda: es.indices.open(index=indexer.today))
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
 @pytest.mark.parametrize("block", ["write", "read_only_allow_delete", "read_only"])
 def test_a_block_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, block: str
 ) -> None:
-    indexer.feed(FRAMES[:1])
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
     name = f"index.blocks.{block}"
     es.indices.put_settings(index=indexer.today, settings={name: True})
     counted = indexer.feed_through_trouble(
-        FRAMES[1:], lambda: es.indices.put_settings(index=indexer.today, settings={name: None})
+        frames[1:], lambda: es.indices.put_settings(index=indexer.today, settings={name: None})
     )
-    assert_all_indexed(es, fresh_index_prefix, counted, FRAMES)
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
 def test_a_missing_pipeline_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    indexer.feed(FRAMES[:1])
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
     name = "index.default_pipeline"
     es.indices.put_settings(index=indexer.today, settings={name: "nowhere"})
     counted = indexer.feed_through_trouble(
-        FRAMES[1:], lambda: es.indices.put_settings(index=indexer.today, settings={name: "_none"})
+        frames[1:], lambda: es.indices.put_settings(index=indexer.today, settings={name: "_none"})
     )
-    assert_all_indexed(es, fresh_index_prefix, counted, FRAMES)
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
 @pytest.fixture
@@ -71,10 +72,22 @@ def no_more_shards(es: Elasticsearch) -> Iterator[None]:
 def test_the_shard_limit_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, no_more_shards: None
 ) -> None:
+    frames = indexer.posts()
     counted = indexer.feed_through_trouble(
-        FRAMES, lambda: es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
+        frames, lambda: es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
     )
-    assert_all_indexed(es, fresh_index_prefix, counted, FRAMES)
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
+
+
+def test_many_refused_documents_are_one_line(
+    es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    mappings = {"dynamic": False, "_meta": {"skeetslurper": {}}, "properties": {"text": {"type": "long"}}}
+    es.indices.create(index=indexer.today, mappings=mappings)
+    assert indexer.feed(indexer.posts(20)).quarantined == 20
+    told = [record.getMessage() for record in caplog.records if "quarantine" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("20 event(s) to quarantine, the last: 400 document_parsing_exception: ")
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -117,7 +130,6 @@ COLLECTIONS = st.sampled_from(
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
@@ -130,19 +142,20 @@ def test_no_record_is_lost_or_grows_the_mapping(
 ) -> None:
     base = indexer.tally.snapshot().received
     frames = [
-        commit(base + number, record, collection) for number, (collection, record) in enumerate(records)
+        commit(base + number, record, collection, at=indexer.began)
+        for number, (collection, record) in enumerate(records)
     ]
     before = indexer.tally.snapshot()
+    indexer.days.ensure(indexer.day)
+    fields = field_count(es, indexer.today)
     counted = indexer.feed(frames)
     assert counted.adds_up
     assert counted.received - before.received == len(frames)
     assert (counted.in_flight, counted.dead_lettered, counted.duplicates) == (0, 0, 0)
     ids = [event_id(orjson.loads(frame)) for frame in frames]
     assert all(doc["found"] for doc in es.mget(index=indexer.today, ids=ids, source=False)["docs"])
-    mapping = es.indices.get_mapping(index=indexer.today)[indexer.today]["mappings"]
-    assert count_fields(mapping["properties"]) == FIELDS.setdefault(
-        indexer.today, count_fields(mapping["properties"])
-    )
+    assert field_count(es, indexer.today) == fields
 
 
-FIELDS: dict[str, int] = {}
+def field_count(es: Elasticsearch, index: str) -> int:
+    return count_fields(es.indices.get_mapping(index=index)[index]["mappings"]["properties"])

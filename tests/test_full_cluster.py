@@ -161,6 +161,16 @@ def test_a_shorter_retention_reaches_the_policy_after_the_ten_minutes(cluster: F
     assert cluster.kept["/skeetslurper-state/_doc/retention:ev"]["retention_days"] == 7
 
 
+def test_without_setup_the_policy_is_left_alone(cluster: FullCluster) -> None:
+    prepare(cluster, "--retention", "30d")
+    cluster.kept["/skeetslurper-state/_doc/retention:ev"] = {"retention_days": 30}
+    elastic = Elastic(parse(["--es", cluster.url], {}), Secrets(()))
+    for days in (60, 7):
+        Retention(elastic, "ev", days, Features(lifecycle=True), no_setup=True).step()
+        assert cluster.kept["/skeetslurper-state/_doc/retention:ev"]["retention_days"] == days
+    assert cluster.kept["/_ilm/policy/ev"]["policy"]["phases"]["delete"]["min_age"] == "745h"
+
+
 def test_a_feature_counts_when_every_node_has_it(cluster: FullCluster) -> None:
     with Elasticsearch(cluster.url, max_retries=0) as client:
         assert detect(client) == Features(pipeline=True, lifecycle=True, folding=True)

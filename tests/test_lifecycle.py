@@ -18,15 +18,21 @@ from slurp.embedded import EmbeddedNode
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 
-NOW = int(time.time()) // 86_400
-
 
 class Clock:
+    """Stands still at the beginning of the test, which midnight must not divide."""
+
     def __init__(self) -> None:
         self.now = time.time()
+        self.day = int(self.now) // 86_400
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -54,30 +60,29 @@ def left(es: Elasticsearch, index: str) -> set[str]:
 
 
 def test_only_our_own_days_are_deleted_and_by_the_day_in_their_name(
-    es: Elasticsearch, elastic: Elastic, index: str
+    es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
 ) -> None:
-    gone, kept, today = make(es, index, NOW - 4, NOW - 3, NOW)
+    gone, kept, today = make(es, index, clock.day - 4, clock.day - 3, clock.day)
     similar = [
-        f"{index}-{day_of(NOW - 9)}-copy",
+        f"{index}-{day_of(clock.day - 9)}-copy",
         f"{index}-2020-01-01",
         f"{index}-2020.13.01",
-        f"{index}-x-{day_of(NOW - 9)}",
+        f"{index}-x-{day_of(clock.day - 9)}",
     ]
     for name in similar:
         es.indices.create(index=name)
-    unmarked = f"{index}-{day_of(NOW - 9)}"
+    unmarked = f"{index}-{day_of(clock.day - 9)}"
     es.indices.put_index_template(name=f"{index}z", index_patterns=[unmarked], priority=900)
     es.indices.create(index=unmarked)
-    Retention(elastic, index, 3, Features()).step()
+    Retention(elastic, index, 3, Features(), clock).step()
     assert left(es, index) == {kept, today, unmarked, *similar}
     assert gone not in left(es, index)
 
 
-def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str) -> None:
-    clock = Clock()
+def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str, clock: Clock) -> None:
     retention = Retention(elastic, index, 3, Features(), clock)
     retention.step()
-    make(es, index, NOW - 5)
+    make(es, index, clock.day - 5)
     clock.now += EVERY - 60
     retention.step()
     assert left(es, index)
@@ -87,10 +92,9 @@ def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str) 
 
 
 def test_a_shorter_retention_is_announced_ten_minutes_before(
-    es: Elasticsearch, elastic: Elastic, index: str, caplog: pytest.LogCaptureFixture
+    es: Elasticsearch, elastic: Elastic, index: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
-    make(es, index, NOW - 10, NOW)
+    make(es, index, clock.day - 10, clock.day)
     Retention(elastic, index, None, Features(), clock).step()
     assert len(left(es, index)) == 2
     for _ in range(2):  # a restart within the ten minutes announces again
@@ -98,18 +102,18 @@ def test_a_shorter_retention_is_announced_ten_minutes_before(
         retention = Retention(elastic, index, 5, Features(), clock)
         retention.step()
         assert "in 10 minutes 1 index(es) will be deleted" in caplog.text
-        assert f"{index}-{day_of(NOW - 10)}" in caplog.text
+        assert f"{index}-{day_of(clock.day - 10)}" in caplog.text
         clock.now += THINK_AGAIN - 1
         retention.step()
         assert len(left(es, index)) == 2
     clock.now += 1
     retention.step()
-    assert left(es, index) == {f"{index}-{day_of(NOW)}"}
+    assert left(es, index) == {f"{index}-{day_of(clock.day)}"}
     document = remembered(es, index)
     assert document is not None
     assert document["retention_days"] == 5
 
-    make(es, index, NOW - 6)
+    make(es, index, clock.day - 6)
     Retention(elastic, index, 5, Features(), clock).step()
     assert len(left(es, index)) == 1, "the same retention need not be announced"
 

@@ -21,13 +21,16 @@ from slurp.lexicons import committed
 from slurp.simulator import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
-from tests.test_faults import FRAMES, assert_all_indexed
+from tests.test_faults import assert_all_indexed
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
 DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
 # A prefix of its own: the roles are written once, before any test knows its index.
 INDEX = "t-rights"
+
+# One node gets the users once.
+pytestmark = pytest.mark.xdist_group("privileges")
 
 
 def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
@@ -52,7 +55,8 @@ def realm(es_node: EmbeddedNode) -> FileRealm:
     realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
-    time.sleep(6)  # the roles file may be looked at after the users'
+    # The roles file may be looked at after the users'.
+    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index")
     return realm
 
 
@@ -89,17 +93,18 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 
     options = ("--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup")
     indexer = InProcess(es_node.url, INDEX, tmp_path, *options)
-    indexer.feed(FRAMES[:1])
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
 
     # A right that goes during the run is waited for.
     realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
-    time.sleep(6)
+    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index", granted=False)
 
     def mend() -> None:
         realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
 
-    counted = indexer.feed_through_trouble(FRAMES[1:], mend)
-    assert_all_indexed(es, INDEX, counted, FRAMES)
+    counted = indexer.feed_through_trouble(frames[1:], mend)
+    assert_all_indexed(es, INDEX, counted, frames)
     indexer.drift.flush(indexer.elastic.client)
     remove(es)
 
@@ -142,7 +147,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     set_up(realm, es_node, "t_admin")
     role = worker(INDEX) if options else worker_with_setup(INDEX)
     realm.roles({"t_admin": admin(INDEX), "t_nobody": without_stats(role)})
-    time.sleep(6)
+    realm.wait_for_right("t_nobody", PASSWORD, f"{INDEX}-x", "index" if options else "manage")
     jetstream.run_at(200)
     with Worker(
         *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana", *options),

@@ -173,13 +173,32 @@ def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> 
 
 
 def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
-    options = ("--stall-timeout", "300ms", "--dids", "did:plc:nobody")
+    options = ("--stall-timeout", "2s", "--dids", "did:plc:nobody")
     with reading(jetstream, options=options):
         until(lambda: jetstream.connections)
-        time.sleep(1.5)
+        time.sleep(5)
         assert len(jetstream.connections) == 1
         jetstream.faults.stall(pongs=False)
         until(lambda: len(jetstream.connections) == 2)
+
+
+def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
+    jetstream.generate(100)
+    with reading(jetstream, options=("--catch-up",)) as run:
+        until(lambda: len(run.frames) == 100)
+        assert run.reader.silent_for == 0
+        until(lambda: run.reader.silent_for >= 2)
+        jetstream.generate(1)
+        until(lambda: run.reader.silent_for == 0, timeout=2)
+        jetstream.faults.stall(pongs=False)
+        time.sleep(4)
+        assert run.reader.silent_for < 2, "from the last answer on there is no saying"
+        # Nor does the silence of one connection count for the next.
+        jetstream.faults.clear()
+        until(lambda: run.reader.silent_for >= 2)
+        jetstream.faults.cut_after()
+        until(lambda: len(jetstream.connections) == 2 and run.reader.connected)
+        assert run.reader.silent_for < 1
 
 
 def test_repeated_failure_leads_to_the_next_host_by_time(jetstream: Simulator) -> None:

@@ -19,8 +19,6 @@ from slurp.lexicons import committed
 from slurp.lexicons.mapping import count_fields
 from tests.worker import Worker
 
-TODAY = time.strftime("%Y.%m.%d", time.gmtime())
-
 Prepare = Callable[..., Setup]
 
 
@@ -42,6 +40,12 @@ def prepare(es: Elasticsearch, fresh_index_prefix: str) -> Prepare:
     return run
 
 
+@pytest.fixture
+def today(fresh_index_prefix: str) -> str:
+    """The day index of now; asked for at the time of the test, which may be another day than the import."""
+    return time.strftime(f"{fresh_index_prefix}-%Y.%m.%d", time.gmtime())
+
+
 def options_for(index: str, *options: str) -> Config:
     return parse(["--index", index, *options], {})
 
@@ -61,16 +65,15 @@ def write_lexicon(folder: Path, **properties: str) -> None:
 
 
 def test_a_day_index_is_made_of_all_templates(
-    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
+    es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare
 ) -> None:
     es.cluster.put_component_template(
         name=f"{fresh_index_prefix}@custom",
         template={"mappings": {"properties": {"mine": {"type": "keyword"}}}},
     )
     prepare("--shards", "2", "--replicas", "0", "--refresh", "7s", "--codec", "best_compression")
-    name = f"{fresh_index_prefix}-{TODAY}"
-    es.indices.create(index=name)
-    made = es.indices.get(index=name)[name]
+    es.indices.create(index=today)
+    made = es.indices.get(index=today)[today]
     index = made["settings"]["index"]
     assert (index["number_of_shards"], index["number_of_replicas"]) == ("2", "0")
     assert (index["refresh_interval"], index["codec"]) == ("7000ms", "best_compression")
@@ -139,12 +142,12 @@ def test_a_template_of_somebody_else_is_refused(
 
 
 def test_a_new_field_of_a_lexicon_can_be_searched_today_and_old_data_stays(
-    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare, tmp_path: Path
+    es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, tmp_path: Path
 ) -> None:
     folder = tmp_path / "lexicons"
     write_lexicon(folder, title="string")
     prepare("--lexicons", str(folder))
-    today, foreign = f"{fresh_index_prefix}-{TODAY}", f"{fresh_index_prefix}-2020.01.01"
+    foreign = f"{fresh_index_prefix}-2020.01.01"
     es.indices.create(index=today)
     es.index(index=today, id="old", document={"record": {"org.example.note": {"stars": 4}}})
     long_ago = f"{fresh_index_prefix}-2020.01.02"
@@ -162,14 +165,40 @@ def test_a_new_field_of_a_lexicon_can_be_searched_today_and_old_data_stays(
         assert not fields[untouched]["mappings"], "outside the lookback"
 
 
-def test_a_conflict_in_one_day_is_a_warning(
-    es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
+def test_fields_that_the_user_maps_otherwise_keep_no_new_field_out(
+    es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = f"{fresh_index_prefix}-{TODAY}"
-    mappings = {"_meta": {"skeetslurper": {}}, "properties": {"did": {"type": "long"}}}
-    assert create_index(es, name, mappings=mappings)
+    theirs = {
+        "did": {"type": "long"},
+        "commit": {"properties": {"rev": {"type": "text"}}},
+        "identity": {"type": "nested", "properties": {"handle": {"type": "text"}}},
+        "account": {"type": "object", "enabled": False},
+        "quote": {"type": "flattened"},
+        "name": {"type": "text", "fields": {"mine": {"type": "text"}}},
+    }
+    assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}, "properties": theirs})
     prepare()
-    assert f"{name} keeps its mapping" in caplog.text
+    mapping = es.indices.get_mapping(index=today)[today]["mappings"]
+    found = mapping["properties"]
+    for name in ("did", "account", "quote"):
+        assert found[name] == theirs[name]
+    assert found["commit"]["properties"]["rev"]["type"] == "text"
+    assert found["commit"]["properties"]["rkey"]["type"] == "keyword"
+    assert found["identity"]["type"] == "nested"
+    assert found["identity"]["properties"]["time"]["type"] == "date"
+    assert found["name"]["fields"].keys() == {"mine", "keyword"}
+    assert found["record"]["properties"]["app"]
+    assert mapping["_meta"] == templates.day_mappings(committed())["_meta"]
+    assert "keeps its mapping" not in caplog.text
+
+
+def test_a_day_that_can_not_take_new_fields_is_a_warning(
+    es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = {"index.mapping.total_fields.limit": 5}
+    assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}}, settings=full)
+    prepare()
+    assert f"{today} keeps its mapping" in caplog.text
     assert templates.index_template_meta(es, fresh_index_prefix)
 
 

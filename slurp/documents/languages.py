@@ -10,11 +10,16 @@ _TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")
 _LENGTH = 35
 
 
-@lru_cache(maxsize=4096)
 def normalised(tag: str) -> str | None:
     """`pt_br` → `pt-BR`, `ZH-hant` → `zh-Hant`; None for what is no tag."""
+    # Before the cache, which would keep whatever strangers call a language.
+    return _normalised(tag) if len(tag) <= _LENGTH else None
+
+
+@lru_cache(maxsize=4096)
+def _normalised(tag: str) -> str | None:
     tag = tag.strip().replace("_", "-")
-    if len(tag) > _LENGTH or not _TAG.fullmatch(tag):
+    if not _TAG.fullmatch(tag):
         return None
     primary, *others = tag.lower().split("-")
     subtags = [primary]

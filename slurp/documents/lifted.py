@@ -22,6 +22,9 @@ Source = dict[str, Any]
 Record = dict[str, Any]
 Extractor = Callable[[Source, Record], None]
 
+# In characters. Bluesky's lexicon allows 640 bytes a tag and 64 graphemes.
+_REMEMBERED_LENGTH = 256
+
 
 def lift(source: Source, collection: str, record: Record) -> None:
     """Add to `source`, which has its envelope, the common fields of a `record` in `collection`."""
@@ -235,10 +238,17 @@ def _tags(source: Source, tags: Iterable[str]) -> None:
         source["tags_folded"] = _once(map(_folded, bare))
 
 
-@lru_cache(maxsize=16_384)
 def _folded(tag: str) -> str:
     """One spelling of `Caturday`, `caturday` and full-width letters."""
+    # The cache keeps what it is given; a tag that comes twice is short.
+    return _remembered(tag) if len(tag) <= _REMEMBERED_LENGTH else _fold(tag)
+
+
+def _fold(tag: str) -> str:
     return tag.lower() if tag.isascii() else unicodedata.normalize("NFKC", tag).casefold()
+
+
+_remembered = lru_cache(maxsize=16_384)(_fold)
 
 
 def _embed(source: Source, record: Record, links: list[str]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from elasticsearch import ConflictError, NotFoundError
 
 from slurp.elastic.client import Elastic
+from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import STATE_INDEX
 from slurp.errors import Fatal
 from slurp.jetstream.subscription import Subscription
-from slurp.position import Position
+from slurp.position import REWIND_OTHER_HOST_US, Position
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Checkpoints:
         self._versions: dict[str, tuple[int, int]] = {}
 
     def load(self) -> list[Checkpoint]:
-        """What earlier runs left, the newest first."""
+        """What earlier runs left, the one that came farthest first: a replay of old days is no way on."""
         client = self._elastic.client
         # A search sees only what was refreshed, and the last writer may have died just now.
         client.indices.refresh(index=STATE_INDEX)
@@ -58,7 +59,7 @@ class Checkpoints:
                     ]
                 }
             },
-            sort=[{"updated_at": "desc"}],
+            sort=[{"time_us": "desc"}, {"updated_at": "desc"}],
             size=100,
             seq_no_primary_term=True,
         )
@@ -73,10 +74,14 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> bool:
         """Write it unless it says less than what is saved; tells whether it wrote.
 
+        A host without one gets none while it is read for old days only: it says less than the others.
+
         Raises what the client raises, and Fatal when another worker writes the same checkpoint.
         """
         before = self._saved.get(checkpoint.position.host)
         if before is not None and not _says_more(checkpoint, before):
+            return False
+        if before is None and self._is_left_behind(checkpoint.position):
             return False
         try:
             self._write(checkpoint)
@@ -86,6 +91,11 @@ class Checkpoints:
         self._saved[checkpoint.position.host] = checkpoint
         return True
 
+    def _is_left_behind(self, position: Position) -> bool:
+        # After a change of hosts reading goes on this much before the newest.
+        newest = max((saved.position.time_us for saved in self._saved.values()), default=0)
+        return position.time_us < newest - REWIND_OTHER_HOST_US
+
     def _write(self, checkpoint: Checkpoint) -> None:
         version = self._versions.get(checkpoint.position.host)
         condition: dict[str, Any] = (
@@ -93,7 +103,11 @@ class Checkpoints:
             if version is None
             else {"if_seq_no": version[0], "if_primary_term": version[1]}
         )
-        answer = self._elastic.client.options(request_timeout=15).index(
+        client = self._elastic.client.options(request_timeout=15)
+        # Even a write that then conflicts makes an index that was deleted anew, and guesses its types.
+        if not client.indices.exists(index=STATE_INDEX) and create_own_index(client, STATE_INDEX):
+            log.warning("index %s was deleted, made it again", STATE_INDEX)
+        answer = client.index(
             index=STATE_INDEX,
             id=self._subscription.document_id(checkpoint.position.host),
             document=self._document(checkpoint),

@@ -29,9 +29,12 @@ REQUEST_TIMEOUT = 90.0
 BULK_TIMEOUT = "30s"
 
 # A starting cluster answers 401 for a moment, a rotated password may reach us late.
-BELIEVE_DENIED_AT_START = 10.0
+BELIEVE_DENIED_AT_START = 8.0
 BELIEVE_DENIED = 60.0
 _RED_AT_START = 15.0
+
+_NOT_YET = (408, 429)
+_UNKNOWN = "unknown"
 
 FAILURES = (ApiError, TransportError, UnsupportedProductError)
 
@@ -117,6 +120,8 @@ def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) ->
             waited = time.monotonic() - started
             reason = waiter.explain(error)
             if waited >= config.wait:
+                if isinstance(error, AuthenticationException):
+                    raise elastic.refused() from None
                 raise Fatal(
                     f"Elasticsearch at {' '.join(config.es)} is not ready after {config.wait:.0f} s: {reason}"
                 ) from None
@@ -125,23 +130,32 @@ def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) ->
     return ""
 
 
-def insist(step: Callable[[], T], wait: float, stop: threading.Event) -> T | None:
+def insist(elastic: Elastic, step: Callable[[], T], wait: float, stop: threading.Event) -> T | None:
     """Do a step of the set-up, again and again while the cluster is in trouble; None when stopped.
 
-    Raises Fatal after `wait` seconds, and at once when we lack a privilege.
+    Raises Fatal after `wait` seconds, sooner when our credentials are refused for long, and at once
+    when we lack a privilege.
     """
     deadline = time.monotonic() + wait
     while not stop.is_set():
         try:
-            return step()
+            done = step()
         except FAILURES as error:
+            late = time.monotonic() >= deadline
+            if isinstance(error, AuthenticationException) and (
+                elastic.denied() >= BELIEVE_DENIED_AT_START or late
+            ):
+                raise elastic.refused() from None
             if isinstance(error, ApiError) and error.status_code == 403:
                 raise Fatal(f"Elasticsearch denies us a privilege: {describe(error)}", Exit.USAGE) from None
             if isinstance(error, ApiError) and error.status_code == 400:
                 raise Fatal(f"Elasticsearch refuses our set-up: {describe(error)}") from None
-            if time.monotonic() >= deadline:
+            if late:
                 raise Fatal(f"Elasticsearch does not take our set-up: {describe(error)}") from None
             log.warning("Elasticsearch: %s; trying the set-up again", describe(error))
+        else:
+            elastic.granted()
+            return done
         stop.wait(2)
     return None
 
@@ -176,8 +190,7 @@ class _Waiter:
             if self._elastic.denied() >= BELIEVE_DENIED_AT_START:
                 raise self._elastic.refused() from None
             return "it refuses our credentials (so does a cluster that is still starting)"
-        # UnsupportedProductError: HTTP without Elasticsearch's header; BadStatusLine: not even HTTP.
-        if isinstance(error, UnsupportedProductError) or "BadStatusLine" in describe(error):
+        if _is_stranger(error):
             self._strangers += 1
             if self._strangers >= 3:
                 raise Fatal(
@@ -208,6 +221,17 @@ def _version(client: Elasticsearch) -> str:
     return str(version)
 
 
+def _is_stranger(error: Exception) -> bool:
+    """Whether the answer came from anything but Elasticsearch."""
+    if isinstance(error, ApiError):
+        if error.status_code in _NOT_YET or error.status_code >= 500:
+            return False  # a proxy may say so while Elasticsearch starts behind it
+        # Refusals of its security layer come without the header.
+        return "x-elastic-product" not in error.meta.headers and error_of(error)[0] == _UNKNOWN
+    # UnsupportedProductError: a success without Elasticsearch's header; BadStatusLine: not even HTTP.
+    return isinstance(error, UnsupportedProductError) or "BadStatusLine" in describe(error)
+
+
 def _all_tls(urls: tuple[str, ...]) -> bool:
     return all(url.startswith("https:") for url in urls)
 
@@ -235,8 +259,8 @@ def error_of(error: ApiError) -> tuple[str, str]:
     body = error.body
     cause = body.get("error") if isinstance(body, dict) else None
     if isinstance(cause, dict):
-        return str(cause.get("type", "unknown")), str(cause.get("reason", ""))[:300]
-    return "unknown", str(cause or body)[:300]
+        return str(cause.get("type", _UNKNOWN)), str(cause.get("reason", ""))[:300]
+    return _UNKNOWN, str(cause or body)[:300]
 
 
 def _innermost(error: TransportError) -> str:
@@ -251,10 +275,19 @@ def _innermost(error: TransportError) -> str:
 class Patience:
     """Tells trouble once when it begins, again now and then, and once when it is over."""
 
-    def __init__(self, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        every: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        trouble: str = "Elasticsearch: {}; holding what we have and trying again",
+        over: str = "Elasticsearch takes documents again",
+    ) -> None:
+        """`trouble` is what to say, with {} for the reason, and `over` what to say when it is over."""
         self._lock = threading.Lock()
         self._clock = clock
         self._every = every
+        self._trouble = trouble
+        self._over = over
         self._since: float | None = None
         self._said = 0.0
 
@@ -267,14 +300,14 @@ class Patience:
             self._since = now if self._since is None else self._since
             self._said = now
             lasting = "" if first else f", for {now - self._since:.0f} s now"
-            log.warning("Elasticsearch: %s; holding what we have and trying again%s", reason, lasting)
+            log.warning("%s%s", self._trouble.format(reason), lasting)
 
     def over(self) -> None:
         if self._since is None:
             return
         with self._lock:
             if self._since is not None:
-                log.info("Elasticsearch takes documents again after %.1f s", self._clock() - self._since)
+                log.info("%s after %.1f s", self._over, self._clock() - self._since)
                 self._since = None
 
     @property

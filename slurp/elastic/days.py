@@ -6,19 +6,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-from elasticsearch import Elasticsearch
+from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.documents.identity import day_of
-from slurp.elastic.client import Elastic
+from slurp.elastic.client import Elastic, describe
 from slurp.elastic.setup import create_index, has_our_template
-from slurp.elastic.templates import is_ours
+from slurp.elastic.templates import DAY_AT_LEAST, is_of_our_template, winner_for
 from slurp.errors import Fatal
 
 log = logging.getLogger(__name__)
 
 _DAY = 86_400
 _AHEAD = 3600
+# Seconds until a day that was found in order is looked at again: somebody may delete it while we write.
+_TRUST = 60.0
 
 
 class Days:
@@ -38,7 +41,7 @@ class Days:
         self._put_templates = put_templates
         self._clock = clock
         self._lock = threading.Lock()
-        self._ready: set[int] = set()
+        self._seen: dict[int, float] = {}
 
     def name(self, day: int) -> str:
         return f"{self._index}-{day_of(day)}"
@@ -48,30 +51,77 @@ class Days:
         return self._retention is not None and day < int(self._clock()) // _DAY - self._retention
 
     def ensure(self, day: int) -> None:
-        """Create the index of `day` unless that is done. An index born without our template would
-        take any field for ever, so the template is looked at first.
+        """Create the index of `day` unless it is there, and look once a minute whether it still is.
+
+        An index born without our template would take any field for ever, so nothing is written to one.
 
         Raises what the client raises, and Fatal for an index that is not ours.
         """
-        if day in self._ready:
+        if self._is_trusted(day):
             return
-        with self._lock:
-            if day in self._ready:
-                return
-            client = self._elastic.client.options(request_timeout=30)
-            if not has_our_template(client, self._index):
-                log.warning("index template %r is gone, putting it again", self._index)
-                self._put_templates(client)
-            name = self.name(day)
-            if create_index(client, name):
+        # Whoever comes while another thread looks again goes on with what was seen a minute ago.
+        if not self._lock.acquire(blocking=day not in self._seen):
+            return
+        try:
+            if not self._is_trusted(day):
+                self._look(self.name(day))
+                self._seen[day] = time.monotonic()
+        finally:
+            self._lock.release()
+
+    def _is_trusted(self, day: int) -> bool:
+        seen = self._seen.get(day)
+        return seen is not None and time.monotonic() - seen < _TRUST
+
+    def _look(self, name: str) -> None:
+        client = self._elastic.client.options(request_timeout=30)
+        found, mark = _mark_of(client, name)
+        self._keep_template(client, needed=not found)
+        if not found:
+            if create_index(client, name, mappings=DAY_AT_LEAST):
+                self._check_birth(client, name)
                 log.info("created index %s", name)
-            else:
-                mapping = client.indices.get_mapping(index=name)[name]["mappings"]
-                if not is_ours(mapping.get("_meta")):
-                    raise Fatal(
-                        f"index {name} exists and was not made by us: delete it or choose another --index"
-                    )
-            self._ready.add(day)
+                return
+            # Another worker was quicker.
+            _, mark = _mark_of(client, name)
+        if not is_of_our_template(mark):
+            raise Fatal(
+                f"index {name} exists and was not made by us, or without our template: "
+                "delete it or choose another --index"
+            )
+
+    def _keep_template(self, client: Elasticsearch, needed: bool) -> None:
+        """Put our index template if it is gone. A day that is there can be filled without one."""
+        if has_our_template(client, self._index):
+            return
+        log.warning("index template %r is gone, putting it again", self._index)
+        try:
+            self._put_templates(client)
+            if not has_our_template(client, self._index):
+                raise Fatal(
+                    f"index template {self._index!r} is missing, and the component templates are of a newer "
+                    "version, which we leave alone: run that version with --setup-only, or delete "
+                    f"{self._index}@settings, {self._index}@mappings and {self._index}@lexicons"
+                )
+        except (Fatal, AuthorizationException) as error:
+            if needed:
+                raise
+            log.warning("no new day can be made: %s", describe(error))
+
+    def _check_birth(self, client: Elasticsearch, name: str) -> None:
+        """Take back an index that another template went into."""
+        _, mark = _mark_of(client, name)
+        if is_of_our_template(mark):
+            return
+        try:
+            client.indices.delete(index=name)
+        except AuthorizationException:
+            log.warning("index %s is not what we need and we may not delete it: delete it", name)
+        winner = winner_for(client, name)
+        raise Fatal(
+            f"index {name} was made without our template {self._index!r}: template {winner!r} has a higher "
+            f"priority, so narrow its index_patterns or lower it"
+        )
 
     def ensure_tomorrow(self) -> None:
         """Create tomorrow's index in the last hour of today: at midnight everybody is in a hurry."""
@@ -82,4 +132,13 @@ class Days:
     def forget(self, day: int) -> None:
         """The index of `day` is missing after all: look again before the next write."""
         with self._lock:
-            self._ready.discard(day)
+            self._seen.pop(day, None)
+
+
+def _mark_of(client: Elasticsearch, name: str) -> tuple[bool, Any]:
+    """Whether there is an index of this name, and the `_meta` of its mapping."""
+    try:
+        found = client.indices.get_mapping(index=name, filter_path="*.mappings._meta").body
+    except NotFoundError:
+        return False, None
+    return True, found.get(name, {}).get("mappings", {}).get("_meta")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from elasticsearch import Elasticsearch
 
+from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import DRIFT_INDEX
 from slurp.lexicons import Compiled, KnownFields
 
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # Strangers choose the names: beyond this many in a run they are counted as one.
 MAX_NAMES = 10_000
+# In characters: what the mapping indexes. Names stay in memory, and stand in the log.
+_COLLECTION_LENGTH = 512
+_URI_LENGTH = 4096
 _NAMED = 3
 _CHUNK = 500
 _TRIES = 3
@@ -79,13 +83,13 @@ class Drift:
             return
         collection = commit["collection"]
         if collection not in self._known:
-            found = [Name("collection", collection)]
+            found = [Name("collection", collection[:_COLLECTION_LENGTH])]
         else:
             paths = self._known.unknown(collection, record)
             if not paths:
                 return
             found = [Name("field", collection, path) for path in paths]
-        uri = f"at://{event['did']}/{collection}/{commit['rkey']}"
+        uri = f"at://{event['did']}/{collection}/{commit['rkey']}"[:_URI_LENGTH]
         now = self._clock().isoformat(timespec="milliseconds")
         with self._lock:
             for name in found:
@@ -146,6 +150,10 @@ class Drift:
         """Read, add, write under a condition: scripted updates are not everywhere. The names written."""
         ids = {name: self._id(name) for name in seen}
         found = client.mget(index=DRIFT_INDEX, ids=list(ids.values()))["docs"]
+        gone = found[0].get("error", {}).get("type") == "index_not_found_exception"
+        # Made by the write below it would guess its types.
+        if gone and create_own_index(client, DRIFT_INDEX):
+            log.warning("index %s was deleted, made it again", DRIFT_INDEX)
         there = {doc["_id"]: doc for doc in found if doc.get("found")}
         operations: list[dict[str, Any]] = []
         for name, one in seen.items():

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _POLL = 0.25
 _NO_ANSWER = "no_answer"
 _CANARY_TIMEOUT = 15.0
+# Characters of a refusal in the log: it may quote the document.
+_REASON = 500
 
 
 class Halt:
@@ -183,9 +185,13 @@ class Indexer:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
                     else:
                         again.append(self._in_quarantine(one, item, host, arrived_us))
+                        refused = item
                 else:
                     held.append(one)
                     troubles.setdefault((one.day, item.type), (verdict, item))
+            if again:
+                # One line for all: strangers decide how many there are.
+                log.warning("%d event(s) to quarantine, the last: %s", len(again), str(refused)[:_REASON])
             for (day, _), (verdict, item) in troubles.items():
                 self._trouble(verdict, item, day)
             if not any(verdict is Verdict.DENIED for verdict, _ in troubles.values()):
@@ -229,7 +235,6 @@ class Indexer:
             raise self._elastic.refused(str(item))
 
     def _in_quarantine(self, one: _Pending, item: Item, host: str, arrived_us: int) -> _Pending:
-        log.warning("quarantine: %s, refused with %s", one.event["did"], item)
         document = quarantined(one.event, one.frame, host, arrived_us, f"{item.type}: {item.reason}")
         return _Pending(one.frame, one.event, one.day, self._action(document), quarantined=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,30 +38,37 @@ class Retention:
         retention_days: int | None,
         features: Features,
         clock: Callable[[], float] = time.time,
+        *,
+        no_setup: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
+        """`no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted."""
+        self._stop = stop or threading.Event()
         self._elastic = elastic
         self._index = index
         self._retention = retention_days
-        self._features = features
+        self._has_policy = features.lifecycle and not no_setup
         self._clock = clock
         self._due = -1e18
         self._settled = False
 
-    def step(self) -> None:
-        """Cheap until the hour is over. Raises what the client raises for a cluster in trouble."""
+    def step(self) -> bool:
+        """Cheap until the hour is over; whether it looked. Raises what the client raises for a cluster in
+        trouble."""
         now = self._clock()
         if now < self._due:
-            return
+            return False
         # Trouble: a minute later again.
         self._due = now + 60
         client = self._elastic.client.options(request_timeout=30)
         if not self._settled and self._announces(client):
             self._settled = True
             self._due = now + THINK_AGAIN
-            return
+            return True
         self._settled = True
         self._delete(client)
         self._due = now + EVERY
+        return True
 
     def expired(self, client: Elasticsearch) -> list[str]:
         """Names of our days that are past retention, the oldest first."""
@@ -75,7 +83,7 @@ class Retention:
         if before is None or not _shorter(self._retention, before["retention_days"]):
             return False
         going = self.expired(client)
-        if not going and not self._features.lifecycle:
+        if not going and not self._has_policy:
             return False
         log.warning(
             "retention is %d days now, it was %s: in %.0f minutes %d index(es) will be deleted: %s",
@@ -89,6 +97,8 @@ class Retention:
 
     def _delete(self, client: Elasticsearch) -> None:
         for name in self.expired(client):
+            if self._stop.is_set():
+                return  # a slow cluster must not delay the end; the next start goes on
             try:
                 # By name: many clusters refuse to delete by wildcard.
                 client.indices.delete(index=name)
@@ -101,7 +111,7 @@ class Retention:
         before = remembered(client, self._index)
         # Only now: a restart within the ten minutes must not make them shorter.
         if before is None or before["retention_days"] != self._retention:
-            if self._features.lifecycle and before is not None:
+            if self._has_policy and before is not None:
                 self._put_policy(client)
             remember(client, self._index, self._retention)
 

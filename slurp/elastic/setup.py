@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch, NotFoundError
@@ -127,7 +127,8 @@ class Setup:
                 continue
             if version_of(meta) > numbers(__version__):
                 continue
-            _put_mapping(client, name, mappings)
+            there = client.indices.get_mapping(index=name)[name]["mappings"].get("properties", {})
+            _put_mapping(client, name, _absent(mappings["properties"], there), mappings["_meta"])
 
     def _missing(self, client: Elasticsearch) -> Iterator[str]:
         meta = index_template_meta(client, self._index)
@@ -222,13 +223,39 @@ def _put_own_index(client: Elasticsearch, name: str) -> None:
             return
         found = None
     if version_of(found) < numbers(__version__):
-        _put_mapping(client, name, _own_index(name)["mappings"])
+        mappings = _own_index(name)["mappings"]
+        _put_mapping(client, name, mappings["properties"], mappings["_meta"])
 
 
-def _put_mapping(client: Elasticsearch, name: str, mappings: dict[str, Any]) -> None:
+def _put_mapping(client: Elasticsearch, name: str, properties: dict[str, Any], meta: dict[str, Any]) -> None:
     try:
-        client.indices.put_mapping(index=name, properties=mappings["properties"], meta=mappings["_meta"])
+        client.indices.put_mapping(index=name, properties=properties, meta=meta)
     except (BadRequestError, NotFoundError) as error:
         log.warning("%s keeps its mapping: %s", name, describe(error))
     else:
         log.info("%s: mapping brought up to date", name)
+
+
+def _absent(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the properties `wanted` that `there` lacks.
+
+    One field that the user maps otherwise would make Elasticsearch refuse all of them.
+    """
+    new: dict[str, Any] = {}
+    for name, field in wanted.items():
+        old = there.get(name)
+        if old is None:
+            new[name] = field
+        elif inner := _absent(field.get("properties", {}), old.get("properties", {})):
+            if _takes_properties(old):
+                # Without its type, a nested object would be asked to become a plain one.
+                new[name] = {"type": old.get("type", "object"), "properties": inner}
+        elif old.get("type") == field.get("type") and (
+            inner := _absent(field.get("fields", {}), old.get("fields", {}))
+        ):
+            new[name] = {**old, "fields": inner}
+    return new
+
+
+def _takes_properties(field: Mapping[str, Any]) -> bool:
+    return field.get("type", "object") in ("object", "nested") and field.get("enabled", True) is not False

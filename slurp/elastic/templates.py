@@ -34,6 +34,8 @@ STATS_INDEX = "skeetslurper-stats"
 # Ours carry this in `_meta`: without it, an index or template is somebody else's.
 _OWNER = "skeetslurper"
 MARK = {_OWNER: {"version": __version__}}
+# What a day index is asked for at its creation: closed and known as ours, whatever template it meets.
+DAY_AT_LEAST: Json = {"dynamic": False, "_meta": {_OWNER: {}}}
 
 # Above the defaults of Elastic's own templates, below what an administrator would use to override.
 _PRIORITY = 300
@@ -86,6 +88,8 @@ class Templates:
             "composed_of": [*self.components, custom],
             "ignore_missing_component_templates": [custom],
             "template": {"mappings": {"_meta": self.mappings["_meta"]}},
+            # A bulk into a day that somebody has deleted is refused, and `Days` makes the day again.
+            "allow_auto_create": False,
             "_meta": {},
         }
         for body in (*self.components.values(), self.index_template):
@@ -132,6 +136,11 @@ def is_ours(meta: Any) -> bool:
     return isinstance(meta, dict) and _OWNER in meta
 
 
+def is_of_our_template(meta: Any) -> bool:
+    """The mark of an index that our template went into: only the template's has a hash."""
+    return is_ours(meta) and isinstance(meta[_OWNER], dict) and "hash" in meta[_OWNER]
+
+
 def version_of(meta: Any) -> tuple[int, ...]:
     """The version in our mark; () where there is none, which is older than any."""
     mark = meta.get(_OWNER) if isinstance(meta, dict) else None
@@ -149,6 +158,19 @@ def index_template_meta(client: Elasticsearch, name: str) -> Any:
     except NotFoundError:
         return None
     return found[0]["index_template"].get("_meta", {}) if found else None
+
+
+def winner_for(client: Elasticsearch, index: str) -> str | None:
+    """The index template that an index of this name is made from.
+
+    Simulating it would tell what it gets and the losers, but not the winner, and takes more rights.
+    """
+    found = [
+        (entry["index_template"].get("priority", 0), entry["name"])
+        for entry in client.indices.get_index_template()["index_templates"]
+        if any(_matches(pattern, index) for pattern in entry["index_template"]["index_patterns"])
+    ]
+    return str(max(found)[1]) if found else None
 
 
 def asset(name: str) -> Json:
@@ -189,6 +211,10 @@ def _settings(index: str, base: Mapping[str, Any], layout: Layout, features: Fea
     if features.folding:
         settings["analysis"] = _ANALYSIS
     return settings
+
+
+def _matches(pattern: str, index: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), index) is not None
 
 
 def _component_meta(client: Elasticsearch, name: str) -> Any:

@@ -37,6 +37,8 @@ _MAX_BATCH_BYTES = 5_000_000
 _OUR_WAIT = 2.5
 _OUR_WAIT_REMEMBERED = 60.0
 
+_PING_WHEN_SILENT = 1.0
+
 # With collection filters pongs keep a quiet stream alive, but identity and account events still come.
 _QUIET_TIMES = 10
 
@@ -95,6 +97,9 @@ class Reader:
         self._began = 0.0
         self._waited_at = float("-inf")
         self._last_data = time.monotonic()
+        self._answered = float("-inf")
+        # Nobody but --catch-up asks whether a silent server lives before it is stalled.
+        self._ping_when_silent = _PING_WHEN_SILENT if config.catch_up else float("inf")
         self._connected = False
         self._connections = 0
         self._got_data = False
@@ -115,8 +120,9 @@ class Reader:
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the last data frame, or since the connection began."""
-        return time.monotonic() - self._last_data
+        """For how many seconds the server has had no data for us, though it lives: how long after the last
+        data frame, or the beginning of the connection, we sent the last ping that it has answered."""
+        return max(0.0, self._answered - self._last_data)
 
     def step(self) -> bool:
         """One connection. False when the reader was told to stop."""
@@ -149,6 +155,7 @@ class Reader:
         # From here on a lost connection would lose events: no more live starts.
         self._live = False
         self._got_data = False
+        self._last_data = time.monotonic()
         self._connected = True
         return line
 
@@ -156,6 +163,7 @@ class Reader:
         """Read until the connection ends, stalls, or the stop event is set."""
         now = self._last_data = last_pong = last_ping = time.monotonic()
         connection, unpack = line.connection, line.unpack
+        pings: dict[bytes, float] = {}
         receive, frames, stopped = connection.recv_data, self._frames, self._stop.is_set
         while not stopped():
             try:
@@ -174,6 +182,7 @@ class Reader:
                 self._got_data = True
             elif opcode == ABNF.OPCODE_PONG:
                 last_pong = now
+                self._answered = pings.pop(data, self._answered)
             elif opcode == ABNF.OPCODE_CLOSE:
                 return _closed(data)
             if frames and (
@@ -188,10 +197,13 @@ class Reader:
                 waited = time.monotonic() - now
                 if waited > _OUR_WAIT:
                     self._waited_at = now = self._last_data = last_pong = last_ping = now + waited
-            if now - last_ping >= self._stall / 3:
+            pause = now - last_ping
+            if pause >= self._stall / 3 or min(pause, now - self._last_data) >= self._ping_when_silent:
                 last_ping = now
+                payload = str(now).encode()
+                pings[payload] = now
                 try:
-                    connection.ping()
+                    connection.ping(payload)
                 except (websocket.WebSocketException, OSError) as error:
                     return self._cut(why(error))
             if self._is_stalled(now, last_pong):

@@ -1,0 +1,138 @@
+"""Day indices that are missing, or were made behind our back, while the worker runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.elastic import days
+from slurp.elastic.templates import day_mappings
+from slurp.embedded import EmbeddedNode
+from slurp.errors import Fatal
+from slurp.lexicons import committed
+from tests.harness import InProcess
+from tests.test_faults import assert_all_indexed
+
+
+def mapping_of(es: Elasticsearch, index: str) -> dict[str, Any]:
+    return dict(es.indices.get_mapping(index=index)[index]["mappings"])
+
+
+@pytest.fixture
+def distrust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch comes a minute after the last one."""
+    monkeypatch.setattr(days, "_TRUST", 0.0)
+
+
+def test_a_day_has_what_the_templates_say(es: Elasticsearch, indexer: InProcess) -> None:
+    indexer.days.ensure(indexer.day)
+    mapping = mapping_of(es, indexer.today)
+    assert mapping["dynamic"] == "false"
+    assert mapping["_meta"] == day_mappings(committed())["_meta"]
+
+
+def test_no_index_is_made_while_only_templates_of_a_newer_version_are_there(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    newer = {"skeetslurper": {"version": "99.0.0"}}
+    es.cluster.put_component_template(name=f"{fresh_index_prefix}@settings", template={}, meta=newer)
+    es.indices.delete_index_template(name=fresh_index_prefix)
+    with pytest.raises(Fatal, match=r"of a newer version.*run that version with --setup-only, or delete"):
+        indexer.feed(indexer.posts())
+    assert not es.indices.exists(index=indexer.today)
+
+
+def test_an_index_that_another_template_won_is_taken_back(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    winner = f"{fresh_index_prefix}z"
+    es.indices.put_index_template(name=winner, index_patterns=[f"{fresh_index_prefix}*"], priority=900)
+    with pytest.raises(Fatal, match=f"template '{winner}' has a higher priority"):
+        indexer.feed(indexer.posts())
+    assert not es.indices.exists(index=indexer.today)
+
+
+def test_a_day_that_is_deleted_is_made_again(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
+    es.indices.delete(index=indexer.today)
+    counted = indexer.feed(frames[1:])
+    assert_all_indexed(es, fresh_index_prefix, counted, frames[1:])
+    assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
+
+
+def test_a_bulk_makes_no_index(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:
+    answer = es.bulk(index=f"{fresh_index_prefix}-2020.01.01", operations=[{"create": {}}, {"any": 1}])
+    assert answer["items"][0]["create"]["error"]["type"] == "index_not_found_exception"
+
+
+def test_template_and_day_deleted_at_once_are_noticed_within_a_minute(
+    es: Elasticsearch,
+    indexer: InProcess,
+    fresh_index_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
+    es.indices.delete_index_template(name=fresh_index_prefix)
+    es.indices.delete(index=indexer.today)
+    indexer.feed(frames[1:10])
+    monkeypatch.setattr(days, "_TRUST", 0.0)
+    with pytest.raises(Fatal, match=f"index {indexer.today} exists and .* without our template"):
+        indexer.feed(frames[10:])
+
+
+def test_the_documented_setting_keeps_the_day_from_coming_back_without_template(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    frames = indexer.posts()
+    indexer.feed(frames[:1])
+    es.cluster.put_settings(persistent={"action.auto_create_index": f"-{fresh_index_prefix}-*,+*"})
+    try:
+        es.indices.delete_index_template(name=fresh_index_prefix)
+        es.indices.delete(index=indexer.today)
+        counted = indexer.feed(frames[1:])
+    finally:
+        es.cluster.put_settings(persistent={"action.auto_create_index": None})
+    assert_all_indexed(es, fresh_index_prefix, counted, frames[1:])
+    assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
+
+
+@pytest.mark.usefixtures("distrust")
+def test_a_template_that_is_deleted_is_put_again(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    indexer.feed(indexer.posts(1))
+    es.indices.delete_index_template(name=fresh_index_prefix)
+    indexer.feed(indexer.posts(2))
+    assert es.indices.exists_index_template(name=fresh_index_prefix)
+
+
+@pytest.mark.usefixtures("distrust")
+def test_today_goes_on_without_a_template_that_we_may_not_put(
+    es: Elasticsearch,
+    es_node: EmbeddedNode,
+    indexer: InProcess,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    indexer.days.ensure(indexer.day)
+    es.indices.delete_index_template(name=fresh_index_prefix)
+    bound = InProcess(es_node.url, fresh_index_prefix, tmp_path, "--no-setup", setup=False)
+    assert bound.feed(bound.posts()).indexed == 20
+    assert "no new day can be made: index template" in caplog.text
+    with pytest.raises(Fatal, match="an administrator has to run --setup-only"):
+        bound.days.ensure(bound.day + 1)
+
+
+@pytest.mark.usefixtures("distrust")
+def test_nobody_waits_for_a_second_look(indexer: InProcess) -> None:
+    indexer.days.ensure(indexer.day)
+    with indexer.days._lock:
+        indexer.days.ensure(indexer.day)

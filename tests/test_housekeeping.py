@@ -1,0 +1,102 @@
+"""A slow cluster must not make work that can wait delay the work that can't."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from elasticsearch import Elasticsearch
+
+from slurp.documents.identity import day_of
+from slurp.embedded import EmbeddedNode
+from slurp.simulator import Simulator
+from tests.worker import Worker, checkpoint
+
+DELAY = 6.0
+
+
+class SlowToDelete(ThreadingHTTPServer):
+    """Before a node: hands on requests, deletions after `DELAY` seconds."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.node = node
+        self.deleting = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: SlowToDelete
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.command == "DELETE":
+            self.server.deleting.set()
+            time.sleep(DELAY)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answer = requests.request(
+            self.command, self.server.node + self.path, data=body, headers=dict(self.headers), timeout=60
+        )
+        self.send_response(answer.status_code)
+        for name in ("Content-Type", "X-Elastic-Product"):
+            if name in answer.headers:
+                self.send_header(name, answer.headers[name])
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.content)
+
+    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def slow(es_node: EmbeddedNode) -> Iterator[SlowToDelete]:
+    with SlowToDelete(es_node.url) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_slow_deletions_delay_neither_the_checkpoint_nor_the_end(
+    slow: SlowToDelete, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    def start(*options: str) -> Worker:
+        return Worker(
+            *("--jetstream", jetstream.url, "--es", slow.url, "--index", fresh_index_prefix, "--no-kibana"),
+            *("--flush", "200ms", "--since", "0", *options),
+            home=tmp_path,
+        )
+
+    with start("--setup-only") as worker:
+        assert worker.exit_code() == 0
+    today = int(time.time()) // 86_400
+    old = [f"{fresh_index_prefix}-{day_of(today - days)}" for days in range(40, 44)]
+    for name in old:
+        es.indices.create(index=name)
+    jetstream.run_at(200)
+    with start() as worker:
+        assert slow.deleting.wait(60)
+        asked = time.monotonic()
+        moved: set[int] = set()
+        while len(moved) < 4:
+            moved.add((checkpoint(es, fresh_index_prefix) or {"cursor": 0})["cursor"])
+            assert time.monotonic() - asked < DELAY, "the checkpoint stands still"
+            time.sleep(0.2)
+        jetstream.pause()
+        assert worker.stop() == 0
+        assert "did not end in time" not in worker.log
+    saved = checkpoint(es, fresh_index_prefix)
+    assert saved is not None
+    assert saved["clean"]
+    assert len(es.indices.get(index=",".join(old), ignore_unavailable=True)) >= 2, "the next start goes on"
