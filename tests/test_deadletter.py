@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
 
+from slurp import tid
+from slurp.config import parse
 from slurp.deadletter import main
 from slurp.documents.document import quarantined
 from slurp.documents.identity import event_id
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
+from slurp.elastic.setup import Setup, lexicons
 from slurp.embedded import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from tests.harness import InProcess, commit
@@ -81,13 +86,81 @@ def test_dead_letters_are_fed_again_and_bad_ones_remain(
     assert main(["replay", str(tmp_path / "nowhere"), *options(es_node, fresh_index_prefix)]) == 2
 
 
+LEXICON = {
+    "lexicon": 1,
+    "id": "org.example.note",
+    "defs": {
+        "main": {"type": "record", "record": {"type": "object", "properties": {"x": {"type": "integer"}}}}
+    },
+}
+
+
+def test_the_worker_s_set_up_is_kept_and_its_lexicons_are_typed(
+    es: Elasticsearch,
+    es_node: EmbeddedNode,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "lexicons"
+    folder.mkdir()
+    (folder / "note.json").write_text(json.dumps(LEXICON))
+    given = (*options(es_node, fresh_index_prefix), "--lexicons", str(folder))
+    config = parse([*given, "--shards", "2"], {})
+    path = tmp_path / "old.jsonl"
+    with DeadLetterFile(path) as file:
+        file.write([DeadLetter(commit(1, {"x": 17}, "org.example.note"), "refused once")], "host")
+    assert main(["replay", str(path), *given]) == 2, "there are no templates yet"
+    Setup(config, lexicons(config)).run(es)
+
+    def put() -> Any:
+        return es.cluster.get_component_template(name=f"{fresh_index_prefix}@*").body
+
+    before = put()
+    assert main(["replay", str(path), *given]) == 0
+    assert put() == before
+    (found,) = documents(es, fresh_index_prefix).values()
+    assert found["record"] == {"org.example.note": {"x": 17}}
+
+    # The same for a document in quarantine.
+    event = json.loads(commit(2, {"x": 18}, "org.example.note"))
+    document = quarantined(
+        event, json.dumps(event).encode(), "host", 1_700_000_000_000_000, "refused by a bug"
+    )
+    (day,) = es.indices.get(index=f"{fresh_index_prefix}-*")
+    es.index(index=day, id=document.id, document=json.loads(document.body), refresh=True)
+    assert main(["replay", "--quarantined", *given]) == 0
+    assert documents(es, fresh_index_prefix)[document.id]["record"] == {"org.example.note": {"x": 18}}
+
+
+def test_letters_past_retention_are_told(
+    es: Elasticsearch,
+    es_node: EmbeddedNode,
+    indexer: InProcess,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "old.jsonl"
+    event = json.loads(commit(1, {"text": "old"}))
+    old = int((time.time() - 40 * 86_400) * 1e6)
+    event["time_us"], event["commit"]["rev"] = old, tid.from_micros(old)
+    with DeadLetterFile(path) as file:
+        file.write([DeadLetter(json.dumps(event).encode(), "refused once")], "host")
+    assert main(["replay", str(path), *options(es_node, fresh_index_prefix)]) == 1
+    assert "1 of days past --retention were not sent" in capsys.readouterr().err
+    forever = ("--retention", "forever")
+    assert main(["replay", str(path), *options(es_node, fresh_index_prefix), *forever]) == 0
+
+
 def test_quarantined_documents_are_freed_once_mended(
     es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    event = json.loads(commit(1, {"text": "good"}))
+    event = json.loads(commit(1, {"text": "good"}, at=indexer.began))
     bad = json.dumps(event).encode()
     document = quarantined(event, bad, "host", 1_700_000_000_000_000, "refused by a bug")
-    indexer.feed([commit(2, {})])
+    indexer.feed([commit(2, {}, at=indexer.began)])
     es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
     es.index(
         index=indexer.today,
@@ -100,3 +173,18 @@ def test_quarantined_documents_are_freed_once_mended(
     assert found[document.id]["record"] == {"app.bsky.feed.post": {"text": "good"}}
     assert "quarantine" not in found[document.id]
     assert "quarantine" in found["broken"]
+
+
+def test_what_was_announced_again_stays_marked_when_it_is_freed(
+    es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    frame = commit(1, {"text": "good"}, at=indexer.began)
+    event = json.loads(frame)
+    event["commit"]["resync"] = True
+    document = quarantined(event, frame, "host", 1_700_000_000_000_000, "refused by a bug")
+    indexer.feed([commit(2, {}, at=indexer.began)])
+    es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
+    assert main(["replay", "--quarantined", *options(es_node, fresh_index_prefix)]) == 0
+    found = documents(es, fresh_index_prefix)[document.id]
+    assert "quarantine" not in found
+    assert found["commit"]["resync"] is True

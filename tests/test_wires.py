@@ -1,0 +1,228 @@
+"""Both wires through the real program: the same documents, whichever way they came."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from elasticsearch import Elasticsearch, helpers
+
+from slurp.documents.identity import event_id
+from slurp.embedded import EmbeddedNode
+from slurp.kibana.objects import scope
+from slurp.kibana.panels import View
+from slurp.simulator import Simulator
+from tests.conftest import SHARED
+from tests.test_dialer import Bombs
+from tests.test_simulator_v2 import DID, publish_resync
+from tests.worker import Worker, checkpoint, count, documents, expected
+
+V1 = ("--protocol", "v1")
+V2 = ("--protocol", "v2", "--compress", "off")
+ZSTD = ("--protocol", "v2", "--compress", "on")
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
+    """Start a worker; `index` is added to the name of this test's indices."""
+
+    def begin(*options: str, index: str = "", server: str = jetstream.url) -> Worker:
+        return Worker(
+            *("--jetstream", server, "--es", es_node.url, "--index", fresh_index_prefix + index),
+            *("--no-kibana", "--stats-interval", "1s", "--flush", "200ms", "--since", "0"),
+            *("--retention", "forever", "--log-level", "debug"),
+            *options,
+            home=tmp_path,
+        )
+
+    return begin
+
+
+def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """`_id` to day and document, without what depends on the server and the hour."""
+    es.indices.refresh(index=f"{index}-*")
+    found = {}
+    for hit in helpers.scan(es, index=f"{index}-*", size=5000):
+        source = hit["_source"]
+        del source["jetstream"], source["event"]["ingested"], source["event"]["lag_ms"]
+        found[hit["_id"]] = (hit["_index"].removeprefix(index), source)
+    return found
+
+
+def test_all_wires_make_the_same_documents(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
+) -> None:
+    for path in corpus:
+        jetstream.load(path)
+    found = {}
+    for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
+        with start("--catch-up", *options, index=name) as worker:
+            assert worker.exit_code(120) == 0
+        assert worker.counted()["indexed"] == len(jetstream.frames)
+        found[name] = everything(es, fresh_index_prefix + name)
+    assert found["a"].keys() == expected(jetstream.frames).keys()
+    assert found["a"] == found["b"]
+    assert found["a"] == found["c"]
+
+
+def test_recorded_v2_frames_are_the_same_but_for_what_v1_hides(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
+    if not path.is_file():
+        pytest.skip("the recorded events are not beside the project")
+    jetstream.load(path)
+    found = {}
+    for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
+        with start("--catch-up", *options, index=name) as worker:
+            assert worker.exit_code(120) == 0
+        found[name] = everything(es, fresh_index_prefix + name)
+    assert found["b"] == found["c"]
+    assert len(found["b"]) == 2000
+    hidden = {
+        doc_id: doc
+        for doc_id, (_, doc) in found["b"].items()
+        if doc["kind"] == "sync" or doc.get("commit", {}).get("resync")
+    }
+    assert len(hidden) == 9
+    assert {doc["did"] for doc in hidden.values()} == {"did:plc:scdt35z37x4xluhinovufbey"}
+    assert found["a"] == {doc_id: doc for doc_id, doc in found["b"].items() if doc_id not in hidden}
+
+
+def marked(es: Elasticsearch, index: str) -> list[str]:
+    return sorted(
+        doc["commit"]["rkey"]
+        for doc in documents(es, index).values()
+        if doc["kind"] == "commit" and doc["commit"].get("resync")
+    )
+
+
+def test_a_resync_is_indexed_and_not_counted(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    publish_resync(jetstream, rows=40)
+    with start("--catch-up", "--batch", "7", *V2) as worker:
+        assert worker.exit_code() == 0
+    found = documents(es, fresh_index_prefix)
+    assert found.keys() == expected(jetstream.frames).keys()
+    (sync,) = [doc for doc in found.values() if doc["kind"] == "sync"]
+    assert (sync["did"], sync["sync"]["rev"]) == (DID, "3mptbypluud2a")
+    assert len(marked(es, fresh_index_prefix)) == 40
+    query = scope(View.EVENTS, fresh_index_prefix).query
+    assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - 40
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_resync_is_marked_over_a_restart_in_its_middle(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
+) -> None:
+    publish_resync(jetstream, rows=300)
+    jetstream.faults.stall(after=150)
+    with start("--batch", "20", *V2) as worker:
+        worker.wait_for("received 150")
+        jetstream.wait_until(lambda _: count(es, fresh_index_prefix) == 150, timeout=20)
+        time.sleep(1.5)  # the checkpoint follows each second
+        if end == "stop":
+            assert worker.stop() == 0
+        else:
+            worker.kill()
+    saved = checkpoint(es, fresh_index_prefix)
+    assert saved is not None
+    assert saved["cursor"] == 6, "where the #sync is"
+    assert len(marked(es, fresh_index_prefix)) == 144
+    jetstream.faults.clear()
+    with start("--catch-up", "--batch", "20", *V2) as worker:
+        assert worker.exit_code() == 0
+    assert len(marked(es, fresh_index_prefix)) == 300
+    assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
+
+
+def test_one_checkpoint_serves_both_wires(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    for options in (V1, V2, V1, ZSTD):
+        jetstream.generate(1500, span=0.2)
+        with start("--catch-up", *options) as worker:
+            assert worker.exit_code() == 0
+        duplicates = worker.counted()["duplicates"]
+        assert duplicates == (0 if len(jetstream.frames) == 1500 else 1), "a cursor is inclusive"
+        assert checkpoint(es, fresh_index_prefix), "and the only one"
+    assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
+
+
+def test_wires_change_under_way_and_nothing_is_lost(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    jetstream.generate(6000)
+    jetstream.faults.error("ConsumerTooSlow", "far behind", after=2000)
+    with start("--protocol", "auto", "--compress", "on") as worker:
+        worker.wait_for("ConsumerTooSlow: far behind; trying again")
+        jetstream.faults.refuse(404)  # from now on an older server
+        jetstream.faults.cut_after(1000)
+        worker.wait_for("has no v2 wire")
+        jetstream.wait_until(lambda _: count(es, fresh_index_prefix) >= 6000, timeout=60)
+        assert worker.stop() == 0
+    assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
+
+
+def test_a_retired_dictionary_and_bombs_stop_nothing(
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    jetstream.generate(500)
+    jetstream.faults.garbage(Bombs().told.compress(b"[" * 300_000_000), after=100)
+    letters = tmp_path / "letters.jsonl"
+    with start(*ZSTD, "--dead-letter", str(letters)) as worker:
+        worker.wait_for("indexed 500")
+        assert worker.resident() < 250_000_000
+        jetstream.rotate_dictionary()
+        jetstream.faults.cut_after()
+        worker.wait_for("zstd dictionary 20260812, fetched again")
+        jetstream.generate(500)
+        jetstream.wait_until(lambda _: count(es, fresh_index_prefix) == 1000, timeout=30)
+        assert worker.stop() == 0
+        counted = worker.counted()
+    (letter,) = map(orjson.loads, letters.read_bytes().splitlines())
+    assert "more than 4,000,000 bytes when decompressed" in letter["reason"]
+    stub = orjson.loads(letter["frame"])
+    assert stub["decompressed"] == 300_000_000
+    assert len(stub["blake2b"]) == 32
+    assert counted["dead-lettered"] == 1
+    assert counted["received"] == sum(counted.values()) - counted["received"]
+
+
+def test_too_old_a_checkpoint_is_a_gap_that_is_told(
+    start: Start, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    with Simulator(port=0, seed=1, retain_bytes=700_000) as jetstream:
+        jetstream.generate(500)
+        with start("--catch-up", *V2, server=jetstream.url) as worker:
+            assert worker.exit_code() == 0
+        jetstream.generate(3000)
+        floor = orjson.loads(jetstream.frames[0])["cursor"]
+        assert floor > 600
+        with start("--catch-up", *V2, server=jetstream.url) as worker:
+            assert worker.exit_code() == 0
+        line = worker.wait_for(r"gap: .*").string
+        assert "WARNING" in line
+        assert f"no longer has what came after cursor 500, reading from its floor, {floor}" in line
+        left = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
+    assert left <= documents(es, fresh_index_prefix).keys()
+    assert count(es, fresh_index_prefix) == 500 + len(left)
+
+
+def test_an_older_server_is_read_by_v1(
+    start: Start, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    with Simulator(port=0, seed=1, protocols="v1") as jetstream:
+        jetstream.generate(500)
+        with start("--catch-up", server=jetstream.url) as worker:
+            assert worker.exit_code() == 0
+            assert "has no v2 wire (HTTP 404), reading v1" in worker.log
+            assert "v1 wire" in worker.log
+        assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
