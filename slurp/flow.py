@@ -12,7 +12,10 @@ from slurp.position import Position
 
 @dataclass(slots=True)
 class Batch:
-    """Frames as they came, not yet parsed. Times are Unix seconds of arrival."""
+    """Frames as they came, not yet parsed. Times are Unix seconds of arrival.
+
+    `number` counts the batches of one reader.
+    """
 
     number: int
     host: str
@@ -20,6 +23,7 @@ class Batch:
     size: int
     position: Position | None
     arrived: float = field(default_factory=time.time)
+    reader: int = 1
 
 
 class Buffer:
