@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ from slurp.flow import Buffer
 from slurp.jetstream import hosts
 from slurp.jetstream.reader import Reader
 from slurp.jetstream.readers import Readers
+from slurp.jetstream.scout import Scout
 from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
@@ -326,6 +328,9 @@ class Service:
         self._reading_since = time.monotonic()
         for reader in readers:
             self._spawn(f"reader-{reader.number}", _steps(reader.step))
+            if len(servers) > 1 and not config.redundant:
+                scout = Scout(reader, servers)
+                self._spawn("scout", partial(scout.run, self._stop))
 
     # Work that belongs to no other place
 
