@@ -180,7 +180,7 @@ def test_half_open_tcp(jetstream: Simulator) -> None:
 
 def test_half_open_tcp_behind_a_filter(jetstream: Simulator) -> None:
     options = (*STALL, "--dids", "did:plc:nobody")
-    with Proxy(jetstream.port) as proxy, reading(proxy.url, options=options) as run:
+    with Proxy(jetstream.port) as proxy, reading(proxy.url, start=None, options=options) as run:
         until(lambda: run.reader.connected)
         time.sleep(1.2)
         assert proxy.accepted == 1, "pongs suffice"

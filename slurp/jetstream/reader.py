@@ -399,9 +399,11 @@ class Reader:
         return self._buffer.events == 0 and (lag < _SMALL_LAG_US or now - self._last_data >= _SILENT)
 
     def _newest_us(self) -> int:
-        """The time of the newest event we had: the second highest of some, as one may be of the future."""
-        newest = sorted(self._newest)[-2:]
-        return min(newest[0], int(time.time() * 1e6)) if newest else 0
+        """The time of the newest event we had: the second highest of some, as one may be of the future.
+
+        Of the servers' clocks only: with ours behind theirs, everything would seem too new.
+        """
+        return sorted(self._newest)[-2:][0] if self._newest else 0
 
     def _lands(self, landing: Landing) -> bool:
         """Compare the first events with what was asked for. False when they must not be taken."""
