@@ -43,6 +43,7 @@ class Config:
     """What the user chose. Durations are seconds, sizes bytes, `since` and `replay_from` cursors or LIVE."""
 
     jetstream: tuple[str, ...]
+    redundant: bool
     collections: tuple[str, ...]
     dids: tuple[str, ...]
     since: int
@@ -179,6 +180,11 @@ def build_parser() -> configargparse.ArgumentParser:
         action="append",
         metavar="URL",
         help="Jetstream server, repeatable; the quickest is taken (default: the four public ones)",
+    )
+    group.add_argument(
+        "--redundant",
+        action="store_true",
+        help="read from all --jetstream at once, so that what one of them misses comes from another",
     )
     group.add_argument(
         "--collections",
@@ -483,6 +489,11 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     for name in ("flush", "refresh", "stall_timeout", "stats_interval", "grace"):
         if values[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be more than nothing")
+    jetstream = tuple(map(jetstream_url, _items(values["jetstream"]))) or PUBLIC_HOSTS
+    # Of each host there is one checkpoint, whatever the scheme.
+    hosts = {url.partition("://")[2] for url in jetstream}
+    if values["redundant"] and (not values["jetstream"] or len(hosts) < max(2, len(jetstream))):
+        raise ValueError("--redundant needs --jetstream at least twice, each time another host")
     if not _WORKER(values["worker_name"] or "-"):
         raise ValueError("--worker-name takes up to 64 letters, digits, dots, dashes and underscores")
 
@@ -491,7 +502,7 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     return Config(
         **{
             **values,
-            "jetstream": tuple(map(jetstream_url, _items(values["jetstream"]))) or PUBLIC_HOSTS,
+            "jetstream": jetstream,
             "collections": _checked(values["collections"], _NSID, "--collections", "NSID", _MAX_COLLECTIONS),
             "dids": _checked(values["dids"], _DID, "--dids", "DID", _MAX_DIDS),
             "es": tuple(http_url(u, "--es") for u in _items(values["es"])) or ("http://localhost:9200",),

@@ -15,7 +15,8 @@ from slurp.position import Position
 class Batch:
     """Frames as they came, not yet parsed. Times are Unix seconds of arrival.
 
-    `announced` tells which of them nobody wrote just then: see `slurp.jetstream.resyncs`.
+    `number` counts the batches of one reader. `announced` tells which of its events nobody wrote just then:
+    see `slurp.jetstream.resyncs`.
     """
 
     number: int
@@ -25,6 +26,7 @@ class Batch:
     position: Position | None
     arrived: float = field(default_factory=time.time)
     announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    reader: int = 1
 
 
 class Buffer:

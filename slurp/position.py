@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 # A cursor at or above this is a time in Unix microseconds, below it a sequence number.
 FIRST_TIME_CURSOR = 10**15
@@ -85,6 +86,30 @@ def resume_elsewhere(position: Position) -> int:
     return max(0, position.time_us - REWIND_OTHER_HOST_US)
 
 
+class Resume(NamedTuple):
+    """What to ask a host for, and up to where everything is ours already."""
+
+    cursor: int
+    known: Position
+
+    @property
+    def by_time(self) -> bool:
+        return self.cursor >= FIRST_TIME_CURSOR
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time for which `host` sent nothing, though we asked for it."""
+
+    host: str
+    from_us: int
+    to_us: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.to_us - self.from_us) / 1e6
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the ledger needs of a batch once each of its events has been answered for.
@@ -101,13 +126,16 @@ class Answered:
 
 
 class Ledger:
-    """Which batches are answered for, and the position below which all of them are.
+    """Which batches of one reader are answered for, and the position below which all of them are.
 
     Not thread-safe: the `Tally` that owns it holds the lock.
     """
 
     def __init__(self) -> None:
         self.trail = Trail()
+        # There is no gap between these two and `position`.
+        self.whole_since_us = 0
+        self.begun_us = 0
         self.position: Position | None = None
         self.newest_us: int | None = None
         self.fresh_run = 0
@@ -121,6 +149,12 @@ class Ledger:
         while (done := self._answered.pop(self._next, None)) is not None:
             self._next += 1
             self._pass(done, now_us)
+
+    def covers(self, from_us: int, to_us: int) -> bool:
+        """Whether everything in between is answered for, here or by an earlier run."""
+        # Not the time of `position`, which in a replay lies some batches back. Medians are robust already.
+        upto = max((self.begun_us, *self._medians))
+        return self.whole_since_us <= from_us and to_us <= upto
 
     def _pass(self, batch: Answered, now_us: int) -> None:
         self.fresh_run = batch.fresh + (self.fresh_run if batch.fresh == batch.events else 0)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from slurp.elastic.client import (
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetterFile
 from slurp.elastic.drift import Drift
+from slurp.elastic.gaps import Gaps
 from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.lifecycle import Retention
 from slurp.elastic.statsindex import StatsIndex
@@ -34,11 +36,13 @@ from slurp.errors import Exit, Fatal
 from slurp.flow import Buffer
 from slurp.jetstream import hosts
 from slurp.jetstream.reader import Reader
+from slurp.jetstream.readers import Readers
+from slurp.jetstream.scout import Scout
 from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
-from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail
+from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
 from slurp.stats import Stats
 from slurp.tally import Tally
 
@@ -85,7 +89,7 @@ class Service:
 
         self._subscription = Subscription.of(config)
         self._buffer = Buffer(config.buffer, config.buffer_bytes)
-        self._tally = Tally()
+        self._tally = Tally(len(config.jetstream) if config.redundant else 1)
         self._secrets = secrets
         self._elastic = Elastic(config, secrets)
         self._patience = Patience()
@@ -95,7 +99,8 @@ class Service:
         self._retention: Retention | None = None
         self._drift: Drift | None = None
         self._typed: frozenset[str] = frozenset()
-        self._reader: Reader | None = None
+        self._readers: Readers | None = None
+        self._gaps: Gaps | None = None
         self._stats: Stats | None = None
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
@@ -170,16 +175,15 @@ class Service:
             log.info("Kibana: left alone")
         else:
             self._spawn("kibana", self._prepare_kibana)
-        known, clean, live = self._find_start(hosts.host_of(servers[0]))
-        if not self._stop.is_set():
-            self._start_threads(servers, known, clean, live)
+        self._start_reading(servers)
 
     def _choose_server(self) -> list[str]:
         probes = hosts.probe(self._config.jetstream)
         reachable = [one for one in probes if one.times]
         head = f"{len(reachable)} of {len(probes)} reachable"
         if reachable:
-            log.info("Jetstream: %s, taking %s", head, hosts.host_of(probes[0].url))
+            taken = "all of them" if self._config.redundant else hosts.host_of(probes[0].url)
+            log.info("Jetstream: %s, taking %s", head, taken)
         else:
             log.warning("Jetstream: no server reachable; it will be tried again and again")
         for line in hosts.table(probes):
@@ -231,10 +235,34 @@ class Service:
     def _insist(self, step: Callable[[], T]) -> T | None:
         return insist(self._elastic, step, self._config.wait, self._stop)
 
-    def _find_start(self, host: str) -> tuple[Position, bool, bool]:
+    def _start_reading(self, servers: list[str]) -> None:
+        """One reader that can go to any server, or with --redundant one for each."""
+        found = self._insist(self._checkpoints.load) or []
+        self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
+        readers = []
+        for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
+            known, clean, live = self._find_start(number, hosts.host_of(own[0]), found)
+            readers.append(
+                Reader(
+                    self._config,
+                    self._subscription,
+                    own,
+                    self._buffer,
+                    self._tally,
+                    self._stop,
+                    known,
+                    clean=clean,
+                    live=live,
+                    number=number,
+                    missed=self._gaps.found,
+                )
+            )
+        if not self._stop.is_set():
+            self._start_threads(Readers(readers, self._tally), servers)
+
+    def _find_start(self, reader: int, host: str, found: list[Checkpoint]) -> tuple[Position, bool, bool]:
         """Where to read from: position, whether the last run ended in order, whether to start live."""
         config = self._config
-        found = self._insist(self._checkpoints.load) or []
         if config.replay_from is not None or not found:
             start = config.since if config.replay_from is None else config.replay_from
             position = _start_position(host, start)
@@ -243,11 +271,19 @@ class Service:
                 begin = Checkpoint(position, trail=(), started=True, clean=True)
                 self._insist(lambda: self._checkpoints.save(begin))
             log.info("start: %s", "live" if start == LIVE else f"cursor {start}, as asked")
+            self._tally.begin(reader, position, Trail(), position.time_us)
             return position, True, start == LIVE
         newest = found[0]
-        if newest.position.host == host:
-            # Sequence numbers of another host mean nothing on this one.
-            self._tally.adopt(Trail(newest.trail))
+        if config.redundant:
+            # Each host goes on where it was itself: it may lie behind, and have what others missed.
+            newest = next((one for one in found if one.position.host == host), newest)
+            if newest.position.host != host:
+                before = Position(host, None, resume_elsewhere(newest.position))
+                newest = Checkpoint(before, trail=(), started=True, clean=True)
+                self._insist(lambda: self._checkpoints.save(newest))
+        # Sequence numbers of another host mean nothing on this one.
+        trail = newest.trail if newest.position.host == host else ()
+        self._tally.begin(reader, newest.position, Trail(trail), whole_since_us=0)
         log.info(
             "start: where the last run %s, cursor %s of %s",
             "ended" if newest.clean else "was cut off",
@@ -256,27 +292,17 @@ class Service:
         )
         return newest.position, newest.clean, False
 
-    def _start_threads(self, servers: list[str], known: Position, clean: bool, live: bool) -> None:
+    def _start_threads(self, readers: Readers, servers: list[str]) -> None:
         config, days = self._config, self._days
         assert days is not None  # noqa: S101
-        self._reader = Reader(
-            config,
-            self._subscription,
-            servers,
-            self._buffer,
-            self._tally,
-            self._stop,
-            known,
-            clean=clean,
-            live=live,
-        )
+        self._readers = readers
         documents = StatsIndex(
             self._elastic, self._patience, config.index, config.worker_name, self._tally.snapshot()
         )
         self._stats = Stats(
             self._tally,
             self._buffer,
-            self._reader,
+            readers,
             self._screen,
             config.stats_interval,
             self._drift,
@@ -300,7 +326,11 @@ class Service:
         self._spawn("housekeeping", self._keep_house)
         self._spawn("stats", self._watch)
         self._reading_since = time.monotonic()
-        self._spawn("reader-1", self._read)
+        for reader in readers:
+            self._spawn(f"reader-{reader.number}", _steps(reader.step))
+            if len(servers) > 1 and not config.redundant:
+                scout = Scout(reader, servers)
+                self._spawn("scout", partial(scout.run, self._stop))
 
     # Work that belongs to no other place
 
@@ -310,13 +340,6 @@ class Service:
             Installer(self._config, self._elastic, self._secrets).run(self._stop)
         except Exception:
             log.warning("Kibana gets nothing from us, which is a bug; indexing goes on", exc_info=True)
-
-    def _read(self) -> None:
-        assert self._reader is not None  # noqa: S101
-        try:
-            _steps(self._reader.step)()
-        finally:
-            self._buffer.close()
 
     def _watch(self) -> None:
         """Stats until the stop, and their last document when all is drained."""
@@ -381,13 +404,17 @@ class Service:
 
     def _save(self, clean: bool) -> bool:
         """Whether there was anything to save."""
-        if (latest := self._tally.checkpoint()) is None:
-            return False
-        position, trail = latest
-        return self._checkpoints.save(Checkpoint(position, tuple(trail), started=False, clean=clean))
+        assert self._readers is not None and self._gaps is not None  # noqa: S101
+        # First: a checkpoint behind a gap that nobody remembers would hide it.
+        wrote = self._gaps.step(final=self._indexed.is_set())
+        in_order = {reader.number: clean and reader.ended_clean for reader in self._readers}
+        for number, position, trail in self._tally.checkpoints():
+            saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[number])
+            wrote |= self._checkpoints.save(saved)
+        return wrote
 
     def _check_catch_up(self) -> None:
-        if not self._config.catch_up or self._reader is None or self._reading_since is None:
+        if not self._config.catch_up or self._readers is None or self._reading_since is None:
             return
         now = self._tally.snapshot()
         if not now.received:
@@ -398,11 +425,7 @@ class Service:
                 )
                 self._fail(Exit.FAILED)
             return
-        if (
-            self._reader.connected
-            and self._buffer.events == 0
-            and (now.fresh_run >= _FRESH_EVENTS or self._reader.silent_for >= _SILENT)
-        ):
+        if self._buffer.events == 0 and self._readers.caught_up(_FRESH_EVENTS, _SILENT):
             self._caught_up = True
             log.info("caught up")
             self._stop.set()
@@ -417,12 +440,13 @@ class Service:
         # Startup first: only it makes threads, and it may have been about to.
         ended = self._join(["startup"], self._halt.deadline)
         workers = [name for name in list(self._threads) if name.startswith("indexer")]
-        ended &= self._join(["reader-1"], self._halt.deadline)
+        ended &= self._join(
+            [name for name in list(self._threads) if name.startswith("reader")], self._halt.deadline
+        )
         self._buffer.close()
         ended &= self._join(workers, self._halt.deadline + reserved / 2)
         left = self._tally.snapshot().in_flight
-        in_order = self._reader is None or self._reader.ended_clean
-        self._clean = ended and not left and self._failure is None and in_order
+        self._clean = ended and not left and self._failure is None
         self._indexed.set()
         self._join(["checkpoint", "housekeeping", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))

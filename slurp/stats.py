@@ -10,7 +10,7 @@ from dataclasses import asdict
 from slurp.elastic.drift import Drift
 from slurp.elastic.statsindex import State, StatsIndex
 from slurp.flow import Buffer
-from slurp.jetstream.reader import Reader
+from slurp.jetstream.readers import Readers
 from slurp.logs import Screen
 from slurp.tally import Rates, Snapshot, Tally
 from slurp.units import format_duration
@@ -30,7 +30,7 @@ class Stats:
         self,
         tally: Tally,
         buffer: Buffer,
-        reader: Reader,
+        readers: Readers,
         screen: Screen,
         interval: float,
         drift: Drift | None = None,
@@ -38,7 +38,7 @@ class Stats:
     ) -> None:
         self._tally = tally
         self._buffer = buffer
-        self._reader = reader
+        self._readers = readers
         self._screen = screen
         self._interval = interval
         self._drift = drift
@@ -73,7 +73,9 @@ class Stats:
 
     def _write(self, now: Snapshot, within: float) -> None:
         if self._index is not None:
-            state = State(self._reader.host, self._reader.connected, self._buffer.depth, _lag(now))
+            hosts = self._readers.hosts
+            host = hosts[0] if len(hosts) == 1 else hosts
+            state = State(host, self._readers.connected, self._buffer.depth, _lag(now))
             self._index.write(now, state, within)
 
     def _tell(self, now: Snapshot, rates: Rates, prefix: str = "") -> None:
@@ -83,7 +85,7 @@ class Stats:
             f" + expired {now.expired:,} + in flight {now.in_flight:,}"
             f" | in {rates.received:,.0f}/s, out {rates.answered:,.0f}/s"
             f" | queue {self._buffer.depth:,} batches"
-            f" | lag {_lag_text(now)} | reconnects {now.reconnects} | {self._reader.host}"
+            f" | lag {_lag_text(now)} | reconnects {now.reconnects} | gaps {now.gaps} | {self._readers.host}"
         )
         fields = {
             **asdict(now),
@@ -91,7 +93,7 @@ class Stats:
             "rate_out": round(rates.answered, 1),
             "queue": self._buffer.depth,
             "lag_seconds": _lag(now),
-            "host": self._reader.host,
+            "host": self._readers.host,
         }
         log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
         if self._drift is not None and (news := self._drift.news()):
@@ -100,7 +102,8 @@ class Stats:
             log.error("the counters do not add up, which is a bug: please report this line")
 
     def _live(self, now: Snapshot, rates: Rates) -> str:
-        state = self._reader.host if self._reader.connected else f"not connected to {self._reader.host}"
+        host = self._readers.host
+        state = host if self._readers.connected else f"not connected to {host}"
         return (
             f"▸ {rates.received:,.0f} events/s  indexed {now.indexed:,}  in flight {now.in_flight:,}"
             f"  lag {_lag_text(now)}  {state}"

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, fields, replace
 
 from slurp.flow import Batch
-from slurp.position import Answered, Ledger, Position, Trail, resume_cursor, resume_elsewhere
+from slurp.position import Answered, Ledger, Position, Resume, Trail, resume_cursor, resume_elsewhere
 
 
 @dataclass(slots=True)
@@ -40,8 +40,8 @@ class Snapshot:
     expired: int
     in_flight: int
     reconnects: int
+    gaps: int
     newest_us: int | None
-    fresh_run: int
     at: float
 
     @property
@@ -64,15 +64,20 @@ class Rates:
 
 
 class Tally:
-    """Thread-safe counters, touched once a batch."""
+    """Thread-safe counters, touched once a batch. Readers have a ledger each: they number for themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, readers: int = 1) -> None:
         self._lock = threading.Lock()
         self._received = 0
         self._in_flight = 0
         self._reconnects = 0
+        self._gaps = 0
         self._sums = Outcome()
-        self._ledger = Ledger()
+        self._ledgers = {number: Ledger() for number in range(1, readers + 1)}
+
+    @property
+    def readers(self) -> int:
+        return len(self._ledgers)
 
     def received(self, batch: Batch) -> None:
         with self._lock:
@@ -84,44 +89,76 @@ class Tally:
             for name in OUTCOMES:
                 setattr(self._sums, name, getattr(self._sums, name) + getattr(outcome, name))
             self._in_flight -= len(batch.frames)
-            self._ledger.answer(batch.number, answer, int(time.time() * 1e6))
+            self._ledgers[batch.reader].answer(batch.number, answer, int(time.time() * 1e6))
 
     def reconnected(self) -> None:
         with self._lock:
             self._reconnects += 1
 
-    def checkpoint(self) -> tuple[Position, list[tuple[int, int]]] | None:
-        """The position with the trail that belongs to it."""
+    def checkpoints(self) -> list[tuple[int, Position, list[tuple[int, int]]]]:
+        """Of each reader that has one: its number, its position, and the trail that belongs to it."""
         with self._lock:
-            if self._ledger.position is None:
-                return None
-            return self._ledger.position, self._ledger.trail.entries()
+            return [
+                (number, ledger.position, ledger.trail.entries())
+                for number, ledger in self._ledgers.items()
+                if ledger.position is not None
+            ]
 
-    def resume_cursor(self, known: Position, clean: bool, host: str) -> int:
-        """The cursor to ask `host` for, when everything up to `known` has reached this worker."""
+    def resume(
+        self, reader: int, known: Position, clean: bool, host: str, *, by_time: bool = False
+    ) -> Resume:
+        """What `reader` has to ask `host` for, when everything up to `known` has reached it."""
         with self._lock:
-            settled = self._ledger.position
+            ledger = self._ledgers[reader]
+            settled = ledger.position
             # The time of one event may be far off; that of the acknowledged ones is a median.
             if settled is not None and (settled.host == known.host or settled.time_us < known.time_us):
                 known = replace(known, time_us=settled.time_us)
             known = replace(known, time_us=min(known.time_us, int(time.time() * 1e6)))
-            if known.host != host:
-                return resume_elsewhere(known)
-            return resume_cursor(known) if clean else self._ledger.trail.rewound(known)
+            if known.host != host or by_time:
+                return Resume(resume_elsewhere(known), known)
+            return Resume(resume_cursor(known) if clean else ledger.trail.rewound(known), known)
 
-    def adopt(self, trail: Trail) -> None:
-        """Start from the trail that a checkpoint holds."""
+    def begin(self, reader: int, start: Position, trail: Trail, whole_since_us: int) -> None:
+        """Where a reader starts: with the trail of a checkpoint, if it is of the same host.
+
+        `whole_since_us` is 0 when earlier runs have read, and told the gaps of, what came before.
+        """
         with self._lock:
-            self._ledger.trail = trail
+            ledger = self._ledgers[reader]
+            ledger.trail = trail
+            ledger.whole_since_us, ledger.begun_us = whole_since_us, start.time_us
+
+    def fresh_run(self, reader: int) -> int:
+        """How many events in a row came to this reader soon after their time."""
+        with self._lock:
+            return self._ledgers[reader].fresh_run
+
+    def broken(self, reader: int, until_us: int) -> None:
+        """What this reader has is whole only from here on."""
+        with self._lock:
+            ledger = self._ledgers[reader]
+            ledger.whole_since_us = max(ledger.whole_since_us, until_us)
+
+    def covered(self, reader: int, from_us: int, to_us: int) -> bool:
+        """Whether another reader has what this one missed."""
+        with self._lock:
+            others = (ledger for number, ledger in self._ledgers.items() if number != reader)
+            return any(ledger.covers(from_us, to_us) for ledger in others)
+
+    def gap(self) -> None:
+        with self._lock:
+            self._gaps += 1
 
     def snapshot(self) -> Snapshot:
         with self._lock:
+            newest = [one.newest_us for one in self._ledgers.values() if one.newest_us is not None]
             return Snapshot(
                 received=self._received,
                 in_flight=self._in_flight,
                 reconnects=self._reconnects,
-                newest_us=self._ledger.newest_us,
-                fresh_run=self._ledger.fresh_run,
+                gaps=self._gaps,
+                newest_us=max(newest, default=None),
                 at=time.monotonic(),
                 **{name: getattr(self._sums, name) for name in OUTCOMES},
             )

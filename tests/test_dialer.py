@@ -22,7 +22,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.jetstream.wire import STUB, BadFrame, parse
 from slurp.simulator import Manners, Simulator, wire2
 from slurp.simulator.dictionaries import Dictionary as TheirDictionary
-from tests.test_reader import Reading, until
+from tests.reading import Reading, until
 from tests.test_simulator_v2 import publish_resync
 
 

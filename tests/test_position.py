@@ -119,8 +119,10 @@ def test_the_tally_resumes_by_the_time_of_what_is_settled() -> None:
     tally.received(batch)
     tally.answered(batch, Outcome(indexed=10), answered(at(10, 5)))
     back_dated_by_nothing = at(20, 8)
-    assert tally.resume_cursor(back_dated_by_nothing, clean=True, host="a") == 20
-    assert tally.resume_cursor(back_dated_by_nothing, clean=True, host="b") == at(10, 5 - 300).time_us
+    assert tally.resume(1, back_dated_by_nothing, clean=True, host="a").cursor == 20
+    elsewhere = tally.resume(1, back_dated_by_nothing, clean=True, host="b")
+    assert elsewhere == (at(10, 5 - 300).time_us, at(20, 5))
+    assert tally.resume(1, back_dated_by_nothing, clean=True, host="a", by_time=True) == elsewhere
 
 
 def test_the_tally_adds_up() -> None:

@@ -2,96 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from slurp.config import parse
-from slurp.flow import Batch, Buffer
-from slurp.jetstream.hosts import host_of, probe, table
-from slurp.jetstream.reader import Reader
-from slurp.jetstream.subscription import Subscription
-from slurp.position import REWIND_EVENTS, Answered, Position
+from slurp.jetstream.hosts import probe, table
+from slurp.position import REWIND_EVENTS
 from slurp.simulator import Simulator
-from slurp.tally import Outcome, Tally
-
-
-class Reading:
-    """A reader thread, and what came of it."""
-
-    def __init__(self, servers: list[str], start: int | None, *options: str, consume: bool = True) -> None:
-        # By the v1 wire frames are what the simulator holds, byte for byte; v2 has tests of its own.
-        config = parse(["--flush", "100ms", "--batch", "500", "--protocol", "v1", *options], {})
-        self.buffer = Buffer(config.buffer, config.buffer_bytes)
-        self.tally = Tally()
-        self.stop = threading.Event()
-        self.batches: list[Batch] = []
-        known = Position(host_of(servers[0]), start, 0 if start is not None else int(time.time() * 1e6))
-        self.reader = Reader(
-            config,
-            Subscription.of(config),
-            servers,
-            self.buffer,
-            self.tally,
-            self.stop,
-            known,
-            clean=True,
-            live=start is None,
-        )
-        self.threads = [threading.Thread(target=self._read, daemon=True)]
-        if consume:
-            self.threads.append(threading.Thread(target=self._consume, daemon=True))
-        for thread in self.threads:
-            thread.start()
-
-    @property
-    def frames(self) -> list[bytes]:
-        return [frame for batch in list(self.batches) for frame in batch.frames]
-
-    def end(self) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(10)
-            assert not thread.is_alive()
-
-    def _read(self) -> None:
-        while self.reader.step():
-            pass
-        self.buffer.close()
-
-    def _consume(self) -> None:
-        while not self.buffer.drained:
-            batch = self.buffer.get(0.05)
-            if batch is None:
-                continue
-            self.batches.append(batch)
-            time_us = batch.position.time_us if batch.position else None
-            count = len(batch.frames)
-            self.tally.answered(
-                batch, Outcome(indexed=count), Answered(count, batch.position, time_us, time_us, 0)
-            )
-            self.buffer.release(batch)
-
-
-@contextmanager
-def reading(
-    *servers: Simulator, start: int | None = 0, options: tuple[str, ...] = (), consume: bool = True
-) -> Iterator[Reading]:
-    running = Reading([server.url for server in servers], start, *options, consume=consume)
-    try:
-        yield running
-    finally:
-        running.end()
-
-
-def until(condition: Callable[[], object], timeout: float = 15) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about in time"
-        time.sleep(0.01)
+from tests.reading import reading, until
 
 
 def test_a_batch_closes_when_it_is_full(jetstream: Simulator) -> None:

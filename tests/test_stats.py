@@ -27,9 +27,9 @@ from slurp.simulator import Simulator
 from slurp.tally import Snapshot
 from tests.worker import Worker, assert_stats_add_up, stats_documents
 
-START = Snapshot(0, 0, 0, 0, 0, 0, 0, reconnects=0, newest_us=None, fresh_run=0, at=100.0)
+START = Snapshot(0, 0, 0, 0, 0, 0, 0, reconnects=0, gaps=0, newest_us=None, at=100.0)
 LATER = replace(START, received=90, indexed=50, duplicates=20, quarantined=4, dead_lettered=3, expired=2)
-LATER = replace(LATER, in_flight=11, reconnects=2, at=110.0)
+LATER = replace(LATER, in_flight=11, reconnects=2, gaps=1, at=110.0)
 STATE = State("one.example", True, 3, 1.2345)
 
 
@@ -60,6 +60,7 @@ def test_a_document_holds_what_happened_in_between() -> None:
         "dead_lettered": 3,
         "expired": 2,
         "reconnects": 2,
+        "gaps": 1,
         "in_flight": 11,
         "queue": 3,
         "connected": True,
@@ -75,7 +76,7 @@ def test_a_document_holds_what_happened_in_between() -> None:
 
 
 def test_every_counter_of_the_tally_is_in_a_document() -> None:
-    left_out = {"newest_us", "fresh_run", "at"}
+    left_out = {"newest_us", "at"}
     assert {f.name for f in fields(Snapshot)} - left_out <= interval(START, LATER, STATE).keys()
 
 

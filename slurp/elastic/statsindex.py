@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 _LEAST_TIMEOUT = 0.1
 
-_COUNTERS = ("received", *OUTCOMES, "reconnects")
+_COUNTERS = ("received", *OUTCOMES, "reconnects", "gaps")
 
 
 class State(NamedTuple):
     """How the worker stands at the end of an interval. `lag` is in seconds, None when unknown."""
 
-    host: str
+    host: str | list[str]
     connected: bool
     queue: int
     lag: float | None

@@ -6,8 +6,10 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import islice
 from typing import NamedTuple
 
 import websocket
@@ -16,11 +18,14 @@ from websocket import ABNF
 from slurp.config import Config
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.dialer import Dialer
+from slurp.jetstream.floor import floor_us
 from slurp.jetstream.hosts import hang_up, host_of, why
+from slurp.jetstream.landing import SAMPLE, TOLERANCE_US, Found, Landing
 from slurp.jetstream.line import Line
 from slurp.jetstream.subscription import Subscription
+from slurp.jetstream.wire import position_of
 from slurp.pacing import Backoff
-from slurp.position import Position
+from slurp.position import Gap, Position
 from slurp.tally import Tally
 from slurp.units import format_duration
 
@@ -38,9 +43,22 @@ _OUR_WAIT = 2.5
 _OUR_WAIT_REMEMBERED = 60.0
 
 _PING_WHEN_SILENT = 1.0
+# Remembered until they are answered, which some servers never do.
+_PINGS = 16
 
 # With collection filters pongs keep a quiet stream alive, but identity and account events still come.
 _QUIET_TIMES = 10
+
+# Behind a filter nothing may come for long. After this we ask the host how far back it goes.
+_ASK_FLOOR_AFTER = 15.0
+
+# A change of hosts for the better waits until little would be read again.
+_SMALL_LAG_US = 30_000_000
+_SILENT = 5.0
+
+# A host that we left for its failures is no better one for a while, each time for twice as long.
+_BARRED = 1800.0
+_BARRED_MOST = 86_400.0
 
 
 class End(Enum):
@@ -48,6 +66,8 @@ class End(Enum):
     CLOSED = "closed in order"
     CUT = "cut"
     STALLED = "stalled"
+    FOREIGN = "not the place that was asked for"
+    CHANGED = "another host is better"
 
 
 class Ending(NamedTuple):
@@ -73,9 +93,14 @@ class Reader:
         *,
         clean: bool,
         live: bool,
+        number: int = 1,
+        missed: Callable[[int, Gap], None] = lambda number, gap: None,
     ) -> None:
         """`known` is where an earlier run came to, or where to start; `clean` is false when it may
-        have ended in disorder; `live` makes the first connection start with what happens now."""
+        have ended in disorder; `live` makes the first connection start with what happens now;
+        `missed` is told of gaps."""
+        self.number = number
+        self._missed = missed
         self._subscription = subscription
         self._dialer = Dialer(config, subscription)
         self._line: Line | None = None
@@ -91,7 +116,7 @@ class Reader:
         self._stall = config.stall_timeout
         self._backoff = Backoff()
         self._failures = 0
-        self._number = 0
+        self._batches = 0
         self._frames: list[bytes] = []
         self._size = 0
         self._began = 0.0
@@ -104,6 +129,19 @@ class Reader:
         self._connections = 0
         self._got_data = False
         self._told_to_stop = False
+        self._away = False
+        self._ask_floor_at = 0.0
+        self._garbage_since: float | None = None
+        self._landing: Landing | None = None
+        self._foreign = ""
+        self._by_time = False
+        self._newest: deque[int] = deque(maxlen=SAMPLE)
+        self._advice: tuple[tuple[str, ...], str] = ((), "")
+        self._left: dict[str, tuple[float, int]] = {}
+
+    @property
+    def server(self) -> str:
+        return self._servers[0]
 
     @property
     def host(self) -> str:
@@ -112,6 +150,11 @@ class Reader:
     @property
     def connected(self) -> bool:
         return self._connected
+
+    @property
+    def away(self) -> bool:
+        """Not connected, and the last attempt failed."""
+        return self._away
 
     @property
     def ended_clean(self) -> bool:
@@ -124,6 +167,17 @@ class Reader:
         data frame, or the beginning of the connection, we sent the last ping that it has answered."""
         return max(0.0, self._answered - self._last_data)
 
+    def advise(self, ranked: Sequence[str], reason: str = "") -> None:
+        """The order in which to try servers from now on; with a reason, go to the first at a quiet moment.
+
+        For another thread; a name that is not ours is left out.
+        """
+        self._advice = tuple(ranked), reason
+
+    def is_barred(self, server: str) -> bool:
+        """Whether it is too early to come back to a server that was left for its failures."""
+        return time.monotonic() < self._left.get(server, (0.0, 0))[0]
+
     def step(self) -> bool:
         """One connection. False when the reader was told to stop."""
         if self._stop.is_set():
@@ -133,19 +187,27 @@ class Reader:
         try:
             line = self._connect(server)
         except (OSError, websocket.WebSocketException) as error:
+            self._away = True
             return self._after(Ending(End.CUT, f"can't connect: {why(error)}"), began)
         try:
             ending = self._pump(line)
         finally:
-            self._connected = False
+            self._connected, self._away = False, True
             hang_up(line.connection)
         return self._after(ending, began)
 
     def _connect(self, server: str) -> Line:
         host = host_of(server)
-        cursor = None if self._live else self._tally.resume_cursor(self._known, self._clean, host)
+        cursor, self._landing, self._foreign = None, None, ""
+        if not self._live:
+            resume = self._tally.resume(self.number, self._known, self._clean, host, by_time=self._by_time)
+            cursor = resume.cursor
+            filtered = bool(self._subscription.collections or self._subscription.dids)
+            self._landing = Landing(resume, self._newest_us(), filtered)
         known = self._known.cursor if self._known.host == host else None
         line = self._line = self._dialer.connect(server, cursor, known)
+        if self._landing is not None and line.cursor != cursor:
+            self._landing = self._landing.at_the_floor()
         line.connection.settimeout(min(max(self._flush / 4, 0.02), 0.5))
         start = "live" if line.cursor is None else f"from cursor {line.cursor}"
         log.info("connected to %s, reading %s, %s wire", host, start, line.name)
@@ -156,7 +218,9 @@ class Reader:
         self._live = False
         self._got_data = False
         self._last_data = time.monotonic()
-        self._connected = True
+        self._connected, self._away = True, False
+        self._ask_floor_at = time.monotonic() + _ASK_FLOOR_AFTER
+        self._garbage_since = None
         return line
 
     def _pump(self, line: Line) -> Ending:
@@ -185,15 +249,24 @@ class Reader:
                 self._answered = pings.pop(data, self._answered)
             elif opcode == ABNF.OPCODE_CLOSE:
                 return _closed(data)
-            if frames and (
+            due = frames and (
                 now - self._began >= self._flush
                 or len(frames) >= self._batch_events
                 or self._size >= _MAX_BATCH_BYTES
-            ):
+            )
+            # Before the hand-over: after it, something waits for an answer.
+            if (due or opcode is None) and self._advice[1] and self._is_quiet(now):
+                return Ending(End.CHANGED, self._advice[1])
+            if due:
                 self._hand_over()
                 if line.error is not None:
                     return self._cut(str(line.error))
                 frames = self._frames
+                if self._foreign:
+                    return Ending(End.FOREIGN, self._foreign)
+                if self._garbage_since is not None and now - self._garbage_since >= self._stall:
+                    garbage = format_duration(now - self._garbage_since)
+                    return Ending(End.STALLED, f"nothing but garbage for {garbage}")
                 waited = time.monotonic() - now
                 if waited > _OUR_WAIT:
                     self._waited_at = now = self._last_data = last_pong = last_ping = now + waited
@@ -202,12 +275,16 @@ class Reader:
                 last_ping = now
                 payload = str(now).encode()
                 pings[payload] = now
+                if len(pings) > _PINGS:
+                    del pings[next(iter(pings))]
                 try:
                     connection.ping(payload)
                 except (websocket.WebSocketException, OSError) as error:
                     return self._cut(why(error))
             if self._is_stalled(now, last_pong):
                 return Ending(End.STALLED, f"no data for {format_duration(now - self._last_data)}")
+            if opcode is None and self._landing is not None and self._landing.filtered:
+                self._look_at_silence(self._landing, now)
         return Ending(End.STOPPED, "told to stop")
 
     def _is_stalled(self, now: float, last_pong: float) -> bool:
@@ -233,8 +310,12 @@ class Reader:
         if not portion.frames:
             self._frames, self._size = [], 0
             return
+        if self._landing is not None and not self._lands(self._landing, portion.frames):
+            self._frames, self._size = [], 0
+            return
         batch = Batch(
-            number=self._number + 1,
+            reader=self.number,
+            number=self._batches + 1,
             host=self.host,
             frames=portion.frames,
             size=self._size,
@@ -244,8 +325,14 @@ class Reader:
         while not self._buffer.reserve(batch, timeout=0.25):
             if self._stop.is_set():
                 return  # never counted as received; the next run reads them again
-        self._number += 1
-        self._known = batch.position or self._known
+        self._batches += 1
+        if batch.position is not None:
+            self._known = batch.position
+            self._by_time = False
+            self._newest.append(batch.position.time_us)
+            self._garbage_since = None
+        elif self._garbage_since is None:
+            self._garbage_since = self._began
         self._tally.received(batch)
         self._buffer.put(batch)
         self._frames, self._size = [], 0
@@ -263,6 +350,11 @@ class Reader:
         self._clean = ending.end is End.CLOSED and (self._clean or self._got_data)
         if self._stop.is_set():
             return False
+        if ending.end is End.FOREIGN:
+            return True
+        if ending.end is End.CHANGED:
+            self._change(ending.reason)
+            return True
         if ending.ours:
             log.info("%s hung up while we waited for Elasticsearch; going back once there is room", self.host)
             while not self._buffer.wait_until_half_empty(0.25):
@@ -270,7 +362,7 @@ class Reader:
                     return False
             self._waited_at = float("-inf")
             return True
-        if time.monotonic() - began >= _GOOD_SERVICE:
+        if self._served_well(ending, began):
             self._backoff.reset()
             self._failures = 0
         self._failures += 1
@@ -278,10 +370,91 @@ class Reader:
         left = self.host
         if self._failures >= _FAILURES_BEFORE_NEXT_HOST and len(self._servers) > 1:
             self._failures = 0
-            self._servers.append(self._servers.pop(0))
+            self._leave()
         where = "again" if self.host == left else f"{self.host} instead"
         log.warning("%s: %s; trying %s in %s", left, ending.reason, where, format_duration(delay))
         return not self._stop.wait(delay)
+
+    def _served_well(self, ending: Ending, began: float) -> bool:
+        """A handshake and a long silence are no good service."""
+        served = self._last_data - began if ending.end is End.STALLED else time.monotonic() - began
+        return self._got_data and served >= _GOOD_SERVICE
+
+    def _leave(self) -> None:
+        """To the next-best server, and back here no sooner than after a while."""
+        server = self._servers[0]
+        times = self._left.get(server, (0.0, 0))[1]
+        barred = min(_BARRED * 2.0**times, _BARRED_MOST)
+        self._left[server] = time.monotonic() + barred, times + 1
+        self._rank(self._advice[0])
+        self._servers.append(self._servers.pop(0))
+
+    def _rank(self, ranked: Sequence[str]) -> None:
+        """Order the servers behind the first, unless nobody advised."""
+        if ranked:
+            place = {server: number for number, server in enumerate(ranked)}
+            others = sorted(self._servers[1:], key=lambda server: place.get(server, len(place)))
+            self._servers[1:] = others
+
+    def _change(self, reason: str) -> None:
+        ranked, self._advice = self._advice[0], ((), "")
+        better = ranked[0]
+        if better not in self._servers:
+            return
+        log.info("going over from %s to %s: %s", self.host, host_of(better), reason)
+        self._servers.remove(better)
+        self._servers.insert(0, better)
+        self._failures = 0
+        self._backoff.reset()
+
+    def _is_quiet(self, now: float) -> bool:
+        """Nothing waits for an answer, and the stream is at what happens now, or silent."""
+        lag = time.time() * 1e6 - self._known.time_us
+        return self._buffer.events == 0 and (lag < _SMALL_LAG_US or now - self._last_data >= _SILENT)
+
+    def _newest_us(self) -> int:
+        """The time of the newest event we had: the second highest of some, as one may be of the future.
+
+        Of the servers' clocks only: with ours behind theirs, everything would seem too new.
+        """
+        return sorted(self._newest)[-2:][0] if self._newest else 0
+
+    def _lands(self, landing: Landing, frames: Sequence[bytes]) -> bool:
+        """Compare the first events with what was asked for. False when they must not be taken."""
+        found = (position_of([frame], self.host) for frame in frames)
+        first = list(islice((position for position in found if position is not None), SAMPLE))
+        if not first:
+            return True
+        self._landing = None
+        finding = landing.look(first)
+        if finding.found is Found.FOREIGN:
+            # They would move the position over what lies between. Asked by time they come again.
+            log.warning("%s %s; asking it by time instead", self.host, finding.reason)
+            self._by_time, self._foreign = True, finding.reason
+            return False
+        if finding.found is Found.GAP:
+            self._missed(self.number, Gap(self.host, landing.asked.known.time_us, finding.to_us))
+        elif finding.found is Found.MAYBE:
+            self._ask_floor(landing)
+        return True
+
+    def _look_at_silence(self, landing: Landing, now: float) -> None:
+        if not self._got_data and now >= self._ask_floor_at:
+            self._ask_floor_at = float("inf")
+            self._ask_floor(landing)
+
+    def _ask_floor(self, landing: Landing) -> None:
+        """Whether the host goes back to where we were; beside the stream, which must be read."""
+        server, host, known_us = self._servers[0], self.host, landing.asked.known.time_us
+
+        def ask() -> None:
+            floor = floor_us(server)
+            if floor is None:
+                log.info("%s does not say how far back it goes, so a gap there would not be seen", host)
+            elif floor > known_us + TOLERANCE_US:
+                self._missed(self.number, Gap(host, known_us, floor))
+
+        threading.Thread(target=ask, name=f"floor-{self.number}", daemon=True).start()
 
 
 def _closed(payload: bytes) -> Ending:

@@ -1,0 +1,51 @@
+"""The readers of a run as one: a single one, or with `--redundant` one for each host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from slurp.jetstream.reader import Reader
+from slurp.tally import Tally
+
+
+class Readers:
+    """What others want to know of them."""
+
+    def __init__(self, readers: Sequence[Reader], tally: Tally) -> None:
+        self._readers = tuple(readers)
+        self._tally = tally
+
+    def __iter__(self) -> Iterator[Reader]:
+        return iter(self._readers)
+
+    @property
+    def hosts(self) -> list[str]:
+        return [reader.host for reader in self._readers]
+
+    @property
+    def host(self) -> str:
+        """For people: all hosts, and of several which are away."""
+        if not self.connected:
+            return " + ".join(self.hosts)
+        return " + ".join(
+            reader.host if reader.connected else f"{reader.host} (away)" for reader in self._readers
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether events can come at all."""
+        return any(reader.connected for reader in self._readers)
+
+    def caught_up(self, fresh: int, silent: float) -> bool:
+        """Each connected reader got so many fresh events in a row, or none for so many seconds.
+
+        One that is about to connect for the first time is waited for, one that failed is not.
+        """
+        return self.connected and all(
+            reader.away
+            or (
+                reader.connected
+                and (self._tally.fresh_run(reader.number) >= fresh or reader.silent_for >= silent)
+            )
+            for reader in self._readers
+        )

@@ -1,0 +1,71 @@
+"""Looks now and then whether another server would be clearly better than the one we read from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from slurp.jetstream import hosts
+from slurp.jetstream.hosts import Probe, host_of
+from slurp.jetstream.reader import Reader
+
+log = logging.getLogger(__name__)
+
+EVERY = 1800.0
+
+# Changing costs five minutes of duplicates, and a probe can be luck: it must be so much quicker,
+# in share and in seconds, and so many times in a row.
+_SHARE = 0.7
+_SECONDS = 0.02
+_TIMES = 2
+
+
+class Scout:
+    """`step` is one look: a probe of all servers, and advice to the reader."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        servers: Sequence[str],
+        every: float = EVERY,
+        probe: Callable[[Sequence[str]], list[Probe]] = hosts.probe,
+    ) -> None:
+        self._reader = reader
+        self._servers = tuple(servers)
+        self._every = every
+        self._probe = probe
+        self._best = ""
+        self._times = 0
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._every):
+            self.step()
+
+    def step(self) -> None:
+        probes = self._probe(self._servers)
+        here = self._reader.server
+        current = next(one for one in probes if one.url == here)
+        ranked = [one.url for one in probes]
+        best = next((one for one in probes if one.times and not self._reader.is_barred(one.url)), current)
+        # Ours may fail a probe while its stream flows. When it does not, the reader sees that for itself.
+        if best is current or not current.times or not _is_clearly_better(best, current):
+            self._best, self._times = "", 0
+            self._reader.advise(ranked)
+            return
+        self._times = self._times + 1 if best.url == self._best else 1
+        self._best = best.url
+        text = f"its handshake takes {_ms(best)} instead of {_ms(current)}"
+        log.info("%s would be better: %s, seen %d time(s)", host_of(best.url), text, self._times)
+        if self._times < _TIMES:
+            self._reader.advise(ranked)
+        else:
+            self._reader.advise([best.url, *(url for url in ranked if url != best.url)], text)
+
+
+def _is_clearly_better(best: Probe, current: Probe) -> bool:
+    return best.median <= current.median * _SHARE and current.median - best.median >= _SECONDS
+
+
+def _ms(probe: Probe) -> str:
+    return f"{probe.median * 1000:.0f} ms"

@@ -1,0 +1,115 @@
+"""A reader thread between servers and a consumer that keeps what it gets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from slurp.config import parse
+from slurp.flow import Batch, Buffer
+from slurp.jetstream.hosts import host_of
+from slurp.jetstream.reader import Reader
+from slurp.jetstream.subscription import Subscription
+from slurp.position import Answered, Gap, Position
+from slurp.simulator import Simulator
+from slurp.tally import Outcome, Tally
+
+
+class Reading:
+    """A reader thread, and what came of it."""
+
+    def __init__(
+        self,
+        servers: list[str],
+        start: int | None,
+        *options: str,
+        consume: bool = True,
+        known: Position | None = None,
+    ) -> None:
+        # By the v1 wire frames are what the simulator holds, byte for byte; v2 has tests of its own.
+        config = parse(["--flush", "100ms", "--batch", "500", "--protocol", "v1", *options], {})
+        self.buffer = Buffer(config.buffer, config.buffer_bytes)
+        self.tally = Tally()
+        self.stop = threading.Event()
+        self.batches: list[Batch] = []
+        self.gaps: list[Gap] = []
+        known = known or Position(
+            host_of(servers[0]), start, 0 if start is not None else int(time.time() * 1e6)
+        )
+        self.reader = Reader(
+            config,
+            Subscription.of(config),
+            servers,
+            self.buffer,
+            self.tally,
+            self.stop,
+            known,
+            clean=True,
+            live=start is None,
+            missed=lambda number, gap: self.gaps.append(gap),
+        )
+        self.threads: list[threading.Thread] = []
+        self._start(self._read)
+        if consume:
+            self.start_consuming()
+
+    def start_consuming(self) -> None:
+        """What `consume` left out."""
+        self._start(self._consume)
+
+    @property
+    def frames(self) -> list[bytes]:
+        return [frame for batch in list(self.batches) for frame in batch.frames]
+
+    def end(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self.threads.append(threading.Thread(target=work, daemon=True))
+        self.threads[-1].start()
+
+    def _read(self) -> None:
+        while self.reader.step():
+            pass
+        self.buffer.close()
+
+    def _consume(self) -> None:
+        while not self.buffer.drained:
+            batch = self.buffer.get(0.05)
+            if batch is None:
+                continue
+            self.batches.append(batch)
+            time_us = batch.position.time_us if batch.position else None
+            count = len(batch.frames)
+            self.tally.answered(
+                batch, Outcome(indexed=count), Answered(count, batch.position, time_us, time_us, 0)
+            )
+            self.buffer.release(batch)
+
+
+@contextmanager
+def reading(
+    *servers: Simulator | str,
+    start: int | None = 0,
+    options: tuple[str, ...] = (),
+    consume: bool = True,
+    known: Position | None = None,
+) -> Iterator[Reading]:
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    running = Reading(urls, start, *options, consume=consume, known=known)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def until(condition: Callable[[], object], timeout: float = 15) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about in time"
+        time.sleep(0.01)

@@ -1,0 +1,313 @@
+"""Servers that fail in every way we could think of, each beside one that is well."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from slurp.jetstream import dialer
+from slurp.jetstream import reader as reader_module
+from slurp.jetstream.hosts import Probe
+from slurp.jetstream.reader import Reader
+from slurp.jetstream.scout import Scout
+from slurp.pacing import Backoff
+from slurp.simulator import Simulator
+from tests.proxy import Proxy, self_signed
+from tests.reading import reading, until
+
+STALL = ("--stall-timeout", "500ms")
+ERROR_FRAME = '{"$type":"error","payload":{"error":"ConsumerTooSlow","message":"too far behind"}}'
+
+Host = Callable[[Path], AbstractContextManager[str]]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once, so that three failures take no seconds."""
+    monkeypatch.setattr(reader_module, "Backoff", lambda: Backoff(first=0.02, cap=0.1))
+
+
+def simulated(order: Callable[[Simulator], object]) -> Host:
+    """A simulator with a fault that stays."""
+
+    @contextmanager
+    def host(folder: Path) -> Iterator[str]:
+        with Simulator(port=0, seed=9) as bad:
+            bad.generate(50)
+            order(bad)
+            yield bad.url
+
+    return host
+
+
+@contextmanager
+def untrusted(folder: Path) -> Iterator[str]:
+    _, context = self_signed(folder)
+    with Simulator(port=0, seed=9) as behind, Proxy(behind.port, context) as proxy:
+        yield proxy.url
+
+
+@contextmanager
+def no_tls_at_all(folder: Path) -> Iterator[str]:
+    with Simulator(port=0, seed=9) as plain:
+        yield plain.url.replace("ws://", "wss://")
+
+
+@contextmanager
+def unknown(folder: Path) -> Iterator[str]:
+    yield "ws://jetstream.invalid"
+
+
+@contextmanager
+def no_http(folder: Path) -> Iterator[str]:
+    """Something else listens there, and says what it is in bytes that are no UTF-8."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(b"\xff\xfe HELLO \x00\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"ws://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def endless_garbage(folder: Path) -> Iterator[str]:
+    with Simulator(port=0, seed=9) as bad:
+        over = threading.Event()
+
+        def babble() -> None:
+            while not over.wait(0.05):
+                bad.faults.garbage("no event", times=1)
+
+        threading.Thread(target=babble, daemon=True).start()
+        yield bad.url
+        over.set()
+
+
+def error_frame(bad: Simulator) -> None:
+    bad.faults.garbage(ERROR_FRAME, times=None)
+    bad.faults.close(1008, "ConsumerTooSlow", times=None)
+
+
+BAD: dict[str, tuple[Host, str]] = {
+    "sends nothing": (simulated(lambda bad: bad.faults.stall(pongs=False, times=None)), "no data for"),
+    "sends pongs": (simulated(lambda bad: bad.faults.stall(pongs=True, times=None)), "no data for"),
+    "no handshake": (simulated(lambda bad: bad.faults.delay(float("inf"), times=None)), "no answer in time"),
+    "closes": (simulated(lambda bad: bad.faults.close(1001, "bye", times=None)), "closed with 1001 bye"),
+    "cuts": (simulated(lambda bad: bad.faults.cut_after(times=None)), "Connection to remote host was lost"),
+    "resets": (simulated(lambda bad: bad.faults.cut_after(reset=True, times=None)), "reset by peer"),
+    "error frame": (simulated(error_frame), "closed with 1008 ConsumerTooSlow"),
+    "garbage": (endless_garbage, "nothing but garbage for"),
+    "400": (simulated(lambda bad: bad.faults.refuse(400, "no such NSID", times=None)), "HTTP 400 no such"),
+    "403": (simulated(lambda bad: bad.faults.refuse(403, times=None)), "HTTP 403"),
+    "500": (simulated(lambda bad: bad.faults.refuse(500, times=None)), "HTTP 500"),
+    "503": (simulated(lambda bad: bad.faults.refuse(503, "booting", times=None)), "HTTP 503 booting"),
+    "untrusted": (untrusted, "certificate verify failed: self-signed certificate"),
+    "no TLS": (no_tls_at_all, "can't connect"),
+    "no DNS": (unknown, "Name or service not known|name resolution"),
+    "no HTTP": (no_http, "Invalid header line"),
+    "nobody": (simulated(lambda bad: bad.stop()), "Connection refused"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_host_is_left_for_the_next_one(
+    jetstream: Simulator,
+    kind: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(dialer, "_HANDSHAKE_TIMEOUT", 1.0)
+    host, reason = BAD[kind]
+    jetstream.generate(300)
+    with host(tmp_path) as bad, reading(bad, jetstream, options=STALL) as run:
+        until(lambda: set(jetstream.frames) <= set(run.frames))
+        assert run.reader.server == jetstream.url
+        assert run.reader.is_barred(bad)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 3, "three failures in a row"
+    assert all(re.search(reason, line) for line in told), told
+    assert f"; trying {jetstream.url.removeprefix('ws://')} instead in" in told[-1]
+
+
+def test_a_long_stall_is_no_good_service(jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stall time-out of a minute or more, each handshake used to wipe the slate."""
+    monkeypatch.setattr(reader_module, "_GOOD_SERVICE", 0.3)
+    with Simulator(port=0, seed=9) as bad:
+        bad.faults.stall(times=None)
+        jetstream.generate(100)
+        with reading(bad, jetstream, options=STALL) as run:
+            until(lambda: len(run.frames) == 100)
+
+
+def test_good_service_wipes_the_slate(jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "_GOOD_SERVICE", 0.2)
+    with Simulator(port=0, seed=9) as other, reading(jetstream, other) as run:
+        jetstream.run_at(200)
+        for number in range(1, 6):
+            until(lambda number=number: len(jetstream.connections) == number and run.reader.connected)  # type: ignore[misc]
+            time.sleep(0.4)
+            jetstream.faults.cut_after()
+        until(lambda: len(jetstream.connections) == 6)
+        assert not other.connections
+
+
+def test_half_open_tcp(jetstream: Simulator) -> None:
+    """No FIN and no RST comes, as when a router forgets a connection."""
+    jetstream.run_at(200)
+    with Proxy(jetstream.port) as proxy, reading(proxy.url, options=STALL) as run:
+        until(lambda: len(run.frames) > 50)
+        proxy.freeze()
+        until(lambda: proxy.accepted == 2)
+        jetstream.pause()
+        until(lambda: set(jetstream.frames) == set(run.frames))
+
+
+def test_half_open_tcp_behind_a_filter(jetstream: Simulator) -> None:
+    options = (*STALL, "--dids", "did:plc:nobody")
+    with Proxy(jetstream.port) as proxy, reading(proxy.url, start=None, options=options) as run:
+        until(lambda: run.reader.connected)
+        time.sleep(1.2)
+        assert proxy.accepted == 1, "pongs suffice"
+        proxy.freeze()
+        until(lambda: proxy.accepted == 2)
+
+
+def test_tls_with_a_certificate_that_the_machine_trusts(
+    jetstream: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, context = self_signed(tmp_path)
+    # What OpenSSL takes for the certificates of the machine; there is no option of our own.
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    jetstream.generate(100)
+    with Proxy(jetstream.port, context) as proxy:
+        with reading(proxy.url) as run:
+            until(lambda: len(run.frames) == 100)
+        wrong_name = proxy.url.replace("localhost", "127.0.0.1")
+        with reading(wrong_name, jetstream) as run:
+            until(lambda: len(run.frames) == 100)
+            assert run.reader.server == jetstream.url
+
+
+# Going back to a better host
+
+
+def probes(**seconds: float | None) -> Callable[[object], list[Probe]]:
+    """What a probe of servers a, b, c would find."""
+    found = [Probe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
+    return lambda _: sorted(found, key=lambda one: one.median)
+
+
+class Told:
+    """Stands in for a reader that is at `server`."""
+
+    def __init__(self, server: str, barred: str = "") -> None:
+        self.server = server
+        self.barred = barred
+        self.advice: tuple[list[str], str] = ([], "")
+
+    def is_barred(self, server: str) -> bool:
+        return server == self.barred
+
+    def advise(self, ranked: list[str], reason: str = "") -> None:
+        self.advice = ranked, reason
+
+
+def scout(told: Told, **seconds: float | None) -> Scout:
+    return Scout(told, list(seconds), probe=probes(**seconds))  # type: ignore[arg-type]
+
+
+def test_only_what_is_better_twice_in_a_row_is_better() -> None:
+    told = Told("b")
+    looking = scout(told, a=0.02, b=0.1)
+    looking.step()
+    assert told.advice == (["a", "b"], ""), "once may be luck"
+    looking.step()
+    assert told.advice == (["a", "b"], "its handshake takes 20 ms instead of 100 ms")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "barred"),
+    [
+        ({"a": 0.08, "b": 0.1}, ""),
+        ({"a": 0.001, "b": 0.02}, ""),
+        ({"a": 0.02, "b": None}, ""),
+        ({"a": None, "b": 0.1}, ""),
+        ({"a": 0.02, "b": 0.1}, "a"),
+    ],
+    ids=["a little", "both quick", "ours is busy", "away", "left for its failures"],
+)
+def test_what_is_no_reason_to_change(seconds: dict[str, float | None], barred: str) -> None:
+    told = Told("b", barred)
+    looking = scout(told, **seconds)
+    for _ in range(3):
+        looking.step()
+    assert told.advice[1] == ""
+
+
+def test_a_change_waits_for_a_quiet_moment(jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    jetstream.run_at(500)
+    with (
+        Simulator(port=0, seed=2) as better,
+        reading(jetstream, better, start=None, consume=False) as run,
+    ):
+        until(lambda: run.buffer.events > 100)
+        run.reader.advise([better.url, jetstream.url], "for a test")
+        time.sleep(1)
+        assert not better.connections, "something waits for an answer"
+        better.generate(10, span=1)
+        run.start_consuming()
+        until(lambda: better.connections)
+        cursor = better.connections[0].cursor
+        assert cursor is not None
+        assert 290 < time.time() - cursor / 1e6 < 330, "by time, five minutes back"
+        until(lambda: set(better.frames) <= set(run.frames))
+    before = [record for record in caplog.records if "going over from" in record.getMessage()]
+    assert len(before) == 1
+    assert before[0].getMessage().endswith(": for a test")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], "nobody is blamed"
+
+
+def test_a_change_waits_until_it_has_caught_up(jetstream: Simulator) -> None:
+    old = Simulator(port=0, seed=2, clock=lambda: time.time() - 3600)
+    with old, reading(old, jetstream) as run:
+        run.reader.advise([jetstream.url], "for a test")
+        old.run_at(200)
+        until(lambda: len(run.frames) > 200)
+        assert not jetstream.connections, "an hour would be read again"
+
+
+def test_the_order_of_a_probe_is_that_of_fail_over(jetstream: Simulator) -> None:
+    with Simulator(port=0, seed=2) as second, Simulator(port=0, seed=3) as third:
+        third.generate(10)
+        with reading(jetstream, second, third, start=None) as run:
+            until(lambda: run.reader.connected)
+            run.reader.advise([third.url, second.url, jetstream.url])
+            jetstream.stop()
+            until(lambda: third.connections)
+            assert not second.connections
+
+
+def test_a_host_is_barred_for_twice_as_long_each_time() -> None:
+    with reading("ws://127.0.0.1:1", "ws://127.0.0.1:2", consume=False) as run:
+        until(lambda: len(run.reader._left) == 2 and all(n >= 2 for _, n in run.reader._left.values()))
+        left: Reader = run.reader
+        until_when, times = left._left["ws://127.0.0.1:1"]
+    assert until_when - time.monotonic() > 1800 * 2.0 ** (times - 1) - 60

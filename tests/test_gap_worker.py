@@ -1,0 +1,188 @@
+"""A gap from the warning to its end: told, remembered once, filled from a server that goes back further."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from elasticsearch import ConnectionTimeout, Elasticsearch
+
+from slurp.config import parse
+from slurp.elastic.client import Elastic
+from slurp.elastic.gaps import Gaps
+from slurp.elastic.setup import Setup
+from slurp.elastic.templates import asset
+from slurp.embedded import EmbeddedNode
+from slurp.jetstream.subscription import Subscription
+from slurp.lexicons import committed
+from slurp.logs import Secrets
+from slurp.position import Gap
+from slurp.simulator import Simulator
+from slurp.simulator.connection import Manners
+from slurp.tally import Tally
+from tests.clocks import Clock
+from tests.worker import Worker, assert_each_once, count, stats_documents
+
+Start = Callable[..., Worker]
+
+GAP = Gap("one.example", 1_795_000_000_123_456, 1_795_003_600_000_000)
+
+
+def gap_documents(es: Elasticsearch, index: str) -> list[dict[str, Any]]:
+    es.indices.refresh(index="skeetslurper-state")
+    query = {"bool": {"filter": [{"term": {"index": index}}, {"term": {"type": "gap"}}]}}
+    return [
+        dict(hit["_source"]) for hit in es.search(index="skeetslurper-state", query=query)["hits"]["hits"]
+    ]
+
+
+def summary(worker: Worker) -> str:
+    return next(line for line in worker.lines if "in all, " in line)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def short(clock: Clock) -> Iterator[Simulator]:
+    """Looks back a quarter of an hour only."""
+    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def start(es_node: EmbeddedNode, short: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
+    def begin(*options: str) -> Worker:
+        if "--jetstream" not in options:
+            options = ("--jetstream", short.url, *options)
+        return Worker(
+            *("--es", es_node.url, "--index", fresh_index_prefix, "--no-kibana"),
+            *("--stats-interval", "1s", "--flush", "200ms"),
+            *options,
+            home=tmp_path,
+        )
+
+    return begin
+
+
+def test_a_gap_is_told_and_filled_from_another_server(
+    start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    clock.ago = 7200
+    short.generate(1000, span=1)
+    with start("--since", "0", "--catch-up") as worker:
+        assert worker.exit_code() == 0
+        assert "gaps 0 " in summary(worker)
+    clock.ago = 0
+    short.generate(7000, span=7000)
+
+    with Simulator(port=0, seed=1) as other:
+        # The same network, with numbers of its own.
+        events = [orjson.loads(frame) for frame in short.frames]
+        other.publish({**event, "cursor": event["cursor"] + 100_000} for event in events)
+        # It knows the other one, but reads from the first: the probe of the second is slow.
+        other.faults.delay(0.5, times=3)
+        servers = ("--jetstream", short.url, "--jetstream", other.url)
+        with start("--catch-up", *servers) as worker:
+            told = worker.wait_for(r"WARNING +reader-1 +gap: \S+ has nothing from .* \(1h4\d.*\)")[0]
+            assert worker.exit_code() == 0
+            counted = worker.counted()
+        assert "gaps 1 " in summary(worker)
+        assert counted["indexed"] < 1500
+        assert sum(one["gaps"] for one in stats_documents(es, fresh_index_prefix)) == 1
+        (document,) = gap_documents(es, fresh_index_prefix)
+        assert short.url.endswith(document["host"])
+        assert 6200 < document["seconds"] < 6400
+        assert document["from"] < document["to"] < document["found_at"]
+        assert count(es, fresh_index_prefix) < 2500
+
+        line = next(line for line in worker.lines if told in line)
+        command = shlex.split(line.partition("the same options, ")[2])
+        assert command[-1] == other.url
+        with start(*command) as worker:
+            assert worker.exit_code() == 0
+            assert "gaps 0 " in summary(worker)
+    assert_each_once(es, fresh_index_prefix, short.frames)
+
+
+def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
+    start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    clock.ago = 7200
+    short.generate(1000, span=1)
+    with start("--since", "0", "--catch-up") as worker:
+        assert worker.exit_code() == 0
+    clock.ago = 0
+    short.generate(7000, span=7000)
+    es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": True})
+    for _ in range(2):
+        # Nothing is acknowledged, so the checkpoint stays before the gap.
+        with start() as worker:
+            worker.wait_for("gap: ")
+            worker.wait_for("holding what we have")
+            worker.wait_for("gaps 1")
+            worker.kill()
+    es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": False})
+    assert len(gap_documents(es, fresh_index_prefix)) == 1
+
+
+# The parts
+
+
+@pytest.fixture
+def elastic(
+    es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Elastic:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = parse(["--es", es_node.url, "--index", fresh_index_prefix], {})
+    elastic = Elastic(config, Secrets(()))
+    Setup(config, committed()).run(elastic.client)
+    return elastic
+
+
+def gaps_of(elastic: Elastic, index: str, tally: Tally | None = None, **more: float) -> Gaps:
+    servers = ["wss://one.example", "wss://two.example"]
+    return Gaps(elastic, Subscription(index), servers, tally or Tally(), **more)
+
+
+def test_every_field_of_a_gap_is_mapped(elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str) -> None:
+    gaps = gaps_of(elastic, fresh_index_prefix)
+    gaps.found(1, GAP)
+    gaps.step()
+    (document,) = gap_documents(es, fresh_index_prefix)
+    unmapped = {"dids"}  # how many; searched by nobody
+    assert document.keys() - unmapped <= asset("state")["mappings"]["properties"].keys()
+    assert document["from"] == "2026-11-18T11:06:40.123+00:00"
+    assert document["seconds"] == 3599.877
+
+
+def test_the_command_goes_back_to_whole_seconds(
+    elastic: Elastic, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gaps_of(elastic, fresh_index_prefix).found(1, GAP)
+    command = "--worker-name fill --catch-up --replay-from 2026-11-18T11:06:40Z --jetstream wss://two.example"
+    assert command in caplog.text
+
+
+def test_a_write_that_fails_is_tried_again(
+    elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaps = gaps_of(elastic, fresh_index_prefix)
+    gaps.found(1, GAP)
+    gaps.found(1, GAP)
+
+    def away(self: Elasticsearch, **_: object) -> None:
+        raise ConnectionTimeout("late")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Elasticsearch, "index", away)
+        with pytest.raises(ConnectionTimeout):
+            gaps.step()
+    gaps.step()
+    assert len(gap_documents(es, fresh_index_prefix)) == 1

@@ -1,0 +1,110 @@
+"""Where a connection begins, against what was asked for: all that can be told from the first events."""
+
+from __future__ import annotations
+
+import pytest
+
+from slurp.jetstream.landing import Finding, Found, Landing
+from slurp.position import Position, Resume
+
+SECOND = 1_000_000
+HOUR = 3600
+NOW = 1_795_000_000 * SECOND
+KNOWN = Position("a", 10_000, NOW)
+
+
+def at(cursor: int | None, seconds: float) -> Position:
+    return Position("a", cursor, NOW + int(seconds * SECOND))
+
+
+def run_of(cursor: int, seconds: float, step: float = 0.01, count: int = 9) -> list[Position]:
+    """Events one after the other, from a cursor and a time on."""
+    return [at(cursor + n, seconds + n * step) for n in range(count)]
+
+
+def look(first: list[Position], cursor: int = 10_000, newest: float = 0, **more: bool) -> Finding:
+    filtered = more.get("filtered", False)
+    return Landing(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered).look(first)
+
+
+BACK_DATED = [at(10_000, 0), *(at(10_001 + n, -50 * HOUR) for n in range(8))]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(run_of(10_000, 0), id="inclusive"),
+        pytest.param(run_of(5_904, -8), id="rewound"),
+        pytest.param(run_of(10_007, 0.2), id="holes mean nothing"),
+        pytest.param(BACK_DATED, id="imported events"),
+        pytest.param([at(10_000, 9 * HOUR), *run_of(10_001, 0, count=8)], id="one from the future"),
+        pytest.param(run_of(10_000, 0, step=HOUR), id="a quiet stream, away for long"),
+        pytest.param([at(10_000, 0)], id="nothing but what we had"),
+    ],
+)
+@pytest.mark.parametrize("filtered", [False, True])
+def test_the_place_asked_for_by_number(first: list[Position], filtered: bool) -> None:
+    cursor = min(10_000, first[0].cursor or 0)
+    assert look(first, cursor, filtered=filtered).found is Found.PLACE
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        pytest.param(run_of(17, HOUR), "sends 17, it seems to count anew", id="beyond the tip"),
+        pytest.param([at(9_999, HOUR)], "sends 9999", id="a single event"),
+        pytest.param(run_of(10_000, HOUR), "1h later than what we had", id="other events, same numbers"),
+        pytest.param(run_of(10_500, 100), "1m40s later", id="what we had is gone"),
+        pytest.param([*run_of(10_000, HOUR, count=6), *run_of(10_006, -HOUR, count=3)], "1h later", id="odd"),
+        pytest.param([at(None, 0)], "no sequence numbers", id="an older server"),
+    ],
+)
+def test_a_place_that_is_none(first: list[Position], reason: str) -> None:
+    finding = look(first)
+    assert finding.found is Found.FOREIGN
+    assert reason in finding.reason
+
+
+def test_what_is_still_on_its_way_is_no_news() -> None:
+    """The known time is that of acknowledged events, which may lie a little back."""
+    assert look(run_of(10_000, 200)).found is Found.FOREIGN
+    assert look(run_of(10_000, 200), newest=195).found is Found.PLACE
+
+
+def test_of_a_number_that_the_user_names_no_time_is_known() -> None:
+    asked = Resume(10_000, Position("a", 10_000, 0))
+    assert Landing(asked, 0, False).look(run_of(10_300, 0)).found is Found.PLACE
+    assert Landing(asked, 0, False).look(run_of(17, 0)).found is Found.FOREIGN
+
+
+FIVE_MINUTES_BACK = NOW - 300 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("first", "filtered", "found"),
+    [
+        (run_of(1, -300), False, Found.PLACE),
+        (run_of(1, 30), False, Found.PLACE),
+        (run_of(1, 100), False, Found.GAP),
+        (run_of(1, 100), True, Found.MAYBE),
+        (run_of(1, 40, step=HOUR), False, Found.MAYBE),
+        ([*run_of(1, 100, count=5), *run_of(6, -HOUR, count=4)], False, Found.MAYBE),
+        ([*run_of(1, 100, count=8), at(9, -HOUR)], False, Found.GAP),
+    ],
+)
+def test_asked_by_time(first: list[Position], filtered: bool, found: Found) -> None:
+    assert look(first, FIVE_MINUTES_BACK, filtered=filtered).found is found
+
+
+def test_a_gap_ends_where_the_events_begin() -> None:
+    assert look(run_of(1, 7200), FIVE_MINUTES_BACK).to_us == NOW + 7200 * SECOND + 40_000
+
+
+def test_the_floor_that_a_server_tells_is_looked_at_by_time() -> None:
+    landing = Landing(Resume(10_000, KNOWN), NOW, False)
+    floor = landing.at_the_floor()
+    assert floor is not None
+    assert floor.look(run_of(10_500, HOUR)).found is Found.GAP
+    assert floor.look(run_of(10_001, 1)).found is Found.PLACE
+    unknown = Landing(Resume(7, Position("a", 7, 0)), NOW, False)
+    assert unknown.at_the_floor() is None, "nobody knows of what time it was"
