@@ -14,7 +14,7 @@ FIRST_TIME_CURSOR = 10**15
 LIVE = -1
 
 # A crashed server uses sequence numbers again: at most a block of events or what it had not yet
-# made durable (JETSTREAM: 4,096 events or 30 s). We go back twice that time.
+# made durable (4,096 events or 30 s were seen). We go back twice that time.
 REWIND_EVENTS = 4096
 REWIND_US = 60_000_000
 REWIND_OTHER_HOST_US = 300_000_000

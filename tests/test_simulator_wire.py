@@ -139,7 +139,7 @@ def test_a_request_that_is_no_http_is_refused() -> None:
 
 
 class TestCursor:
-    """Each row of the table in JETSTREAM.md. Cursors 11 to 15, one an hour, the last one now."""
+    """What a real server makes of each kind of cursor. Cursors 11 to 15, one an hour, the last one now."""
 
     store = store_of(*(entry(11 + n, time_us=NOW - (4 - n) * HOUR) for n in range(5)))
 
