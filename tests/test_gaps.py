@@ -12,6 +12,7 @@ import pytest
 from slurp.jetstream import reader as reader_module
 from slurp.jetstream.floor import floor_us
 from slurp.jetstream.hosts import host_of
+from slurp.jetstream.landing import Finding, Found, Landing
 from slurp.position import Gap, Position
 from slurp.simulator import Simulator
 from slurp.simulator.connection import Manners
@@ -120,6 +121,41 @@ def test_a_server_that_was_killed_is_no_wiped_one(long: Simulator, caplog: pytes
         assert len(long.connections) == 2
         assert not run.gaps
     assert "by time instead" not in caplog.text
+
+
+def test_a_number_of_the_user_that_is_not_there_yet(long: Simulator) -> None:
+    """No time is known of it, so all there is gets read, once."""
+    long.generate(100)
+    with reading(long, start=1_000_000) as run:
+        until(lambda: run.reader.connected)
+        long.generate(10, span=0.001)
+        until(lambda: set(long.frames) <= set(run.frames))
+        assert [one.cursor for one in long.connections] == [1_000_000, 0]
+
+
+@pytest.mark.parametrize("start", [0, 5000, None])
+def test_a_server_without_numbers_is_asked_by_time(start: int | None) -> None:
+    with Simulator(port=0, seed=1, cursors=False) as old, reading(old, start=start) as run:
+        until(lambda: run.reader.connected)
+        old.generate(100, span=0.1)
+        until(lambda: set(old.frames) <= set(run.frames))
+        old.faults.cut_after()
+        until(lambda: old.connections[-1].cursor and old.connections[-1].cursor >= 10**15)
+        old.generate(100, span=0.1)
+        until(lambda: set(old.frames) <= set(run.frames))
+        assert len(old.connections) <= 3
+        assert not run.gaps
+
+
+def test_what_stays_foreign_is_taken_the_second_time(
+    long: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a server does, and however wrong we are about it: no circles."""
+    monkeypatch.setattr(Landing, "look", lambda *_: Finding(Found.FOREIGN, reason="is odd"))
+    long.generate(1000)
+    with reading(long) as run:
+        until(lambda: set(long.frames) <= set(run.frames))
+        assert len(long.connections) == 2
 
 
 def test_a_clock_of_ours_that_is_behind_makes_no_server_a_wiped_one(

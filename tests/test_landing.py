@@ -71,6 +71,12 @@ def test_what_is_still_on_its_way_is_no_news() -> None:
     assert look(run_of(10_000, 200), newest=195).found is Found.PLACE
 
 
+@pytest.mark.parametrize("cursor", [None, 7])
+def test_the_beginning_is_wherever_it_is(cursor: int | None) -> None:
+    asked = Resume(0, Position("a", 0, 0))
+    assert Landing(asked, 0, False).look([at(cursor, 0)]).found is Found.PLACE
+
+
 def test_of_a_number_that_the_user_names_no_time_is_known() -> None:
     asked = Resume(10_000, Position("a", 10_000, 0))
     assert Landing(asked, 0, False).look(run_of(10_300, 0)).found is Found.PLACE

@@ -69,6 +69,8 @@ class Landing:
 
     def _by_number(self, first: Sequence[Position]) -> Finding:
         cursor, known = self.asked.cursor, self.asked.known
+        if not cursor and not known.time_us:
+            return Finding(Found.PLACE)  # from the beginning, wherever that is
         earliest = first[0].cursor
         if earliest is None:
             return Finding(Found.FOREIGN, reason=f"sends no sequence numbers, so it can't know {cursor}")

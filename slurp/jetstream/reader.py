@@ -427,7 +427,8 @@ class Reader:
             return True
         self._landing = None
         finding = landing.look(first)
-        if finding.found is Found.FOREIGN:
+        # Asked by time there is nothing else to try: a second finding would go round in circles.
+        if finding.found is Found.FOREIGN and not self._by_time:
             # They would move the position over what lies between. Asked by time they come again.
             log.warning("%s %s; asking it by time instead", self.host, finding.reason)
             self._by_time, self._foreign = True, finding.reason
