@@ -143,7 +143,7 @@ class Dialer:
             log.info("%s goes back to cursor %d, which is enough: we have come to %d", host, floor, known)
         else:
             log.warning(
-                "gap: %s no longer has what came after cursor %d, reading from its floor, %s (%s)",
+                "%s no longer has what came after cursor %d, reading from its floor, %s (%s)",
                 *(host, cursor if known is None else known),
                 *("which it does not tell" if floor == FIRST_TIME_CURSOR else floor, refusal.message),
             )

@@ -43,6 +43,8 @@ _OUR_WAIT = 2.5
 _OUR_WAIT_REMEMBERED = 60.0
 
 _PING_WHEN_SILENT = 1.0
+# A server that lives answers a ping within so many seconds.
+_SOON = 2.0
 # Remembered until they are answered, which some servers never do.
 _PINGS = 16
 
@@ -123,6 +125,7 @@ class Reader:
         self._waited_at = float("-inf")
         self._last_data = time.monotonic()
         self._answered = float("-inf")
+        self._lively_since = 0.0
         # Nobody but --catch-up asks whether a silent server lives before it is stalled.
         self._ping_when_silent = _PING_WHEN_SILENT if config.catch_up else float("inf")
         self._connected = False
@@ -163,9 +166,9 @@ class Reader:
 
     @property
     def silent_for(self) -> float:
-        """For how many seconds the server has had no data for us, though it lives: how long after the last
-        data frame, or the beginning of the connection, we sent the last ping that it has answered."""
-        return max(0.0, self._answered - self._last_data)
+        """For how many seconds the server has had no data for us, though it lives: since the last data frame
+        or the beginning of the connection it has answered each of our pings soon."""
+        return max(0.0, self._answered - max(self._last_data, self._lively_since))
 
     def advise(self, ranked: Sequence[str], reason: str = "") -> None:
         """The order in which to try servers from now on; with a reason, go to the first at a quiet moment.
@@ -246,7 +249,7 @@ class Reader:
                 self._got_data = True
             elif opcode == ABNF.OPCODE_PONG:
                 last_pong = now
-                self._answered = pings.pop(data, self._answered)
+                self._note_pong(pings.pop(data, None), now)
             elif opcode == ABNF.OPCODE_CLOSE:
                 return _closed(data)
             due = frames and (
@@ -273,6 +276,8 @@ class Reader:
             pause = now - last_ping
             if pause >= self._stall / 3 or min(pause, now - self._last_data) >= self._ping_when_silent:
                 last_ping = now
+                if pings and now - next(iter(pings.values())) > _SOON:
+                    self._lively_since = now  # a server that was stuck has all its data yet to send
                 payload = str(now).encode()
                 pings[payload] = now
                 if len(pings) > _PINGS:
@@ -286,6 +291,13 @@ class Reader:
             if opcode is None and self._landing is not None and self._landing.filtered:
                 self._look_at_silence(self._landing, now)
         return Ending(End.STOPPED, "told to stop")
+
+    def _note_pong(self, sent: float | None, now: float) -> None:
+        if sent is None:
+            return
+        if now - sent > _SOON:
+            self._lively_since = now
+        self._answered = sent
 
     def _is_stalled(self, now: float, last_pong: float) -> bool:
         silent = now - self._last_data
