@@ -242,8 +242,11 @@ class TestResyncs:
         publish_resync(jetstream, rows=900)
         with reading(jetstream, options=("--protocol", "v2", "--batch", "100")) as run:
             until(lambda: len(run.frames) == 911)
-        cursors = [batch.position.cursor for batch in run.batches if batch.position]
-        assert cursors == [*[6] * 9, 911]
+        for batch in run.batches:
+            last = parse(batch.frames[-1])["cursor"]
+            assert batch.position is not None
+            assert batch.position.cursor == (6 if 6 <= last <= 906 else last)
+        assert len(run.batches) >= 10
 
 
 class TestCompression:
