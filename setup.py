@@ -50,6 +50,7 @@ setup(
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",
+            "pytest-rerunfailures>=15,<18",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
             # The linter's rules change with its minor versions.
