@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
             worker.wait_for("gap: ")
             worker.wait_for("holding what we have")
             worker.wait_for("gaps 1")
+            time.sleep(2)  # it is written with the checkpoint, each second
             worker.kill()
     es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": False})
     assert len(gap_documents(es, fresh_index_prefix)) == 1
