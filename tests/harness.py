@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,38 @@ class InProcess:
         self.day = int(self.began) // 86_400
         self.today = self.days.name(self.day)
 
-    def posts(self, count: int = 20) -> list[bytes]:
-        """Frames of that day."""
+    def posts(self, count: int = 20, first: int = 0, days_ago: int = 0) -> list[bytes]:
+        """Frames of that day, or of one before it."""
+        at = self.began - days_ago * 86_400
         return [
-            commit(number, {"$type": "app.bsky.feed.post", "text": f"post {number}"}, at=self.began)
-            for number in range(count)
+            commit(number, {"$type": "app.bsky.feed.post", "text": f"post {number}"}, at=at)
+            for number in range(first, first + count)
         ]
 
     def feed(self, frames: Iterable[bytes]) -> Snapshot:
         """Answer for all frames, on this thread."""
-        self._put(list(frames))
+        self.put(list(frames))
         self._indexer().step()
         return self.tally.snapshot()
+
+    @contextlib.contextmanager
+    def running(self, indexers: int) -> Iterator[None]:
+        """Several threads at work. At the end everything that was `put` is answered for."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(indexers)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._buffer.close()
+            for thread in threads:
+                thread.join(60)
+        assert not any(thread.is_alive() for thread in threads), "it goes on"
 
     def feed_through_trouble(self, frames: Iterable[bytes], mend: Callable[[], Any]) -> Snapshot:
         """Nothing is answered for until `mend` was called, and everything soon after."""
         frames = list(frames)
-        self._put(frames)
+        self.put(frames)
         thread = threading.Thread(target=self._indexer().step, daemon=True)
         thread.start()
         deadline = time.monotonic() + 10
@@ -79,12 +95,18 @@ class InProcess:
         assert not thread.is_alive(), "it goes on once mended"
         return self.tally.snapshot()
 
-    def _put(self, frames: list[bytes]) -> None:
+    def put(self, frames: list[bytes]) -> None:
+        """A batch to be answered for, by whoever is at work."""
         self._number += 1
         batch = Batch(self._number, "host.example", frames, sum(map(len, frames)), None)
         self._buffer.reserve(batch, 0)
         self.tally.received(batch)
         self._buffer.put(batch)
+
+    def _work(self) -> None:
+        indexer = self._indexer()
+        while indexer.step():
+            pass
 
     def _indexer(self) -> Indexer:
         return Indexer(

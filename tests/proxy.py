@@ -1,4 +1,4 @@
-"""A TCP proxy before a server: it can end TLS, and it can fall silent like a broken router."""
+"""A TCP proxy before a server: it can end TLS, fall silent like a broken router, hold or cut an answer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import contextlib
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
+
+# What `close` does then: no FIN after what was sent, but a reset.
+_RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass
+class _Cut:
+    request: bytes
+    after: int
+    reset: bool
 
 
 class Proxy:
@@ -22,11 +34,15 @@ class Proxy:
         self._target = port
         self._tls = tls
         self._frozen = threading.Event()
+        self._cut: _Cut | None = None
+        self._held: tuple[bytes, threading.Event] | None = None
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'wss' if tls else 'ws'}://localhost:{self.port}"
         self.accepted = 0
+        # What a client sent in one piece after an answer: of HTTP, the request line.
+        self.requests: list[bytes] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -37,6 +53,7 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self.release_answers()
         for one in (self._listener, *self._open):
             one.close()
 
@@ -44,6 +61,23 @@ class Proxy:
         """Forward nothing more on connections that are open now, in either direction, not even a FIN."""
         frozen, self._frozen = self._frozen, threading.Event()
         frozen.set()
+
+    def cut_answer(self, request: bytes, after: int, *, reset: bool) -> None:
+        """End the connection within the answer to the next request whose first line has `request`."""
+        self._cut = _Cut(request, after, reset)
+
+    def hold_answers(self, request: bytes) -> None:
+        """Keep back the answers to requests whose first line has `request`, until `release_answers`."""
+        self._held = request, threading.Event()
+
+    def release_answers(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held[1].set()
+
+    def count(self, request: bytes) -> int:
+        """How many requests had this in their first line."""
+        return sum(request in line for line in list(self.requests))
 
     def _accept(self) -> None:
         while True:
@@ -63,19 +97,70 @@ class Proxy:
             client.close()
             return
         self._open += [client, server]
-        threading.Thread(target=_forward, args=(server, client, frozen), daemon=True).start()
-        _forward(client, server, frozen)
+        connection = _Connection(self, client, server, frozen)
+        threading.Thread(target=connection.answer, daemon=True).start()
+        connection.ask()
+
+    def wait_while_held(self, request: bytes) -> None:
+        held = self._held
+        if held is not None and held[0] in request:
+            held[1].wait()
+
+    def take_cut(self, request: bytes) -> _Cut | None:
+        """The cut that is meant for the answer to this request, once."""
+        cut = self._cut
+        if cut is None or cut.request not in request:
+            return None
+        self._cut = None
+        return cut
 
 
-def _forward(source: socket.socket, target: socket.socket, frozen: threading.Event) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65_536):
-            if frozen.is_set():
-                return
-            target.sendall(data)
-    if not frozen.is_set():
+class _Connection:
+    def __init__(
+        self, proxy: Proxy, client: socket.socket, server: socket.socket, frozen: threading.Event
+    ) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._server = server
+        self._frozen = frozen
+        self._answered = True
+        self._request = b""
+
+    def ask(self) -> None:
+        """Forward from the client to the server."""
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
+            while data := self._client.recv(65_536):
+                if self._frozen.is_set():
+                    return
+                if self._answered:
+                    self._answered, self._request = False, data.split(b"\r\n", 1)[0]
+                    self._proxy.requests.append(self._request)
+                self._server.sendall(data)
+        self._hang_up(self._server)
+
+    def answer(self) -> None:
+        """Forward from the server to the client."""
+        with contextlib.suppress(OSError):
+            while data := self._server.recv(65_536):
+                if self._frozen.is_set():
+                    return
+                self._proxy.wait_while_held(self._request)
+                self._answered = True
+                if cut := self._proxy.take_cut(self._request):
+                    self._client.sendall(data[: cut.after])
+                    if cut.reset:
+                        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                        # Wakes whoever reads from it, without a FIN.
+                        self._client.shutdown(socket.SHUT_RD)
+                        self._client.close()
+                    break
+                self._client.sendall(data)
+        self._hang_up(self._client)
+
+    def _hang_up(self, other: socket.socket) -> None:
+        if not self._frozen.is_set():
+            with contextlib.suppress(OSError):
+                other.shutdown(socket.SHUT_RDWR)
 
 
 def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from slurp.errors import Fatal
 from slurp.lexicons import committed
 from tests.harness import InProcess
 from tests.test_faults import assert_all_indexed
+from tests.worker import count
 
 
 def mapping_of(es: Elasticsearch, index: str) -> dict[str, Any]:
@@ -64,6 +66,48 @@ def test_a_day_that_is_deleted_is_made_again(
     counted = indexer.feed(frames[1:])
     assert_all_indexed(es, fresh_index_prefix, counted, frames[1:])
     assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
+
+
+def test_a_day_that_is_deleted_under_load_begins_anew_and_is_told_once(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = indexer.posts(4000)
+    batches = [frames[first : first + 50] for first in range(0, len(frames), 50)]
+    with indexer.running(3):
+        for batch in batches[:40]:
+            indexer.put(batch)
+        while not indexer.tally.snapshot().indexed:
+            time.sleep(0.01)
+        assert indexer.tally.snapshot().in_flight, "under load"
+        es.indices.delete(index=indexer.today)
+        for batch in batches[40:]:
+            indexer.put(batch)
+    counted = indexer.tally.snapshot()
+    assert_all_indexed(es, fresh_index_prefix, counted, frames[2000:])
+    assert count(es, fresh_index_prefix) < counted.indexed, "what was there is gone"
+    assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
+    assert_told_once(indexer, caplog)
+
+
+@pytest.mark.usefixtures("distrust")
+def test_a_day_that_another_worker_made_again_is_told_too(
+    es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = indexer.posts(3)
+    indexer.feed(frames[:1])
+    es.indices.delete(index=indexer.today)
+    es.indices.create(index=indexer.today)
+    for frame in frames[1:]:
+        indexer.feed([frame])
+    assert_told_once(indexer, caplog)
+
+
+def assert_told_once(indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
+    told = [record.getMessage() for record in caplog.records if "was deleted" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith(f"index {indexer.today} was deleted while we ran: what it held is gone, ")
+    begin = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(indexer.began))
+    assert told[0].endswith(f"--catch-up --replay-from {begin}")
 
 
 def test_a_bulk_makes_no_index(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,11 +14,17 @@ from elasticsearch import Elasticsearch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slurp.documents.document import Document, build
 from slurp.documents.identity import event_id
+from slurp.elastic.chore import Chore
+from slurp.elastic.client import Patience
+from slurp.elastic.days import Days
+from slurp.embedded import EmbeddedNode
 from slurp.lexicons.mapping import count_fields
 from slurp.tally import Snapshot
 from tests.harness import InProcess, commit
-from tests.worker import documents
+from tests.proxy import Proxy
+from tests.worker import count, documents
 
 
 def assert_all_indexed(es: Elasticsearch, index: str, counted: Snapshot, frames: list[bytes]) -> None:
@@ -54,12 +63,15 @@ def test_a_missing_pipeline_is_waited_for(
 ) -> None:
     frames = indexer.posts()
     indexer.feed(frames[:1])
-    name = "index.default_pipeline"
-    es.indices.put_settings(index=indexer.today, settings={name: "nowhere"})
+    # The small node has no processors, but pipelines without any.
+    pipeline, setting = f"{fresh_index_prefix}-pipeline", "index.default_pipeline"
+    es.indices.put_settings(index=indexer.today, settings={setting: pipeline})
     counted = indexer.feed_through_trouble(
-        frames[1:], lambda: es.indices.put_settings(index=indexer.today, settings={name: "_none"})
+        frames[1:], lambda: es.ingest.put_pipeline(id=pipeline, processors=[])
     )
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
+    es.indices.put_settings(index=indexer.today, settings={setting: "_none"})
+    es.ingest.delete_pipeline(id=pipeline)
 
 
 @pytest.fixture
@@ -77,6 +89,173 @@ def test_the_shard_limit_is_waited_for(
         frames, lambda: es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
     )
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
+
+
+def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    yesterday, today = indexer.posts(10, days_ago=1), indexer.posts(10, first=10)
+    indexer.feed(yesterday[:1])
+    es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
+    before = []
+
+    def mend() -> None:
+        before.append(count(es, fresh_index_prefix))
+        es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
+
+    both = [frame for pair in zip(yesterday, today, strict=True) for frame in pair]
+    counted = indexer.feed_through_trouble(both, mend)
+    assert before == [10], "all of yesterday"
+    assert_all_indexed(es, fresh_index_prefix, counted, both)
+    assert counted.duplicates == 1, "what was answered for is not sent again"
+
+
+def test_tomorrow_is_made_once_the_shard_limit_allows_it(
+    es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    late = (indexer.day + 1) * 86_400 - 60
+    days = Days(*(indexer.elastic, indexer.config.index, None), lambda client: None, clock=lambda: late)
+    chore = Chore(indexer.elastic, Patience(), days.ensure_tomorrow, "not yet: {}", "there it is")
+    es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
+    try:
+        chore.do()
+        assert "not yet: 400 validation_exception" in caplog.text
+    finally:
+        es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
+    chore.do()
+    assert "there it is" in caplog.text
+    assert es.indices.exists(index=days.name(indexer.day + 1))
+
+
+def make_without_primary(es: Elasticsearch, index: str) -> None:
+    """As templates say, on no node: a write waits for its primary, and is then answered by 503."""
+    settings = {"index.routing.allocation.require._name": "nobody"}
+    es.indices.create(index=index, settings=settings, wait_for_active_shards=0)
+
+
+def give_primary(es: Elasticsearch, index: str) -> None:
+    es.indices.put_settings(index=index, settings={"index.routing.allocation.require._name": None})
+
+
+def test_a_primary_that_is_away_is_waited_for(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slurp.elastic.bulk.BULK_TIMEOUT", "100ms")
+    make_without_primary(es, indexer.today)
+    frames = indexer.posts()
+    counted = indexer.feed_through_trouble(frames, lambda: give_primary(es, indexer.today))
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
+
+
+def test_each_item_of_a_bulk_has_its_own_answer(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    def numbers(first: int, until: int) -> list[bytes]:
+        return [commit(n, {"text": str(n)}, at=indexer.began) for n in range(first, until)]
+
+    mappings = {"dynamic": False, "_meta": {"skeetslurper": {}}, "properties": {"text": {"type": "long"}}}
+    es.indices.create(index=indexer.today, mappings=mappings)
+    there, new, refused = numbers(0, 5), numbers(5, 15), indexer.posts(2, first=15)
+    held = indexer.posts(10, first=20, days_ago=1)
+    indexer.feed([*there, *held[:1]])
+    yesterday = indexer.days.name(indexer.day - 1)
+    es.indices.close(index=yesterday)
+    mixed = [frame for group in zip_longest(there, held[1:], new, refused) for frame in group if frame]
+    counted = indexer.feed_through_trouble(mixed, lambda: es.indices.open(index=yesterday))
+    assert counted.adds_up
+    assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (6 + 9 + 10, 2, 0)
+    assert counted.duplicates == 5, "only what failed is sent again"
+    frames = [*there, *held, *new, *refused]
+    assert documents(es, fresh_index_prefix).keys() == {event_id(orjson.loads(frame)) for frame in frames}
+
+
+def test_an_item_that_makes_the_whole_request_a_400_is_found(
+    es: Elasticsearch, indexer: InProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = indexer.posts(50)
+    guilty = event_id(orjson.loads(frames[17]))
+
+    def odd(*arguments: Any) -> Document:
+        document = build(*arguments)
+        return document._replace(id="x" * 513) if document.id == guilty else document
+
+    monkeypatch.setattr("slurp.elastic.indexer.build", odd)
+    counted = indexer.feed(frames)
+    assert counted.adds_up
+    assert (counted.indexed, counted.quarantined, counted.duplicates) == (49, 1, 0)
+    assert "the last: 400 action_request_validation_exception: Validation Failed: 1: id" in caplog.text
+    found = es.get(index=indexer.today, id=guilty)["_source"]
+    assert orjson.loads(found["quarantine"]["raw"]) == orjson.loads(frames[17])
+
+
+# Requests and answers on the wire
+
+
+@pytest.fixture
+def proxy(es_node: EmbeddedNode) -> Iterator[Proxy]:
+    with Proxy(es_node.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def behind(
+    proxy: Proxy, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """As `indexer`, by way of the proxy."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return InProcess(f"http://127.0.0.1:{proxy.port}", fresh_index_prefix, tmp_path)
+
+
+@pytest.mark.parametrize("after", [0, 250], ids=["before", "amid"])
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+def test_an_answer_that_is_cut_short_doubles_nothing(
+    es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str, after: int, reset: bool
+) -> None:
+    frames = behind.posts()
+    proxy.cut_answer(b"/_bulk", after, reset=reset)
+    counted = behind.feed(frames)
+    assert proxy.count(b"/_bulk") == 2
+    assert counted.duplicates == len(frames), "all was applied the first time"
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
+    assert count(es, fresh_index_prefix) == len(frames)
+
+
+def test_a_slow_answer_is_waited_for_and_not_asked_for_again(
+    es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str
+) -> None:
+    make_without_primary(es, behind.today)
+    frames = behind.posts()
+    behind.put(frames)
+    with behind.running(1):
+        # Longer than the client waits by itself: 10 s.
+        time.sleep(11)
+        assert (proxy.count(b"/_bulk"), behind.tally.snapshot().in_flight) == (1, len(frames))
+        give_primary(es, behind.today)
+    assert proxy.count(b"/_bulk") == 1
+    assert behind.tally.snapshot().indexed == len(frames)
+
+
+def test_an_answer_that_never_comes_makes_no_storm(
+    es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str
+) -> None:
+    frames = behind.posts()
+    behind.days.ensure(behind.day)
+    behind.elastic._client = behind.elastic.client.options(request_timeout=0.3)
+    proxy.hold_answers(b"/_bulk")
+    began, took = time.monotonic(), []
+
+    def mend() -> None:
+        while proxy.count(b"/_bulk") < 5:
+            time.sleep(0.02)
+        took.append(time.monotonic() - began)
+        proxy.release_answers()
+
+    counted = behind.feed_through_trouble(frames, mend)
+    # Four time-outs, and the least of a back-off of 0.2, 0.4, 0.8 and 1.6 s.
+    assert took[0] > 4 * 0.3 + 0.1 + 0.2 + 0.4 + 0.8
+    assert_all_indexed(es, fresh_index_prefix, counted, frames)
+    assert count(es, fresh_index_prefix) == len(frames)
 
 
 def test_many_refused_documents_are_one_line(

@@ -100,6 +100,14 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
     realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index", granted=False)
 
+    # One that does not come back ends the worker, after what is a minute elsewhere.
+    for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
+    with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"privileges \(403 security") as stopped:
+        shorter.setattr("slurp.elastic.indexer.BELIEVE_DENIED", 0.5)
+        for_good.feed(frames[1:])
+    assert stopped.value.code is Exit.USAGE
+    assert for_good.elastic.denied() >= 0.5
+
     def mend() -> None:
         realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
 

@@ -273,7 +273,10 @@ def _innermost(error: TransportError) -> str:
 
 
 class Patience:
-    """Tells trouble once when it begins, again now and then, and once when it is over."""
+    """Tells trouble once when it begins, again now and then, and once when it is over.
+
+    What comes and goes many times a second, as rejections do, is told now and then as well.
+    """
 
     def __init__(
         self,
@@ -289,26 +292,26 @@ class Patience:
         self._trouble = trouble
         self._over = over
         self._since: float | None = None
-        self._said = 0.0
+        self._told = False
+        self._said = float("-inf")
 
     def trouble(self, reason: str) -> None:
         with self._lock:
             now = self._clock()
-            if self._since is not None and now - self._said < self._every:
-                return
-            first = self._since is None
             self._since = now if self._since is None else self._since
-            self._said = now
-            lasting = "" if first else f", for {now - self._since:.0f} s now"
+            if now - self._said < self._every:
+                return
+            lasting = f", for {now - self._since:.0f} s now" if self._told else ""
+            self._told, self._said = True, now
             log.warning("%s%s", self._trouble.format(reason), lasting)
 
     def over(self) -> None:
         if self._since is None:
             return
         with self._lock:
-            if self._since is not None:
+            if self._told and self._since is not None:
                 log.info("%s after %.1f s", self._over, self._clock() - self._since)
-                self._since = None
+            self._since, self._told = None, False
 
     @property
     def troubled(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
@@ -42,6 +43,8 @@ class Days:
         self._clock = clock
         self._lock = threading.Lock()
         self._seen: dict[int, float] = {}
+        # What tells an index from a later one of the same name.
+        self._uuids: dict[int, str] = {}
 
     def name(self, day: int) -> str:
         return f"{self._index}-{day_of(day)}"
@@ -64,7 +67,7 @@ class Days:
             return
         try:
             if not self._is_trusted(day):
-                self._look(self.name(day))
+                self._look(day)
                 self._seen[day] = time.monotonic()
         finally:
             self._lock.release()
@@ -73,22 +76,37 @@ class Days:
         seen = self._seen.get(day)
         return seen is not None and time.monotonic() - seen < _TRUST
 
-    def _look(self, name: str) -> None:
-        client = self._elastic.client.options(request_timeout=30)
-        found, mark = _mark_of(client, name)
-        self._keep_template(client, needed=not found)
-        if not found:
-            if create_index(client, name, mappings=DAY_AT_LEAST):
-                self._check_birth(client, name)
+    def _look(self, day: int) -> None:
+        name, client = self.name(day), self._elastic.client.options(request_timeout=30)
+        uuid, mark = _uuid_and_mark(client, name)
+        self._keep_template(client, needed=uuid is None)
+        if uuid is None:
+            made = create_index(client, name, mappings=DAY_AT_LEAST)
+            # If not, another worker was quicker.
+            uuid, mark = _uuid_and_mark(client, name)
+            if uuid is None:
+                return  # deleted again just now, as the next write will tell
+            if made:
+                self._check_birth(client, name, mark)
                 log.info("created index %s", name)
-                return
-            # Another worker was quicker.
-            _, mark = _mark_of(client, name)
+        self._compare(day, uuid)
         if not is_of_our_template(mark):
             raise Fatal(
                 f"index {name} exists and was not made by us, or without our template: "
                 "delete it or choose another --index"
             )
+
+    def _compare(self, day: int, uuid: str) -> None:
+        """Say so when this is not the index that we have written to."""
+        if self._uuids.setdefault(day, uuid) != uuid:
+            log.warning(
+                "index %s was deleted while we ran: what it held is gone, and it begins anew. What servers "
+                "still have can be had again: run beside this worker, with the same options, "
+                "--worker-name fill --catch-up --replay-from %s",
+                self.name(day),
+                datetime.fromtimestamp(day * _DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+            self._uuids[day] = uuid
 
     def _keep_template(self, client: Elasticsearch, needed: bool) -> None:
         """Put our index template if it is gone. A day that is there can be filled without one."""
@@ -108,9 +126,8 @@ class Days:
                 raise
             log.warning("no new day can be made: %s", describe(error))
 
-    def _check_birth(self, client: Elasticsearch, name: str) -> None:
+    def _check_birth(self, client: Elasticsearch, name: str, mark: Any) -> None:
         """Take back an index that another template went into."""
-        _, mark = _mark_of(client, name)
         if is_of_our_template(mark):
             return
         try:
@@ -135,10 +152,11 @@ class Days:
             self._seen.pop(day, None)
 
 
-def _mark_of(client: Elasticsearch, name: str) -> tuple[bool, Any]:
-    """Whether there is an index of this name, and the `_meta` of its mapping."""
+def _uuid_and_mark(client: Elasticsearch, name: str) -> tuple[str | None, Any]:
+    """What tells an index from others of its name, and the `_meta` of its mapping. None: there is none."""
+    wanted = "*.settings.index.uuid,*.mappings._meta"
     try:
-        found = client.indices.get_mapping(index=name, filter_path="*.mappings._meta").body
+        found = client.indices.get(index=name, filter_path=wanted)[name]
     except NotFoundError:
-        return False, None
-    return True, found.get(name, {}).get("mappings", {}).get("_meta")
+        return None, None
+    return found["settings"]["index"]["uuid"], found.get("mappings", {}).get("_meta")

@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from elastic_transport import TransportError
@@ -207,15 +208,28 @@ class Indexer:
         return letters
 
     def _try(self, pending: list[_Pending]) -> list[Item]:
-        """One answer per event; a request that failed as a whole is the same answer for all."""
+        """One answer per event; a request that failed as a whole is the same answer for all in it."""
+        answers: Iterator[Item]
+        barred: dict[int, Item] = {}
         try:
-            for day in {one.day for one in pending}:
-                self._days.ensure(day)
-            return send(self._elastic.client, [one.action for one in pending])
+            barred = self._ensure({one.day for one in pending})
+            actions = [one.action for one in pending if one.day not in barred]
+            answers = iter(send(self._elastic.client, actions) if actions else ())
         except ApiError as error:
-            return [_held(error)] * len(pending)
+            answers = repeat(_held(error))
         except (TransportError, UnsupportedProductError) as error:
-            return [Item(503, _NO_ANSWER, describe(error))] * len(pending)
+            answers = repeat(Item(503, _NO_ANSWER, describe(error)))
+        return [barred.get(one.day) or next(answers) for one in pending]
+
+    def _ensure(self, days: set[int]) -> dict[int, Item]:
+        """The days whose index can't be had, and why: at midnight the old one still takes its events."""
+        barred = {}
+        for day in days:
+            try:
+                self._days.ensure(day)
+            except ApiError as error:
+                barred[day] = _held(error)
+        return barred
 
     def _granted(self, items: list[Item]) -> None:
         """The cluster took something, or refused it for another reason than our rights."""

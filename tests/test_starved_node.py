@@ -1,0 +1,107 @@
+"""A node that has room for next to nothing: rejected, too large, and killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurp.embedded import EmbeddedNode
+from slurp.simulator import Simulator
+from tests.fixtures_es import PASSWORD, client_for
+from tests.harness import InProcess, commit
+from tests.test_faults import assert_all_indexed
+from tests.worker import Worker, assert_each_once, count
+
+# One node for all of them.
+pytestmark = pytest.mark.xdist_group("starved")
+
+SETTINGS = {
+    # One write under way and one waiting: whoever comes then is rejected.
+    "thread_pool.write.size": "1",
+    "thread_pool.write.queue_size": "1",
+    "http.max_content_length": "1mb",
+}
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
+    data = tmp_path_factory.mktemp("starved") / "node"
+    with EmbeddedNode(data, port=0, version=es_version, password=PASSWORD, settings=SETTINGS) as node:
+        yield node
+
+
+def in_process(node: EmbeddedNode, index: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    monkeypatch.setenv("HOME", str(folder))
+    return InProcess(node.url, index, folder)
+
+
+def test_a_storm_of_rejections_loses_and_doubles_nothing(
+    node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    indexer = in_process(node, "storm", tmp_path, monkeypatch)
+    frames = indexer.posts(3000)
+    for first in range(0, len(frames), 200):
+        indexer.put(frames[first : first + 200])
+    with client_for(node) as es:
+        with indexer.running(6):
+            pass
+        pools = es.nodes.stats(metric="thread_pool", filter_path="nodes.*.thread_pool.write")["nodes"]
+        (pool,) = (one["thread_pool"]["write"] for one in pools.values())
+        assert pool["rejected"] > 0
+        counted = indexer.tally.snapshot()
+        assert_all_indexed(es, "storm", counted, frames)
+    assert counted.duplicates == 0, "only what was rejected is sent again"
+    told = [message for message in caplog.messages if "holding what we have" in message]
+    assert "429 es_rejected_execution_exception" in told[0]
+    # It comes and goes with each bulk.
+    assert len(told) <= 1 + pool["rejected"] / 10
+
+
+def test_a_bulk_that_is_too_large_is_split(
+    node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexer = in_process(node, "large", tmp_path, monkeypatch)
+
+    def post(number: int, length: int) -> bytes:
+        return commit(number, {"text": "x" * length}, at=indexer.began)
+
+    frames = [post(number, 10_000) for number in range(300)]
+    endless = post(300, 1_100_000)
+    counted = indexer.feed([*frames[:200], endless, *frames[200:]])
+    assert counted.adds_up
+    assert (counted.indexed, counted.duplicates) == (300, 0)
+    # It is too large for the quarantine as well.
+    assert (counted.quarantined, counted.dead_lettered) == (0, 1)
+    assert (tmp_path / "letters.jsonl").stat().st_size > 1_100_000
+    with client_for(node) as es:
+        assert count(es, "large") == 300
+
+
+def test_a_node_that_is_killed_under_load_loses_nothing_that_was_acknowledged(
+    node: EmbeddedNode, jetstream: Simulator, tmp_path: Path
+) -> None:
+    with (
+        client_for(node) as es,
+        Worker(
+            *("--jetstream", jetstream.url, "--es", node.url, "--index", "killed", "--since", "0"),
+            *("--no-kibana", "--stats-interval", "1s", "--flush", "100ms", "--indexers", "2"),
+            home=tmp_path,
+        ) as worker,
+    ):
+        jetstream.run_at(2000)
+        worker.wait_for(r"indexed \d,")
+        node.kill()
+        worker.wait_for("holding what we have")
+        node.start()
+        worker.wait_for("takes documents again", timeout=60)
+        jetstream.pause()
+        deadline = time.monotonic() + 60
+        while count(es, "killed") < len(jetstream.frames) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert worker.stop() == 0
+        assert_each_once(es, "killed", jetstream.frames)
+        assert worker.counted()["quarantined"] == 0
