@@ -84,6 +84,28 @@ def test_trouble_is_told_each_minute_with_its_length_and_when_it_is_over(
     ]
 
 
+def test_trouble_that_comes_and_goes_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    now = 1000.0
+    patience = Patience(10.0, lambda: now, "it can't: {}", "it can again")
+    for _ in range(18):
+        patience.trouble("rejected")
+        now += 0.25
+        patience.over()
+        now += 0.25
+    patience.trouble("away")
+    now += 2.5
+    patience.trouble("away")
+    patience.over()
+    now += 30
+    patience.trouble("away again")
+    assert caplog.messages == [
+        *("it can't: rejected", "it can again after 0.2 s"),
+        *("it can't: away", "it can again after 2.5 s"),
+        "it can't: away again",
+    ]
+
+
 def test_trouble_of_the_indexers_is_told_by_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     work = Work(tmp_path)
     work.indexers.trouble("away")

@@ -102,7 +102,7 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 
     # One that does not come back ends the worker, after what is a minute elsewhere.
     for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
-    with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"privileges \(403 security") as stopped:
+    with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"\(403 security") as stopped:
         shorter.setattr("slurp.elastic.indexer.BELIEVE_DENIED", 0.5)
         for_good.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE

@@ -34,6 +34,7 @@ BELIEVE_DENIED = 60.0
 _RED_AT_START = 15.0
 
 _NOT_YET = (408, 429)
+_BRIEF = 2.0
 _UNKNOWN = "unknown"
 
 FAILURES = (ApiError, TransportError, UnsupportedProductError)
@@ -275,7 +276,8 @@ def _innermost(error: TransportError) -> str:
 class Patience:
     """Tells trouble once when it begins, again now and then, and once when it is over.
 
-    What comes and goes many times a second, as rejections do, is told now and then as well.
+    What comes and goes many times a second, as rejections do, is told now and then as well: after the
+    last word, only what has lasted for more than `_BRIEF` is told at once.
     """
 
     def __init__(
@@ -299,7 +301,8 @@ class Patience:
         with self._lock:
             now = self._clock()
             self._since = now if self._since is None else self._since
-            if now - self._said < self._every:
+            recent = now - self._said < self._every
+            if recent and (self._told or now - self._since < _BRIEF):
                 return
             lasting = f", for {now - self._since:.0f} s now" if self._told else ""
             self._told, self._said = True, now

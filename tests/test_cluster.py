@@ -1,0 +1,105 @@
+"""A real cluster of three nodes, which loses one, and then one too many."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import free_port
+from slurp.simulator import Simulator
+from tests.fixtures_es import PASSWORD, client_for
+from tests.worker import Worker, assert_each_once, checkpoint
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
+    """Three nodes that have found each other."""
+    ports = [(free_port(), free_port()) for _ in range(3)]
+    together = {
+        "discovery.type": None,
+        "discovery.seed_hosts": ",".join(f"127.0.0.1:{transport}" for _, transport in ports),
+        "cluster.initial_master_nodes": ",".join(f"embedded-{port}" for port, _ in ports),
+    }
+    nodes = [
+        EmbeddedNode(
+            tmp_path / f"node-{port}",
+            port=port,
+            version=es_version,
+            heap="300m",
+            password=PASSWORD,
+            settings={**together, "transport.port": str(transport)},
+        )
+        for port, transport in ports
+    ]
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.callback(node.stop)
+        # None is ready before it has found a second one.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(EmbeddedNode.start, nodes))
+        yield nodes
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def home_of_primary(es: Elasticsearch, index: str) -> str:
+    """The name of the node with the primary of the day that is written to."""
+    rows: Any = es.cat.shards(index=f"{index}-*", format="json", h="index,prirep,node").body
+    # The other day, if there is one, is tomorrow.
+    return str(min((row["index"], row["node"]) for row in rows if row["prirep"] == "p")[1])
+
+
+def test_one_node_may_die_and_a_second_is_waited_for(
+    cluster: list[EmbeddedNode], jetstream: Simulator, tmp_path: Path
+) -> None:
+    index = "together"
+    urls = [option for node in cluster for option in ("--es", node.url)]
+    with Worker(
+        *("--jetstream", jetstream.url, *urls, "--index", index, "--since", "0"),
+        *("--no-kibana", "--stats-interval", "1s", "--flush", "200ms"),
+        home=tmp_path,
+    ) as worker:
+        jetstream.run_at(1000)
+        worker.wait_for(r"indexed \d,")
+        with client_for(cluster[0]) as es:
+            assert es.cluster.health(wait_for_status="green", timeout="30s")["number_of_nodes"] == 3
+            name = home_of_primary(es, index)
+        first = next(node for node in cluster if name == f"embedded-{node.port}")
+        second, third = (node for node in cluster if node is not first)
+        first.kill()
+
+        def go_on() -> None:
+            """Until what was published by now is in the index."""
+            published = len(jetstream.frames)
+            wait_for(lambda: sum(worker.counted()[name] for name in ("indexed", "duplicates")) >= published)
+
+        go_on()
+        # One of three: nobody can be master, and writes wait for one.
+        second.kill()
+        wait_for(lambda: worker.counted()["in flight"] > 3000)
+        second.start()
+        go_on()
+        jetstream.pause()
+        go_on()
+        assert worker.stop() == 0
+        counted = worker.counted()
+        assert (counted["quarantined"], counted["in flight"]) == (0, 0)
+    with client_for(third) as es:
+        es.cluster.health(wait_for_status="yellow", timeout="30s")
+        assert_each_once(es, index, jetstream.frames)
+        saved = checkpoint(es, index)
+        assert saved is not None
+        assert saved["clean"]
