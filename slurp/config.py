@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import re
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ class Config:
     stall_timeout: float
     protocol: str
     compress: str
+    jetstream_ca: Path | None
 
     es: tuple[str, ...]
     es_user: str
@@ -229,6 +231,12 @@ def build_parser() -> configargparse.ArgumentParser:
         default="auto",
         metavar="WHEN",
         help="zstd on the v2 wire: auto is on, but not from this machine (default: auto)",
+    )
+    group.add_argument(
+        "--jetstream-ca",
+        metavar="FILE",
+        type=Path,
+        help="CA certificates (PEM) for wss, instead of the machine's",
     )
 
     group = parser.add_argument_group("Elasticsearch")
@@ -478,8 +486,9 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
         values["kibana_pass"], values["kibana_pass_file"] = es_pass, values["es_pass_file"]
     elif values["es_api_key"] and not values["kibana_user"]:
         raise ValueError("--kibana-pass beside --es-api-key needs --kibana-user")
-    if values["es_ca"] is not None and not values["es_ca"].is_file():
-        raise ValueError(f"--es-ca: there is no file {values['es_ca']}")
+    for name in ("es_ca", "jetstream_ca"):
+        if values[name] is not None:
+            _check_certificates(values[name], f"--{name.replace('_', '-')}")
     if values["buffer"] < values["batch"]:
         raise ValueError(f"--buffer {values['buffer']} holds less than one --batch of {values['batch']}")
     if values["setup_only"] and values["no_setup"]:
@@ -619,8 +628,11 @@ def _split(text: str, option: str) -> SplitResult:
         port_is_a_number = url.port is None or url.port > 0
         (url.hostname or "").encode("idna")
     except ValueError as error:
-        raise ValueError(f"{option}: {_shown(text)!r}: {error}") from None
-    if url.username is not None or url.password is not None:
+        # A part of a password may look like a port, and the error has it.
+        reason = "user and password belong into options of their own" if "@" in text else error
+        raise ValueError(f"{option}: {_shown(text)!r}: {reason}") from None
+    if "@" in text:
+        # Anywhere: with a slash in the password the rest of it looks like a path.
         raise ValueError(f"{option}: leave user and password out of the URL; there are options for them")
     if not url.hostname or not port_is_a_number:
         raise ValueError(f"{option}: {_shown(text)!r} names no host")
@@ -629,7 +641,7 @@ def _split(text: str, option: str) -> SplitResult:
 
 def _shown(url: str) -> str:
     """A URL as it may be printed: without what stands before an @."""
-    return re.sub(r"//.*@", "//…@", url)
+    return re.sub(r"^\s*([A-Za-z]+://)?.*@", r"\1…@", url, flags=re.DOTALL)
 
 
 def _items(given: Sequence[str] | None) -> list[str]:
@@ -668,6 +680,17 @@ def _space(name: str) -> str:
             "underscores, and is not the name that Kibana shows"
         )
     return "" if name == "default" else name
+
+
+def _check_certificates(path: Path, option: str) -> None:
+    """What is no CA file would look like a server that is not to be trusted."""
+    if not path.is_file():
+        raise ValueError(f"{option}: there is no file {path}")
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error
+        raise ValueError(f"{option}: can't use {path}: {reason}") from None
 
 
 def read_secret(path: Path, option: str) -> str:

@@ -87,6 +87,7 @@ class Service:
         self._deadline = float("inf")
         self._clean = False
 
+        self._probe = partial(hosts.probe, ca=config.jetstream_ca)
         self._subscription = Subscription.of(config)
         self._buffer = Buffer(config.buffer, config.buffer_bytes)
         self._tally = Tally(len(config.jetstream) if config.redundant else 1)
@@ -178,7 +179,7 @@ class Service:
         self._start_reading(servers)
 
     def _choose_server(self) -> list[str]:
-        probes = hosts.probe(self._config.jetstream)
+        probes = self._probe(self._config.jetstream)
         reachable = [one for one in probes if one.times]
         head = f"{len(reachable)} of {len(probes)} reachable"
         if reachable:
@@ -329,7 +330,7 @@ class Service:
         for reader in readers:
             self._spawn(f"reader-{reader.number}", _steps(reader.step))
             if len(servers) > 1 and not config.redundant:
-                scout = Scout(reader, servers)
+                scout = Scout(reader, servers, probe=self._probe)
                 self._spawn("scout", partial(scout.run, self._stop))
 
     # Work that belongs to no other place

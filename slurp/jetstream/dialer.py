@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-import websocket
 from websocket import WebSocketBadStatusException
 
 from slurp.config import Config
+from slurp.jetstream.connection import Connection, connect
 from slurp.jetstream.dictionary import Dictionary, NoDictionary, fetch
 from slurp.jetstream.hosts import host_of, why
 from slurp.jetstream.line import Line, LineV2
@@ -50,6 +50,7 @@ class Dialer:
         self._subscription = subscription
         self._protocol = config.protocol
         self._compress = config.compress
+        self._ca = config.jetstream_ca
         self._resyncs = Resyncs()
         self._only_v1: dict[str, float] = {}
         self._dictionaries: dict[str, Dictionary | None] = {}
@@ -90,7 +91,7 @@ class Dialer:
     def _connect_v1(self, server: str, cursor: int | None) -> Line:
         if self._compress == "on":
             log.warning("--compress on: %s is read by the v1 wire, which is plain", host_of(server))
-        line = Line(_open(self._subscription.url(server, cursor)), cursor)
+        line = Line(self._open(self._subscription.url(server, cursor)), cursor)
         if self._subscription.needs_hello:
             line.connection.send(self._subscription.hello)
         return line
@@ -102,7 +103,7 @@ class Dialer:
             tries -= 1
             url = self._subscription.v2_url(server, cursor, dictionary.id if dictionary else None)
             try:
-                return LineV2(_open(url), cursor, dictionary, self._resyncs)
+                return LineV2(self._open(url), cursor, dictionary, self._resyncs)
             except WebSocketBadStatusException as error:
                 refusal = _refusal(error)
                 if not tries:
@@ -114,6 +115,9 @@ class Dialer:
                 else:
                     raise
 
+    def _open(self, url: str) -> Connection:
+        return connect(url, _HANDSHAKE_TIMEOUT, self._ca)
+
     def _dictionary(self, server: str, refusal: _Refusal | None = None) -> Dictionary | None:
         """The one to use with a host, fetched again after a refusal; None for a plain line."""
         if self._compress == "off" or (self._compress == "auto" and _is_near(server)):
@@ -122,7 +126,7 @@ class Dialer:
             return self._dictionaries[server]
         host, found = host_of(server), None
         try:
-            found = fetch(server, refusal.number("current") if refusal else None)
+            found = fetch(server, refusal.number("current") if refusal else None, self._ca)
         except NoDictionary as error:
             log.log(
                 logging.WARNING if self._compress == "on" else logging.INFO,
@@ -148,16 +152,6 @@ class Dialer:
                 *("which it does not tell" if floor == FIRST_TIME_CURSOR else floor, refusal.message),
             )
         return floor
-
-
-def _open(url: str) -> Any:
-    return websocket.create_connection(
-        url,
-        timeout=_HANDSHAKE_TIMEOUT,
-        # orjson checks UTF-8; the check in pure Python costs ten times the rest of receiving.
-        skip_utf8_validation=True,
-        enable_multithread=False,
-    )
 
 
 def _refusal(error: WebSocketBadStatusException) -> _Refusal:

@@ -6,12 +6,14 @@ would have to be found, trusted and thrown away.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import zstandard
 
-from slurp.jetstream.wire import MAX_FRAME, stub
+from slurp.jetstream.wire import DIGEST_SIZE, MAX_FRAME, stub
 
 PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 
@@ -53,7 +55,7 @@ class Dictionary:
         try:
             size = zstandard.frame_content_size(data)
             if size > MAX_FRAME:
-                return stub(data, size)
+                return _stub(data, size)
             if size >= 0:
                 return self._decoder.decompress(data)
             return self._unpack_unsized(data)
@@ -69,21 +71,32 @@ class Dictionary:
                 pieces.append(piece)
                 size += len(piece)
                 if size > MAX_FRAME:
-                    return stub(data, None)
+                    return _stub(data, None)
         return b"".join(pieces)
 
 
-def fetch(server: str, id: int | None = None) -> Dictionary:
+def _stub(data: bytes, size: int | None) -> bytes:
+    return stub(len(data), blake2b(data, digest_size=DIGEST_SIZE).hexdigest(), decompressed=size)
+
+
+def fetch(server: str, id: int | None = None, ca: Path | None = None) -> Dictionary:
     """The dictionary of a server (`ws(s)://…`), that with `id` if it is given. Raises NoDictionary.
 
-    Without an id a cache on the way may answer with one of the past.
+    Without an id a cache on the way may answer with one of the past. `ca` has the certificates to
+    verify with.
     """
     parts = urlsplit(server)
     scheme = "https" if parts.scheme == "wss" else "http"
     url = urlunsplit((scheme, parts.netloc, parts.path + PATH, "", ""))
     try:
         with requests.get(
-            url, params={} if id is None else {"id": id}, timeout=_TIMEOUT, stream=True
+            url,
+            params={} if id is None else {"id": id},
+            timeout=_TIMEOUT,
+            stream=True,
+            # As for the stream: a server may not send us elsewhere.
+            allow_redirects=False,
+            verify=str(ca) if ca else True,
         ) as answer:
             if answer.status_code != 200:
                 raise NoDictionary(f"no zstd dictionary: HTTP {answer.status_code}")

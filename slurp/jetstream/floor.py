@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 import websocket
 from websocket import ABNF
 
+from slurp.jetstream.connection import connect
 from slurp.jetstream.hosts import hang_up, why
 from slurp.jetstream.landing import SAMPLE
 from slurp.jetstream.wire import position_of
@@ -17,15 +19,13 @@ log = logging.getLogger(__name__)
 _TIMEOUT = 10.0
 
 
-def floor_us(server: str, timeout: float = _TIMEOUT) -> int | None:
+def floor_us(server: str, timeout: float = _TIMEOUT, ca: Path | None = None) -> int | None:
     """The median time of the first events that a server still has; None when it sends none in time."""
     times: list[int] = []
     deadline = time.monotonic() + timeout
     try:
         # 0 is "from the beginning", and everything counts.
-        connection = websocket.create_connection(
-            f"{server}/subscribe?cursor=0", timeout=timeout, skip_utf8_validation=True
-        )
+        connection = connect(f"{server}/subscribe?cursor=0", timeout, ca)
     except (OSError, websocket.WebSocketException) as error:
         log.debug("no floor of %s: %s", server, why(error))
         return None

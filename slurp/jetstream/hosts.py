@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import statistics
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
 
+from slurp.jetstream.connection import connect
 from slurp.jetstream.subscription import V2_PATH
 
 log = logging.getLogger(__name__)
@@ -40,11 +43,14 @@ class Probe:
         return statistics.median(self.times) if self.times else float("inf")
 
 
-def probe(urls: Sequence[str], timeout: float = _ALL_TIMEOUT) -> list[Probe]:
-    """Handshake with all servers at once, three tries each; the quickest first, then the unreachable."""
+def probe(urls: Sequence[str], timeout: float = _ALL_TIMEOUT, ca: Path | None = None) -> list[Probe]:
+    """Handshake with all servers at once, three tries each; the quickest first, then the unreachable.
+
+    `ca` has the certificates to verify them with, without one those of the machine count.
+    """
     probes = [Probe(url, error=f"no answer within {timeout:.0f} s") for url in urls]
     threads = [
-        threading.Thread(target=_try, args=(one,), name=f"probe-{host_of(one.url)}", daemon=True)
+        threading.Thread(target=_try, args=(one, ca), name=f"probe-{host_of(one.url)}", daemon=True)
         for one in probes
     ]
     for thread in threads:
@@ -100,17 +106,19 @@ def why(error: Exception) -> str:
         return f"HTTP {error.status_code} {body}".strip()
     if isinstance(error, websocket.WebSocketTimeoutException | TimeoutError):
         return "no answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{error.strerror or error} (a CA of your own: --jetstream-ca)"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
-def _try(result: Probe) -> None:
+def _try(result: Probe, ca: Path | None) -> None:
     target = _SILENT_V1
     for _ in range(_TRIES):
         started = time.monotonic()
         try:
-            connection = websocket.create_connection(f"{result.url}{target}", timeout=_TRY_TIMEOUT)
+            connection = connect(f"{result.url}{target}", _TRY_TIMEOUT, ca)
         except (OSError, websocket.WebSocketException) as error:
             result.error = why(error)
             if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 404:

@@ -105,6 +105,7 @@ class Reader:
         self._missed = missed
         self._subscription = subscription
         self._dialer = Dialer(config, subscription)
+        self._ca = config.jetstream_ca
         self._line: Line | None = None
         self._servers = list(servers)
         self._buffer = buffer
@@ -461,7 +462,7 @@ class Reader:
         server, host, known_us = self._servers[0], self.host, landing.asked.known.time_us
 
         def ask() -> None:
-            floor = floor_us(server)
+            floor = floor_us(server, ca=self._ca)
             if floor is None:
                 log.info("%s does not say how far back it goes, so a gap there would not be seen", host)
             elif floor > known_us + TOLERANCE_US:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,6 +20,7 @@ from slurp.position import FIRST_TIME_CURSOR, Position
 # What a frame may hold, and what is left of a larger one.
 MAX_FRAME = 4_000_000
 STUB = "skeetslurper.stub"
+DIGEST_SIZE = 16
 
 _OPERATIONS = ("create", "update", "delete")
 _V2 = "network.bsky.jetstream.subscribeEvents#"
@@ -90,19 +90,13 @@ def is_plain_commit(frame: bytes) -> bool:
     return frame.startswith(_COMMIT_HEAD)
 
 
-def stub(data: bytes, size: int | None) -> bytes:
-    """What stands for a frame that is too large when it is decompressed; `parse` refuses it.
+def stub(received: int, digest: str, **more: int | None) -> bytes:
+    """What stands for a frame that is too large; `parse` refuses it.
 
-    `size` is what it would have been, None where that is not known.
+    `digest` is the BLAKE2b hash of the `received` bytes, in hexadecimal. Of a frame that is too large
+    only when it is decompressed, `decompressed` says what it would have been, None where that is not known.
     """
-    return orjson.dumps(
-        {
-            "$type": STUB,
-            "decompressed": size,
-            "received": len(data),
-            "blake2b": blake2b(data, digest_size=16).hexdigest(),
-        }
-    )
+    return orjson.dumps({"$type": STUB, "received": received, "blake2b": digest, **more})
 
 
 def position_of(frames: Iterable[bytes], host: str) -> Position | None:
@@ -136,7 +130,8 @@ def _decode(frame: bytes) -> Any:
 def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
     """The event of a v2 message in the shape of v1; its inner values are not checked yet."""
     if message["$type"] == STUB:
-        raise BadFrame(f"more than {MAX_FRAME:,} bytes when decompressed; only size and hash are kept")
+        when = " when decompressed" if "decompressed" in message else ""
+        raise BadFrame(f"more than {MAX_FRAME:,} bytes{when}; only size and hash are kept")
     payload = message.get("payload")
     if message["$type"] != "message" or type(payload) is not dict:
         raise BadFrame("a message of an unknown type")

@@ -1,0 +1,216 @@
+"""A WebSocket connection to a Jetstream server, with a bound on whatever a server may send.
+
+The client library keeps a frame in memory however long its head says it is, and all fragments of a
+message besides. Here a message of more than MAX_FRAME bytes is read past, and a stub with its size and
+hash stands for it.
+"""
+
+from __future__ import annotations
+
+import time
+from hashlib import blake2b
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+import websocket
+from websocket import ABNF, WebSocketException, WebSocketProtocolException, WebSocketTimeoutException
+from websocket._http import connect as dial
+from websocket._http import proxy_info
+
+from slurp.jetstream.wire import DIGEST_SIZE, MAX_FRAME, stub
+
+# Status line, headers and body of the answer to a handshake. Real ones have some hundred bytes.
+_MAX_HANDSHAKE = 65_536
+_READ = 65_536
+_MAX_CONTROL = 125
+
+_SHORT, _LONG = Struct("!H"), Struct("!Q")
+
+
+class Messages:
+    """Bytes of a server in, control frames and whole messages out. Pure, no I/O.
+
+    Holds one message of up to MAX_FRAME bytes, and what was fed and not yet looked at.
+    """
+
+    def __init__(self) -> None:
+        self._unread = bytearray()
+        # Of a message in fragments: its opcode, and what there is of it.
+        self._opcode = 0
+        self._held = bytearray()
+        # Of a message that is read past: hash and size so far, and what is to come of the frame at hand.
+        self._hash: Any = None
+        self._size = 0
+        self._left = 0
+        self._is_last = False
+
+    def feed(self, data: bytes) -> None:
+        self._unread += data
+
+    def next(self) -> ABNF | None:
+        """A control frame or a message; None when more bytes are needed. Raises for what is no WebSocket."""
+        unread = self._unread
+        while True:
+            if self._hash is not None and not self._read_past():
+                return None
+            if self._hash is not None and self._is_last:
+                return self._stub()
+            have = len(unread)
+            if have < 2:
+                return None
+            first, length = unread[0], unread[1]
+            at = 2
+            if length == 126:
+                if have < 4:
+                    return None
+                (length,) = _SHORT.unpack_from(unread, 2)
+                at = 4
+            elif length == 127:
+                if have < 10:
+                    return None
+                (length,) = _LONG.unpack_from(unread, 2)
+                at = 10
+            elif length > 127:
+                raise WebSocketProtocolException("the server masks its frames")
+            opcode, end = first & 0x0F, at + length
+            self._check(first, opcode, length)
+            is_data = opcode <= ABNF.OPCODE_BINARY
+            if is_data and (self._hash is not None or len(self._held) + length > MAX_FRAME):
+                del unread[:at]
+                self._begin_to_read_past(first, opcode, length)
+                continue
+            if have < end:
+                return None
+            data = bytes(unread[at:end])
+            del unread[:end]
+            if is_data:
+                if opcode and first & 0x80:
+                    return _frame(opcode, data)
+                self._opcode = opcode or self._opcode
+                self._held += data
+                if not first & 0x80:
+                    continue
+                opcode, data = self._opcode, bytes(self._held)
+                self._forget()
+                return _frame(opcode, data)
+            frame = _frame(opcode, data)
+            frame.validate(skip_utf8_validation=True)
+            return frame
+
+    def _check(self, first: int, opcode: int, length: int) -> None:
+        if first & 0x70:
+            raise WebSocketProtocolException("the server uses an extension that was not agreed upon")
+        if opcode > ABNF.OPCODE_BINARY:
+            if opcode not in ABNF.OPCODES:
+                raise WebSocketProtocolException(f"invalid opcode {opcode}")
+            if length > _MAX_CONTROL or not first & 0x80:
+                raise WebSocketProtocolException("a control frame that is too long or in fragments")
+        elif bool(opcode) == bool(self._opcode):
+            raise WebSocketProtocolException("fragments out of order")
+
+    def _begin_to_read_past(self, first: int, opcode: int, length: int) -> None:
+        if self._hash is None:
+            self._hash = blake2b(self._held, digest_size=DIGEST_SIZE)
+            self._size = len(self._held)
+            self._held = bytearray()
+        self._opcode = opcode or self._opcode
+        self._left, self._is_last = length, bool(first & 0x80)
+        self._size += length
+
+    def _read_past(self) -> bool:
+        """Whether the frame at hand is over."""
+        if self._left:
+            piece = self._unread[: self._left]
+            self._hash.update(piece)
+            self._left -= len(piece)
+            del self._unread[: len(piece)]
+        return not self._left
+
+    def _stub(self) -> ABNF:
+        frame = _frame(self._opcode, stub(self._size, self._hash.hexdigest()))
+        self._forget()
+        return frame
+
+    def _forget(self) -> None:
+        self._opcode, self._held, self._hash = 0, bytearray(), None
+
+
+class Connection(websocket.WebSocket):
+    """The client library's connection, which reads messages our way."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._messages = Messages()
+
+    def connect(self, url: str, **options: Any) -> None:
+        self.sock_opt.timeout = options.get("timeout")
+        proxy = proxy_info(**options)  # type: ignore[no-untyped-call]
+        sock, _ = dial(url, self.sock_opt, proxy, None)
+        # It closes the socket when it raises.
+        handshake = _Handshake(sock, options.get("timeout"))
+        super().connect(url, socket=handshake, **options)  # type: ignore[no-untyped-call]
+        self.sock = sock
+
+    def recv_frame(self) -> ABNF:
+        """A control frame or a whole message; WebSocketTimeoutException when neither has come in time.
+
+        In time: also of a message that is on its way for ever. What there is of it is kept.
+        """
+        messages = self._messages
+        if (frame := messages.next()) is not None:
+            return frame
+        until = time.monotonic() + (self.sock_opt.timeout or float("inf"))
+        while True:
+            messages.feed(self._recv(_READ))  # type: ignore[no-untyped-call]
+            if (frame := messages.next()) is not None:
+                return frame
+            if time.monotonic() >= until:
+                raise WebSocketTimeoutException("no whole message in time")
+
+
+class _Handshake:
+    """A socket while the server answers the handshake: so many bytes, and so many seconds in all."""
+
+    def __init__(self, sock: Any, timeout: float | None) -> None:
+        self._sock = sock
+        self._left = _MAX_HANDSHAKE
+        self._until = time.monotonic() + (timeout or float("inf"))
+
+    def recv(self, size: int) -> bytes:
+        if time.monotonic() >= self._until:
+            raise TimeoutError
+        data: bytes = self._sock.recv(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise WebSocketException(f"an answer to the handshake of more than {_MAX_HANDSHAKE:,} bytes")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def connect(url: str, timeout: float, ca: Path | None = None) -> Connection:
+    """A connection to `url`, verified by the certificates in `ca`, without by those of the machine.
+
+    Raises OSError or WebSocketException, whatever the server answers.
+    """
+    connection = Connection(
+        sslopt={} if ca is None else {"ca_certs": str(ca)},
+        # orjson checks UTF-8; the check in pure Python costs ten times the rest of receiving.
+        skip_utf8_validation=True,
+        enable_multithread=False,
+    )
+    try:
+        # A server may not send us elsewhere: to a host of somebody's choice, or out of TLS.
+        connection.connect(url, timeout=timeout, redirect_limit=0)
+    except (OSError, WebSocketException):
+        raise
+    except Exception as error:
+        # The library is not proof against every answer: a bad cookie is a CookieError.
+        raise WebSocketException(f"no handshake: {type(error).__name__}: {error}") from None
+    return connection
+
+
+def _frame(opcode: int, data: bytes) -> ABNF:
+    return ABNF(1, 0, 0, 0, opcode, 0, data)

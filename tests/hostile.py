@@ -1,0 +1,77 @@
+"""A server that speaks just enough of WebSocket to send whatever a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from websockets.frames import Frame, Opcode
+
+from slurp.simulator.handshake import Head, accept, read_head
+
+Talk = Callable[[socket.socket], object]
+
+
+class Hostile:
+    """Answers handshakes and then does what `talk` does; or with `answer` says that to the handshake."""
+
+    def __init__(self, talk: Talk = lambda sock: None, answer: bytes = b"") -> None:
+        self._talk = talk
+        self._answer = answer
+        self._over = threading.Event()
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"ws://{self.host}"
+        self.heads: list[Head] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for one in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(sock)
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(Exception), sock:
+            head, _ = read_head(sock, self._over.is_set)
+            self.heads.append(head)
+            sock.settimeout(None)
+            if self._answer:
+                sock.sendall(self._answer)
+                return
+            sock.sendall(accept(head))
+            self._talk(sock)
+            self._over.wait()
+
+
+def text(payload: bytes) -> bytes:
+    return frame(Opcode.TEXT, payload)
+
+
+def frame(opcode: Opcode, payload: bytes, *, last: bool = True) -> bytes:
+    return Frame(opcode, payload, fin=last).serialize(mask=False)
+
+
+def head_of(opcode: Opcode, size: int, *, last: bool = True) -> bytes:
+    """The beginning of a frame of `size` bytes, more than 65,535 of them."""
+    return bytes([opcode | (0x80 if last else 0), 127]) + size.to_bytes(8, "big")

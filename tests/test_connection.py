@@ -1,0 +1,314 @@
+"""What a server may send, and what is kept of it: bounded, however long it says a frame is."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+from elasticsearch import Elasticsearch
+from hypothesis import given
+from hypothesis import strategies as st
+from websocket import (
+    ABNF,
+    WebSocketException,
+    WebSocketProtocolException,
+    WebSocketTimeoutException,
+)
+from websockets.frames import Opcode
+
+from slurp.embedded import EmbeddedNode
+from slurp.jetstream.connection import Messages, connect
+from slurp.jetstream.hosts import hang_up, probe
+from slurp.jetstream.wire import MAX_FRAME, STUB, BadFrame, parse
+from slurp.simulator import Simulator
+from tests.harness import InProcess, commit
+from tests.hostile import Hostile, frame, head_of, text
+from tests.reading import reading, until
+from tests.worker import Worker, documents, expected
+
+# What messages may cost beside the largest that is kept: it is in the buffer, put together, and handed over.
+BOUND = 4 * MAX_FRAME
+PIECE = b"x" * 65_536
+
+
+def digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def read(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    messages = Messages()
+    found: list[tuple[int, bytes]] = []
+    for piece in pieces:
+        messages.feed(piece)
+        while (one := messages.next()) is not None:
+            assert isinstance(one.data, bytes)
+            found.append((int(one.opcode), one.data))
+    return found
+
+
+def cut(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    at = 0
+    for size in sizes:
+        yield data[at : at + size]
+        at += size
+    yield data[at:]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 70_000), st.integers(1, 4), st.booleans()).map(
+            lambda made: (bytes(made[0]), made[1], made[2])
+        ),
+        max_size=4,
+    ),
+    st.lists(st.integers(1, 40_000), max_size=12),
+)
+def test_messages_are_those_that_were_sent(sent: list[tuple[bytes, int, bool]], sizes: list[int]) -> None:
+    stream, wanted = b"", []
+    for payload, parts, has_ping in sent:
+        step = -(-len(payload) // parts) or 1
+        chunks = [payload[at : at + step] for at in range(0, len(payload), step)] or [b""]
+        for number, chunk in enumerate(chunks):
+            stream += frame(Opcode.CONT if number else Opcode.TEXT, chunk, last=number == len(chunks) - 1)
+            if has_ping and number == 0:
+                stream += frame(Opcode.PING, b"p")
+                wanted.append((int(Opcode.PING), b"p"))
+        # A ping between fragments comes before their message, behind a whole one after it.
+        wanted.insert(len(wanted) - (has_ping and len(chunks) == 1), (int(Opcode.TEXT), payload))
+    assert read(cut(stream, sizes)) == wanted
+
+
+def test_a_message_of_the_limit_passes_and_of_one_byte_more_does_not() -> None:
+    largest = b"x" * MAX_FRAME
+    assert read([text(largest)]) == [(ABNF.OPCODE_TEXT, largest)]
+    ((opcode, data),) = read([frame(Opcode.BINARY, largest + b"x")])
+    assert opcode == ABNF.OPCODE_BINARY
+    assert orjson.loads(data) == {"$type": STUB, "received": MAX_FRAME + 1, "blake2b": digest(largest + b"x")}
+    with pytest.raises(BadFrame, match=r"^more than 4,000,000 bytes; only size and hash are kept$"):
+        parse(data)
+
+
+def test_fragments_are_counted_together_and_what_comes_between_is_not_lost() -> None:
+    part = b"y" * 1_500_000
+    stream = (
+        frame(Opcode.TEXT, part, last=False)
+        + frame(Opcode.CONT, part, last=False)
+        + frame(Opcode.PING, b"1")
+        + frame(Opcode.CONT, part, last=False)
+        + frame(Opcode.PING, b"2")
+        + frame(Opcode.CONT, b"", last=True)
+        + text(b"next")
+    )
+    first, second, large, after = read(cut(stream, [65_536] * 200))
+    assert (first, second) == ((ABNF.OPCODE_PING, b"1"), (ABNF.OPCODE_PING, b"2"))
+    assert orjson.loads(large[1])["received"] == 4_500_000
+    assert orjson.loads(large[1])["blake2b"] == digest(part * 3)
+    assert after == (ABNF.OPCODE_TEXT, b"next")
+
+
+def one_frame() -> Iterator[bytes]:
+    yield head_of(Opcode.TEXT, 2**62)
+    while True:
+        yield PIECE
+
+
+def fragments(size: int) -> Iterator[bytes]:
+    yield frame(Opcode.TEXT, b"x", last=False)
+    some = frame(Opcode.CONT, b"x" * size, last=False)
+    while True:
+        yield some * (65_536 // len(some) or 1)
+
+
+ENDLESS = {"one frame": one_frame, "large fragments": lambda: fragments(100_000)} | {
+    f"fragments of {size}": lambda size=size: fragments(size) for size in (0, 1)
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_endless_message_takes_no_memory(kind: str) -> None:
+    messages, fed = Messages(), 0
+    tracemalloc.start()
+    try:
+        for piece in ENDLESS[kind]():
+            messages.feed(piece)
+            assert messages.next() is None
+            fed += len(piece)
+            if fed > (100_000_000 if kind in ("one frame", "large fragments") else 1_000_000):
+                break
+        assert tracemalloc.get_traced_memory()[1] < BOUND
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\x81\x80\0\0\0\0",  # masked
+        b"\xc1\x01x",  # compressed, which nobody offered
+        b"\x83\x01x",
+        frame(Opcode.CONT, b"x"),
+        frame(Opcode.TEXT, b"x", last=False) + text(b"y"),
+        b"\x89\x7e\x00\x7f" + bytes(127),  # a ping of 127 bytes
+        b"\x09\x00",  # a ping in fragments
+        b"\x88\x01x",  # half a code
+    ],
+)
+def test_what_is_no_websocket_is_refused(bad: bytes) -> None:
+    with pytest.raises(WebSocketProtocolException):
+        read([bad])
+
+
+def test_who_sends_a_frame_for_ever_is_stalled_and_the_reader_can_be_stopped(
+    jetstream: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trickle(sock: socket.socket) -> None:
+        sock.sendall(head_of(Opcode.TEXT, 2**62))
+        while True:
+            sock.sendall(b"x")
+            time.sleep(0.01)
+
+    options = ("--stall-timeout", "500ms", "--protocol", "v1")
+    jetstream.generate(50)
+    with Hostile(trickle) as hostile:
+        connection = connect(hostile.url, timeout=5)
+        connection.settimeout(0.2)
+        with pytest.raises(WebSocketTimeoutException):
+            connection.recv_data(control_frame=True)
+        hang_up(connection)
+        with reading(hostile.url, options=options) as run:
+            until(lambda: run.reader.connected)
+            run.stop.set()
+            run.threads[0].join(5)
+            assert not run.threads[0].is_alive()
+        with reading(hostile.url, jetstream, options=options) as run:
+            until(lambda: len(run.frames) == 50, timeout=30)
+    assert "no data for 0." in caplog.text
+
+
+# The answer to the handshake
+
+
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (SWITCH + b"X: " + b"x" * 70_000, "more than 65,536 bytes"),
+        (SWITCH + b"X: y\r\n" * 12_000, "more than 65,536 bytes"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 70_000, "more than 65,536 bytes"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: -5\r\n\r\n", "500"),
+        (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n", "Redirect"),
+        (b"HTTP/1.1 302 Found\r\nSet-Cookie: a@b=c\r\n\r\n", "CookieError"),
+        (b"HTTP/1.1 abc\r\n\r\n", "abc"),
+        (b"\r\n", "status None"),
+    ],
+)
+def test_a_bad_answer_to_the_handshake_is_a_failed_connection(answer: bytes, reason: str) -> None:
+    with Hostile(answer=answer) as hostile:
+        with pytest.raises((OSError, WebSocketException), match=reason):
+            connect(hostile.url, timeout=5)
+        (found,) = probe([hostile.url])
+        assert found.error
+        assert not found.times
+
+
+def test_an_answer_that_never_ends_is_waited_for_no_longer_than_the_timeout() -> None:
+    def trickle() -> Iterator[bytes]:
+        yield SWITCH
+        while True:
+            yield b"x"
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            sock, _ = server.accept()
+            with sock:
+                for piece in trickle():
+                    try:
+                        sock.sendall(piece)
+                    except OSError:
+                        return
+                    time.sleep(0.02)
+
+        threading.Thread(target=serve, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(WebSocketTimeoutException):
+            connect(f"ws://127.0.0.1:{server.getsockname()[1]}", timeout=0.5)
+        assert time.monotonic() - began < 5
+
+
+# The whole way
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_a_large_frame_is_a_dead_letter_and_its_neighbours_are_events(
+    jetstream: Simulator, indexer: InProcess, protocol: str
+) -> None:
+    jetstream.generate(200, span=0.5)
+    large = commit(1, {"text": "x" * 20_000_000})
+    jetstream.faults.garbage(large.decode(), after=100)
+    with reading(jetstream, options=("--protocol", protocol)) as run:
+        until(lambda: len(run.frames) == 201)
+        assert max(map(len, run.frames)) < 100_000
+    counted = indexer.feed(run.frames)
+    assert (counted.indexed, counted.dead_lettered) == (200, 1)
+    (letter,) = map(orjson.loads, indexer.letters.path.read_bytes().splitlines())
+    assert letter["reason"] == "more than 4,000,000 bytes; only size and hash are kept"
+    kept = orjson.loads(letter["frame"])
+    assert (kept["received"], kept["blake2b"]) == (len(large), digest(large))
+
+
+def test_the_worker_reads_past_what_would_fill_its_memory(
+    es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, jetstream: Simulator, tmp_path: Path
+) -> None:
+    jetstream.generate(500, span=0.5)
+    frames = list(jetstream.frames)
+
+    def talk(sock: socket.socket) -> None:
+        sock.sendall(b"".join(map(text, frames[:250])))
+        sock.sendall(head_of(Opcode.TEXT, 3000 * len(PIECE)))
+        for _ in range(3000):
+            sock.sendall(PIECE)
+        sock.sendall(frame(Opcode.TEXT, b"{", last=False))
+        for _ in range(3000):
+            sock.sendall(frame(Opcode.CONT, PIECE, last=False))
+        sock.sendall(frame(Opcode.CONT, b"}"))
+        sock.sendall(b"".join(map(text, frames[250:])))
+
+    with (
+        Hostile(talk) as hostile,
+        Worker(
+            *("--jetstream", hostile.url, "--es", es_node.url, "--index", fresh_index_prefix),
+            *(
+                "--no-kibana",
+                "--protocol",
+                "v1",
+                "--since",
+                "0",
+                "--flush",
+                "200ms",
+                "--stats-interval",
+                "1s",
+            ),
+            home=tmp_path,
+        ) as worker,
+    ):
+        worker.wait_for("received 502 = indexed 500 .* dead-lettered 2 ", timeout=60)
+        status = Path(f"/proc/{worker.process.pid}/status")
+        peak = (
+            int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+            if status.exists()
+            else psutil.Process(worker.process.pid).memory_info().rss
+        )
+        assert worker.stop() == 0
+    assert peak < 190_000_000, "each of the two is 197 MB"
+    assert documents(es, fresh_index_prefix).keys() == expected(frames).keys()
