@@ -3,9 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO_SECONDS ?=
 DEMO_RATE ?= 2000
+CHAOS_SECONDS ?= 600
+CHAOS_SEED ?=
+CHAOS_OPTIONS ?=
 COMPAT ?= 8.19.21 9.5.3
 
-.PHONY: help setup demo test test-compat lint format clean
+.PHONY: help setup demo test test-compat chaos lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,6 +29,9 @@ test: .venv/.installed ## all tests, against a real Elasticsearch node and a rea
 
 test-compat: .venv/.installed ## the same against other releases, as far as a JDK is found that can start them
 	$(BIN)/python -m tests.compat $(COMPAT)
+
+chaos: .venv/.installed ## minutes of faults under load: is every event there, once? CHAOS_SEED=7 repeats one
+	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_OPTIONS)
 
 lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check .

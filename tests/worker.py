@@ -27,13 +27,15 @@ PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 class Worker:
     """`skeetslurper.py` as a child process; its log is kept and can be waited for."""
 
-    def __init__(self, *options: str, home: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *options: str, home: Path, env: dict[str, str] | None = None, program: Path = PROGRAM
+    ) -> None:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.rss = 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *options],
+            [sys.executable, str(program), *options],
             stderr=subprocess.PIPE,
             text=True,
             env=clean | {"HOME": str(home)} | (env or {}),
@@ -92,12 +94,7 @@ class Worker:
 
     def counted(self) -> dict[str, int]:
         """The counters of the last stats line."""
-        (line,) = [line for line in self.lines if " received " in line][-1:]
-        names = ("received", "indexed", "duplicates", "quarantined", "dead-lettered", "expired", "in flight")
-        return {
-            name: int(re.search(rf"{name} ([\d,]+)", line)[1].replace(",", ""))  # type: ignore[index]
-            for name in names
-        }
+        return counters(self.lines)[-1]
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -105,6 +102,19 @@ class Worker:
             with self._changed:
                 self.lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
+
+
+def counters(lines: Iterable[str]) -> list[dict[str, int]]:
+    """The counters of each stats line."""
+    names = ("received", "indexed", "duplicates", "quarantined", "dead-lettered", "expired", "in flight")
+    return [
+        {
+            name: int(re.search(rf"{name} ([\d,]+)", line)[1].replace(",", ""))  # type: ignore[index]
+            for name in names
+        }
+        for line in lines
+        if " received " in line
+    ]
 
 
 def documents(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
