@@ -1,0 +1,1 @@
+"""How fast it is, measured side by side on this machine: `python -m bench --help`."""

@@ -1,0 +1,109 @@
+"""What each stage of an event costs by itself, in µs of CPU: the least of several passes, on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import websocket
+
+from bench.rig import Rig
+from slurp.config import parse as parse_options
+from slurp.documents.document import build
+from slurp.documents.identity import day_of
+from slurp.elastic.bulk import create, send
+from slurp.elastic.client import Elastic
+from slurp.elastic.drift import Drift
+from slurp.jetstream.dialer import Dialer
+from slurp.jetstream.subscription import Subscription
+from slurp.jetstream.wire import parse
+from slurp.lexicons import committed
+from slurp.logs import Secrets
+
+_PASSES = 5
+_BATCH = 1000
+
+
+def receiving(rig: Rig, count: int, passes: int = 3) -> dict[str, float]:
+    """From socket to frame, by wire."""
+    ways = {"v1 plain": ("v1", "off"), "v2 plain": ("v2", "off"), "v2 zstd": ("v2", "on")}
+    with rig.jetstream(count) as url:
+        return {
+            name: min(_receive(url, protocol, compress, count) for _ in range(passes))
+            for name, (protocol, compress) in ways.items()
+        }
+
+
+def _receive(url: str, protocol: str, compress: str, count: int) -> float:
+    config = parse_options(["--jetstream", url, "--protocol", protocol, "--compress", compress], {})
+    line = Dialer(config, Subscription.of(config)).connect(url, 0, None)
+    line.connection.settimeout(10)
+    receive, unpack = line.connection.recv_data, line.unpack
+    frames: list[bytes] = []
+    began = time.thread_time()
+    while len(frames) < count:
+        opcode, data = receive(control_frame=True)
+        if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
+            frames.append(unpack(data))
+            if len(frames) % _BATCH == 0:
+                line.portion(frames[-_BATCH:], "127.0.0.1")
+    used = time.thread_time() - began
+    line.connection.shutdown()
+    return used / count * 1e6
+
+
+def making(frames: list[bytes]) -> dict[str, float]:
+    """From frame to action."""
+    events = [parse(frame) for frame in frames]
+    now = int(time.time() * 1e6)
+    documents = [build(event, "127.0.0.1", now) for event in events]
+    drift = Drift(committed(), "bench")
+    return {
+        "parse": _least(lambda: [parse(frame) for frame in frames], len(frames)),
+        "document": _least(lambda: [build(event, "127.0.0.1", now) for event in events], len(frames)),
+        "action": _least(
+            lambda: [create(f"bench-{day_of(one.day)}", one.id, one.body) for one in documents], len(frames)
+        ),
+        "drift": _least(lambda: list(map(drift.note, events)), len(frames)),
+    }
+
+
+def sending(rig: Rig, frames: list[bytes]) -> float:
+    """Bulk requests and their answers, the client's side of it; all threads of this process."""
+    config = parse_options(["--es", rig.node.url], {})
+    elastic = Elastic(config, Secrets(()))
+    with rig.prefix() as prefix:
+        now = int(time.time() * 1e6)
+        documents = [build(parse(frame), "127.0.0.1", now) for frame in frames]
+        rig.make_indices(prefix, {one.day for one in documents})
+        actions = [create(f"{prefix}-{day_of(one.day)}", one.id, one.body) for one in documents]
+        began = time.process_time()
+        for at in range(0, len(actions), _BATCH):
+            if any(item.status >= 300 for item in send(elastic.client, actions[at : at + _BATCH])):
+                raise RuntimeError("Elasticsearch refused some of the documents")
+        used = time.process_time() - began
+    elastic.close()
+    return used / len(frames) * 1e6
+
+
+def _least(work: Callable[[], object], events: int) -> float:
+    def once() -> float:
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+
+    return min(once() for _ in range(_PASSES)) / events * 1e6
+
+
+def repeated(frames: list[bytes], least: int) -> list[bytes]:
+    """A small corpus, often enough to be measured."""
+    return frames * (least // len(frames) + 1)
+
+
+def corpora(folder: Path) -> Iterable[tuple[str, Path]]:
+    """Recorded events, where they are beside the project."""
+    for name in ("real", "simulated"):
+        path = folder / f"jetstream-v1-{name}.jsonl"
+        if path.is_file():
+            yield name, path

@@ -1,0 +1,47 @@
+"""What a person writes in an evening to get Jetstream into Elasticsearch, to compare with. Nothing more.
+
+`python -m bench.textbook JETSTREAM_URL ELASTICSEARCH_URL PASSWORD INDEX`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import websocket
+from elasticsearch import Elasticsearch, helpers
+
+
+def main(jetstream: str, es_url: str, password: str, index: str) -> None:
+    es = Elasticsearch(es_url, basic_auth=("elastic", password))
+    actions: list[dict[str, Any]] = []
+
+    def on_message(_: websocket.WebSocketApp, message: str) -> None:
+        event = json.loads(message)
+        seen = datetime.fromtimestamp(event["time_us"] / 1e6, UTC)
+        commit = event.get("commit", {})
+        record = commit.get("record") or {}
+        document = {
+            "@timestamp": seen.isoformat(),
+            "did": event["did"],
+            "kind": event["kind"],
+            "commit": {name: commit.get(name) for name in ("operation", "collection", "rkey", "rev", "cid")},
+            "text": record.get("text"),
+            "langs": record.get("langs"),
+            "created_at": record.get("createdAt"),
+        }
+        if collection := commit.get("collection"):
+            document["record"] = {collection: record}
+        actions.append({"_index": f"{index}-{seen:%Y.%m.%d}", "_source": document})
+        if len(actions) >= 500:
+            helpers.bulk(es, actions)
+            actions.clear()
+
+    app = websocket.WebSocketApp(f"{jetstream}/subscribe?cursor=0", on_message=on_message)
+    app.run_forever()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,36 @@
+"""The worker, which writes when each event was acknowledged and when it was made: to $BENCH_TIMES."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from slurp.cli import main
+from slurp.flow import Batch
+from slurp.jetstream.wire import BadFrame, parse
+from slurp.position import Answered
+from slurp.tally import Outcome, Tally
+
+_answered = Tally.answered
+_out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - as long as we live
+
+
+def answered(self: Tally, batch: Batch, outcome: Outcome, answer: Answered) -> None:
+    now = time.time()
+    _answered(self, batch, outcome, answer)
+    for frame in batch.frames:
+        try:
+            _out.write(f"{now:.6f} {parse(frame)['time_us'] / 1e6:.6f}\n")
+        except BadFrame:
+            continue
+
+
+if __name__ == "__main__":
+    Tally.answered = answered  # type: ignore[method-assign]
+    code = main()
+    _out.close()
+    sys.exit(code)
