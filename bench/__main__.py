@@ -61,7 +61,7 @@ def sides(rig: Rig, quick: bool) -> Iterable[str]:
         for _ in range(rounds):
             found["limit"].append(contenders.limit(rig, frames, size))
             found["ours"].append(contenders.ours(rig, url, count))
-            found["textbook"].append(contenders.textbook(rig, url, count))
+            found["textbook"].append(contenders.textbook(rig, url, frames))
     yield "## Side by side"
     yield ""
     yield (

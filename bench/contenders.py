@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from bench.rig import PASSWORD, ROOT, Rig, Usage
+from slurp.documents.identity import DAY_US
+from slurp.jetstream.wire import parse
 
 _WAIT = 600.0
 _LIMIT_THREADS = 2
@@ -99,10 +101,11 @@ def ours(rig: Rig, jetstream: str, count: int, *options: str) -> Round:
         return Round(count, ended - began, cpu / count * 1e6, usage.peak)
 
 
-def textbook(rig: Rig, jetstream: str, count: int) -> Round:
+def textbook(rig: Rig, jetstream: str, frames: list[bytes]) -> Round:
     """The script of an evening. It stops at whole batches, so the last few events are not waited for."""
     with rig.prefix() as prefix:
-        rig.make_indices(prefix, set())
+        count = len(frames)
+        rig.make_indices(prefix, {parse(frame)["time_us"] // DAY_US for frame in frames})
         command = ["-m", "bench.textbook", jetstream, rig.node.url, PASSWORD, prefix]
         # Its imports and handshake are not counted either.
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True)

@@ -39,7 +39,11 @@ def main(jetstream: str, es_url: str, password: str, index: str) -> None:
             helpers.bulk(es, actions)
             actions.clear()
 
-    app = websocket.WebSocketApp(f"{jetstream}/subscribe?cursor=0", on_message=on_message)
+    def on_error(_: websocket.WebSocketApp, error: Exception) -> None:
+        sys.exit(f"textbook: {error!r}")
+
+    url = f"{jetstream}/subscribe?cursor=0"
+    app = websocket.WebSocketApp(url, on_message=on_message, on_error=on_error)
     app.run_forever()
 
 

@@ -6,24 +6,29 @@ microseconds, 10 bits of clock identifier. Source: https://atproto.com/specs/tid
 
 from __future__ import annotations
 
-import re
-
 ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
-_TO_PYTHON = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
-_VALID = re.compile(f"[{ALPHABET[:16]}][{ALPHABET}]{{12}}").fullmatch
+_PYTHONS = "0123456789abcdefghijklmnopqrstuv"
+# Whatever is not in the alphabet becomes what no number may hold.
+_TO_PYTHON = bytes(
+    ord(_PYTHONS[ALPHABET.index(chr(code))]) if chr(code) in ALPHABET else ord("!") for code in range(256)
+)
 _MAX_MICROS = (1 << 53) - 1
 
 
 def is_tid(value: str) -> bool:
-    return _VALID(value) is not None
+    return to_micros(value) is not None
 
 
 def to_micros(value: str) -> int | None:
     """Unix microseconds of a TID, or None when `value` is not one."""
-    if _VALID(value) is None:
+    if len(value) != 13 or not value.isascii():
         return None
-    return int(value.translate(_TO_PYTHON), 32) >> 10
+    try:
+        number = int(value.encode().translate(_TO_PYTHON), 32)
+    except ValueError:
+        return None
+    return None if number >> 63 else number >> 10
 
 
 def from_micros(micros: int, clock: int = 0) -> str:

@@ -24,16 +24,12 @@ def dicts_of(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
-def address_of(uri: str) -> tuple[str | None, str | None] | None:
-    """DID and collection of an `at://` URI; the DID is None where it names a handle instead.
+def at_uri(text: str) -> list[str] | None:
+    """An `at://` URI split at its slashes, with the authority, a DID or handle, in the third place.
 
     None for any other text. https://atproto.com/specs/at-uri-scheme
     """
-    if not uri.startswith("at://"):
-        return None
-    parts = uri.split("/", 4)
-    authority = parts[2]
-    return authority if is_did(authority) else None, (parts[3] or None) if len(parts) > 3 else None
+    return text.split("/") if text.startswith("at://") else None
 
 
 def is_did(text: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from slurp import lexicons
 from slurp.documents import shapes
-from slurp.documents.identity import DAY_US, event_id, instant_us, isoformat
+from slurp.documents.identity import DAY_US, identify, isoformat
 from slurp.documents.lifted import lift
 from slurp.documents.times import hour_and_weekday
 from slurp.jetstream.wire import cursor_of
@@ -18,6 +19,10 @@ TYPED: Container[str] = frozenset(lexicons.committed().record_types)
 
 # What is kept of an event that is no commit. The blocks of a sync are for whoever verifies signatures.
 _NAMES = {"identity": ("handle", "time"), "account": ("active", "status", "time"), "sync": ("rev", "time")}
+
+
+# One moment for all events of a batch.
+_arrival = lru_cache(maxsize=16)(isoformat)
 
 
 class Document(NamedTuple):
@@ -34,13 +39,13 @@ def build(event: dict[str, Any], host: str, arrived_us: int, typed: Container[st
     The record stands under `record` and its NSID if the collection is `typed`, else in the
     `flattened` field `other_record`. Whatever a record holds, this does not raise.
     """
-    instant = instant_us(event)
+    doc_id, instant = identify(event)
     source = envelope(event, instant, host, arrived_us)
     if event["kind"] == "commit":
         record = event["commit"].get("record")
         if record is not None:
             _add_record(source, event["commit"]["collection"], record, typed)
-    return Document(event_id(event), instant // DAY_US, shapes.dumps(source))
+    return Document(doc_id, instant // DAY_US, shapes.dumps(source))
 
 
 def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Container[str]) -> None:
@@ -57,10 +62,10 @@ def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Con
 
 def quarantined(event: dict[str, Any], frame: bytes, host: str, arrived_us: int, error: str) -> Document:
     """The document of an event whose full one Elasticsearch refused: envelope, raw JSON and error."""
-    instant = instant_us(event)
+    doc_id, instant = identify(event)
     source = envelope(event, instant, host, arrived_us)
     source["quarantine"] = {"error": error[:1000], "raw": frame.decode("utf-8", "replace")}
-    return Document(event_id(event), instant // DAY_US, shapes.dumps(source))
+    return Document(doc_id, instant // DAY_US, shapes.dumps(source))
 
 
 def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) -> dict[str, Any]:
@@ -69,9 +74,16 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
     did = event["did"]
     inner = event[kind]
     source: dict[str, Any] = {"@timestamp": isoformat(instant), "did": did, "kind": kind}
+    time_us = event["time_us"]
     if kind == "commit":
-        source["uri"] = f"at://{did}/{inner['collection']}/{inner['rkey']}"
-        source["commit"] = commit = {name: inner[name] for name in ("rev", "operation", "collection", "rkey")}
+        collection, rkey = inner["collection"], inner["rkey"]
+        source["uri"] = f"at://{did}/{collection}/{rkey}"
+        source["commit"] = commit = {
+            "rev": inner["rev"],
+            "operation": inner["operation"],
+            "collection": collection,
+            "rkey": rkey,
+        }
         if type(cid := inner.get("cid")) is str:
             commit["cid"] = cid
         if inner.get("resync") is True:
@@ -82,11 +94,11 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
             del status["time"]
         if type(seq := inner.get("seq")) is int and 0 <= seq < 2**63:
             status["seq"] = seq
-    source["jetstream"] = {"host": host, "time_us": event["time_us"], "cursor": cursor_of(event)}
+    source["jetstream"] = {"host": host, "time_us": time_us, "cursor": cursor_of(event)}
     hour, weekday = hour_and_weekday(instant)
     source["event"] = {
-        "ingested": isoformat(arrived_us),
-        "lag_ms": (arrived_us - event["time_us"]) // 1000,
+        "ingested": _arrival(arrived_us),
+        "lag_ms": (arrived_us - time_us) // 1000,
         "hour": hour,
         "weekday": weekday,
     }

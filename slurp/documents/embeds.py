@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.documents.checks import address_of, dict_of, dicts_of, text_of
-from slurp.documents.pages import page_of
+from slurp.documents.checks import at_uri, dict_of, dicts_of, is_did, text_of
+from slurp.documents.pages import page_in
 
 POST = "app.bsky.feed.post"
 
@@ -68,16 +68,14 @@ class Embed:
 
     def _reference(self, record: dict[str, Any]) -> None:
         uri = text_of(record.get("uri"))
-        address = address_of(uri) if uri else None
-        if not uri or address is None:
+        if not uri or (parts := at_uri(uri)) is None:
             return
-        did, collection = address
-        if collection != POST:
+        if len(parts) < 4 or parts[3] != POST:
             self.kinds["record"] = None
             return
         self.kinds["quote"] = None
         self.quote["uri"] = uri
-        if url := page_of(uri):
+        if url := page_in(parts):
             self.quote["url"] = url
-        if did:
-            self.quote["did"] = did
+        if is_did(parts[2]):
+            self.quote["did"] = parts[2]

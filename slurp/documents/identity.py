@@ -6,7 +6,7 @@ golden vectors in tests/test_identity.py: a change here would double every event
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -21,6 +21,7 @@ DAY_US = 86_400_000_000
 MAX_TIME_US = 253_402_300_799_999_999
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def event_id(event: Mapping[str, Any]) -> str:
@@ -29,18 +30,7 @@ def event_id(event: Mapping[str, Any]) -> str:
     For a commit: its rev, a dash, and the hash; a rev that is no TID is only hashed. Revs are
     ordered by time and share prefixes, which Lucene's term dictionary likes.
     """
-    kind = event["kind"]
-    inner = event[kind]
-    if kind == "commit":
-        rev = inner["rev"]
-        digest = _digest(event["did"], inner["collection"], inner["rkey"], rev, inner["operation"])
-        return f"{rev}-{digest}" if tid.is_tid(rev) else digest
-    if kind == "identity":
-        return _digest(kind, event["did"], inner["time"], inner.get("handle"))
-    if kind == "sync":
-        # No time: who finds a broken chain by himself sends none, and a rev is said once.
-        return _digest(kind, event["did"], inner["rev"])
-    return _digest(kind, event["did"], inner["time"], inner["active"], inner.get("status"))
+    return identify(event)[0]
 
 
 def instant_us(event: Mapping[str, Any]) -> int:
@@ -49,11 +39,40 @@ def instant_us(event: Mapping[str, Any]) -> int:
     The event's own time (the rev of a commit or sync, else the inner time) when it lies
     within a day of `time_us`, which differs from host to host; else `time_us`.
     """
+    return identify(event)[1]
+
+
+def identify(event: Mapping[str, Any]) -> tuple[str, int]:
+    """`event_id` and `instant_us`, which look at the same things."""
     kind = event["kind"]
     inner = event[kind]
+    did = event["did"]
+    if kind == "commit":
+        collection, rkey, rev, operation = inner["collection"], inner["rkey"], inner["rev"], inner["operation"]
+        own = tid.to_micros(rev)
+        # Spelt out, as it runs for nearly every event.
+        joined = (
+            f"{len(did)}:{did},{len(collection)}:{collection},{len(rkey)}:{rkey},"
+            f"{len(rev)}:{rev},{len(operation)}:{operation},"
+        )
+        if joined.isascii():
+            doc_id = _hash(joined)
+        else:
+            doc_id = _digest(did, collection, rkey, rev, operation)
+        if own is not None:
+            doc_id = f"{rev}-{doc_id}"
+    elif kind == "identity":
+        own = parse_time(inner["time"])
+        doc_id = _digest(kind, did, inner["time"], inner.get("handle"))
+    elif kind == "sync":
+        # No time: who finds a broken chain by himself sends none, and a rev is said once.
+        own = tid.to_micros(inner["rev"])
+        doc_id = _digest(kind, did, inner["rev"])
+    else:
+        own = parse_time(inner["time"])
+        doc_id = _digest(kind, did, inner["time"], inner["active"], inner.get("status"))
     time_us: int = event["time_us"]
-    own = tid.to_micros(inner["rev"]) if kind in ("commit", "sync") else parse_time(inner["time"])
-    return own if own is not None and abs(own - time_us) <= DAY_US else time_us
+    return doc_id, own if own is not None and -DAY_US <= own - time_us <= DAY_US else time_us
 
 
 @lru_cache(maxsize=4096)
@@ -95,7 +114,9 @@ def _digest(*parts: str | bool | None) -> str:
     ("a", "bc") apart whatever strangers put into an rkey.
     """
     texts = [part if part is None or isinstance(part, str) else ("false", "true")[part] for part in parts]
-    joined = "".join("~," if text is None else f"{len(text)}:{text}," for text in texts)
-    if not joined.isascii():
-        joined = "".join("~," if text is None else f"{len(text.encode())}:{text}," for text in texts)
-    return urlsafe_b64encode(blake2b(joined.encode(), digest_size=16).digest())[:22].decode()
+    return _hash("".join("~," if text is None else f"{len(text.encode())}:{text}," for text in texts))
+
+
+def _hash(joined: str) -> str:
+    digest = blake2b(joined.encode(), digest_size=16).digest()
+    return b2a_base64(digest, newline=False)[:22].translate(_URL_SAFE).decode()

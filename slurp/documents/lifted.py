@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from slurp.documents.checks import address_of, dict_of, dicts_of, is_did, text_of, texts_of
+from slurp.documents.checks import at_uri, dict_of, dicts_of, is_did, text_of, texts_of
 from slurp.documents.domains import domain_of
 from slurp.documents.embeds import Embed
 from slurp.documents.graphemes import emoji, graphemes
 from slurp.documents.languages import normalised, primary
-from slurp.documents.pages import page_of
+from slurp.documents.pages import PLACES, page_in, page_of
 from slurp.documents.times import created_at
 
 Source = dict[str, Any]
@@ -33,7 +33,7 @@ def lift(source: Source, collection: str, record: Record) -> None:
         claimed = record.get("publishedAt")
     if claimed is not None and (moment := created_at(claimed, source["@timestamp"])):
         source["created_at"] = moment
-    if url := page_of(source["uri"]):
+    if collection in PLACES and (url := page_of(source["uri"])):
         source["url"] = url
     _EXTRACTORS.get(collection, _other)(source, record)
 
@@ -174,16 +174,15 @@ def _point(source: Source, field: str, target: Any, *, whole: bool = False) -> N
         return
     if is_did(target):
         source[field] = {"did": target}
-    elif (address := address_of(target)) is not None:
-        did, collection = address
+    elif (parts := at_uri(target)) is not None:
         source[field] = pointed = {"uri": target}
-        if did:
-            pointed["did"] = did
+        if is_did(parts[2]):
+            pointed["did"] = parts[2]
         if whole:
-            if url := page_of(target):
+            if url := page_in(parts):
                 pointed["url"] = url
-            if collection:
-                pointed["collection"] = collection
+            if len(parts) > 3 and parts[3]:
+                pointed["collection"] = parts[3]
             if type(cid) is str:
                 pointed["cid"] = cid
 

@@ -27,16 +27,23 @@ def created_at(value: Any, timestamp: str) -> str | None:
     """
     if type(value) is not str:
         return None
-    text = value.strip().upper()
+    # What the app writes, 2026-07-04T14:38:08.999Z, is kept as it is: nine records of ten.
+    text, kept = value, _is_apps(value)
+    if not kept:
+        text = value.strip().upper()
+        kept = _is_apps(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    # What the app writes, 2026-07-04T14:38:08.999Z, is kept as it is: nine records of ten.
-    if not (len(text) == 24 and text[4] == text[7] == "-" and text[10] == "T" and text[19::4] == ".Z"):
+    if not kept:
         try:
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except OverflowError:
             return None
         text = f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
     return text if text[:-1] <= timestamp[:-1] else timestamp
+
+
+def _is_apps(text: str) -> bool:
+    return len(text) == 24 and text[4] == text[7] == "-" and text[10] == "T" and text[19::4] == ".Z"
