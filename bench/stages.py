@@ -65,7 +65,7 @@ def making(frames: list[bytes]) -> dict[str, float]:
         "action": _least(
             lambda: [create(f"bench-{day_of(one.day)}", one.id, one.body) for one in documents], len(frames)
         ),
-        "drift": _least(lambda: list(map(drift.note, events)), len(frames)),
+        "drift": _least(lambda: list(map(drift.look, events)), len(frames)),
     }
 
 

@@ -28,6 +28,11 @@ class Batch:
     announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
     reader: int = 1
 
+    @property
+    def arrived_us(self) -> int:
+        """Unix microseconds."""
+        return int(self.arrived * 1e6)
+
 
 class Buffer:
     """A `queue.Queue` of batches, bounded in events and bytes from hand-over until acknowledgement.

@@ -39,6 +39,13 @@ def test_what_is_new_is_counted_stored_and_told(
     assert found["org.example.note"]["kind"] == "collection"
 
 
+def note(drift: Drift, frame: bytes) -> None:
+    """As an indexer does for an event that was indexed."""
+    sighting = drift.look(orjson.loads(frame))
+    assert sighting is not None
+    drift.count(sighting)
+
+
 def test_a_replay_counts_nothing_and_a_restart_goes_on(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
@@ -49,7 +56,7 @@ def test_a_replay_counts_nothing_and_a_restart_goes_on(
     later = datetime.now(UTC) + timedelta(days=1)
     restarted = Drift(committed(), fresh_index_prefix, clock=lambda: later)
     for number in range(3):
-        restarted.note(orjson.loads(commit(number + 10, {}, "org.example.note")))
+        note(restarted, commit(number + 10, {}, "org.example.note"))
     restarted.flush(es)
     restarted.flush(es)
     found = stored(es, fresh_index_prefix)["org.example.note"]
@@ -62,7 +69,7 @@ def test_names_are_bounded_and_no_count_is_lost(
 ) -> None:
     drift = Drift(committed(), fresh_index_prefix, most=5)
     for number in range(50):
-        drift.note(orjson.loads(commit(number, {}, f"org.example.n{number}")))
+        note(drift, commit(number, {}, f"org.example.n{number}"))
     assert drift.news().endswith("org.example.n4 and 2 more")
     drift.flush(es)
     found = stored(es, fresh_index_prefix)
@@ -73,7 +80,7 @@ def test_names_are_bounded_and_no_count_is_lost(
 
 def test_a_name_of_any_length_is_kept_short() -> None:
     drift = Drift(committed(), "any")
-    drift.note(orjson.loads(commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000)))
+    note(drift, commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000))
     assert len(drift.news()) < 1000
     assert sum(len(one.example) for one in drift._seen.values()) < 5000
 
@@ -81,7 +88,7 @@ def test_a_name_of_any_length_is_kept_short() -> None:
 def test_what_can_not_be_written_waits(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    indexer.drift.note(orjson.loads(STRANGE))
+    note(indexer.drift, STRANGE)
     es.indices.put_settings(index=DRIFT_INDEX, settings={"index.blocks.write": True})
     try:
         indexer.drift.flush(es)

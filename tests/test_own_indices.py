@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
@@ -11,6 +10,7 @@ from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX, asset
 from slurp.jetstream.subscription import Subscription
 from slurp.position import Position
 from tests.harness import InProcess, commit
+from tests.test_drift import note
 
 
 def assert_mapped_as_made(es: Elasticsearch, index: str, file: str) -> None:
@@ -39,7 +39,7 @@ def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCapt
 
 def test_drift(es: Elasticsearch, indexer: InProcess) -> None:
     es.indices.delete(index=DRIFT_INDEX)
-    indexer.drift.note(orjson.loads(commit(1, {}, "org.example.note")))
+    note(indexer.drift, commit(1, {}, "org.example.note"))
     indexer.drift.flush(es)
     assert_mapped_as_made(es, DRIFT_INDEX, "drift")
     es.indices.refresh(index=DRIFT_INDEX)

@@ -48,17 +48,19 @@ def identify(event: Mapping[str, Any]) -> tuple[str, int]:
     inner = event[kind]
     did = event["did"]
     if kind == "commit":
-        collection, rkey, rev, operation = inner["collection"], inner["rkey"], inner["rev"], inner["operation"]
+        collection, rkey, rev, operation = (
+            inner["collection"],
+            inner["rkey"],
+            inner["rev"],
+            inner["operation"],
+        )
         own = tid.to_micros(rev)
         # Spelt out, as it runs for nearly every event.
         joined = (
             f"{len(did)}:{did},{len(collection)}:{collection},{len(rkey)}:{rkey},"
             f"{len(rev)}:{rev},{len(operation)}:{operation},"
         )
-        if joined.isascii():
-            doc_id = _hash(joined)
-        else:
-            doc_id = _digest(did, collection, rkey, rev, operation)
+        doc_id = _hash(joined) if joined.isascii() else _digest(did, collection, rkey, rev, operation)
         if own is not None:
             doc_id = f"{rev}-{doc_id}"
     elif kind == "identity":

@@ -18,6 +18,10 @@ _FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.e
 _GUILTY_INSIDE = (400, 413)
 
 
+# Nearly every answer.
+_CREATED = Item(201)
+
+
 class Action(NamedTuple):
     """One `create` of a bulk request, serialised: `header` names index and `_id`, `body` is JSON."""
 
@@ -71,10 +75,10 @@ def _as_it_is(action: Action) -> Action:
 
 
 def _item(answer: dict[str, Any]) -> Item:
-    ((_, fields),) = answer.items()
+    (fields,) = answer.values()
     error = fields.get("error")
     if error is None:
-        return Item(fields["status"])
+        return _CREATED if fields["status"] == 201 else Item(fields["status"])
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))

@@ -14,12 +14,12 @@ from typing import Any
 from elastic_transport import TransportError
 from elasticsearch import ApiError, UnsupportedProductError
 
-from slurp.documents.document import TYPED, Document, build, quarantined
+from slurp.documents.document import TYPED, build, quarantined
 from slurp.elastic.bulk import Action, create, send
 from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, describe, error_of
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
-from slurp.elastic.drift import Drift
+from slurp.elastic.drift import Drift, Sighting
 from slurp.elastic.verdict import Item, Verdict, judge
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.resyncs import mark
@@ -59,12 +59,15 @@ class Halt:
 
 @dataclass(slots=True)
 class _Pending:
-    """An event under way: what is needed to send it, and to send it otherwise."""
+    """An event under way: what is needed to send it, and to send it otherwise.
+
+    The parsed event is not: thousands of them held would cost memory, and time in the garbage collector.
+    """
 
     frame: bytes
-    event: dict[str, Any]
     day: int
     action: Action
+    sighting: Sighting | None = None
     quarantined: bool = False
 
 
@@ -119,13 +122,13 @@ class Indexer:
         pending: list[_Pending] = []
         times: list[int] = []
         fresh = 0
-        arrived_us = int(batch.arrived * 1e6)
+        indices: dict[int, str | None] = {}
+        look = None if self._drift is None else self._drift.look
+        host, arrived_us, fresh_within_us = batch.host, batch.arrived_us, self._fresh_within_us
         for frame in batch.frames:
             try:
-                event = parse(frame)
-                if batch.announced:
-                    mark(event, batch.announced)
-                document = build(event, batch.host, arrived_us, self._typed)
+                event = self._event(frame, batch)
+                document = build(event, host, arrived_us, self._typed)
             except BadFrame as error:
                 letters.append(DeadLetter(frame, str(error)))
                 continue
@@ -135,27 +138,32 @@ class Indexer:
                 continue
             time_us = event["time_us"]
             times.append(time_us)
-            fresh = fresh + 1 if abs(arrived_us - time_us) <= self._fresh_within_us else 0
-            if self._days.is_expired(document.day):
+            fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
+            day = document.day
+            if day not in indices:
+                indices[day] = None if self._days.is_expired(day) else self._days.name(day)
+            if (index := indices[day]) is None:
                 outcome.expired += 1
             else:
-                pending.append(_Pending(frame, event, document.day, self._action(document)))
+                action = create(index, document.id, document.body)
+                pending.append(_Pending(frame, day, action, look(event) if look else None))
 
-        letters += self._deliver(pending, batch.host, arrived_us, outcome)
+        letters += self._deliver(pending, batch, outcome)
         if letters:
             log.warning("%d frame(s) to the dead-letter file, the last: %s", len(letters), letters[-1].reason)
-            self._dead_letters.write(letters, batch.host)
+            self._dead_letters.write(letters, host)
             outcome.dead_lettered += len(letters)
         median = sorted(times)[(len(times) - 1) // 2] if times else None
         newest = times[-1] if times else None
         return outcome, Answered(len(batch.frames), batch.position, median, newest, fresh)
 
-    def _action(self, document: Document) -> Action:
-        return create(self._days.name(document.day), document.id, document.body)
+    def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
+        event = parse(frame)
+        if batch.announced:
+            mark(event, batch.announced)
+        return event
 
-    def _deliver(
-        self, pending: list[_Pending], host: str, arrived_us: int, outcome: Outcome
-    ) -> list[DeadLetter]:
+    def _deliver(self, pending: list[_Pending], batch: Batch, outcome: Outcome) -> list[DeadLetter]:
         """Send until each event is indexed, a duplicate, quarantined, or returned as a dead letter."""
         letters: list[DeadLetter] = []
         backoff = Backoff(first=0.2, cap=10.0)
@@ -177,15 +185,15 @@ class Indexer:
                         outcome.quarantined += 1
                     else:
                         outcome.indexed += 1
-                        if self._drift is not None:
-                            self._drift.note(one.event)
+                        if one.sighting is not None and self._drift is not None:
+                            self._drift.count(one.sighting)
                 elif verdict is Verdict.DUPLICATE:
                     outcome.duplicates += 1
                 elif verdict is Verdict.DOCUMENT:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
                     else:
-                        again.append(self._in_quarantine(one, item, host, arrived_us))
+                        again.append(self._in_quarantine(one, item, batch))
                         refused = item
                 else:
                     held.append(one)
@@ -248,9 +256,12 @@ class Indexer:
         ):
             raise self._elastic.refused(str(item))
 
-    def _in_quarantine(self, one: _Pending, item: Item, host: str, arrived_us: int) -> _Pending:
-        document = quarantined(one.event, one.frame, host, arrived_us, f"{item.type}: {item.reason}")
-        return _Pending(one.frame, one.event, one.day, self._action(document), quarantined=True)
+    def _in_quarantine(self, one: _Pending, item: Item, batch: Batch) -> _Pending:
+        event = self._event(one.frame, batch)
+        error = f"{item.type}: {item.reason}"
+        document = quarantined(event, one.frame, batch.host, batch.arrived_us, error)
+        action = create(self._days.name(one.day), document.id, document.body)
+        return _Pending(one.frame, one.day, action, quarantined=True)
 
     def _ask_canary(self, day: int, item: Item) -> Verdict:
         """An error never seen: would the same index take a document that is known to be good?"""
