@@ -27,6 +27,8 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'wss' if tls else 'ws'}://localhost:{self.port}"
         self.accepted = 0
+        # Of these, how many came as far as the server.
+        self.passed = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -62,6 +64,7 @@ class Proxy:
         except OSError:
             client.close()
             return
+        self.passed += 1
         self._open += [client, server]
         threading.Thread(target=_forward, args=(server, client, frozen), daemon=True).start()
         _forward(client, server, frozen)

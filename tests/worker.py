@@ -25,15 +25,17 @@ PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 
 
 class Worker:
-    """`skeetslurper.py` as a child process; its log is kept and can be waited for."""
+    """`skeetslurper.py`, or another `program`, as a child process; its log is kept and can be waited for."""
 
-    def __init__(self, *options: str, home: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *options: str, home: Path, env: dict[str, str] | None = None, program: Path = PROGRAM
+    ) -> None:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.rss = 0
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *options],
+            [sys.executable, str(program), *options],
             stderr=subprocess.PIPE,
             text=True,
             env=clean | {"HOME": str(home)} | (env or {}),
