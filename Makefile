@@ -8,7 +8,11 @@ CHAOS_SEED ?=
 CHAOS_OPTIONS ?=
 COMPAT ?= 8.19.21 9.5.3
 
+<<<<<<< HEAD
 .PHONY: help setup demo test test-compat chaos lint format clean
+=======
+.PHONY: help setup demo test test-compat lint audit format clean
+>>>>>>> sec
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,6 +41,13 @@ lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Strict: a package that the service does not know would else pass for one without vulnerabilities.
+audit: .venv/.installed ## known vulnerabilities of what is installed; asks pypi.org
+	@$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > .venv/installed.txt
+	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner=off -r .venv/installed.txt || \
+		{ echo "audit FAILED: a vulnerability is listed above, or pypi.org/pypi/NAME/VERSION/json did not answer" \
+		"and nothing is known of the packages" >&2; exit 1; }
 
 format: .venv/.installed ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .

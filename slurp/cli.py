@@ -13,4 +13,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(argv)
     secrets = logs.Secrets(config.secrets)
     screen = logs.set_up(config.log_level, config.log_format, secrets)
+    logs.log_crashes()
     return int(Service(config, screen, secrets, version=__version__).run())

@@ -9,6 +9,7 @@ import re
 import ssl
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -99,7 +100,11 @@ class Config:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value known at start; logs are scrubbed of them."""
-        return tuple(s for s in (self.es_pass, self.es_api_key, self.kibana_pass) if s)
+        basic = (
+            basic_token(self.es_user, self.es_pass),
+            basic_token(self.kibana_user or self.es_user, self.kibana_pass),
+        )
+        return tuple(s for s in (self.es_pass, self.es_api_key, self.kibana_pass, *basic) if s)
 
 
 class _Usage(Exception):
@@ -691,6 +696,11 @@ def _check_certificates(path: Path, option: str) -> None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error
         raise ValueError(f"{option}: can't use {path}: {reason}") from None
+
+
+def basic_token(user: str, password: str) -> str:
+    """What stands for them in a request's header, and in the answer of a proxy that shows it."""
+    return b64encode(f"{user}:{password}".encode()).decode()
 
 
 def read_secret(path: Path, option: str) -> str:

@@ -7,7 +7,11 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
+from urllib.parse import quote
+
+log = logging.getLogger(__name__)
 
 _RESET_LINE = "\r\x1b[K"
 
@@ -47,7 +51,7 @@ class Screen(logging.StreamHandler[TextIO]):
 
 
 class _Redacted(logging.Formatter):
-    """Puts *** for every known secret, wherever in the finished line it stands."""
+    """Puts *** for every known secret, and escapes what could pass for a line of ours or move the cursor."""
 
     def __init__(self, secrets: Secrets) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(threadName)-12s %(message)s")
@@ -57,29 +61,29 @@ class _Redacted(logging.Formatter):
         self.default_msec_format = "%s.%03dZ"
 
     def format(self, record: logging.LogRecord) -> str:
-        return self.secrets.scrub(_printable(self.line(record)))
-
-    def line(self, record: logging.LogRecord) -> str:
-        # A newline in a message would let a stranger write log lines; those of a traceback are ours.
-        record.message = record.getMessage().replace("\n", "\\n")
+        record.message = self.secrets.scrub(record.getMessage())
         record.asctime = self.formatTime(record)
-        line = self.formatMessage(record)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        lines = [self.formatMessage(record)]
+        if record.exc_info:
+            # Set off from the margin, where lines of the log begin: strangers' text may be in the error.
+            trace = self.secrets.scrub(self.formatException(record.exc_info))
+            lines += [f"    {line}" for line in trace.split("\n")]
+        return "\n".join(map(_printable, lines))
 
 
 class _Json(_Redacted):
-    def line(self, record: logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "@timestamp": self.formatTime(record),
             "log.level": record.levelname.lower(),
             "process.thread.name": record.threadName,
             "log.logger": record.name,
-            "message": record.getMessage(),
+            "message": self.secrets.scrub(record.getMessage()),
         }
         fields |= getattr(record, "fields", {})
         if record.exc_info:
-            fields["error.stack_trace"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+            fields["error.stack_trace"] = self.secrets.scrub(self.formatException(record.exc_info))
+        return _escaped(json.dumps(fields, ensure_ascii=False), lambda c: json.dumps(c)[1:-1])
 
 
 class Secrets:
@@ -87,14 +91,16 @@ class Secrets:
 
     def __init__(self, values: tuple[str, ...] = ()) -> None:
         self._values: tuple[str, ...] = ()
-        for value in values:
-            self.add(value)
+        self.add(*values)
 
-    def add(self, value: str) -> None:
-        escaped = json.dumps(value)[1:-1]
-        found = {*self._values, value, escaped} - {""}
+    def add(self, *values: str) -> None:
+        found = {*self._values}
+        for value in values:
+            # As it is, and as it stands in JSON, in the repr of an error, and in a URL.
+            found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+            found |= {repr(value)[1:-1], quote(value), quote(value, safe="")}
         # Longest first, or a secret that is part of another would leave the rest of it standing.
-        self._values = tuple(sorted(found, key=len, reverse=True))
+        self._values = tuple(sorted(found - {""}, key=len, reverse=True))
 
     def scrub(self, text: str) -> str:
         for value in self._values:
@@ -117,8 +123,23 @@ def set_up(level: str, style: str, secrets: Secrets, stream: TextIO | None = Non
     return screen
 
 
+def log_crashes() -> None:
+    """What nobody catches goes to the log as well, and not as it is to standard error."""
+
+    def of_thread(crash: threading.ExceptHookArgs) -> None:
+        name = crash.thread.name if crash.thread else "a thread"
+        if crash.exc_value is not None:
+            log.error("%s died, which is a bug", name, exc_info=crash.exc_value)
+
+    threading.excepthook = of_thread
+    sys.excepthook = lambda kind, error, trace: log.critical("died, which is a bug", exc_info=error)
+
+
 def _printable(line: str) -> str:
-    """Strangers' text must not forge lines or move the cursor; our own tracebacks keep their newlines."""
+    return _escaped(line, lambda c: "\\n" if c == "\n" else f"\\x{ord(c):02x}")
+
+
+def _escaped(line: str, escape: Callable[[str], str]) -> str:
     if line.isprintable():
         return line
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in line)
+    return "".join(c if c.isprintable() else escape(c) for c in line)

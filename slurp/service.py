@@ -65,6 +65,9 @@ _RESERVED_FOR_CHECKPOINT = 3.0
 # A Kibana that hangs is not worth a slow end: what it has got, it has got.
 _WAIT_FOR_KIBANA = 2.0
 
+# Threads that end when their work is done; all others work until they are told to stop.
+_OF_THE_START = ("startup", "kibana")
+
 # --catch-up: caught up after so many fresh events, or so many silent seconds.
 _FRESH_EVENTS = 1000
 _FRESH_WITHIN_FLUSHES = 5
@@ -146,9 +149,13 @@ class Service:
         except Fatal as error:
             self._fail(error.code)
             log.error("%s", error)
-        except Exception:
+        except BaseException:  # also what libraries do not derive from Exception: nobody else would see it
             self._fail(Exit.FAILED)
             log.exception("%s died, which is a bug", name)
+        else:
+            if name not in _OF_THE_START and not self._stop.is_set():
+                self._fail(Exit.FAILED)
+                log.error("%s ended before its time, which is a bug", name)
 
     def _fail(self, code: Exit) -> None:
         self._failure = self._failure or code

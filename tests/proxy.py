@@ -43,6 +43,8 @@ class Proxy:
         self.accepted = 0
         # What a client sent in one piece after an answer: of HTTP, the request line.
         self.requests: list[bytes] = []
+        # Of these, how many came as far as the server.
+        self.passed = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -96,6 +98,7 @@ class Proxy:
         except OSError:
             client.close()
             return
+        self.passed += 1
         self._open += [client, server]
         connection = _Connection(self, client, server, frozen)
         threading.Thread(target=connection.answer, daemon=True).start()

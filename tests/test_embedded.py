@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,10 @@ import psutil
 import pytest
 from elasticsearch import AuthenticationException, Elasticsearch
 
+from slurp.config import parse
+from slurp.elastic.client import Elastic, wait_until_ready
 from slurp.embedded import EmbeddedNode, EmbeddedNodeError
+from slurp.logs import Secrets
 from tests.fixtures_es import OwnNode, client_for
 
 
@@ -127,6 +131,8 @@ def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode)
         es.index(index="kept", id="1", document={"n": 1})
         told = es.nodes.info(filter_path="nodes.*.settings.thread_pool")["nodes"]
         assert "77" in str(told)
+    config = parse(["--es", node.url, "--es-ca", str(node.ca)], {})
+    assert wait_until_ready(Elastic(config, Secrets(())), config, threading.Event())
     node.stop()
     assert processes_of(node.data) == []
     node.stop()  # again, for nothing

@@ -193,7 +193,7 @@ def test_tls_with_a_certificate_that_the_machine_trusts(
     jetstream: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, context = self_signed(tmp_path)
-    # What OpenSSL takes for the certificates of the machine; there is no option of our own.
+    # What OpenSSL takes for the certificates of the machine.
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     jetstream.generate(100)
     with Proxy(jetstream.port, context) as proxy:

@@ -150,10 +150,10 @@ def test_a_shorter_retention_reaches_the_policy_after_the_ten_minutes(cluster: F
     assert phases["delete"]["min_age"] == "745h"
     elastic = Elastic(parse(["--es", cluster.url], {}), Secrets(()))
     now = 1_800_000_000.0
-    Retention(elastic, "ev", 7, Features(lifecycle=True), lambda: now).step()
+    Retention(elastic, "ev", 7, Features(lifecycle=True), lambda: now, lambda: now).step()
     now += THINK_AGAIN
     assert cluster.kept["/_ilm/policy/ev"]["policy"]["phases"]["delete"]["min_age"] == "745h"
-    retention = Retention(elastic, "ev", 7, Features(lifecycle=True), lambda: now)
+    retention = Retention(elastic, "ev", 7, Features(lifecycle=True), lambda: now, lambda: now)
     retention.step()
     now += THINK_AGAIN
     retention.step()

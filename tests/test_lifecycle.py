@@ -74,13 +74,13 @@ def test_only_our_own_days_are_deleted_and_by_the_day_in_their_name(
     unmarked = f"{index}-{day_of(clock.day - 9)}"
     es.indices.put_index_template(name=f"{index}z", index_patterns=[unmarked], priority=900)
     es.indices.create(index=unmarked)
-    Retention(elastic, index, 3, Features(), clock).step()
+    Retention(elastic, index, 3, Features(), clock, clock).step()
     assert left(es, index) == {kept, today, unmarked, *similar}
     assert gone not in left(es, index)
 
 
 def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str, clock: Clock) -> None:
-    retention = Retention(elastic, index, 3, Features(), clock)
+    retention = Retention(elastic, index, 3, Features(), clock, clock)
     retention.step()
     make(es, index, clock.day - 5)
     clock.now += EVERY - 60
@@ -95,11 +95,11 @@ def test_a_shorter_retention_is_announced_ten_minutes_before(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(es, index, clock.day - 10, clock.day)
-    Retention(elastic, index, None, Features(), clock).step()
+    Retention(elastic, index, None, Features(), clock, clock).step()
     assert len(left(es, index)) == 2
     for _ in range(2):  # a restart within the ten minutes announces again
         caplog.clear()
-        retention = Retention(elastic, index, 5, Features(), clock)
+        retention = Retention(elastic, index, 5, Features(), clock, clock)
         retention.step()
         assert "in 10 minutes 1 index(es) will be deleted" in caplog.text
         assert f"{index}-{day_of(clock.day - 10)}" in caplog.text
@@ -114,8 +114,25 @@ def test_a_shorter_retention_is_announced_ten_minutes_before(
     assert document["retention_days"] == 5
 
     make(es, index, clock.day - 6)
-    Retention(elastic, index, 5, Features(), clock).step()
+    Retention(elastic, index, 5, Features(), clock, clock).step()
     assert len(left(es, index)) == 1, "the same retention need not be announced"
+
+
+def test_a_clock_that_jumps_does_not_cut_the_ten_minutes_short(
+    es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
+) -> None:
+    make(es, index, clock.day - 10, clock.day)
+    Retention(elastic, index, None, Features(), clock, clock).step()
+    ticks = Clock()
+    retention = Retention(elastic, index, 5, Features(), clock, ticks)
+    assert retention.step()
+    for jump in (6 * 3600, -12 * 3600):
+        clock.now += jump
+        assert not retention.step()
+    assert len(left(es, index)) == 2
+    clock.now -= 48 * 3600
+    ticks.now += THINK_AGAIN
+    assert retention.step(), "a clock set back puts nothing off"
 
 
 def test_days_are_read_from_exact_names_only() -> None:

@@ -66,7 +66,7 @@ def test_a_message_is_one_line_and_a_traceback_keeps_its_own() -> None:
         raise ValueError("x")
     except ValueError:
         logging.getLogger("test").exception("failed")
-    assert "\nTraceback" in stream.getvalue()
+    assert "\n    Traceback" in stream.getvalue()
 
 
 class Gone(Terminal):

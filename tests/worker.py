@@ -25,7 +25,7 @@ PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 
 
 class Worker:
-    """`skeetslurper.py` as a child process; its log is kept and can be waited for."""
+    """`skeetslurper.py`, or another `program`, as a child process; its log is kept and can be waited for."""
 
     def __init__(
         self, *options: str, home: Path, env: dict[str, str] | None = None, program: Path = PROGRAM

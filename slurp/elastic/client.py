@@ -13,7 +13,7 @@ from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
 
-from slurp.config import Config, read_secret
+from slurp.config import Config, basic_token, read_secret
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 
@@ -81,7 +81,7 @@ class Elastic:
                 else:
                     if password != self._password:
                         log.info("--es-pass-file holds another password now, using it")
-                        self._secrets.add(password)
+                        self._secrets.add(password, basic_token(self._config.es_user, password))
                         self._password = password
                         self._client = self._client.options(**self._auth())
             return now - self._denied_since
@@ -104,7 +104,8 @@ class Elastic:
     def _auth(self) -> dict[str, Any]:
         if self._config.es_api_key:
             return {"api_key": self._config.es_api_key}
-        return {"basic_auth": (self._config.es_user, self._password)}
+        # Encoded here: the client takes ASCII only, Elasticsearch UTF-8.
+        return {"basic_auth": basic_token(self._config.es_user, self._password)}
 
 
 def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) -> str:

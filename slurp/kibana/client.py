@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import requests
 
-from slurp.config import Config, read_secret
+from slurp.config import Config, basic_token, read_secret
 from slurp.logs import Secrets
 
 Json = dict[str, Any]
@@ -70,7 +70,7 @@ class Kibana:
         )
         if password == self._password:
             return False
-        self._secrets.add(password)
+        self._secrets.add(password, basic_token(self._config.kibana_user or self._config.es_user, password))
         self._password = password
         self._sign_in()
         return True

@@ -1,0 +1,206 @@
+"""Whom we believe to be Elasticsearch, Kibana or Jetstream: TLS before real ones, wrong in each way."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+
+from slurp.config import parse
+from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
+from slurp.embedded import EmbeddedNode
+from slurp.errors import Fatal
+from slurp.jetstream.dictionary import NoDictionary, fetch
+from slurp.jetstream.floor import floor_us
+from slurp.jetstream.hosts import probe
+from slurp.kibana import client
+from slurp.logs import Secrets
+from slurp.simulator import Simulator
+from tests.proxy import Proxy
+from tests.reading import reading, until
+from tests.stub_kibana import StubKibana
+
+ZSTD = ("--protocol", "v2", "--compress", "on")
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA of the test's, the file that a user would name, and a server's identities by it."""
+
+    file: Path
+    stranger: Path
+    good: ssl.SSLContext
+    elsewhere: ssl.SSLContext
+    expired: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    folder = tmp_path_factory.mktemp("ca")
+    ours, theirs = trustme.CA(), trustme.CA()
+    for ca, name in ((ours, "ours.pem"), (theirs, "theirs.pem")):
+        ca.cert_pem.write_to_path(str(folder / name))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    return Authority(
+        file=folder / "ours.pem",
+        stranger=folder / "theirs.pem",
+        good=_context(ours.issue_cert("localhost")),
+        elsewhere=_context(ours.issue_cert("elsewhere.example")),
+        expired=_context(ours.issue_cert("localhost", not_after=yesterday)),
+    )
+
+
+def _context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the server shows, and why it must not be believed; `ca` is what we were told to believe in."""
+
+    shows: str
+    ca: str
+    reason: str
+
+
+BAD = {
+    "no CA": Case("good", "", "unable to get local issuer|self-signed certificate in certificate chain"),
+    "wrong CA": Case("good", "stranger", "unable to get local issuer|self-signed certificate in certificate"),
+    "wrong name": Case("elsewhere", "file", "Hostname mismatch|doesn't match"),
+    "expired": Case("expired", "file", "certificate has expired"),
+}
+
+
+@pytest.fixture(params=BAD)
+def bad(request: pytest.FixtureRequest) -> Case:
+    return BAD[request.param]
+
+
+def certificates(authority: Authority, case: Case) -> Path | None:
+    return getattr(authority, case.ca) if case.ca else None
+
+
+def options(name: str, ca: Path | None) -> tuple[str, ...]:
+    return (name, str(ca)) if ca else ()
+
+
+# Jetstream
+
+
+@pytest.fixture
+def busy(jetstream: Simulator) -> Iterator[Simulator]:
+    jetstream.generate(50)
+    yield jetstream
+
+
+@pytest.mark.parametrize("more", [("--protocol", "v1"), ZSTD])
+def test_a_jetstream_that_our_ca_vouches_for_is_read(
+    busy: Simulator, authority: Authority, more: tuple[str, ...]
+) -> None:
+    with Proxy(busy.port, authority.good) as proxy:
+        with reading(proxy.url, options=(*more, "--jetstream-ca", str(authority.file))) as run:
+            until(lambda: len(run.frames) == 50)
+        (found,) = probe([proxy.url], ca=authority.file)
+        assert len(found.times) == 3
+        assert floor_us(proxy.url, ca=authority.file) is not None
+        assert fetch(proxy.url, ca=authority.file).id == busy.dictionary_id
+
+
+def test_a_jetstream_that_nobody_vouches_for_gets_no_request(
+    busy: Simulator, authority: Authority, bad: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = certificates(authority, bad)
+    with Proxy(busy.port, getattr(authority, bad.shows)) as proxy:
+        (found,) = probe([proxy.url], ca=ca)
+        assert not found.times
+        assert floor_us(proxy.url, timeout=5, ca=ca) is None
+        with pytest.raises(NoDictionary, match="SSLError"):
+            fetch(proxy.url, ca=ca)
+        with reading(proxy.url, options=options("--jetstream-ca", ca)):
+            until(lambda: "can't connect: " in caplog.text)
+    assert not busy.connections
+    for told in (found.error, caplog.text):
+        assert any(reason in told for reason in bad.reason.split("|")), told
+        assert "(a CA of your own: --jetstream-ca)" in told
+
+
+# Elasticsearch
+
+
+def elastic(url: str, ca: Path | None) -> Elastic:
+    return Elastic(parse(["--es", url, *options("--es-ca", ca)], {}), Secrets(()))
+
+
+def test_an_elasticsearch_that_our_ca_vouches_for_is_used(
+    es_node: EmbeddedNode, authority: Authority
+) -> None:
+    with Proxy(es_node.port, authority.good) as proxy:
+        url = proxy.url.replace("wss:", "https:")
+        config = parse(["--es", url, "--es-ca", str(authority.file)], {})
+        assert "embedded" in wait_until_ready(elastic(url, authority.file), config, threading.Event())
+
+
+def test_an_elasticsearch_that_nobody_vouches_for_gets_no_password(
+    es_node: EmbeddedNode, authority: Authority, bad: Case
+) -> None:
+    ca = certificates(authority, bad)
+    with Proxy(es_node.port, getattr(authority, bad.shows)) as proxy:
+        url = proxy.url.replace("wss:", "https:")
+        with pytest.raises(FAILURES) as refused:
+            elastic(url, ca).client.cluster.health()
+        told = describe(refused.value)
+        assert told.startswith("TLS: ")
+        assert told.endswith("(a CA of your own: --es-ca)")
+        assert any(reason in told for reason in bad.reason.split("|")), told
+        config = parse(["--es", url, "--wait", "100ms", *options("--es-ca", ca)], {})
+        with pytest.raises(Fatal, match=r"is not ready after .*: TLS: "):
+            wait_until_ready(elastic(url, ca), config, threading.Event())
+        assert proxy.passed == 0
+
+
+# Kibana
+
+
+def kibana(url: str, ca: Path | None) -> client.Kibana:
+    return client.Kibana(parse(["--kibana", url, *options("--es-ca", ca)], {}), Secrets(()))
+
+
+def test_a_kibana_that_our_ca_vouches_for_is_used(authority: Authority) -> None:
+    with StubKibana() as stub, Proxy(stub.port, authority.good) as proxy:
+        assert kibana(proxy.url.replace("wss:", "https:"), authority.file).status() == stub.version
+
+
+def test_a_kibana_that_nobody_vouches_for_gets_no_password(authority: Authority, bad: Case) -> None:
+    with StubKibana() as stub, Proxy(stub.port, getattr(authority, bad.shows)) as proxy:
+        with pytest.raises(client.NotReady, match=r"TLS: .*a CA of your own: --es-ca"):
+            kibana(proxy.url.replace("wss:", "https:"), certificates(authority, bad)).status()
+        assert proxy.passed == 0
+
+
+# Files
+
+
+@pytest.mark.parametrize("option", ["--es-ca", "--jetstream-ca"])
+def test_a_file_without_a_certificate_is_told_at_the_start(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text, reason in (
+        ("empty.pem", "", "it holds no certificate in PEM"),
+        ("other.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n", "it holds no certificate in PEM"),
+        ("none.pem", None, "there is no file"),
+    ):
+        file = tmp_path / name
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(SystemExit) as stopped:
+            parse([option, str(file)], {})
+        assert stopped.value.code == 2
+        assert reason in capsys.readouterr().err
