@@ -39,15 +39,17 @@ def _receive(url: str, protocol: str, compress: str, count: int) -> float:
     config = parse_options(["--jetstream", url, "--protocol", protocol, "--compress", compress], {})
     line = Dialer(config, Subscription.of(config)).connect(url, 0, None)
     line.connection.settimeout(10)
-    receive, unpack = line.connection.recv_data, line.unpack
+    unpack, received = line.unpack, 0
     frames: list[bytes] = []
     began = time.thread_time()
-    while len(frames) < count:
-        opcode, data = receive(control_frame=True)
-        if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
-            frames.append(unpack(data))
-            if len(frames) % _BATCH == 0:
-                line.portion(frames[-_BATCH:], "127.0.0.1")
+    while received < count:
+        for opcode, data in line.connection.receive():
+            if opcode == websocket.ABNF.OPCODE_TEXT or opcode == websocket.ABNF.OPCODE_BINARY:
+                frames.append(unpack(data))
+        if len(frames) >= _BATCH or received + len(frames) >= count:
+            line.portion(frames, "127.0.0.1")
+            received += len(frames)
+            frames = []
     used = time.thread_time() - began
     line.connection.shutdown()
     return used / count * 1e6

@@ -48,9 +48,8 @@ def read(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
     for piece in pieces:
         messages.feed(piece)
-        while (one := messages.next()) is not None:
-            assert isinstance(one.data, bytes)
-            found.append((int(one.opcode), one.data))
+        found += messages.take()
+    assert all(isinstance(data, bytes) for _, data in found)
     return found
 
 
@@ -139,7 +138,7 @@ def test_an_endless_message_takes_no_memory(kind: str) -> None:
     try:
         for piece in ENDLESS[kind]():
             messages.feed(piece)
-            assert messages.next() is None
+            assert not messages.take()
             fed += len(piece)
             if fed > (100_000_000 if kind in ("one frame", "large fragments") else 1_000_000):
                 break
@@ -181,7 +180,7 @@ def test_who_sends_a_frame_for_ever_is_stalled_and_the_reader_can_be_stopped(
         connection = connect(hostile.url, timeout=5)
         connection.settimeout(0.2)
         with pytest.raises(WebSocketTimeoutException):
-            connection.recv_data(control_frame=True)
+            connection.receive()
         hang_up(connection)
         with reading(hostile.url, options=options) as run:
             until(lambda: run.reader.connected)

@@ -24,6 +24,7 @@ from slurp.jetstream.wire import DIGEST_SIZE, MAX_FRAME, stub
 _MAX_HANDSHAKE = 65_536
 _READ = 65_536
 _MAX_CONTROL = 125
+_WHOLE_TEXT, _WHOLE_BINARY = 0x80 | ABNF.OPCODE_TEXT, 0x80 | ABNF.OPCODE_BINARY
 
 _SHORT, _LONG = Struct("!H"), Struct("!Q")
 
@@ -48,8 +49,32 @@ class Messages:
     def feed(self, data: bytes) -> None:
         self._unread += data
 
-    def next(self) -> ABNF | None:
-        """A control frame or a message; None when more bytes are needed. Raises for what is no WebSocket."""
+    def take(self) -> list[tuple[int, bytes]]:
+        """Opcode and payload of all control frames and messages that are there.
+
+        Raises for what is no WebSocket.
+        """
+        taken: list[tuple[int, bytes]] = []
+        unread, at = self._unread, 0
+        have = len(unread)
+        # Nearly all there is: whole messages of less than 64 kB, without a call for each.
+        while have - at >= 4 and self._hash is None and not self._opcode:
+            first, length, begin = unread[at], unread[at + 1], at + 2
+            if (first != _WHOLE_TEXT and first != _WHOLE_BINARY) or length > 126:
+                break
+            if length == 126:
+                length, begin = unread[begin] << 8 | unread[begin + 1], at + 4
+            if have - begin < length:
+                break
+            at = begin + length
+            taken.append((first & 0x0F, bytes(unread[begin:at])))
+        del unread[:at]
+        while (message := self._next()) is not None:
+            taken.append(message)
+        return taken
+
+    def _next(self) -> tuple[int, bytes] | None:
+        """One of them; None when more bytes are needed."""
         unread = self._unread
         while True:
             if self._hash is not None and not self._read_past():
@@ -86,17 +111,16 @@ class Messages:
             del unread[:end]
             if is_data:
                 if opcode and first & 0x80:
-                    return _frame(opcode, data)
+                    return opcode, data
                 self._opcode = opcode or self._opcode
                 self._held += data
                 if not first & 0x80:
                     continue
                 opcode, data = self._opcode, bytes(self._held)
                 self._forget()
-                return _frame(opcode, data)
-            frame = _frame(opcode, data)
-            frame.validate(skip_utf8_validation=True)
-            return frame
+                return opcode, data
+            ABNF(1, 0, 0, 0, opcode, 0, data).validate(skip_utf8_validation=True)
+            return opcode, data
 
     def _check(self, first: int, opcode: int, length: int) -> None:
         if first & 0x70:
@@ -127,17 +151,17 @@ class Messages:
             del self._unread[: len(piece)]
         return not self._left
 
-    def _stub(self) -> ABNF:
-        frame = _frame(self._opcode, stub(self._size, self._hash.hexdigest()))
+    def _stub(self) -> tuple[int, bytes]:
+        message = self._opcode, stub(self._size, self._hash.hexdigest())
         self._forget()
-        return frame
+        return message
 
     def _forget(self) -> None:
         self._opcode, self._held, self._hash = 0, bytearray(), None
 
 
 class Connection(websocket.WebSocket):
-    """The client library's connection, which reads messages our way."""
+    """The client library's connection, but for `receive`, which is to be used in place of its `recv…`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -152,19 +176,21 @@ class Connection(websocket.WebSocket):
         super().connect(url, socket=handshake, **options)  # type: ignore[no-untyped-call]
         self.sock = sock
 
-    def recv_frame(self) -> ABNF:
-        """A control frame or a whole message; WebSocketTimeoutException when neither has come in time.
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Opcode and payload of what came, one at least. Pings are answered and left out.
 
-        In time: also of a message that is on its way for ever. What there is of it is kept.
+        WebSocketTimeoutException when nothing whole has come in time, also when a message is on its
+        way for ever. What there is of it is kept. For anything else OSError or WebSocketException.
         """
-        messages = self._messages
-        if (frame := messages.next()) is not None:
-            return frame
         until = time.monotonic() + (self.sock_opt.timeout or float("inf"))
         while True:
-            messages.feed(self._recv(_READ))  # type: ignore[no-untyped-call]
-            if (frame := messages.next()) is not None:
-                return frame
+            self._messages.feed(self._recv(_READ))  # type: ignore[no-untyped-call]
+            if taken := self._messages.take():
+                pings = [data for opcode, data in taken if opcode == ABNF.OPCODE_PING]
+                for data in pings:
+                    self.pong(data)
+                if len(pings) < len(taken):
+                    return [one for one in taken if one[0] != ABNF.OPCODE_PING] if pings else taken
             if time.monotonic() >= until:
                 raise WebSocketTimeoutException("no whole message in time")
 
@@ -210,7 +236,3 @@ def connect(url: str, timeout: float, ca: Path | None = None) -> Connection:
         # The library is not proof against every answer: a bad cookie is a CookieError.
         raise WebSocketException(f"no handshake: {type(error).__name__}: {error}") from None
     return connection
-
-
-def _frame(opcode: int, data: bytes) -> ABNF:
-    return ABNF(1, 0, 0, 0, opcode, 0, data)

@@ -32,11 +32,11 @@ def floor_us(server: str, timeout: float = _TIMEOUT, ca: Path | None = None) -> 
     try:
         connection.settimeout(timeout)
         while len(times) < SAMPLE and time.monotonic() < deadline:
-            opcode, data = connection.recv_data(control_frame=True)
-            if opcode == ABNF.OPCODE_CLOSE:
-                break
-            if (position := position_of([data], server)) is not None:
-                times.append(position.time_us)
+            for opcode, data in connection.receive():
+                if opcode == ABNF.OPCODE_CLOSE:
+                    deadline = 0.0
+                elif (position := position_of([data], server)) is not None:
+                    times.append(position.time_us)
     except (OSError, websocket.WebSocketException) as error:
         log.debug("the floor of %s, after %d event(s): %s", server, len(times), why(error))
     finally:

@@ -232,34 +232,42 @@ class Reader:
         now = self._last_data = last_pong = last_ping = time.monotonic()
         connection, unpack = line.connection, line.unpack
         pings: dict[bytes, float] = {}
-        receive, frames, stopped = connection.recv_data, self._frames, self._stop.is_set
-        while not stopped():
-            try:
-                opcode, data = receive(control_frame=True)
-            except websocket.WebSocketTimeoutException:
-                opcode, data = None, b""
-            except (websocket.WebSocketException, OSError) as error:
-                return self._cut(why(error))
+        frames, inbox = self._frames, list[tuple[int, bytes]]()
+        while not self._stop.is_set():
+            if silent := not inbox:
+                try:
+                    inbox = connection.receive()
+                except websocket.WebSocketTimeoutException:
+                    pass
+                except (websocket.WebSocketException, OSError) as error:
+                    return self._cut(why(error))
+                silent = not inbox
             now = time.monotonic()
-            if opcode == ABNF.OPCODE_TEXT or opcode == ABNF.OPCODE_BINARY:
-                if not frames:
-                    self._began = now
-                frames.append(frame := unpack(data))
-                self._size += len(frame)
-                self._last_data = now
-                self._got_data = True
-            elif opcode == ABNF.OPCODE_PONG:
-                last_pong = now
-                self._note_pong(pings.pop(data, None), now)
-            elif opcode == ABNF.OPCODE_CLOSE:
-                return _closed(data)
-            due = frames and (
-                now - self._began >= self._flush
-                or len(frames) >= self._batch_events
-                or self._size >= _MAX_BATCH_BYTES
-            )
+            if not frames:
+                self._began = now
+            had, size, done = len(frames), self._size, 0
+            full, goodbye = False, None
+            for done, (opcode, data) in enumerate(inbox, start=1):  # noqa: B007 - used behind the loop
+                if opcode == ABNF.OPCODE_TEXT or opcode == ABNF.OPCODE_BINARY:
+                    frames.append(frame := unpack(data))
+                    size += len(frame)
+                    # A small frame may be a large one when it is unpacked.
+                    if full := len(frames) >= self._batch_events or size >= _MAX_BATCH_BYTES:
+                        break
+                elif opcode == ABNF.OPCODE_PONG:
+                    last_pong = now
+                    self._note_pong(pings.pop(data, None), now)
+                elif opcode == ABNF.OPCODE_CLOSE:
+                    goodbye = data
+                    break
+            if len(frames) > had:
+                self._size, self._last_data, self._got_data = size, now, True
+            if goodbye is not None:
+                return _closed(goodbye)
+            inbox = inbox[done:]
+            due = full or (frames and now - self._began >= self._flush)
             # Before the hand-over: after it, something waits for an answer.
-            if (due or opcode is None) and self._advice[1] and self._is_quiet(now):
+            if (due or silent) and self._advice[1] and self._is_quiet(now):
                 return Ending(End.CHANGED, self._advice[1])
             if due:
                 self._hand_over()
@@ -289,7 +297,7 @@ class Reader:
                     return self._cut(why(error))
             if self._is_stalled(now, last_pong):
                 return Ending(End.STALLED, f"no data for {format_duration(now - self._last_data)}")
-            if opcode is None and self._landing is not None and self._landing.filtered:
+            if silent and self._landing is not None and self._landing.filtered:
                 self._look_at_silence(self._landing, now)
         return Ending(End.STOPPED, "told to stop")
 
