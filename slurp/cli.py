@@ -9,7 +9,7 @@ from slurp import __version__, logs
 from slurp.config import parse
 from slurp.service import Service
 
-# Events are trees, which go without the collector; to look for cycles at its usual pace costs a tenth of the CPU.
+# Events are trees, which go without it; to look for cycles at the usual pace costs a tenth of the CPU.
 _GC = (50_000, 20, 100)
 
 
