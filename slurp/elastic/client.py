@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from elastic_transport import BaseNode, ConnectionTimeout, NodeConfig, NodeSelector, TlsError, TransportError
 from elastic_transport import ConnectionError as NodeUnreachable
-from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
 
@@ -40,6 +41,21 @@ _UNKNOWN = "unknown"
 FAILURES = (ApiError, TransportError, UnsupportedProductError)
 
 
+class InTurns(NodeSelector):
+    """One node after the other, whichever thread asks.
+
+    The client's own round robin counts for each thread, and `parallel_bulk` has new ones for each
+    batch: all of them would begin with the same node.
+    """
+
+    def __init__(self, node_configs: list[NodeConfig]) -> None:
+        super().__init__(node_configs)
+        self._turns = itertools.count()
+
+    def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
+        return nodes[next(self._turns) % len(nodes)]
+
+
 class Elastic:
     """One client for all threads. Credentials are read again when the cluster refuses them."""
 
@@ -55,6 +71,7 @@ class Elastic:
             max_retries=0,
             retry_on_timeout=False,
             connections_per_node=config.indexers + 4,
+            node_selector_class=InTurns,
             # The client refuses TLS options beside a plain http node.
             ca_certs=str(config.es_ca) if config.es_ca and _all_tls(config.es) else DEFAULT,
             **self._auth(),
