@@ -64,8 +64,8 @@ def test_one_node_may_die_and_a_second_is_waited_for(
         *("--no-kibana", "--stats-interval", "1s", "--flush", "200ms"),
         home=tmp_path,
     ) as worker:
-        jetstream.run_at(1000)
-        worker.wait_for(r"indexed \d,")
+        jetstream.run_at(500)
+        worker.wait_for(r"indexed [1-9]")
         with client_for(cluster[0]) as es:
             assert es.cluster.health(wait_for_status="green", timeout="30s")["number_of_nodes"] == 3
             name = home_of_primary(es, index)
@@ -73,11 +73,11 @@ def test_one_node_may_die_and_a_second_is_waited_for(
         second, third = (node for node in cluster if node is not first)
         first.kill()
         before = worker.counted()["indexed"]
-        worker.wait_until_counted(lambda now: now["indexed"] > before + 3000)
+        worker.wait_until_counted(lambda now: now["indexed"] > before + 1000)
 
         # One of three: nobody can be master, and writes wait for one.
         second.kill()
-        worker.wait_until_counted(lambda now: now["in flight"] > 3000)
+        worker.wait_until_counted(lambda now: now["in flight"] > 1000)
         second.start()
         jetstream.pause()
         with client_for(third) as es:
