@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from slurp.embedded import EmbeddedNode
 from slurp.embedded.node import free_port
 from slurp.simulator import Simulator
 from tests.fixtures_es import PASSWORD, client_for
-from tests.worker import Worker, assert_each_once, checkpoint
+from tests.worker import Worker, assert_each_once, checkpoint, wait_for_documents
 
 
 @pytest.fixture
@@ -48,13 +47,6 @@ def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
         yield nodes
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def home_of_primary(es: Elasticsearch, index: str) -> str:
     """The name of the node with the primary of the day that is written to."""
     rows: Any = es.cat.shards(index=f"{index}-*", format="json", h="index,prirep,node").body
@@ -72,34 +64,29 @@ def test_one_node_may_die_and_a_second_is_waited_for(
         *("--no-kibana", "--stats-interval", "1s", "--flush", "200ms"),
         home=tmp_path,
     ) as worker:
-        jetstream.run_at(1000)
-        worker.wait_for(r"indexed \d,")
+        jetstream.run_at(500)
+        worker.wait_for(r"indexed [1-9]")
         with client_for(cluster[0]) as es:
             assert es.cluster.health(wait_for_status="green", timeout="30s")["number_of_nodes"] == 3
             name = home_of_primary(es, index)
         first = next(node for node in cluster if name == f"embedded-{node.port}")
         second, third = (node for node in cluster if node is not first)
         first.kill()
+        before = worker.counted()["indexed"]
+        worker.wait_until_counted(lambda now: now["indexed"] > before + 1000)
 
-        def go_on() -> None:
-            """Until what was published by now is in the index."""
-            published = len(jetstream.frames)
-            wait_for(lambda: sum(worker.counted()[name] for name in ("indexed", "duplicates")) >= published)
-
-        go_on()
         # One of three: nobody can be master, and writes wait for one.
         second.kill()
-        wait_for(lambda: worker.counted()["in flight"] > 3000)
+        worker.wait_until_counted(lambda now: now["in flight"] > 1000)
         second.start()
-        go_on()
         jetstream.pause()
-        go_on()
-        assert worker.stop() == 0
-        counted = worker.counted()
-        assert (counted["quarantined"], counted["in flight"]) == (0, 0)
-    with client_for(third) as es:
-        es.cluster.health(wait_for_status="yellow", timeout="30s")
-        assert_each_once(es, index, jetstream.frames)
-        saved = checkpoint(es, index)
-        assert saved is not None
-        assert saved["clean"]
+        with client_for(third) as es:
+            es.cluster.health(wait_for_status="yellow", timeout="30s")
+            wait_for_documents(es, index, len(jetstream.frames))
+            assert worker.stop() == 0
+            counted = worker.counted()
+            assert (counted["quarantined"], counted["in flight"]) == (0, 0)
+            assert_each_once(es, index, jetstream.frames)
+            saved = checkpoint(es, index)
+            assert saved is not None
+            assert saved["clean"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from slurp.simulator import Simulator
 from tests.fixtures_es import PASSWORD, client_for
 from tests.harness import InProcess, commit
 from tests.test_faults import assert_all_indexed
-from tests.worker import Worker, assert_each_once, count
+from tests.worker import Worker, assert_each_once, count, wait_for_documents
 
 # One node for all of them.
 pytestmark = pytest.mark.xdist_group("starved")
@@ -97,9 +96,7 @@ def test_a_node_that_is_killed_under_load_loses_nothing_that_was_acknowledged(
         node.start()
         worker.wait_for("takes documents again", timeout=60)
         jetstream.pause()
-        deadline = time.monotonic() + 60
-        while count(es, "killed") < len(jetstream.frames) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for_documents(es, "killed", len(jetstream.frames))
         assert worker.stop() == 0
         assert_each_once(es, "killed", jetstream.frames)
         assert worker.counted()["quarantined"] == 0

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -75,6 +75,13 @@ class Worker:
                 ):
                     raise AssertionError(f"no {pattern!r} within {timeout} s")
 
+    def wait_until_counted(self, condition: Callable[[dict[str, int]], bool], timeout: float = 60) -> None:
+        """Wait until the counters of the last stats line are so."""
+        deadline = time.monotonic() + timeout
+        while not condition(self.counted()):
+            assert time.monotonic() < deadline, f"not within {timeout} s: {self.counted()}"
+            time.sleep(0.1)
+
     def exit_code(self, timeout: float = 60) -> int:
         code = self.process.wait(timeout)
         self._reader.join(5)
@@ -130,6 +137,14 @@ def documents(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
 def count(es: Elasticsearch, index: str) -> int:
     es.indices.refresh(index=f"{index}-*")
     return int(es.count(index=f"{index}-*")["count"])
+
+
+def wait_for_documents(es: Elasticsearch, index: str, number: int, timeout: float = 60) -> None:
+    """Wait until there are so many."""
+    deadline = time.monotonic() + timeout
+    while (found := count(es, index)) < number:
+        assert time.monotonic() < deadline, f"{found} of {number} within {timeout} s"
+        time.sleep(0.2)
 
 
 def checkpoint(es: Elasticsearch, index: str) -> dict[str, Any] | None:
