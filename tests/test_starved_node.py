@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
 from tests.fixtures_es import PASSWORD, client_for
 from tests.harness import InProcess, commit
 from tests.test_faults import assert_all_indexed
-from tests.worker import Worker, assert_each_once, count, wait_for_documents
+from tests.worker import count
 
 # One node for all of them.
 pytestmark = pytest.mark.xdist_group("starved")
@@ -79,24 +79,17 @@ def test_a_bulk_that_is_too_large_is_split(
 
 
 def test_a_node_that_is_killed_under_load_loses_nothing_that_was_acknowledged(
-    node: EmbeddedNode, jetstream: Simulator, tmp_path: Path
+    node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (
-        client_for(node) as es,
-        Worker(
-            *("--jetstream", jetstream.url, "--es", node.url, "--index", "killed", "--since", "0"),
-            *("--no-kibana", "--stats-interval", "1s", "--flush", "100ms", "--indexers", "2"),
-            home=tmp_path,
-        ) as worker,
-    ):
-        jetstream.run_at(2000)
-        worker.wait_for(r"indexed \d,")
+    indexer = in_process(node, "killed", tmp_path, monkeypatch)
+    frames = indexer.posts(4000)
+    with indexer.running(2):
+        for first in range(0, len(frames), 50):
+            indexer.put(frames[first : first + 50])
+        while not indexer.tally.snapshot().indexed:
+            time.sleep(0.01)
         node.kill()
-        worker.wait_for("holding what we have")
+        assert indexer.tally.snapshot().in_flight, "under load"
         node.start()
-        worker.wait_for("takes documents again", timeout=60)
-        jetstream.pause()
-        wait_for_documents(es, "killed", len(jetstream.frames))
-        assert worker.stop() == 0
-        assert_each_once(es, "killed", jetstream.frames)
-        assert worker.counted()["quarantined"] == 0
+    with client_for(node) as es:
+        assert_all_indexed(es, "killed", indexer.tally.snapshot(), frames)
