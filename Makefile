@@ -8,11 +8,7 @@ CHAOS_SEED ?=
 CHAOS_OPTIONS ?=
 COMPAT ?= 8.19.21 9.5.3
 
-<<<<<<< HEAD
-.PHONY: help setup demo test test-compat chaos lint format clean
-=======
-.PHONY: help setup demo test test-compat lint audit format clean
->>>>>>> sec
+.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +32,15 @@ test-compat: .venv/.installed ## the same against other releases, as far as a JD
 
 chaos: .venv/.installed ## minutes of faults under load: is every event there, once? CHAOS_SEED=7 repeats one
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_OPTIONS)
+
+bench: .venv/.installed ## minutes: ours beside the limit and a textbook script, into docs/benchmarks.md
+	$(BIN)/python -m bench --write
+
+bench-quick: .venv/.installed ## a minute or two of the same, to the screen
+	$(BIN)/python -m bench --quick
+
+bench-growth: .venv/.installed ## half an hour: ten million documents in one index, into docs/benchmarks.md
+	$(BIN)/python -m bench --write growth
 
 lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -38,6 +39,39 @@ def test_no_secret_reaches_a_line_not_even_in_a_traceback() -> None:
     assert "geheim" not in stream.getvalue()
     assert "rotated" not in stream.getvalue()
     assert stream.getvalue().count("***") == 4
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_secret_is_hidden_however_it_is_spelled(style: str) -> None:
+    stream = io.StringIO()
+    secret = 'a/b "c" d\'e\\f\tg+ä'
+    logs.set_up("debug", style, logs.Secrets((secret,)), stream)
+    log = logging.getLogger("test")
+    spellings = [
+        secret,
+        repr(secret),
+        json.dumps(secret),
+        json.dumps(secret, ensure_ascii=False),
+        quote(secret),
+        quote(secret, safe=""),
+    ]
+    for spelling in spellings:
+        log.info("it is %s", spelling)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == len(spellings)
+    for line in lines:
+        assert "***" in line
+        assert not any(part in line for part in ('"c', "%22c", "d'e", "f\\tg"))
+
+
+@pytest.mark.parametrize("character", ["\u202e", "\x9b", "\U000e0061", "\ud800", "\x7f", "\x1b", "\r"])
+def test_json_stays_json_whatever_it_tells(character: str) -> None:
+    stream = io.StringIO()
+    logs.set_up("info", "json", logs.Secrets(), stream)
+    logging.getLogger("test").info("it is %s", character)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["message"] == f"it is {character}"
 
 
 def test_json_lines_are_json_and_scrubbed() -> None:

@@ -20,7 +20,7 @@ from tests.worker import Worker
 
 # Each with something that JSON, the repr of an error or a URL writes in another way.
 ES_PASS = 'geheim "Es"\\ä'
-KIBANA_PASS = "leise/Kib+ana'1"
+KIBANA_PASS = 'leise/"Kib"\\+ana\'1'
 API_KEY = "VnVhQ2ZHY0JDZGJrUW0tZTVhT3g6c2VjcmV0=="
 USER = "worker"
 

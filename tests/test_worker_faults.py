@@ -403,7 +403,11 @@ def test_a_clock_that_is_set_by_hours_changes_nothing(
     jetstream.run_at(1000)
     with start("--retention", "3d", program=program, env={"OFFSET": str(offset)}) as worker:
         for hours in (7, -30, 0):
+            # In a silence, which must not seem hours long.
+            jetstream.pause()
             set_clock(hours)
+            wait_for_line_after(worker, len(worker.lines), " in flight ")
+            jetstream.run_at(1000)
             before = len(worker.lines)
             # A connection of this time, which is resumed by what was acknowledged under another.
             jetstream.faults.cut_after(400)
