@@ -53,9 +53,9 @@ def main() -> int:
 
 def sides(rig: Rig, quick: bool) -> Iterable[str]:
     """Limit, ours and textbook, taking turns."""
-    count, rounds = (40_000, 1) if quick else (150_000, 3)
+    count, rounds = (60_000, 1) if quick else (400_000, 3)
     frames = rig.frames(count)
-    size = contenders.best_size(rig, frames[: count // 2], _SIZES)
+    size = contenders.best_size(rig, frames[:60_000], _SIZES)
     found: dict[str, list[Round]] = {"limit": [], "ours": [], "textbook": []}
     with rig.jetstream(count) as url:
         for _ in range(rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import queue
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import orjson
+import psutil
 
 from bench.rig import PASSWORD, ROOT, Rig, Usage
 from slurp.documents.identity import DAY_US
@@ -178,9 +180,10 @@ class Log:
 
 
 def _watch(usage: Usage, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None:
-        usage.look()
-        time.sleep(0.1)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.poll() is None:
+            usage.look()
+            time.sleep(0.1)
 
 
 def best_size(rig: Rig, frames: list[bytes], sizes: Sequence[int]) -> int:

@@ -355,8 +355,8 @@ def build_parser() -> configargparse.ArgumentParser:
         "--batch",
         metavar="N",
         type=_value(_at_least(1)),
-        default=1000,
-        help="events in a bulk request (default: 1000)",
+        default=2000,
+        help="events in a bulk request (default: 2000)",
     )
     group.add_argument(
         "--flush",
