@@ -69,8 +69,14 @@ def test_a_day_that_is_deleted_is_made_again(
 
 
 def test_a_day_that_is_deleted_under_load_begins_anew_and_is_told_once(
-    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
+    es: Elasticsearch,
+    indexer: InProcess,
+    fresh_index_prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The refusal makes it look again, not the minute that has passed.
+    monkeypatch.setattr(days, "_TRUST", 3600.0)
     frames = indexer.posts(4000)
     batches = [frames[first : first + 50] for first in range(0, len(frames), 50)]
     with indexer.running(3):
