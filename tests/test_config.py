@@ -34,7 +34,7 @@ def test_nothing_has_to_be_set() -> None:
     assert config.es == ("http://localhost:9200",)
     assert (config.es_user, config.es_pass) == ("elastic", "changeme")
     assert (config.kibana, config.index) == ("http://localhost:5601", "bluesky-events")
-    assert (config.batch, config.flush, config.buffer, config.indexers) == (1000, 1.0, 20_000, 2)
+    assert (config.batch, config.flush, config.buffer, config.indexers) == (2000, 1.0, 20_000, 2)
     assert (config.buffer_bytes, config.stats_interval, config.grace) == (64_000_000, 30.0, 25.0)
     assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, LIVE, 30)
 
@@ -139,7 +139,7 @@ def test_the_default_space_may_be_named() -> None:
         (["--flush", "0s"], "--flush must be more than nothing"),
         (["--batch", "0"], "--batch: '0' is no whole number of 1 or more"),
         (["--batch", "²"], "--batch: '²' is no whole number"),
-        (["--buffer", "10"], "--buffer 10 holds less than one --batch of 1000"),
+        (["--buffer", "10"], "--buffer 10 holds less than one --batch of 2000"),
         (["--buffer-bytes", "much"], "--buffer-bytes: 'much' is no size"),
         (["--since", "later"], "--since: 'later' is no start"),
         (["--since", "2999-01-01"], "--since: '2999-01-01' lies in the future"),
