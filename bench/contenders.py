@@ -112,8 +112,8 @@ def textbook(rig: Rig, jetstream: str, frames: list[bytes]) -> Round:
         # Its imports and handshake are not counted either.
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True)
         try:
-            began = rig.wait_for(prefix, 1, process, _WAIT)
-            already = rig.taken(prefix)
+            rig.wait_for(prefix, 1, process, _WAIT)
+            already, began = rig.taken(prefix), time.time()
             usage = Usage(process.pid)
             goal = count - count % 500
             ended = rig.wait_for(prefix, goal, process, _WAIT)

@@ -39,11 +39,11 @@ def latency(rig: Rig, rate: float, seconds: float) -> Latency:
         finally:
             process.terminate()
             process.wait()
-        # Not what the start and the end of the run made late.
+        # Not what the start made late. All that were made then are acknowledged: the drain is over.
         samples = [
             acknowledged - made
             for acknowledged, made in _samples(times)
-            if until - seconds <= acknowledged <= until
+            if until - seconds <= made <= until - _SETTLE
         ]
         samples.sort()
         return Latency(

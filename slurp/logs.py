@@ -80,10 +80,20 @@ class _Json(_Redacted):
             "log.logger": record.name,
             "message": self.secrets.scrub(record.getMessage()),
         }
-        fields |= getattr(record, "fields", {})
+        fields |= self._scrubbed(getattr(record, "fields", {}))
         if record.exc_info:
             fields["error.stack_trace"] = self.secrets.scrub(self.formatException(record.exc_info))
         return _escaped(json.dumps(fields, ensure_ascii=False), lambda c: json.dumps(c)[1:-1])
+
+    def _scrubbed(self, value: Any) -> Any:
+        """Text by text: over the finished line a secret could take the quotes with it."""
+        if isinstance(value, str):
+            return self.secrets.scrub(value)
+        if isinstance(value, dict):
+            return {name: self._scrubbed(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._scrubbed(item) for item in value]
+        return value
 
 
 class Secrets:

@@ -28,7 +28,7 @@ def to_micros(value: str) -> int | None:
         number = int(value.encode().translate(_TO_PYTHON), 32)
     except ValueError:
         return None
-    return None if number >> 63 else number >> 10
+    return None if number >> 64 else number >> 10
 
 
 def from_micros(micros: int, clock: int = 0) -> str:

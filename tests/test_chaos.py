@@ -12,7 +12,7 @@ import pytest
 
 from slurp.documents.document import build, quarantined
 from slurp.simulator import Simulator
-from tests.chaos.__main__ import CONTROL
+from tests.chaos.__main__ import CONTROL, LOSER
 from tests.chaos.faults import KINDS
 from tests.chaos.oracle import Published, Verdict
 from tests.chaos.plan import orders
@@ -32,6 +32,16 @@ def test_the_oracle_sees_a_worker_that_doubles_events(tmp_path: Path) -> None:
     report = run(tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=CONTROL)
     assert report.verdict.double
     assert not report.verdict.lost
+    assert report.failures
+
+
+def test_the_oracle_sees_a_worker_that_loses_events(tmp_path: Path) -> None:
+    kinds = ("worker stopped", "index blocked")
+    report = run(
+        tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=LOSER, patience=8, wild=0
+    )
+    assert report.verdict.lost
+    assert not report.verdict.double
     assert report.failures
 
 
@@ -85,8 +95,14 @@ def test_the_oracle_sees_a_changed_record(frames: list[bytes]) -> None:
     assert judge(frames, found) == Verdict(documents=500, lost=1, strange=1)
 
 
-def test_an_event_in_quarantine_is_there(frames: list[bytes]) -> None:
+def test_an_event_is_in_quarantine_for_a_reason(frames: list[bytes]) -> None:
     found = hits(frames)
     document = quarantined(orjson.loads(frames[0]), frames[0], "host.example", 1, "refused")
     found[0]["_source"] = orjson.loads(document.body)
-    assert judge(frames, found) == Verdict(documents=500, quarantined=1)
+    assert judge(frames, found) == Verdict(documents=500, quarantined=1, wronged=1)
+    published = Published()
+    for number, frame in enumerate(frames):
+        published.add(frame, odd=number == 0)
+    verdict = published.compare(found)
+    assert verdict.holds
+    assert verdict.quarantined == 1

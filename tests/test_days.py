@@ -108,6 +108,13 @@ def test_a_day_that_another_worker_made_again_is_told_too(
     assert_told_once(indexer, caplog)
 
 
+def test_an_alias_in_place_of_a_day_is_taken(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    es.indices.create(index=f"{fresh_index_prefix}-shrunk", aliases={indexer.today: {}})
+    assert indexer.feed(indexer.posts(1)).indexed == 1
+
+
 def assert_told_once(indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
     told = [record.getMessage() for record in caplog.records if "was deleted" in record.getMessage()]
     assert len(told) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import logging
 import threading
@@ -433,6 +434,26 @@ def test_what_is_no_dictionary_is_refused(body: bytes, reason: str) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(NoDictionary, match=reason):
             fetch(f"ws://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_a_dictionary_that_trickles_in_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dictionaries, "_DEADLINE", 0.5)
+    over = threading.Event()
+
+    class Trickle(_Answer):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b"x")
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(NoDictionary, match="within"):
+            fetch(f"ws://127.0.0.1:{server.server_port}")
+        over.set()
         server.shutdown()
 
 

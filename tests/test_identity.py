@@ -46,6 +46,11 @@ def account(**inner: Any) -> dict[str, Any]:
     [
         (commit(), "3mptbypluud2a-DJh0fBVcSUSOvRqtdZLYjA"),
         (commit(operation="delete"), "3mptbypluud2a-UM9i1EWxVo-z999GWJk-2w"),
+        # The first character of a TID is one of the lower sixteen.
+        (commit(rev="bmptbypluud2a"), "bmptbypluud2a-FLgZsWBWWtdSPew3sT66NA"),
+        (commit(rev="cmptbypluud2a"), "cmptbypluud2a-L-8TeEzAfMOn9rOa_WrJTA"),
+        (commit(rev="jmptbypluud2a"), "jmptbypluud2a-Pg8G9E--GFF8GnQxFDSxOw"),
+        (commit(rev="kmptbypluud2a"), "ZhMOA7U0ejdMeRKuJCS0gQ"),
         (commit(rev="not a tid"), "8C8SXD_6ZqXQj5GIkudTNw"),
         (commit(rkey="ünïcödé 🌸"), "3mptbypluud2a-gtLrgK13K55QtQqRTySNaw"),
         (commit(collection="", rkey="", rev=""), "aP9Qx9dZV1J3zJfOrM8fjg"),

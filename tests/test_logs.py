@@ -84,6 +84,15 @@ def test_json_lines_are_json_and_scrubbed() -> None:
     assert (entry["log.level"], entry["n"]) == ("warning", 1)
 
 
+def test_fields_of_json_lines_are_scrubbed() -> None:
+    stream = io.StringIO()
+    logs.set_up("info", "json", logs.Secrets(("geheim",)), stream)
+    fields = {"skeetslurper": {"host": "geheim.example", "n": 1}, "all": ["a geheim"]}
+    logging.getLogger("test").info("said", extra={"fields": fields})
+    entry = json.loads(stream.getvalue())
+    assert (entry["skeetslurper"], entry["all"]) == ({"host": "***.example", "n": 1}, ["a ***"])
+
+
 def test_strangers_text_can_not_move_the_cursor() -> None:
     stream = io.StringIO()
     logs.set_up("info", "text", logs.Secrets(), stream)

@@ -156,7 +156,11 @@ def _uuid_and_mark(client: Elasticsearch, name: str) -> tuple[str | None, Any]:
     """What tells an index from others of its name, and the `_meta` of its mapping. None: there is none."""
     wanted = "*.settings.index.uuid,*.mappings._meta"
     try:
-        found = client.indices.get(index=name, filter_path=wanted)[name]
+        answer = client.indices.get(index=name, filter_path=wanted)
     except NotFoundError:
+        return None, None
+    # Under another name where a day was shrunk or mounted, and its own is an alias.
+    found = next(iter(answer.values()), None)
+    if found is None:
         return None, None
     return found["settings"]["index"]["uuid"], found.get("mappings", {}).get("_meta")

@@ -15,6 +15,7 @@ from typing import Any
 
 import websocket
 from websocket import ABNF, WebSocketException, WebSocketProtocolException, WebSocketTimeoutException
+from websocket._handshake import CookieJar
 from websocket._http import connect as dial
 from websocket._http import proxy_info
 
@@ -27,6 +28,10 @@ _MAX_CONTROL = 125
 _WHOLE_TEXT, _WHOLE_BINARY = 0x80 | ABNF.OPCODE_TEXT, 0x80 | ABNF.OPCODE_BINARY
 
 _SHORT, _LONG = Struct("!H"), Struct("!Q")
+
+
+# The library has one jar for all connections: a server could put headers into our handshakes with another.
+CookieJar.add = lambda set_cookie: None  # type: ignore[method-assign]
 
 
 class Messages:
@@ -45,6 +50,8 @@ class Messages:
         self._size = 0
         self._left = 0
         self._is_last = False
+        # What was wrong behind messages that were handed out first.
+        self._wrong: WebSocketException | None = None
 
     def feed(self, data: bytes) -> None:
         self._unread += data
@@ -52,8 +59,10 @@ class Messages:
     def take(self) -> list[tuple[int, bytes]]:
         """Opcode and payload of all control frames and messages that are there.
 
-        Raises for what is no WebSocket.
+        Raises for what is no WebSocket, once all before it was taken.
         """
+        if self._wrong is not None:
+            raise self._wrong
         taken: list[tuple[int, bytes]] = []
         unread, at = self._unread, 0
         have = len(unread)
@@ -69,8 +78,13 @@ class Messages:
             at = begin + length
             taken.append((first & 0x0F, bytes(unread[begin:at])))
         del unread[:at]
-        while (message := self._next()) is not None:
-            taken.append(message)
+        try:
+            while (message := self._next()) is not None:
+                taken.append(message)
+        except WebSocketException as error:
+            if not taken:
+                raise
+            self._wrong = error
         return taken
 
     def _next(self) -> tuple[int, bytes] | None:
@@ -166,6 +180,7 @@ class Connection(websocket.WebSocket):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._messages = Messages()
+        self._failure: WebSocketException | None = None
 
     def connect(self, url: str, **options: Any) -> None:
         self.sock_opt.timeout = options.get("timeout")
@@ -180,19 +195,37 @@ class Connection(websocket.WebSocket):
         """Opcode and payload of what came, one at least. Pings are answered and left out.
 
         WebSocketTimeoutException when nothing whole has come in time, also when a message is on its
-        way for ever. What there is of it is kept. For anything else OSError or WebSocketException.
+        way for ever. What there is of it is kept. For anything else OSError or WebSocketException,
+        after all that came before it.
         """
+        if self._failure is not None:
+            raise self._failure
         until = time.monotonic() + (self.sock_opt.timeout or float("inf"))
         while True:
-            self._messages.feed(self._recv(_READ))  # type: ignore[no-untyped-call]
-            if taken := self._messages.take():
-                pings = [data for opcode, data in taken if opcode == ABNF.OPCODE_PING]
-                for data in pings:
-                    self.pong(data)
-                if len(pings) < len(taken):
-                    return [one for one in taken if one[0] != ABNF.OPCODE_PING] if pings else taken
+            # First what lies behind the messages of the last call.
+            taken = self._messages.take()
+            if not taken:
+                self._messages.feed(self._recv(_READ))  # type: ignore[no-untyped-call]
+                taken = self._messages.take()
+            pings = [data for opcode, data in taken if opcode == ABNF.OPCODE_PING]
+            if pings:
+                taken = [one for one in taken if one[0] != ABNF.OPCODE_PING]
+                self._answer(pings, fatal=not taken)
+            if taken:
+                return taken
             if time.monotonic() >= until:
                 raise WebSocketTimeoutException("no whole message in time")
+
+    def _answer(self, pings: list[bytes], *, fatal: bool) -> None:
+        """A pong that can't be sent is the end, but not before what came with the ping was handed out."""
+        try:
+            for data in pings:
+                self.pong(data)
+        except (WebSocketException, OSError) as error:
+            # Also when it is a time-out: half a pong may be on its way.
+            self._failure = WebSocketException(f"the server takes no pong: {error}")
+            if fatal:
+                raise self._failure from None
 
 
 class _Handshake:

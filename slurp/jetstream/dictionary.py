@@ -6,6 +6,7 @@ would have to be found, trusted and thrown away.
 
 from __future__ import annotations
 
+import threading
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,7 @@ _FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 _DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 _MAX_DICTIONARY = 2_000_000
 _TIMEOUT = 10.0
+_DEADLINE = 20.0
 _PIECE = 65_536
 
 # What a frame may make the decoder allocate for looking back; those of a server need no more than they hold.
@@ -82,9 +84,30 @@ def _stub(data: bytes, size: int | None) -> bytes:
 def fetch(server: str, id: int | None = None, ca: Path | None = None) -> Dictionary:
     """The dictionary of a server (`ws(s)://…`), that with `id` if it is given. Raises NoDictionary.
 
+    Also after _DEADLINE: the time-outs of `requests` begin anew with each byte that trickles in.
+
     Without an id a cache on the way may answer with one of the past. `ca` has the certificates to
     verify with.
     """
+    found: list[Dictionary | NoDictionary] = []
+
+    def work() -> None:
+        try:
+            found.append(_fetch(server, id, ca))
+        except NoDictionary as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work, name="dictionary", daemon=True)
+    thread.start()
+    thread.join(_DEADLINE)
+    if not found:
+        raise NoDictionary(f"no zstd dictionary within {_DEADLINE:.0f} s")
+    if isinstance(found[0], NoDictionary):
+        raise found[0]
+    return found[0]
+
+
+def _fetch(server: str, id: int | None, ca: Path | None) -> Dictionary:
     parts = urlsplit(server)
     scheme = "https" if parts.scheme == "wss" else "http"
     url = urlunsplit((scheme, parts.netloc, parts.path + PATH, "", ""))

@@ -12,6 +12,7 @@ from tests.chaos.run import run
 from tests.worker import PROGRAM
 
 CONTROL = Path(__file__).with_name("control.py")
+LOSER = Path(__file__).with_name("loser.py")
 
 
 def main() -> int:

@@ -24,6 +24,18 @@ Fault = Callable[[Stage, Order], None]
 
 KINDS: dict[str, Fault] = {}
 
+# After these a worker goes on exactly where it was.
+GENTLE = (
+    "worker stopped",
+    "index blocked",
+    "index closed",
+    "pipeline missing",
+    "template deleted",
+    "write queue full",
+    "answers held back",
+    "answers cut short",
+)
+
 _NOISE_THREADS = 12
 _NOISE_INDEX = "noise"
 

@@ -60,13 +60,18 @@ class Published:
 
     def __init__(self) -> None:
         self._ids: dict[Hash, str] = {}
+        self._odd: set[Hash] = set()
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, frame: bytes) -> None:
+    def add(self, frame: bytes, *, odd: bool = False) -> None:
+        """An `odd` one is such as Elasticsearch refuses: its place is quarantine."""
         event = orjson.loads(frame)
-        self._ids[of_event(event)] = event_id(event)
+        content = of_event(event)
+        self._ids[content] = event_id(event)
+        if odd:
+            self._odd.add(content)
 
     def compare(self, hits: Iterable[Mapping[str, Any]]) -> Verdict:
         """Judge everything that a scan over the day indices gives."""
@@ -75,7 +80,9 @@ class Published:
         for hit in hits:
             content = of_document(hit["_source"])
             found[content] += 1
-            verdict.quarantined += "quarantine" in hit["_source"]
+            if "quarantine" in hit["_source"]:
+                verdict.quarantined += 1
+                verdict.wronged += content not in self._odd
             if content not in self._ids:
                 verdict.strange += 1
             elif self._ids[content] != hit["_id"]:
@@ -92,6 +99,8 @@ class Verdict:
 
     documents: int = 0
     quarantined: int = 0
+    wronged: int = 0
+    """In quarantine without a reason."""
     lost: int = 0
     """Published and not found."""
     double: int = 0
@@ -103,4 +112,4 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        return not (self.lost or self.double or self.strange or self.misnamed)
+        return not (self.wronged or self.lost or self.double or self.strange or self.misnamed)

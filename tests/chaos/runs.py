@@ -22,10 +22,14 @@ _ENDS_WITHIN = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one life ended. `asked` when a fault ended it, or the end of the run."""
+    """How one life ended. `asked` when a fault ended it, or the end of the run.
+
+    By itself a worker ends for credentials and rights alone (code 2), which faults take away from it.
+    """
 
     code: int
     asked: bool
+    as_it_should: bool
     said: str
     """The last line of its log."""
     adds_up: bool | None
@@ -55,18 +59,19 @@ class Runs:
 
     def kill(self) -> None:
         """kill -9."""
-        self._send(signal.SIGKILL)
+        self._send(signal.SIGKILL, {-signal.SIGKILL})
 
     def stop(self) -> None:
         """SIGTERM, and wait for the end."""
-        self._send(signal.SIGTERM)
+        self._send(signal.SIGTERM, {0})
 
     def stop_twice(self) -> None:
         """SIGTERM, and once more before it has shut down."""
         with self._lock:
             self._signal(signal.SIGTERM)
             time.sleep(0.3)
-            self._send(signal.SIGTERM)
+            # 0 where it had ended before the second one came.
+            self._send(signal.SIGTERM, {0, 1})
 
     def freeze(self, seconds: float) -> None:
         """As on a machine that swaps, or sleeps."""
@@ -104,32 +109,39 @@ class Runs:
         if self._worker is not None and self._worker.process.poll() is None:
             self._worker.process.send_signal(number)
 
-    def _send(self, number: signal.Signals) -> None:
-        """A signal that ends it."""
+    def _send(self, number: signal.Signals, codes: set[int]) -> None:
+        """A signal that ends it, with one of `codes`."""
         with self._lock:
             if self._worker is None:
+                return
+            if self._worker.process.poll() is not None and 1 not in codes:
+                self._bury(None)
                 return
             self._signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._worker.process.wait(_ENDS_WITHIN)
-            self._bury(asked=True)
+            self._bury(codes)
 
-    def _bury(self, *, asked: bool) -> None:
+    def _bury(self, asked: set[int] | None) -> None:
+        """`asked` has the codes that it may end with, None when it ended by itself."""
         worker, self._worker = self._living(), None
         if worker.process.poll() is None:
             print("the worker did not end when it was asked to: killing it", file=sys.stderr)
             worker.process.kill()
-            asked = False
         code = worker.exit_code()
+        # Before it has said a word it has no handler of signals either.
+        unborn = code == -signal.SIGTERM and not worker.lines
+        fine = unborn or code in ({2} if asked is None else asked)
         self.log.write("\n".join(worker.lines) + "\n--- ended\n")
         self.log.flush()
-        self.ended.append(Ended(code, asked, (worker.lines or [""])[-1], _adds_up(worker.lines)))
+        last = (worker.lines or [""])[-1]
+        self.ended.append(Ended(code, asked is not None, fine, last, _adds_up(worker.lines)))
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_EVERY):
             with self._lock:
                 if self._worker is not None and self._worker.process.poll() is not None:
-                    self._bury(asked=False)
+                    self._bury(None)
                 if self._worker is None:
                     self._start()
                 with contextlib.suppress(psutil.NoSuchProcess):

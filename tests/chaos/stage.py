@@ -128,8 +128,8 @@ class Stage:
     def indices(self) -> list[str]:
         return list(self.es.indices.get(index=f"{INDEX}-*", expand_wildcards="all"))
 
-    def settle(self, timeout: float) -> None:
-        """No more events; wait until all that there were are in the index, or nothing changes any more."""
+    def settle(self, timeout: float, patience: float) -> None:
+        """No more events; wait until all that there were are in the index, or nothing changes."""
         if self._pacer is not None:
             self._pacer.stop()
         deadline = time.monotonic() + timeout
@@ -141,7 +141,7 @@ class Stage:
                 count, since = now, time.monotonic()
             quiet = time.monotonic() - since
             # A moment for what may come twice; longer for what may still be read again.
-            if quiet > (3 if now >= len(self.published) else 60):
+            if quiet > (3 if now >= len(self.published) else patience):
                 return
             time.sleep(0.5)
 
@@ -163,9 +163,9 @@ class Stage:
         for _ in range(count):
             number = next(self._numbers)
             frame = self._network.event(now, number).frame
-            if number % _ODD_EVERY == 0:
-                frame = _odd(frame)
-            self.published.add(frame)
+            odd = number % _ODD_EVERY == 0 and (changed := _odd(frame)) != frame
+            frame = changed if odd else frame
+            self.published.add(frame, odd=odd)
             first.append(frame)
             second.append(with_cursor(frame, number, number + _SHIFT))
         self.first.publish(first)

@@ -1,0 +1,31 @@
+"""The worker, but every tenth batch is answered for and never sent: a loss that the oracle must see."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from slurp.cli import main
+from slurp.elastic.indexer import Indexer
+from slurp.flow import Batch
+from slurp.position import Answered
+from slurp.tally import Outcome
+
+_EVERY = 10
+_answer = Indexer._answer
+_numbers = itertools.count(1)
+
+
+def _lose(self: Indexer, batch: Batch) -> tuple[Outcome, Answered]:
+    if next(_numbers) % _EVERY:
+        return _answer(self, batch)
+    count = len(batch.frames)
+    return Outcome(indexed=count), Answered(count, batch.position, None, None, 0)
+
+
+if __name__ == "__main__":
+    Indexer._answer = _lose  # type: ignore[method-assign]
+    sys.exit(main())
