@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 class Pulse:
-    """Of one thread, which says `beat` whenever it comes round: as it begins an attempt, not when one succeeds.
+    """Of one thread, from its first `beat` on. It beats whenever it comes round: as an attempt begins, not
+    when one succeeds.
 
     So whoever holds a batch and tries again, or waits for a silent server, is alive; whoever hangs in one
     attempt for more than `limit` seconds is not.
@@ -22,7 +23,7 @@ class Pulse:
         self.name = name
         self.limit = limit
         self._clock = clock
-        self._at = clock()
+        self._at: float | None = None
 
     def beat(self) -> None:
         self._at = self._clock()
@@ -30,7 +31,7 @@ class Pulse:
     @property
     def still_for(self) -> float:
         """Seconds since the last beat."""
-        return self._clock() - self._at
+        return 0.0 if self._at is None else self._clock() - self._at
 
     @property
     def is_stuck(self) -> bool:
@@ -46,7 +47,7 @@ class Watchdog:
         tell: Callable[[str], None] = notify,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`interval` is the longest that may pass without a sign of life; by default what systemd asks for."""
+        """`interval` is the longest time without a sign of life; by default what systemd asks for."""
         self._interval = watchdog_interval() if interval is None else interval
         self._tell = tell
         self._clock = clock

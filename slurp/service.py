@@ -57,9 +57,9 @@ T = TypeVar("T")
 
 _SUPERVISE_EVERY = 0.1
 
-# For so long a thread may be at one thing before it counts as stuck. An indexer: a bulk request has 90 s, and
-# its documents may need two; a look at a day is a few requests of 30 s, and another indexer may be at it first.
-# A reader: a handshake on either wire, each with a name to resolve. A checkpoint: one for each host, and gaps.
+# For so long a thread may be at one thing before it counts as stuck. An indexer: a bulk request has 90 s,
+# and a batch may need two; a look at a day is a few requests of 30 s, and another indexer may be at it first.
+# A reader: a handshake on either wire, with names to resolve. A checkpoint: one for each host, and gaps.
 _INDEXER_LIMIT = 300.0
 _READER_LIMIT = 180.0
 _CHECKPOINT_LIMIT = 600.0

@@ -76,6 +76,7 @@ def test_it_is_fed_at_a_third() -> None:
 def test_it_starves_while_a_thread_is_stuck(caplog: pytest.LogCaptureFixture) -> None:
     played = Played()
     pulse = played.watchdog.pulse("indexer-1", 15)
+    pulse.beat()
     played.until(200)
     assert played.fed == [100, 110], "15 s are a long request, more are not"
     assert caplog.text.count("indexer-1 hangs for") == 1
