@@ -34,6 +34,7 @@ from slurp.elastic.statsindex import StatsIndex
 from slurp.elastic.templates import STATE_INDEX
 from slurp.errors import Exit, Fatal
 from slurp.flow import Buffer
+from slurp.heartbeat import Watchdog
 from slurp.jetstream import hosts
 from slurp.jetstream.reader import Reader
 from slurp.jetstream.readers import Readers
@@ -42,6 +43,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
+from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
 from slurp.stats import Stats
 from slurp.tally import Tally
@@ -54,6 +56,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SUPERVISE_EVERY = 0.1
+
+# For so long a thread may be at one thing before it counts as stuck. An indexer: a bulk request has 90 s,
+# and a batch may need two; a look at a day is a few requests of 30 s, and another indexer may be at it first.
+# A reader: a handshake on either wire, with names to resolve. A checkpoint: one for each host, and gaps.
+_INDEXER_LIMIT = 300.0
+_READER_LIMIT = 180.0
+_CHECKPOINT_LIMIT = 600.0
+
 _SAVE_EVERY = 1.0
 _DRIFT_EVERY = 60.0
 _DRIFT_TIMEOUT = 15.0
@@ -89,6 +99,8 @@ class Service:
         self._indexed = threading.Event()
         self._deadline = float("inf")
         self._clean = False
+        self._watchdog = Watchdog()
+        self._ready = False
 
         self._probe = partial(hosts.probe, ca=config.jetstream_ca)
         self._subscription = Subscription.of(config)
@@ -117,6 +129,10 @@ class Service:
         self._spawn("startup", self._start_up)
         while not self._stop.wait(_SUPERVISE_EVERY):
             self._check_catch_up()
+            self._check_ready()
+            self._watchdog.step()
+        # A sign of life as well: the rest ends within `--grace`.
+        notify("STOPPING=1", "STATUS=stopping", *(["WATCHDOG=1"] if self._ready else []))
         if self._signals:
             log.info("stopping: a second signal stops at once")
         if not self._shut_down():
@@ -134,6 +150,12 @@ class Service:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
         self._stop.set()
+
+    def _check_ready(self) -> None:
+        """Up once a first connection stands."""
+        if not self._ready and self._readers is not None and self._readers.connected:
+            self._ready = True
+            notify("READY=1", f"STATUS=connected to {self._readers.host}")
 
     # Threads
 
@@ -263,6 +285,7 @@ class Service:
                     live=live,
                     number=number,
                     missed=self._gaps.found,
+                    beat=self._watchdog.pulse(f"reader-{number}", _READER_LIMIT).beat,
                 )
             )
         if not self._stop.is_set():
@@ -315,6 +338,7 @@ class Service:
             config.stats_interval,
             self._drift,
             documents,
+            status=lambda line: notify(f"STATUS={line}"),
         )
         for number in range(1, config.indexers + 1):
             indexer = Indexer(
@@ -328,6 +352,7 @@ class Service:
                 fresh_within=_FRESH_WITHIN_FLUSHES * config.flush,
                 drift=self._drift,
                 typed=self._typed,
+                beat=self._watchdog.pulse(f"indexer-{number}", _INDEXER_LIMIT).beat,
             )
             self._spawn(f"indexer-{number}", _steps(indexer.step))
         self._spawn("checkpoint", self._keep)
@@ -364,7 +389,9 @@ class Service:
             "the checkpoint is saved again",
             vital=True,
         )
+        pulse = self._watchdog.pulse("checkpoint", _CHECKPOINT_LIMIT)
         while not self._indexed.wait(_SAVE_EVERY):
+            pulse.beat()
             saving.do()
         try:
             self._save(clean=self._clean)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 
 from slurp.elastic.drift import Drift
@@ -35,7 +36,9 @@ class Stats:
         interval: float,
         drift: Drift | None = None,
         index: StatsIndex | None = None,
+        status: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """`status` gets each line as well."""
         self._tally = tally
         self._buffer = buffer
         self._readers = readers
@@ -43,6 +46,7 @@ class Stats:
         self._interval = interval
         self._drift = drift
         self._index = index
+        self._status = status
         self._first = self._told = self._shown = tally.snapshot()
 
     def run(self, stop: threading.Event) -> None:
@@ -96,6 +100,7 @@ class Stats:
             "host": self._readers.host,
         }
         log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
+        self._status(line)
         if self._drift is not None and (news := self._drift.news()):
             log.info("%s", news)
         if not now.adds_up:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from elasticsearch import ApiError, Elasticsearch, helpers
@@ -35,13 +35,17 @@ def create(index: str, doc_id: str, body: bytes) -> Action:
     return Action(f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}'.encode(), body)
 
 
-def send(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
+def send(
+    client: Elasticsearch, actions: Sequence[Action], beat: Callable[[], None] = lambda: None
+) -> list[Item]:
     """One answer per action, in their order.
 
     A request refused as a whole for what is in it is halved until the guilty item stands alone.
     Raises ApiError for the other refusals and TransportError when there is no answer: then some
-    of the actions may have been applied, which sending them again tells (409).
+    of the actions may have been applied, which sending them again tells (409). `beat` is called
+    before each request.
     """
+    beat()
     try:
         return _request(client, actions)
     except ApiError as error:
@@ -50,7 +54,7 @@ def send(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
         if len(actions) == 1:
             return [Item(error.status_code, *error_of(error))]
     middle = len(actions) // 2
-    return send(client, actions[:middle]) + send(client, actions[middle:])
+    return send(client, actions[:middle], beat) + send(client, actions[middle:], beat)
 
 
 def _request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:

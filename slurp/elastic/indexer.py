@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -90,7 +90,9 @@ class Indexer:
         fresh_within: float,
         drift: Drift | None = None,
         typed: Container[str] = TYPED,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        """`beat` is called as each attempt begins, whatever may come of it."""
         self._elastic = elastic
         self._days = days
         self._dead_letters = dead_letters
@@ -100,10 +102,12 @@ class Indexer:
         self._halt = halt
         self._drift = drift
         self._typed = typed
+        self._beat = beat
         self._fresh_within_us = int(fresh_within * 1e6)
 
     def step(self) -> bool:
         """Answer for one batch if one comes; False when there will be no more."""
+        self._beat()
         if self._halt.is_over():
             return False
         batch = self._buffer.get(_POLL)
@@ -222,7 +226,7 @@ class Indexer:
         try:
             barred = self._ensure({one.day for one in pending})
             actions = [one.action for one in pending if one.day not in barred]
-            answers = iter(send(self._elastic.client, actions) if actions else ())
+            answers = iter(send(self._elastic.client, actions, self._beat) if actions else ())
         except ApiError as error:
             answers = repeat(_held(error))
         except (TransportError, UnsupportedProductError) as error:
@@ -233,6 +237,7 @@ class Indexer:
         """The days whose index can't be had, and why: at midnight the old one still takes its events."""
         barred = {}
         for day in days:
+            self._beat()
             try:
                 self._days.ensure(day)
             except ApiError as error:
@@ -265,6 +270,7 @@ class Indexer:
 
     def _ask_canary(self, day: int, item: Item) -> Verdict:
         """An error never seen: would the same index take a document that is known to be good?"""
+        self._beat()
         index = self._days.name(day)
         client = self._elastic.client.options(request_timeout=_CANARY_TIMEOUT)
         canary = f"canary-{uuid.uuid4().hex}"

@@ -97,10 +97,12 @@ class Reader:
         live: bool,
         number: int = 1,
         missed: Callable[[int, Gap], None] = lambda number, gap: None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`known` is where an earlier run came to, or where to start; `clean` is false when it may
         have ended in disorder; `live` makes the first connection start with what happens now;
-        `missed` is told of gaps."""
+        `missed` is told of gaps; `beat` is called whenever the thread comes round."""
+        self._beat = beat
         self.number = number
         self._missed = missed
         self._subscription = subscription
@@ -184,6 +186,7 @@ class Reader:
 
     def step(self) -> bool:
         """One connection. False when the reader was told to stop."""
+        self._beat()
         if self._stop.is_set():
             return False
         server = self._servers[0]
@@ -234,6 +237,7 @@ class Reader:
         pings: dict[bytes, float] = {}
         frames, inbox = self._frames, list[tuple[int, bytes]]()
         while not self._stop.is_set():
+            self._beat()
             if silent := not inbox:
                 try:
                     inbox = connection.receive()
@@ -344,6 +348,7 @@ class Reader:
             announced=portion.announced,
         )
         while not self._buffer.reserve(batch, timeout=0.25):
+            self._beat()
             if self._stop.is_set():
                 return  # never counted as received; the next run reads them again
         self._batches += 1
@@ -379,6 +384,7 @@ class Reader:
         if ending.ours:
             log.info("%s hung up while we waited for Elasticsearch; going back once there is room", self.host)
             while not self._buffer.wait_until_half_empty(0.25):
+                self._beat()
                 if self._stop.is_set():
                     return False
             self._waited_at = float("-inf")
