@@ -311,4 +311,6 @@ def test_a_host_is_barred_for_twice_as_long_each_time() -> None:
         until(lambda: len(run.reader._left) == 2 and all(n >= 2 for _, n in run.reader._left.values()))
         left: Reader = run.reader
         until_when, times = left._left["ws://127.0.0.1:1"]
+        assert left.is_barred("ws://127.0.0.1:1")
+        assert not left.is_barred("ws://127.0.0.1:3")
     assert until_when - time.monotonic() > 1800 * 2.0 ** (times - 1) - 60
