@@ -207,7 +207,10 @@ def behind(
     return InProcess(f"http://127.0.0.1:{proxy.port}", fresh_index_prefix, tmp_path)
 
 
-@pytest.mark.parametrize("after", [0, 250], ids=["before", "amid"])
+# Cut within its head an answer can have a status of success, and no body.
+@pytest.mark.parametrize(
+    "after", [0, 20, 60, 90, 250], ids=["before", "in a line", "in the head", "later", "amid"]
+)
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
 def test_an_answer_that_is_cut_short_doubles_nothing(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str, after: int, reset: bool

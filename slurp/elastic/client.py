@@ -9,7 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from elastic_transport import BaseNode, ConnectionTimeout, NodeConfig, NodeSelector, TlsError, TransportError
+from elastic_transport import (
+    BaseNode,
+    ConnectionTimeout,
+    NodeConfig,
+    NodeSelector,
+    TlsError,
+    TransportError,
+    Urllib3HttpNode,
+)
 from elastic_transport import ConnectionError as NodeUnreachable
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
@@ -56,6 +64,18 @@ class InTurns(NodeSelector):
         return nodes[next(self._turns) % len(nodes)]
 
 
+class WholeAnswers(Urllib3HttpNode):
+    """Refuses a success without a body: cut within its head an answer has a status and no more, and nobody
+    below minds. Elasticsearch always says something, but to HEAD."""
+
+    def perform_request(self, method: str, *args: Any, **options: Any) -> Any:
+        answer = super().perform_request(method, *args, **options)
+        meta, body = answer
+        if 200 <= meta.status < 300 and not body and method != "HEAD":
+            raise NodeUnreachable("the answer was cut short")
+        return answer
+
+
 class Elastic:
     """One client for all threads. Credentials are read again when the cluster refuses them."""
 
@@ -72,6 +92,7 @@ class Elastic:
             retry_on_timeout=False,
             connections_per_node=config.indexers + 4,
             node_selector_class=InTurns,
+            node_class=WholeAnswers,
             # The client refuses TLS options beside a plain http node.
             ca_certs=str(config.es_ca) if config.es_ca and _all_tls(config.es) else DEFAULT,
             **self._auth(),
