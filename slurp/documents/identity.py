@@ -48,12 +48,8 @@ def identify(event: Mapping[str, Any]) -> tuple[str, int]:
     inner = event[kind]
     did = event["did"]
     if kind == "commit":
-        collection, rkey, rev, operation = (
-            inner["collection"],
-            inner["rkey"],
-            inner["rev"],
-            inner["operation"],
-        )
+        collection, rkey = inner["collection"], inner["rkey"]
+        rev, operation = inner["rev"], inner["operation"]
         own = tid.to_micros(rev)
         # Spelt out, as it runs for nearly every event.
         joined = (

@@ -266,6 +266,6 @@ def connect(url: str, timeout: float, ca: Path | None = None) -> Connection:
     except (OSError, WebSocketException):
         raise
     except Exception as error:
-        # The library is not proof against every answer: a bad cookie is a CookieError.
+        # The library is not proof against every answer: a status that is no number is a ValueError.
         raise WebSocketException(f"no handshake: {type(error).__name__}: {error}") from None
     return connection

@@ -238,14 +238,14 @@ class Reader:
         frames, inbox = self._frames, list[tuple[int, bytes]]()
         while not self._stop.is_set():
             self._beat()
-            if silent := not inbox:
+            if not inbox:
                 try:
                     inbox = connection.receive()
                 except websocket.WebSocketTimeoutException:
                     pass
                 except (websocket.WebSocketException, OSError) as error:
                     return self._cut(why(error))
-                silent = not inbox
+            silent = not inbox
             now = time.monotonic()
             if not frames:
                 self._began = now
