@@ -22,7 +22,7 @@ _NAMES = {"identity": ("handle", "time"), "account": ("active", "status", "time"
 
 
 # One moment for all events of a batch.
-_arrival = lru_cache(maxsize=16)(isoformat)
+arrival = lru_cache(maxsize=16)(isoformat)
 
 
 class Document(NamedTuple):
@@ -97,7 +97,7 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
     source["jetstream"] = {"host": host, "time_us": time_us, "cursor": cursor_of(event)}
     hour, weekday = hour_and_weekday(instant)
     source["event"] = {
-        "ingested": _arrival(arrived_us),
+        "ingested": arrival(arrived_us),
         "lag_ms": (arrived_us - time_us) // 1000,
         "hour": hour,
         "weekday": weekday,

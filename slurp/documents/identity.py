@@ -47,19 +47,12 @@ def identify(event: Mapping[str, Any]) -> tuple[str, int]:
     kind = event["kind"]
     inner = event[kind]
     did = event["did"]
+    time_us: int = event["time_us"]
     if kind == "commit":
-        collection, rkey = inner["collection"], inner["rkey"]
-        rev, operation = inner["rev"], inner["operation"]
-        own = tid.to_micros(rev)
-        # Spelt out, as it runs for nearly every event.
-        joined = (
-            f"{len(did)}:{did},{len(collection)}:{collection},{len(rkey)}:{rkey},"
-            f"{len(rev)}:{rev},{len(operation)}:{operation},"
+        return identify_commit(
+            did, inner["collection"], inner["rkey"], inner["rev"], inner["operation"], time_us
         )
-        doc_id = _hash(joined) if joined.isascii() else _digest(did, collection, rkey, rev, operation)
-        if own is not None:
-            doc_id = f"{rev}-{doc_id}"
-    elif kind == "identity":
+    if kind == "identity":
         own = parse_time(inner["time"])
         doc_id = _digest(kind, did, inner["time"], inner.get("handle"))
     elif kind == "sync":
@@ -69,8 +62,22 @@ def identify(event: Mapping[str, Any]) -> tuple[str, int]:
     else:
         own = parse_time(inner["time"])
         doc_id = _digest(kind, did, inner["time"], inner["active"], inner.get("status"))
-    time_us: int = event["time_us"]
     return doc_id, own if own is not None and -DAY_US <= own - time_us <= DAY_US else time_us
+
+
+def identify_commit(
+    did: str, collection: str, rkey: str, rev: str, operation: str, time_us: int
+) -> tuple[str, int]:
+    """`identify` for the values of a commit."""
+    # Spelt out, as it runs for nearly every event.
+    joined = (
+        f"{len(did)}:{did},{len(collection)}:{collection},{len(rkey)}:{rkey},"
+        f"{len(rev)}:{rev},{len(operation)}:{operation},"
+    )
+    doc_id = _hash(joined) if joined.isascii() else _digest(did, collection, rkey, rev, operation)
+    if (own := tid.to_micros(rev)) is None:
+        return doc_id, time_us
+    return f"{rev}-{doc_id}", own if -DAY_US <= own - time_us <= DAY_US else time_us
 
 
 @lru_cache(maxsize=4096)

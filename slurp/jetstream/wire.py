@@ -120,6 +120,14 @@ def cursor_of(event: dict[str, Any]) -> int | None:
     return cursor if type(cursor) is int and 0 <= cursor < FIRST_TIME_CURSOR else None
 
 
+def time_us_of(text: str) -> int | None:
+    """Unix microseconds. A server writes `2026-11-23T20:02:34.614449Z`, many events within each second."""
+    if len(text) == 27 and text[19] == "." and text[26] == "Z" and (rest := text[20:26]).isdecimal():
+        second = _second(text[:19])
+        return None if second is None else second + int(rest)
+    return parse_time(text)
+
+
 def _decode(frame: bytes) -> Any:
     try:
         return orjson.loads(frame)
@@ -139,7 +147,7 @@ def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
     kind = _V2_KINDS.get(name) if type(name) is str else None
     if kind is None:
         raise BadFrame("unknown kind")
-    time_us = _time_us(time) if type(time) is str else None
+    time_us = time_us_of(time) if type(time) is str else None
     if time_us is None:
         raise BadFrame("no time between the years 1970 and 9999")
     inner = payload.get(kind)
@@ -162,14 +170,6 @@ def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
         "kind": kind,
         kind: inner,
     }
-
-
-def _time_us(text: str) -> int | None:
-    """Unix microseconds. A server writes `2026-11-23T20:02:34.614449Z`, many events within each second."""
-    if len(text) == 27 and text[19] == "." and text[26] == "Z" and (rest := text[20:26]).isdecimal():
-        second = _second(text[:19])
-        return None if second is None else second + int(rest)
-    return parse_time(text)
 
 
 @lru_cache(maxsize=256)
