@@ -85,7 +85,7 @@ class Rig:
         """The `_bulk` bodies of our documents, `size` of them in each, and the days they go to."""
         now = int(time.time() * 1e6)
         documents = [build(parse(frame), "127.0.0.1", now) for frame in frames]
-        lines = [b"%b\n%b\n" % create(f"{prefix}-{day_of(one.day)}", one.id, one.body) for one in documents]
+        lines = [create(f"{prefix}-{day_of(one.day)}", one.id, one.body) + b"\n" for one in documents]
         portions = [b"".join(lines[at : at + size]) for at in range(0, len(lines), size)]
         return portions, {one.day for one in documents}
 

@@ -159,7 +159,7 @@ def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | N
             "if_primary_term": hit["_primary_term"],
         }
     }
-    return Action(orjson.dumps(header), document.body)
+    return b"%b\n%b" % (orjson.dumps(header), document.body)
 
 
 def _batches(lines: Iterator[bytes]) -> Iterator[tuple[str, float, list[bytes]]]:

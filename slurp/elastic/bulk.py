@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from elasticsearch import ApiError, Elasticsearch, helpers
 
@@ -22,17 +22,15 @@ _GUILTY_INSIDE = (400, 413)
 _CREATED = Item(201)
 
 
-class Action(NamedTuple):
-    """One `create` of a bulk request, serialised: `header` names index and `_id`, `body` is JSON."""
-
-    header: bytes
-    body: bytes
+# One `create` of a bulk request, serialised: two lines, and no line break behind them. In one piece, as
+# the bulk helper handles each piece of an action.
+Action = bytes
 
 
 def create(index: str, doc_id: str, body: bytes) -> Action:
-    """The action that adds a document unless its `_id` is there. Neither argument needs escaping:
-    both are made of letters, digits, dots, dashes and underscores."""
-    return Action(f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}'.encode(), body)
+    """The action that adds a document, `body` (JSON), unless its `_id` is there. The others need no
+    escaping: both are made of letters, digits, dots, dashes and underscores."""
+    return f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}\n'.encode() + body
 
 
 def send(
@@ -74,8 +72,8 @@ def _request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
     return [_item(answer) for _, answer in answers]
 
 
-def _as_it_is(action: Action) -> Action:
-    return action
+def _as_it_is(action: Action) -> tuple[Action, None]:
+    return action, None
 
 
 def _item(answer: dict[str, Any]) -> Item:

@@ -13,7 +13,7 @@ from slurp.elastic.bulk import Action
 
 
 def _index(index: str, doc_id: str, body: bytes) -> Action:
-    return Action(f'{{"index":{{"_index":"{index}"}}}}'.encode(), body)
+    return f'{{"index":{{"_index":"{index}"}}}}\n'.encode() + body
 
 
 if __name__ == "__main__":
