@@ -366,7 +366,7 @@ def build_parser() -> configargparse.ArgumentParser:
         help="a batch waits no longer than this (default: 1s)",
     )
     group.add_argument(
-        "--indexers", metavar="N", type=_value(_at_least(1)), default=2, help="indexing threads (default: 2)"
+        "--indexers", metavar="N", type=_value(_at_least(1)), default=3, help="indexing threads (default: 3)"
     )
     group.add_argument(
         "--buffer",

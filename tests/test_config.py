@@ -34,7 +34,7 @@ def test_nothing_has_to_be_set() -> None:
     assert config.es == ("http://localhost:9200",)
     assert (config.es_user, config.es_pass) == ("elastic", "changeme")
     assert (config.kibana, config.index) == ("http://localhost:5601", "bluesky-events")
-    assert (config.batch, config.flush, config.buffer, config.indexers) == (2000, 1.0, 20_000, 2)
+    assert (config.batch, config.flush, config.buffer, config.indexers) == (2000, 1.0, 20_000, 3)
     assert (config.buffer_bytes, config.stats_interval, config.grace) == (64_000_000, 30.0, 25.0)
     assert (config.wait, config.stall_timeout, config.since, config.retention_days) == (120.0, 30.0, LIVE, 30)
 
