@@ -7,8 +7,11 @@ CHAOS_SECONDS ?= 600
 CHAOS_SEED ?=
 CHAOS_OPTIONS ?=
 COMPAT ?= 8.19.21 9.5.3
+# Universal: one file for every platform and for each Python from 3.11 on.
+LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit format clean
+.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,6 +56,10 @@ audit: .venv/.installed ## known vulnerabilities of what is installed; asks pypi
 	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner=off -r .venv/installed.txt || \
 		{ echo "audit FAILED: a vulnerability is listed above, or pypi.org/pypi/NAME/VERSION/json did not answer" \
 		"and nothing is known of the packages" >&2; exit 1; }
+
+lock: .venv/.installed ## the newest versions that requirements.txt and pyproject.toml allow, with hashes, into deploy/
+	$(LOCK) --output-file deploy/requirements.lock requirements.txt
+	$(LOCK) --output-file deploy/build.lock deploy/build.in
 
 format: .venv/.installed ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .
