@@ -11,7 +11,7 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit lock format clean
+.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit docs lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,12 @@ audit: .venv/.installed ## known vulnerabilities of what is installed; asks pypi
 	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner=off -r .venv/installed.txt || \
 		{ echo "audit FAILED: a vulnerability is listed above, or pypi.org/pypi/NAME/VERSION/json did not answer" \
 		"and nothing is known of the packages" >&2; exit 1; }
+
+docs: .venv/.installed ## what is made from code: docs/cli.md, docs/fields.md and mappings, dashboards, the role of elk/
+	$(BIN)/python -m slurp.reference build
+	$(BIN)/python -m slurp.documents build
+	$(BIN)/python -m slurp.kibana build
+	$(BIN)/python -m slurp.elastic.privileges skeetslurper_worker_with_setup > elk/skeetslurper_writer.json
 
 lock: .venv/.installed ## the newest versions that requirements.txt and pyproject.toml allow, with hashes, into deploy/
 	$(LOCK) --output-file deploy/requirements.lock requirements.txt
