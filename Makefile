@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO_SECONDS ?=
 DEMO_RATE ?= 2000
+TESTS ?=
 CHAOS_SECONDS ?= 600
 CHAOS_SEED ?=
 CHAOS_OPTIONS ?=
@@ -11,7 +12,7 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit docs lock format clean
+.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth lint audit docs lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +30,9 @@ demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; D
 
 test: .venv/.installed ## all tests, against a real Elasticsearch node and a real WebSocket server
 	$(BIN)/python -m pytest
+
+coverage: .venv/.installed ## what the tests reach, worker processes included; TESTS=tests/test_units.py for some
+	$(BIN)/python -m pytest --cov --cov-report=term-missing $(TESTS)
 
 test-compat: .venv/.installed ## the same against other releases, as far as a JDK is found that can start them
 	$(BIN)/python -m tests.compat $(COMPAT)
@@ -72,4 +76,4 @@ format: .venv/.installed ## let ruff put the code in shape
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and all caches of the tools
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info

@@ -66,6 +66,9 @@ setup(
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",
+            # 7 leaves worker processes to coverage, which knows how to measure them from 7.10 on.
+            "coverage>=7.10.3,<8",
+            "pytest-cov>=7,<8",
             "pytest-rerunfailures>=15,<18",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",

@@ -19,8 +19,9 @@ _HEAD = f"""\
 
 <!-- Made by `python -m slurp.reference build`: edit slurp/config.py instead. -->
 
-`skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option has to be set. Each
-can be a flag, an environment variable, or a line `key = value` in a file: {_FILES} or the one after `-c`.
+`skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option has to be set. Each can
+be a flag, an environment variable, or a line `key = value` in a file:
+{_FILES} or the one after `-c`.
 Flags win over the environment, the environment over files, a later file over an earlier one.
 
 - A switch is `true` or `false` in the environment and in files.
