@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 ELK = ROOT / "elk"
 COMPOSE = ELK / "docker-compose.yml"
 SETUP = ELK / "setup.sh"
+SCRIPTS = (*sorted(ELK.glob("*.sh")), ROOT / ".ci" / "run")
 ROLE = ELK / "skeetslurper_writer.json"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 BIN = Path(sys.executable).parent
@@ -73,7 +74,7 @@ def filled_in(text: str, values: dict[str, str]) -> str:
             "quote-safe-variables,require-variable-braces",
             "-e",
             "SC2250",
-            str(SETUP),
+            *map(str, SCRIPTS),
         ],
         ["hadolint", str(DOCKERFILE)],
     ],
