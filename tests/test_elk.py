@@ -67,15 +67,8 @@ def filled_in(text: str, values: dict[str, str]) -> str:
     "command",
     [
         ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)],
-        ["yamllint", "--strict", "-d", "{extends: default, rules: {line-length: {max: 110}}}", str(COMPOSE)],
-        [
-            "shellcheck",
-            "--enable",
-            "quote-safe-variables,require-variable-braces",
-            "-e",
-            "SC2250",
-            *map(str, SCRIPTS),
-        ],
+        ["yamllint", "--strict", "-c", str(ROOT / ".yamllint"), str(COMPOSE)],
+        ["shellcheck", "--enable", "quote-safe-variables", *map(str, SCRIPTS)],
         ["hadolint", str(DOCKERFILE)],
     ],
     ids=lambda command: command[0],
