@@ -153,7 +153,7 @@ def test_the_default_space_may_be_named() -> None:
         ),
         (["--es", "localhost:9200"], "--es: 'localhost:9200' is no http:// or https:// URL"),
         (["--es", "http://h:port"], "--es: 'http://h:port': "),
-        (["--jetstream", f"{'a' * 64}.example"], "label empty or too long"),
+        (["--jetstream", f"{'a' * 64}.example"], "too long"),
         (["--es", "http://"], "--es: 'http://' names no host"),
         (["--es-ca", "/nowhere/ca.pem"], "--es-ca: there is no file /nowhere/ca.pem"),
         (["--es-pass-file", "/nowhere/secret"], "--es-pass-file: can't read /nowhere/secret"),
