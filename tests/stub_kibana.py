@@ -225,7 +225,8 @@ class StubKibana:
         return {"id": name, "name": name.title(), "disabledFeatures": []}
 
     def _export(self, space: str, body: Json) -> bytes:
-        wanted = [(one["type"], one["id"]) for one in body["objects"]]
+        wanted = [(one["type"], one["id"]) for one in body.get("objects", [])]
+        wanted += [key for key in self._in(space) if key[0] in body.get("type", [])]
         if not wanted:
             raise Answer.error(400, "Either `type` or `objects` are required.")
         if missing := [key for key in wanted if key not in self._in(space)]:

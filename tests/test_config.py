@@ -153,7 +153,7 @@ def test_the_default_space_may_be_named() -> None:
         ),
         (["--es", "localhost:9200"], "--es: 'localhost:9200' is no http:// or https:// URL"),
         (["--es", "http://h:port"], "--es: 'http://h:port': "),
-        (["--jetstream", f"{'a' * 64}.example"], "label empty or too long"),
+        (["--jetstream", f"{'a' * 64}.example"], "too long"),
         (["--es", "http://"], "--es: 'http://' names no host"),
         (["--es-ca", "/nowhere/ca.pem"], "--es-ca: there is no file /nowhere/ca.pem"),
         (["--es-pass-file", "/nowhere/secret"], "--es-pass-file: can't read /nowhere/secret"),
@@ -194,7 +194,9 @@ def test_a_key_that_a_file_misspells_is_refused(capsys: pytest.CaptureFixture[st
         ("no-setup = geheim", "no-setup takes true or false"),
         ("# ours\n\n= geheim", "slurp.conf, line 3: this is no 'name = value'"),
         ("es-passs = one -geheim", "unknown option --es-passs, did you mean --es-pass?"),
-        ("config = other.conf", "slurp.conf: a config file can't name another one"),
+        ("config = other.conf", "slurp.conf: --config is a flag only"),
+        ("version = true", "slurp.conf: --version is a flag only"),
+        ("--print-completion = bash", "slurp.conf: --print-completion is a flag only"),
     ],
 )
 def test_a_bad_line_of_a_file_is_told_without_its_value(
@@ -243,5 +245,5 @@ def test_help_fits_the_screen_and_holds_no_secret(
 def test_every_option_ends_in_the_config() -> None:
     options = {action.dest for action in build_parser()._actions}
     turned = {"no_kibana": "kibana", "retention": "retention_days"}
-    apart = {"help", "version", "config_file"}
+    apart = {"help", "version", "config_file", "print_completion"}
     assert {turned.get(name, name) for name in options - apart} == set(Config.__dataclass_fields__)

@@ -1,0 +1,103 @@
+"""`python -m slurp.reference build [--check]`: docs/cli.md, the page of all options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from slurp.config import CONFIG_FILES, FLAGS_ONLY, build_parser, variable
+
+FILE = Path(__file__).parents[1] / "docs" / "cli.md"
+
+_DEFAULT = re.compile(r"\s*\(default: ([^)]+)\)").search
+_FILES = ", ".join(f"`{file}`" for file in CONFIG_FILES)
+_HEAD = f"""\
+# The command line
+
+<!-- Made by `python -m slurp.reference build`: edit slurp/config.py instead. -->
+
+`skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option has to be set. Each can
+be a flag, an environment variable, or a line `key = value` in a file:
+{_FILES} or the one after `-c`.
+Flags win over the environment, the environment over files, a later file over an earlier one.
+
+- A switch is `true` or `false` in the environment and in files.
+- What is *repeatable* is a flag several times, or values with commas in the environment and in files.
+- Durations are `500ms`, `30s`, `5m`, `36h`, `30d`; sizes are `500kB`, `64MB`, `1GB`.
+- A value, option, key or variable that is wrong ends the program with one line and exit code 2.
+- Exit codes: **0** done or stopped on request, **1** failed, stopped by a second signal, or `--catch-up` that
+  could not finish, **2** wrong usage or credentials.
+
+Completion of options and their values, once for each shell:
+
+```sh
+mkdir -p ~/.local/share/bash-completion/completions ~/.config/fish/completions
+skeetslurper --print-completion bash > ~/.local/share/bash-completion/completions/skeetslurper
+skeetslurper --print-completion fish > ~/.config/fish/completions/skeetslurper.fish
+skeetslurper --print-completion zsh > "${{fpath[1]}}/_skeetslurper"    # in zsh, perhaps as root
+```
+"""
+
+
+def page() -> str:
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    yield _HEAD
+    parser = build_parser()
+    for group in parser._action_groups:
+        if not group._group_actions:
+            continue
+        title = group.title or ""
+        yield f"## {'General' if title == 'options' else title[0].upper() + title[1:]}\n"
+        yield _row("option", "environment", "key", "default", "meaning")
+        yield _row(*["---"] * 5)
+        for action in group._group_actions:
+            yield _row(*_cells(action))
+        yield ""
+
+
+def _cells(action: argparse.Action) -> Iterator[str]:
+    name = action.option_strings[-1]
+    value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+    yield ", ".join(f"`{option}{value}`" for option in action.option_strings)
+    if name in FLAGS_ONLY:
+        yield from ("", "")
+    else:
+        yield f"`{variable(name)}`"
+        yield f"`{name.removeprefix('--')}`"
+    # The text and not the value, which may depend on the machine.
+    text = action.help or ""
+    found = _DEFAULT(text)
+    switch = "off" if action.nargs == 0 and name not in FLAGS_ONLY else ""
+    yield found[1] if found else switch
+    yield (text.replace(found[0], "") if found else text).lstrip("; ")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: built or up to date; 1: `--check` found a difference."""
+    parser = argparse.ArgumentParser(prog="python -m slurp.reference", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="write the page")
+    build.add_argument("--check", action="store_true", help="write nothing; exit 1 if it would change")
+    build.add_argument("--output", type=Path, default=FILE, help="where to (default: docs/cli.md)")
+    options = parser.parse_args(arguments)
+    if not options.check:
+        options.output.write_text(page(), encoding="utf-8")
+        return 0
+    if options.output.is_file() and options.output.read_text(encoding="utf-8") == page():
+        return 0
+    print(f"{options.output.name} is not what the options give; run build without --check", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

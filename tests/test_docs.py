@@ -1,0 +1,129 @@
+"""Links, commands and names in all pages lead to something that is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurp.config import build_parser
+from slurp.kibana import panels
+from slurp.kibana.check import field_types, problems
+from slurp.kibana.dashboards import DASHBOARDS, words
+from slurp.lexicons import committed
+from tests.test_readme import options
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip().replace(" ", "-")
+
+
+def anchors(path: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)}
+
+
+def code(path: Path) -> Iterator[str]:
+    """Blocks, and what stands in backticks."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        # Without what a shell takes for a comment.
+        yield from re.sub(r"(^|\s)#.*", "", block).splitlines()
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def test_all_pages_are_looked_at() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/cli.md", "elk/README.md"} <= {
+        str(path.relative_to(ROOT)) for path in PAGES
+    }
+
+
+@page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, fragment = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name} links to {target}"
+        assert not fragment or fragment in anchors(path), f"{page.name} links to {target}"
+
+
+@page
+def test_make_knows_its_targets_and_variables(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
+    variables = set(re.findall(r"^([A-Z_]+) [?:]?=", MAKEFILE, flags=re.MULTILINE))
+    for text in code(page):
+        for said in re.findall(r"(?:^|[;&(]\s*)make ((?:[a-zA-Z_=\d./-]+ ?)+)", text):
+            for word in said.split():
+                name, given, _ = word.partition("=")
+                assert name in (variables if given else targets), f"{page.name}: make {said}"
+
+
+@page
+def test_modules_that_are_run_are_there(page: Path) -> None:
+    for text in code(page):
+        for name in re.findall(r"python[\d.]* -m ([\w.]+)", text):
+            assert importlib.util.find_spec(name) is not None, f"{page.name}: {text}"
+
+
+@page
+def test_files_that_are_named_are_there(page: Path) -> None:
+    for text in code(page):
+        for name in re.findall(r"(?<![\w./~-])((?:slurp|tests|deploy|elk|docs|bench)/[\w./-]+)", text):
+            assert (ROOT / name.rstrip(".")).exists(), f"{page.name}: {name}"
+
+
+# Of other programs: the text says whose they are.
+OTHERS = {"--only-binary :all:", "--protocols", "--quarantined"}
+
+
+@page
+def test_options_of_the_worker_exist(page: Path) -> None:
+    known = options() | {o for action in build_parser()._actions for o in action.option_strings}
+    for text in code(page):
+        if re.match(r"(\S*/)?(python )?skeetslurper(\.py)?( |$)", text):
+            for name in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", text):
+                assert name in known, f"{page.name}: {text}"
+        elif text.startswith("--") and text not in OTHERS:
+            assert text.split()[0] in known, f"{page.name}: {text}"
+
+
+def test_every_target_has_a_line_of_help() -> None:
+    targets = re.findall(r"^([a-z-]+):(.*)$", MAKEFILE, flags=re.MULTILINE)
+    assert [name for name, rest in targets if not re.search(r"## \S", rest)] == []
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, flags=re.MULTILINE)
+    assert {name for name, _ in targets} == set(phony.split())
+    shown = subprocess.run(
+        ["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert set(re.findall(r"^  make (\S+)", shown, flags=re.MULTILINE)) == set(phony.split())
+
+
+def test_the_panel_that_is_shown_can_be_asked_for() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    chart = eval(example, {**vars(panels), **vars(words)})  # noqa: S307  ours
+    assert list(problems(chart, field_types(chart.view, committed()))) == []
+    used = {one.style for board in DASHBOARDS for one in board.charts if isinstance(one, panels.Series)}
+    assert chart.style in used, "Kibana may not know it"
