@@ -101,7 +101,7 @@ def single_stages(rig: Rig, quick: bool) -> Iterable[str]:
     yield "## Stages"
     yield ""
     yield "µs of CPU an event, each stage by itself: the least of some passes on one thread; the bulk client"
-    yield "once, with all its threads."
+    yield "once, with all its threads. Three events of four go the short way instead of the three before it."
     yield ""
     yield f"| stage | {' | '.join(made)} |"
     yield f"|---|{'---|' * len(made)}"

@@ -16,10 +16,6 @@ _TO_PYTHON = bytes(
 _MAX_MICROS = (1 << 53) - 1
 
 
-def is_tid(value: str) -> bool:
-    return to_micros(value) is not None
-
-
 def to_micros(value: str) -> int | None:
     """Unix microseconds of a TID, or None when `value` is not one."""
     if len(value) != 13 or not value.isascii():

@@ -52,4 +52,3 @@ def test_tids_go_there_and_back(micros: int) -> None:
 )
 def test_what_is_no_tid(text: str) -> None:
     assert tid.to_micros(text) is None
-    assert not tid.is_tid(text)
