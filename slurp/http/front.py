@@ -9,8 +9,11 @@ from slurp.config import Config
 from slurp.elastic.client import Elastic
 from slurp.http.address import Address
 from slurp.http.health import Health
+from slurp.http.history import History
 from slurp.http.metrics import Metrics
+from slurp.http.page import Page
 from slurp.http.probe import Probe
+from slurp.http.questions import Questions
 from slurp.http.server import Server
 from slurp.http.site import Site
 from slurp.logs import Secrets
@@ -31,7 +34,10 @@ class Front:
         self._probe = Probe(self._elastic, len(config.es), secrets.scrub)
         health = Health(vitals, self._probe, secrets.scrub)
         self.metrics = Metrics(vitals, health, self._probe, version)
-        self._server = Server(address, Site(health, self.metrics).answer)
+        history = History(vitals)
+        questions = Questions(self._elastic, self._probe, config.index, secrets.scrub)
+        page = Page(vitals, health, history, questions, version)
+        self._server = Server(address, Site(health, self.metrics, page).answer, history.step)
         self.over = threading.Event()
         self.address = self._server.address
         log.info("page, health and metrics: http://%s", self.address)
