@@ -48,6 +48,8 @@ setup(
             "hypothesis>=6.100,<7",
             "mypy>=1.10,<3",
             "pip-audit>=2.7,<3",
+            # Drives a Chromium that is there already; it fetches none.
+            "playwright>=1.48,<2",
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",

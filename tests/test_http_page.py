@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from html.parser import HTMLParser
-from typing import Any
 
-import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
@@ -15,54 +12,14 @@ from slurp.embedded import EmbeddedNode
 from slurp.http.cache import Cache
 from slurp.http.charts import chart, nice
 from slurp.http.history import EVERY, MINUTES, History
-from slurp.http.page import Page, assets
+from slurp.http.page import assets
 from slurp.http.questions import Overview, Posts, Questions, Wish
 from slurp.http.safe import Link, label, link, prose
-from slurp.http.server import Request
 from slurp.tally import Outcome
 from tests.harness import InProcess, commit
 from tests.proxy import Proxy
+from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post
 from tests.watched import NOWHERE, Watched
-
-EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
-
-
-class Reading(HTMLParser):
-    """A page as a browser takes it apart: tags with their attributes, and the text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-class Shown:
-    """A page over real vitals and the index of a test."""
-
-    def __init__(self, watched: Watched, index: str) -> None:
-        self.watched = watched
-        self.history = History(watched.vitals)
-        elastic = watched.probe._elastic
-        self.questions = Questions(elastic, watched.probe, index, watched.secrets.scrub)
-        self._page = Page(watched.vitals, watched.health, self.history, self.questions, "1.2.3")
-
-    def html(self, **parameters: str) -> str:
-        answer = self._page.render(Request("/", parameters))
-        assert answer.content_type == "text/html; charset=utf-8"
-        return answer.body.decode()
-
-    def read(self, **parameters: str) -> Reading:
-        return Reading(self.html(**parameters))
 
 
 @pytest.fixture
@@ -82,58 +39,23 @@ def shown(es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str) ->
     return Shown(watched, fresh_index_prefix)
 
 
-def post(number: int, text: str = "good morning", **more: Any) -> bytes:
-    return commit(number, {"$type": "app.bsky.feed.post", "text": text, **more})
-
-
-def linking(uri: str, text: str = "look at this") -> dict[str, Any]:
-    feature = {"$type": "app.bsky.richtext.facet#link", "uri": uri}
-    return {"facets": [{"index": {"byteStart": 0, "byteEnd": len(text)}, "features": [feature]}]}
-
-
-def fill(indexer: InProcess, es: Elasticsearch, *frames: bytes) -> None:
-    indexer.feed(frames)
-    es.indices.refresh(index=f"{indexer.config.index}-*")
-
-
 # Strangers
 
 
 def test_what_strangers_write_is_shown_as_text(shown: Shown, indexer: InProcess, es: Elasticsearch) -> None:
-    did = f"did:plc:{EVIL}"
-    identity = {
-        "did": did,
-        "time_us": int(time.time() * 1e6),
-        "kind": "identity",
-        "identity": {"did": did, "handle": f"handle{EVIL}", "seq": 1, "time": "2026-01-01T00:00:00Z"},
-    }
-    fill(
-        *(indexer, es, orjson.dumps(identity)),
-        commit(
-            1,
-            {
-                "$type": "app.bsky.feed.post",
-                "text": f"text{EVIL}",
-                "langs": [f"en{EVIL}", "pt"],
-                "tags": [f"tag{EVIL}"],
-                **linking(f"https://example.com/{EVIL}"),
-            },
-            did=did,
-            rkey=f"rkey{EVIL}",
-        ),
-        commit(2, {"$type": f"evil{EVIL}"}, collection=f"app.evil.{EVIL}"),
-    )
+    fill_with_evil(indexer, es)
     for page in (shown.read(), shown.read(q=EVIL), shown.read(tag=EVIL, lang=EVIL, domain=EVIL)):
         assert [script.get("src") for script in page.of("script")] == ["/page.js"]
         assert [image.get("src") for image in page.of("img")] == ["/icon.svg"]
         for tag, attributes in page.tags:
             assert not [name for name in attributes if name.startswith("on") or name == "style"], tag
     page = shown.read()
-    assert f"text{EVIL}" in page.text
-    assert f"@handle{EVIL}"[:50] in page.text
-    assert f"#tag{EVIL}"[:39] in page.text
-    assert f"app.evil.{EVIL}"[:70] in page.text
+    assert page.text.count(f"text{EVIL}") == 2
+    for words in (f"@handle{EVIL}"[:50], f"#tag{EVIL}"[:39], f"app.evil.{EVIL}"[:70], f"domain{EVIL}"[:59]):
+        assert words in page.text
+    assert {p["lang"] for p in page.of("p") if "lang" in p} == {f"lang{EVIL}"[:19] + "…", "pt"}
     assert "{{7*7}}" in page.text
+    assert "javascript:" not in shown.html()
 
 
 def test_only_links_of_the_web_become_links(shown: Shown, indexer: InProcess, es: Elasticsearch) -> None:

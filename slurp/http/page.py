@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib import resources
 
@@ -51,13 +52,15 @@ class Page:
         vitals, points = self._vitals, self._history.points()
         now = vitals.tally.snapshot()
         last = points[-1] if points else None
+        # A young worker has not much to show, and shows it on all the room there is.
+        minutes = min(MINUTES, max(1, math.ceil(points[0].ago / 60))) if points else 1
         ago = [point.ago for point in points]
         received = [point.received for point in points]
         answered = [point.answered for point in points]
         lags = [point.lag for point in points]
         text = self._template.render(
             version=self._version,
-            minutes=MINUTES,
+            minutes=minutes,
             window=WINDOW_MINUTES,
             box=f"0 0 {WIDTH} {HEIGHT}",
             unready=self._health.unready(),
@@ -69,8 +72,8 @@ class Page:
             ran=_ran(vitals),
             full=vitals.buffer.events / vitals.buffer.max_events,
             most=max(received, default=0.0),
-            rates=chart(ago, [received, answered], MINUTES * 60, _LEAST_RATE),
-            latenesses=chart(ago, [lags], MINUTES * 60, _LEAST_LAG),
+            rates=chart(ago, [received, answered], minutes * 60, _LEAST_RATE),
+            latenesses=chart(ago, [lags], minutes * 60, _LEAST_LAG),
             overview=self._questions.overview(),
             wish=wish,
             longest=WISH,
