@@ -216,12 +216,3 @@ def test_without_elasticsearch_it_says_why(browser: Browser) -> None:
             assert min(tab.page.evaluate(CONTRASTS))[0] >= LEAST_CONTRAST
             assert not tab.complaints
             tab.context.close()
-
-
-def test_an_answer_of_ours_can_not_be_framed(browser: Browser, shown: Shown) -> None:
-    with served(shown) as address:
-        tab = Tab(browser)
-        tab.page.set_content(f"<iframe src='{address}/'></iframe>")
-        tab.page.wait_for_timeout(500)
-        assert "Elastic Skeetslurper" not in "".join(frame.content() for frame in tab.page.frames)
-        tab.context.close()
