@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +10,11 @@ from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from slurp.embedded import EmbeddedNode
 from slurp.tally import Outcome
+from tests.chromium import CHROMIUM
 from tests.harness import InProcess
 from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post, served
 from tests.watched import NOWHERE, Watched
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: the package chromium)"),
     pytest.mark.xdist_group("browser"),
