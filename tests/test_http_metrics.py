@@ -191,7 +191,7 @@ def test_an_elasticsearch_that_does_not_answer_is_told_with_the_reason() -> None
     watched.clock.now += 20
     watched.probe.step()
     (line,) = watched.health.unready()
-    assert line.startswith("Elasticsearch: no answer for 20s: ")
+    assert line.startswith("Elasticsearch: down for 20s: ")
     assert "Connection refused" in line
     assert samples(watched)["skeetslurper_elasticsearch_up"] == 0
 

@@ -209,10 +209,10 @@ def test_without_elasticsearch_it_shows_what_the_worker_knows(away: Shown) -> No
     assert time.monotonic() - began < 1
     assert "not ready" in text
     assert "Nothing is indexed at the moment" in text
-    assert "Elasticsearch: no answer for 0.0s: " in text
+    assert "Elasticsearch: down for 0.0s: " in text
     assert "1,234 events wait" in text
     assert "quarantined 3" in text
-    assert text.count("Elasticsearch does not answer: ") == 2
+    assert text.count("Elasticsearch is down: ") == 2
     assert text.count("Connection refused") == 3
 
 
@@ -304,6 +304,17 @@ def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
     assert (points[-1].ago, points[0].ago) == (0, 38)
     now += MINUTES * 60 - 10
     assert len(history.points()) == 6
+
+
+def test_the_lag_is_the_worst_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, now, lags = Watched(), 1000.0, iter([None, 5.0, 1.0, 2.0, 3.0, None, None, None])
+    monkeypatch.setattr("slurp.tally.time.monotonic", lambda: now)
+    monkeypatch.setattr("slurp.vitals.Vitals.lag", property(lambda self: next(lags)))
+    history = History(watched.vitals, lambda: now)
+    for _ in range(8):
+        history.step()
+        now += EVERY / 2
+    assert [point.lag for point in history.points()] == [5.0, 3.0, None]
 
 
 def test_a_line_is_broken_where_nothing_is_known() -> None:

@@ -160,7 +160,7 @@ def test_a_taken_port_that_nobody_asked_for_is_a_warning(
 def test_while_elasticsearch_is_waited_for_it_is_alive_and_not_ready(start: Start) -> None:
     with start(es="http://127.0.0.1:1") as worker:
         asked = Asked(worker)
-        text = asked.wait("/readyz", 503, "waiting for Elasticsearch, for .*\nElasticsearch: no answer")
+        text = asked.wait("/readyz", 503, "waiting for Elasticsearch, for .*\nElasticsearch: down for")
         assert "Connection refused" in text
         assert asked.get("/healthz") == (200, "alive\n")
         assert asked.metric("elasticsearch_up") == 0
@@ -180,7 +180,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
 
         # Nothing comes, so no bulk request finds out.
         node.kill()
-        text = asked.wait("/readyz", 503, "^Elasticsearch: no answer for ")
+        text = asked.wait("/readyz", 503, "^Elasticsearch: down for ")
         assert "Connection refused" in text
         assert "stream" not in text
         assert asked.get("/healthz")[0] == 200
@@ -195,9 +195,9 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
 
         # Both: each is told.
         jetstream.stop()
-        asked.wait("/readyz", 503, "(?s)^stream: down for .*\nElasticsearch: no answer for ")
+        asked.wait("/readyz", 503, "(?s)^stream: down for .*\nElasticsearch: down for ")
         jetstream.start()
-        asked.wait("/readyz", 503, "^Elasticsearch: no answer for ")
+        asked.wait("/readyz", 503, "^Elasticsearch: down for ")
         node.start()
         asked.wait("/readyz", 200)
         worker.wait_until_counted(lambda now: now["indexed"] + now["duplicates"] >= 200)
@@ -206,7 +206,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
         assert node.pid is not None
         os.kill(node.pid, signal.SIGSTOP)
         try:
-            asked.wait("/readyz", 503, "no answer for .*: no answer in time")
+            asked.wait("/readyz", 503, "down for .*: no answer in time")
         finally:
             os.kill(node.pid, signal.SIGCONT)
         asked.wait("/readyz", 200)

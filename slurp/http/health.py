@@ -36,7 +36,7 @@ class Health:
         if vitals.readers is not None and (down := vitals.readers.down_for) is not None:
             found.append(self._stream(down))
         if (trouble := self._probe.down) is not None:
-            found.append(f"Elasticsearch: no answer for {format_duration(trouble[0])}: {trouble[1]}")
+            found.append(f"Elasticsearch: down for {format_duration(trouble[0])}: {trouble[1]}")
         elif (lasting := vitals.patience.lasting) is not None:
             found.append(
                 f"Elasticsearch: takes no documents for {format_duration(lasting[0])}: "

@@ -18,7 +18,11 @@ _OVER = 10.0
 
 
 class Point(NamedTuple):
-    """`ago` in seconds, rates in events a second, `lag` in seconds or None when unknown."""
+    """`ago` in seconds, rates in events a second, `lag` in seconds or None when unknown.
+
+    The lag is the worst since the point before: it falls and rises with each batch, and looks as seldom as
+    these would draw slow waves of that.
+    """
 
     ago: float
     received: float
@@ -32,19 +36,24 @@ class _Look(NamedTuple):
 
 
 class History:
-    """`step` is called by one thread now and then, `points` by any."""
+    """`step` is called by one thread, a few times a second, `points` by any."""
 
     def __init__(self, vitals: Vitals, clock: Callable[[], float] = time.monotonic) -> None:
         self._vitals = vitals
         self._clock = clock
         self._lock = threading.Lock()
         self._looks: deque[_Look] = deque(maxlen=int((MINUTES * 60 + _OVER) / EVERY) + 1)
+        self._worst: float | None = None
 
     def step(self) -> None:
+        lag = self._vitals.lag
+        if lag is not None:
+            self._worst = lag if self._worst is None else max(lag, self._worst)
         now = self._clock()
         if self._looks and now - self._looks[-1].snapshot.at < EVERY:
             return
-        look = _Look(self._vitals.tally.snapshot(), self._vitals.lag)
+        look = _Look(self._vitals.tally.snapshot(), self._worst)
+        self._worst = None
         with self._lock:
             self._looks.append(look)
 

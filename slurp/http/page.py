@@ -53,14 +53,14 @@ class Page:
         now = vitals.tally.snapshot()
         last = points[-1] if points else None
         # A young worker has not much to show, and shows it on all the room there is.
-        minutes = min(MINUTES, max(1, math.ceil(points[0].ago / 60))) if points else 1
+        span = min(MINUTES * 60.0, max(60.0, math.ceil(points[0].ago / 10) * 10.0)) if points else 60.0
         ago = [point.ago for point in points]
         received = [point.received for point in points]
         answered = [point.answered for point in points]
         lags = [point.lag for point in points]
         text = self._template.render(
             version=self._version,
-            minutes=minutes,
+            span=span,
             window=WINDOW_MINUTES,
             box=f"0 0 {WIDTH} {HEIGHT}",
             unready=self._health.unready(),
@@ -72,8 +72,8 @@ class Page:
             ran=_ran(vitals),
             full=vitals.buffer.events / vitals.buffer.max_events,
             most=max(received, default=0.0),
-            rates=chart(ago, [received, answered], minutes * 60, _LEAST_RATE),
-            latenesses=chart(ago, [lags], minutes * 60, _LEAST_LAG),
+            rates=chart(ago, [received, answered], span, _LEAST_RATE),
+            latenesses=chart(ago, [lags], span, _LEAST_LAG),
             overview=self._questions.overview(),
             wish=wish,
             longest=WISH,

@@ -142,7 +142,7 @@ class Questions:
 
     def _ask(self, question: Callable[[], T | Trouble]) -> T | Trouble:
         if (down := self.probe.down) is not None:
-            return Trouble(f"Elasticsearch does not answer: {down[1]}")
+            return Trouble(f"Elasticsearch is down: {down[1]}")
         if not self._turns.acquire(timeout=_TURN):
             return Trouble("too many questions at once; try again in a moment")
         try:

@@ -128,6 +128,14 @@ class Server(ThreadingHTTPServer):
             self.server_close()
             self._hang_up(before=float("inf"))
 
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            # Without a file descriptor to spare the client goes on waiting, and would be seen again at once.
+            time.sleep(_LOOK_EVERY)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._open) >= _CONNECTIONS:
             with contextlib.suppress(OSError):
