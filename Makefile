@@ -12,7 +12,8 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth lint audit docs lock format clean
+.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth screenshot lint audit docs lock \
+	format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +49,9 @@ bench-quick: .venv/.installed ## a minute or two of the same, to the screen
 
 bench-growth: .venv/.installed ## half an hour: ten million documents in one index, into docs/benchmarks.md
 	$(BIN)/python -m bench --write growth
+
+screenshot: .venv/.installed ## two or three minutes: the page of --http as it looks, into docs/page-*.png; needs a Chromium
+	$(BIN)/python -m tests.screenshot
 
 lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ setup(
     python_requires=">=3.11",
     py_modules=["skeetslurper"],
     packages=find_packages(include=["slurp", "slurp.*"]),
-    package_data={"slurp": ["**/*.json", "**/*.ndjson"]},
+    package_data={"slurp": ["**/*.json", "**/*.ndjson"], "slurp.http": ["assets/*"]},
     install_requires=requirements(),
     extras_require={
         "embedded": EMBEDDED,
@@ -66,6 +66,8 @@ setup(
             "pip-audit>=2.7,<3",
             "packaging>=24",
             "pre-commit>=4,<5",
+            # Drives a Chromium that is there already; it fetches none.
+            "playwright>=1.48,<2",
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",

@@ -22,6 +22,8 @@ import configargparse
 from slurp import __version__
 from slurp.completion import SHELLS, PrintCompletion
 from slurp.errors import Exit
+from slurp.http import address
+from slurp.http.address import Address, parse_address
 from slurp.position import FIRST_TIME_CURSOR, LIVE
 from slurp.units import parse_duration, parse_size
 
@@ -90,6 +92,7 @@ class Config:
 
     worker_name: str
     dead_letter: Path
+    http: Address | None
     stats_interval: float
     wait: float
     grace: float
@@ -410,6 +413,12 @@ def build_parser() -> configargparse.ArgumentParser:
         "$STATE_DIRECTORY or ~/.local/share/skeetslurper)",
     )
     group.add_argument(
+        "--http",
+        metavar="ADDRESS",
+        help="show metrics, health and a page at HOST:PORT, or 'off' "
+        f"(default: off, with --embedded {address.DEFAULT})",
+    )
+    group.add_argument(
         "--stats-interval",
         metavar="TIME",
         type=_value(parse_duration),
@@ -534,6 +543,7 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
             "kibana": kibana,
             "kibana_space": _space(values["kibana_space"]),
             "index": _index(values["index"]),
+            "http": _http(values["http"], embedded=values["embedded"]),
             "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
             "retention_days": retention_days,
         }
@@ -685,6 +695,15 @@ def _index(name: str) -> str:
             f"--index: {name}-* would also match our own {', '.join(swallowed)}; choose another name"
         )
     return name
+
+
+def _http(text: str | None, *, embedded: bool) -> Address | None:
+    if text is None:
+        return address.DEFAULT if embedded else None
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ValueError(f"--http: {error}") from None
 
 
 def _space(name: str) -> str:

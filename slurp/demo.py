@@ -47,7 +47,7 @@ def _run(folder: Path, rate: float, seconds: float | None) -> int:
     print("Elasticsearch starts (the first time it is fetched, about 50 MB) …", flush=True)
     with EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD) as node:
         print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
-        jetstream_port = _port(6008)
+        jetstream_port, page = _port(6008), f"127.0.0.1:{_port(8642)}"
         with (
             _program("-m", "slurp.simulator", "--port", str(jetstream_port), "--rate", str(rate)),
             Elasticsearch(node.url, basic_auth=("elastic", PASSWORD)) as es,
@@ -56,7 +56,9 @@ def _run(folder: Path, rate: float, seconds: float | None) -> int:
                 str(Path(__file__).parents[1] / "skeetslurper.py"),
                 *("--jetstream", f"ws://127.0.0.1:{jetstream_port}", "--es", node.url, "--index", INDEX),
                 *("--no-kibana", "--stats-interval", "10s", "--dead-letter", str(folder / "dead.jsonl")),
+                *("--http", page),
             )
+            print(f"See it at http://{page}", flush=True)
             try:
                 _watch(worker, es, seconds)
             finally:

@@ -13,7 +13,8 @@ from slurp.position import Position
 
 @dataclass(slots=True)
 class Batch:
-    """Frames as they came, not yet parsed. Times are Unix seconds of arrival.
+    """Frames as they came, not yet parsed. `arrived` is in Unix seconds, `arrived_at` the same on the
+    monotonic clock.
 
     `number` counts the batches of one reader. `announced` tells which of its events nobody wrote just then:
     see `slurp.jetstream.resyncs`.
@@ -25,6 +26,7 @@ class Batch:
     size: int
     position: Position | None
     arrived: float = field(default_factory=time.time)
+    arrived_at: float = field(default_factory=time.monotonic)
     announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
     reader: int = 1
 
@@ -92,6 +94,17 @@ class Buffer:
     def events(self) -> int:
         """Events queued or in flight."""
         return self._events
+
+    @property
+    def bytes(self) -> int:
+        """Bytes queued or in flight."""
+        return self._bytes
+
+    @property
+    def waiting(self) -> int:
+        """Events that no indexer has taken yet. Looks at each batch: not for every event."""
+        with self._queue.mutex:
+            return sum(len(batch.frames) for batch in self._queue.queue)
 
     @property
     def depth(self) -> int:

@@ -61,12 +61,21 @@ class Watchdog:
         self._pulses.append(pulse)
         return pulse
 
+    @property
+    def pulses(self) -> list[Pulse]:
+        return list(self._pulses)
+
+    @property
+    def stuck(self) -> list[Pulse]:
+        """Of threads that hang."""
+        return [pulse for pulse in self.pulses if pulse.is_stuck]
+
     def step(self) -> None:
         """Feed it when that is due, unless a thread is stuck."""
         if self._interval is None or self._clock() < self._due:
             return
         self._due = self._clock() + self._interval / 3
-        stuck = [pulse for pulse in list(self._pulses) if pulse.is_stuck]
+        stuck = self.stuck
         for pulse in stuck:
             if pulse.name not in self._told:
                 log.error(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from slurp.config import Config
@@ -35,6 +35,7 @@ from slurp.elastic.templates import STATE_INDEX
 from slurp.errors import Exit, Fatal
 from slurp.flow import Buffer
 from slurp.heartbeat import Watchdog
+from slurp.http.address import Address
 from slurp.jetstream import hosts
 from slurp.jetstream.reader import Reader
 from slurp.jetstream.readers import Readers
@@ -47,9 +48,11 @@ from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
 from slurp.stats import Stats
 from slurp.tally import Tally
+from slurp.vitals import Vitals
 
 if TYPE_CHECKING:
     from slurp.embedded import EmbeddedNode
+    from slurp.http.front import Front
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,8 @@ _SUPERVISE_EVERY = 0.1
 _INDEXER_LIMIT = 300.0
 _READER_LIMIT = 180.0
 _CHECKPOINT_LIMIT = 600.0
+# The main thread comes round ten times a second, whatever happens.
+_MAIN_LIMIT = 30.0
 
 _SAVE_EVERY = 1.0
 _DRIFT_EVERY = 60.0
@@ -75,8 +80,11 @@ _RESERVED_FOR_CHECKPOINT = 3.0
 # A Kibana that hangs is not worth a slow end: what it has got, it has got.
 _WAIT_FOR_KIBANA = 2.0
 
-# Threads that end when their work is done; all others work until they are told to stop.
-_OF_THE_START = ("startup", "kibana")
+# Threads that end when their work is done, or without harm; all others work until they are told to stop.
+_MAY_END = ("startup", "kibana", "http", "http-probe")
+
+# For the answers that are under way at the end.
+_WAIT_FOR_HTTP = 2.0
 
 # --catch-up: caught up after so many fresh events, or so many silent seconds.
 _FRESH_EVENTS = 1000
@@ -118,6 +126,9 @@ class Service:
         self._readers: Readers | None = None
         self._gaps: Gaps | None = None
         self._stats: Stats | None = None
+        self._vitals = Vitals(self._tally, self._buffer, self._watchdog, self._patience, self._stop)
+        self._pulse = self._watchdog.pulse("MainThread", _MAIN_LIMIT)
+        self._front: Front | None = None
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
         self._caught_up = False
@@ -130,6 +141,7 @@ class Service:
         while not self._stop.wait(_SUPERVISE_EVERY):
             self._check_catch_up()
             self._check_ready()
+            self._pulse.beat()
             self._watchdog.step()
         # A sign of life as well: the rest ends within `--grace`.
         notify("STOPPING=1", "STATUS=stopping", *(["WATCHDOG=1"] if self._ready else []))
@@ -175,7 +187,7 @@ class Service:
             self._fail(Exit.FAILED)
             log.exception("%s died, which is a bug", name)
         else:
-            if name not in _OF_THE_START and not self._stop.is_set():
+            if name not in _MAY_END and not self._stop.is_set():
                 self._fail(Exit.FAILED)
                 log.error("%s ended before its time, which is a bug", name)
 
@@ -187,15 +199,21 @@ class Service:
 
     def _start_up(self) -> None:
         config = self._config
+        if config.http is not None and not config.setup_only:
+            self._start_http(config.http)
         compiled = setup.lexicons(config)
+        self._vitals.starting = "looking for Jetstream servers"
         servers = [] if config.setup_only else self._choose_server()
         if config.embedded:
+            self._vitals.starting = "starting the embedded Elasticsearch"
             self._start_embedded_node()
         if self._stop.is_set():
             return
+        self._vitals.starting = "waiting for Elasticsearch"
         if not (cluster := wait_until_ready(self._elastic, config, self._stop)):
             return
         log.info("Elasticsearch: %s", cluster)
+        self._vitals.starting = "setting up Elasticsearch"
         self._prepare_cluster(compiled)
         if config.setup_only:
             log.info("set-up done, as asked for with --setup-only")
@@ -206,6 +224,26 @@ class Service:
         else:
             self._spawn("kibana", self._prepare_kibana)
         self._start_reading(servers)
+
+    def _start_http(self, address: Address) -> None:
+        from slurp.http.front import Front
+
+        try:
+            self._front = Front(address, self._config, self._vitals, self._secrets, self._version)
+        except Fatal as error:
+            if address.asked:
+                raise
+            log.warning("no page and no metrics: %s; --http off does without", error)
+            return
+        self._spawn("http", partial(self._show, self._front.serve))
+        self._spawn("http-probe", partial(self._show, self._front.probe))
+
+    def _show(self, work: Callable[[], None]) -> None:
+        """Nobody's look at us is a reason to stop."""
+        try:
+            work()
+        except Exception:
+            log.exception("%s died, which is a bug; indexing goes on", threading.current_thread().name)
 
     def _choose_server(self) -> list[str]:
         probes = self._probe(self._config.jetstream)
@@ -326,7 +364,13 @@ class Service:
     def _start_threads(self, readers: Readers, servers: list[str]) -> None:
         config, days = self._config, self._days
         assert days is not None  # noqa: S101
-        self._readers = readers
+        self._readers = self._vitals.readers = readers
+        timed: dict[str, Any] = {}
+        if self._front is not None:
+            timed = {
+                "batch_took": self._front.metrics.batch_took,
+                "bulk_took": self._front.metrics.bulk_took,
+            }
         documents = StatsIndex(
             self._elastic, self._patience, config.index, config.worker_name, self._tally.snapshot()
         )
@@ -353,6 +397,7 @@ class Service:
                 drift=self._drift,
                 typed=self._typed,
                 beat=self._watchdog.pulse(f"indexer-{number}", _INDEXER_LIMIT).beat,
+                **timed,
             )
             self._spawn(f"indexer-{number}", _steps(indexer.step))
         self._spawn("checkpoint", self._keep)
@@ -364,6 +409,7 @@ class Service:
             if len(servers) > 1 and not config.redundant:
                 scout = Scout(reader, servers, probe=self._probe)
                 self._spawn("scout", partial(scout.run, self._stop))
+        self._vitals.starting = ""
 
     # Work that belongs to no other place
 
@@ -446,6 +492,7 @@ class Service:
         for number, position, trail in self._tally.checkpoints():
             saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[number])
             wrote |= self._checkpoints.save(saved)
+        self._vitals.saved = time.monotonic()
         return wrote
 
     def _check_catch_up(self) -> None:
@@ -495,6 +542,9 @@ class Service:
             self._stats.summary()
         self._elastic.close()
         self._dead_letters.close()
+        if self._front is not None:
+            self._front.over.set()
+            self._join(["http"], time.monotonic() + _WAIT_FOR_HTTP)
         if self._node is not None:
             log.info("embedded Elasticsearch: stopping")
             self._node.stop()
@@ -507,6 +557,7 @@ class Service:
             if (thread := self._threads.get(name)) is None:
                 continue
             while thread.is_alive() and time.monotonic() < deadline and self._signals < 2:
+                self._pulse.beat()
                 thread.join(_SUPERVISE_EVERY)
             if thread.is_alive():
                 ended = False

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from slurp.config import PUBLIC_HOSTS, Config, build_parser, parse
+from slurp.http.address import Address
 from slurp.position import LIVE
 
 
@@ -57,6 +58,15 @@ def test_lists_are_repeated_or_have_commas(tmp_path: Path) -> None:
     )
     flags = ["--collections", "app.bsky.graph.*", "--collections", "app.bsky.feed.post"]
     assert parse(flags, {}).collections == expected
+
+
+def test_the_page_is_off_unless_asked_for_or_embedded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse([], {}).http is None
+    assert parse(["--embedded"], {}).http == Address("127.0.0.1", 8642, asked=False)
+    assert parse(["--embedded", "--http", "off"], {}).http is None
+    assert parse(["--embedded"], {"SKEETSLURPER_HTTP": "[::1]:0"}).http == Address("::1", 0)
+    assert parse(["--http", "9000"], {}).http == Address("127.0.0.1", 9000)
+    assert "--http: 'here' is no address to listen at" in refused(capsys, "--http", "here")
 
 
 def test_jetstream_urls_are_what_people_paste() -> None:

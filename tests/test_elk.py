@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 
@@ -21,6 +23,8 @@ from slurp.config import build_parser, parse, variable
 from slurp.elastic.privileges import main as show_role
 from slurp.elastic.privileges import worker_with_setup
 from slurp.embedded import EmbeddedNode
+from slurp.http.address import Address
+from slurp.http.server import Answer, Request, Server, plain
 from slurp.simulator import Simulator
 from slurp.units import parse_duration
 from tests.file_realm import FileRealm
@@ -128,6 +132,28 @@ def test_what_should_run_for_long_comes_back_and_tells_its_health(name: str) -> 
         assert "HEALTHCHECK" in DOCKERFILE.read_text(encoding="utf-8")
     else:
         assert "PASS" not in service["healthcheck"]["test"], "docker ps and inspect show it"
+
+
+@pytest.mark.parametrize(("status", "code"), [(HTTPStatus.OK, 0), (HTTPStatus.SERVICE_UNAVAILABLE, 1)])
+def test_the_image_asks_whether_a_thread_hangs(status: HTTPStatus, code: int) -> None:
+    (written,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
+    asked: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        asked.append(request.path)
+        return plain("", status)
+
+    server, over = Server(Address("127.0.0.1", 0), answer), threading.Event()
+    thread = threading.Thread(target=server.run, args=(over,))
+    thread.start()
+    try:
+        program, *arguments = orjson.loads(written.replace("8642", str(server.address.port)))
+        assert program == "python"
+        assert subprocess.run([sys.executable, *arguments], check=False, timeout=20).returncode == code
+        assert asked == ["/healthz"]
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_order_of_the_start() -> None:

@@ -12,7 +12,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.privileges import ROLES, admin, worker, worker_with_setup
+from slurp.elastic.privileges import ROLES, admin, page, worker, worker_with_setup
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATS_INDEX
 from slurp.embedded import EmbeddedNode
@@ -22,6 +22,7 @@ from slurp.simulator import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
 from tests.test_faults import assert_all_indexed
+from tests.test_http_worker import Asked
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
@@ -170,6 +171,37 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
         assert process.counted()["in flight"] == 0
         told_by_setup = "skeetslurper-stats left as it is: Elasticsearch denies us" in process.log
         assert told_by_setup == (not options)
+    remove(es)
+
+
+def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
+    realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
+) -> None:
+    set_up(realm, es_node, "t_admin")
+    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_page": page(INDEX)})
+    # Another test changes the password of t_worker.
+    realm.add("t_blind", PASSWORD, "t_worker")
+    realm.add("t_reader", PASSWORD, "t_worker,t_page")
+    jetstream.run_at(200)
+    for user, granted in (("t_blind", False), ("t_reader", True)):
+        realm.wait_for_right(user, PASSWORD, f"{INDEX}-x", "read", granted=granted)
+        with Worker(
+            *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana"),
+            *("--no-setup", "--es-user", user, "--es-pass", PASSWORD, "--stats-interval", "1s"),
+            *("--http", "127.0.0.1:0"),
+            home=tmp_path,
+        ) as process:
+            asked = Asked(process)
+            process.wait_for(r"indexed [1-9]")
+            es.indices.refresh(index=f"{INDEX}-*")
+            assert asked.wait("/readyz", 200) == "ready\n"
+            lack = f"the worker&#39;s user has no right to read {INDEX}-*"
+            text = asked.wait("/", 200, '<article class="card post">' if granted else lack)
+            assert text.count(lack) == (0 if granted else 2)
+            assert asked.get("/metrics")[0] == 200
+            assert process.stop() == 0
+            assert "WARNING" not in process.log
+            assert process.counted()["in flight"] == 0
     remove(es)
 
 

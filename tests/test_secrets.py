@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 from base64 import b64encode
@@ -16,6 +17,7 @@ import pytest
 from slurp.config import parse
 from slurp.embedded import EmbeddedNode
 from slurp.simulator import Simulator
+from tests.test_http_worker import Asked
 from tests.worker import Worker
 
 # Each with something that JSON, the repr of an error or a URL writes in another way.
@@ -126,6 +128,20 @@ def test_a_proxy_that_shows_what_it_was_asked(run: Run) -> None:
         assert "authorization" in log.lower(), "it did show it"
         assert "***" in log
         assert_hidden(log)
+
+
+def test_what_is_shown_of_a_proxy_that_shows_what_it_was_asked(run: Run) -> None:
+    with echo() as url, run("--es", url, "--no-kibana", "--http", "127.0.0.1:0") as worker:
+        asked = Asked(worker)
+        ready = asked.wait("/readyz", 503, "bad gateway")
+        shown = html.unescape(asked.get("/")[1])
+        metrics = asked.get("/metrics")[1]
+        assert worker.stop() == 0
+    for text in (ready, shown):
+        assert "authorization" in text.lower(), "it did show it"
+        assert "***" in text
+    for text in (ready, shown, metrics, worker.log):
+        assert_hidden(text)
 
 
 def test_nobody_there(run: Run) -> None:

@@ -234,10 +234,10 @@ def _facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -> No
 def _tags(source: Source, tags: Iterable[str]) -> None:
     if bare := _once(tag.lstrip("#＃") for tag in tags):
         source["tags"] = bare
-        source["tags_folded"] = _once(map(_folded, bare))
+        source["tags_folded"] = _once(map(folded, bare))
 
 
-def _folded(tag: str) -> str:
+def folded(tag: str) -> str:
     """One spelling of `Caturday`, `caturday` and full-width letters."""
     # The cache keeps what it is given; a tag that comes twice is short.
     return _remembered(tag) if len(tag) <= _REMEMBERED_LENGTH else _fold(tag)

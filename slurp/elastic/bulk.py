@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -33,26 +34,43 @@ def create(index: str, doc_id: str, body: bytes) -> Action:
     return f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}\n'.encode() + body
 
 
+# What a request took: seconds, and whether it was answered.
+Took = Callable[[float, bool], None]
+
+
 def send(
-    client: Elasticsearch, actions: Sequence[Action], beat: Callable[[], None] = lambda: None
+    client: Elasticsearch,
+    actions: Sequence[Action],
+    beat: Callable[[], None] = lambda: None,
+    took: Took = lambda seconds, answered: None,
 ) -> list[Item]:
     """One answer per action, in their order.
 
     A request refused as a whole for what is in it is halved until the guilty item stands alone.
     Raises ApiError for the other refusals and TransportError when there is no answer: then some
     of the actions may have been applied, which sending them again tells (409). `beat` is called
-    before each request.
+    before each request, `took` after it.
     """
     beat()
     try:
-        return _request(client, actions)
+        return _timed(client, actions, took)
     except ApiError as error:
         if error.status_code not in _GUILTY_INSIDE:
             raise
         if len(actions) == 1:
             return [Item(error.status_code, *error_of(error))]
     middle = len(actions) // 2
-    return send(client, actions[:middle], beat) + send(client, actions[middle:], beat)
+    return send(client, actions[:middle], beat, took) + send(client, actions[middle:], beat, took)
+
+
+def _timed(client: Elasticsearch, actions: Sequence[Action], took: Took) -> list[Item]:
+    began, answered = time.monotonic(), False
+    try:
+        answers = _request(client, actions)
+        answered = True
+    finally:
+        took(time.monotonic() - began, answered)
+    return answers
 
 
 def _request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:

@@ -333,6 +333,7 @@ class Patience:
         self._trouble = trouble
         self._over = over
         self._since: float | None = None
+        self._reason = ""
         self._told = False
         self._said = float("-inf")
 
@@ -340,6 +341,7 @@ class Patience:
         with self._lock:
             now = self._clock()
             self._since = now if self._since is None else self._since
+            self._reason = reason
             recent = now - self._said < self._every
             if recent and (self._told or now - self._since < _BRIEF):
                 return
@@ -358,3 +360,12 @@ class Patience:
     @property
     def troubled(self) -> bool:
         return self._since is not None
+
+    @property
+    def lasting(self) -> tuple[float, str] | None:
+        """For how many seconds there has been trouble, and the last reason; None while all is well, or
+        the trouble is of the kind that comes and goes."""
+        with self._lock:
+            if self._since is None or self._clock() - self._since < _BRIEF:
+                return None
+            return self._clock() - self._since, self._reason

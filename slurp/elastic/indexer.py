@@ -16,7 +16,7 @@ from elasticsearch import ApiError, UnsupportedProductError
 
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.express import Express, Made
-from slurp.elastic.bulk import Action, create, send
+from slurp.elastic.bulk import Action, Took, create, send
 from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, describe, error_of
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
@@ -92,8 +92,11 @@ class Indexer:
         drift: Drift | None = None,
         typed: Container[str] = TYPED,
         beat: Callable[[], None] = lambda: None,
+        batch_took: Callable[[float], None] = lambda seconds: None,
+        bulk_took: Took = lambda seconds, answered: None,
     ) -> None:
-        """`beat` is called as each attempt begins, whatever may come of it."""
+        """`beat` is called as each attempt begins, whatever may come of it; `batch_took` once a batch that
+        is answered for, with the seconds since it arrived; `bulk_took` once a request."""
         self._elastic = elastic
         self._days = days
         self._dead_letters = dead_letters
@@ -106,6 +109,8 @@ class Indexer:
         self._beat = beat
         self._look: Callable[[dict[str, Any]], Sighting | None] = drift.look if drift else lambda event: None
         self._express = Express(typed, self._look)
+        self._batch_took = batch_took
+        self._bulk_took = bulk_took
         self._fresh_within_us = int(fresh_within * 1e6)
 
     def step(self) -> bool:
@@ -121,6 +126,7 @@ class Indexer:
         except NotFlushed:
             return False
         self._buffer.release(batch)
+        self._batch_took(time.monotonic() - batch.arrived_at)
         return True
 
     def _answer(self, batch: Batch) -> tuple[Outcome, Answered]:
@@ -232,12 +238,13 @@ class Indexer:
 
     def _try(self, pending: list[_Pending]) -> list[Item]:
         """One answer per event; a request that failed as a whole is the same answer for all in it."""
-        answers: Iterator[Item]
+        answers: Iterator[Item] = iter(())
         barred: dict[int, Item] = {}
         try:
             barred = self._ensure({one.day for one in pending})
             actions = [one.action for one in pending if one.day not in barred]
-            answers = iter(send(self._elastic.client, actions, self._beat) if actions else ())
+            if actions:
+                answers = iter(send(self._elastic.client, actions, self._beat, self._bulk_took))
         except ApiError as error:
             answers = repeat(_held(error))
         except (TransportError, UnsupportedProductError) as error:

@@ -55,10 +55,19 @@ def worker_with_setup(index: str) -> Role:
     }
 
 
+def page(index: str) -> Role:
+    """Beside one of the others, for a worker with `--http`: what its page shows of the documents."""
+    return {
+        "cluster": [],
+        "indices": [{"names": [f"{index}-*"], "privileges": ["read", "view_index_metadata"]}],
+    }
+
+
 ROLES = {
     "skeetslurper_setup": admin,
     "skeetslurper_worker": worker,
     "skeetslurper_worker_with_setup": worker_with_setup,
+    "skeetslurper_page": page,
 }
 
 

@@ -133,6 +133,8 @@ class Reader:
         self._ping_when_silent = _PING_WHEN_SILENT if config.catch_up else float("inf")
         self._connected = False
         self._connections = 0
+        self._down_since = time.monotonic()
+        self._trouble = ""
         self._got_data = False
         self._told_to_stop = False
         self._away = False
@@ -161,6 +163,21 @@ class Reader:
     def away(self) -> bool:
         """Not connected, and the last attempt failed."""
         return self._away
+
+    @property
+    def down_for(self) -> float | None:
+        """Seconds without a connection; None while there is one."""
+        return None if self._connected else time.monotonic() - self._down_since
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether it has had a connection at all."""
+        return self._connections > 0
+
+    @property
+    def trouble(self) -> str:
+        """Why the last connection ended, or could not be made."""
+        return self._trouble
 
     @property
     def ended_clean(self) -> bool:
@@ -199,6 +216,7 @@ class Reader:
         try:
             ending = self._pump(line)
         finally:
+            self._down_since = time.monotonic()
             self._connected, self._away = False, True
             hang_up(line.connection)
         return self._after(ending, began)
@@ -372,6 +390,7 @@ class Reader:
         if self._line is not None and self._line.error is not None:
             ending = self._cut(str(self._line.error))  # however it closed afterwards
         self._line = None
+        self._trouble = ending.reason
         # An orderly close says nothing of a disorder before it unless data came in between.
         self._clean = ending.end is End.CLOSED and (self._clean or self._got_data)
         if self._stop.is_set():

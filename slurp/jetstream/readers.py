@@ -36,6 +36,20 @@ class Readers:
         """Whether events can come at all."""
         return any(reader.connected for reader in self._readers)
 
+    @property
+    def down_for(self) -> float | None:
+        """Seconds since the last of them lost its connection; None while one is connected."""
+        times = [reader.down_for for reader in self._readers]
+        return None if None in times else min((one for one in times if one is not None), default=None)
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection: what befell those that are away, each named."""
+        if len(self._readers) == 1:
+            return self._readers[0].trouble
+        away = (reader for reader in self._readers if not reader.connected and reader.trouble)
+        return "; ".join(f"{reader.host}: {reader.trouble}" for reader in away)
+
     def caught_up(self, fresh: int, silent: float) -> bool:
         """Each connected reader got so many fresh events in a row, or none for so many seconds.
 

@@ -1,0 +1,79 @@
+"""`make screenshot`: the page over a simulated Bluesky, as a browser shows it, into docs/."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from slurp.embedded import EmbeddedNode
+from slurp.simulator import Simulator
+from tests.chromium import CHROMIUM
+from tests.fixtures_es import PASSWORD
+from tests.test_http_worker import Asked
+from tests.worker import Worker
+
+DOCS = Path(__file__).parents[1] / "docs"
+# Width, height of what is seen at once, scheme.
+LOOKS = ((1280, 1240, "light"), (1280, 1240, "dark"), (390, 1300, "light"), (390, 1300, "dark"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.screenshot", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=130, help="how long it slurps before (default: 130)")
+    parser.add_argument("--rate", type=float, default=400, help="events a second, about (default: 400)")
+    parser.add_argument("--into", type=Path, default=DOCS, help="a folder (default: docs)")
+    options = parser.parse_args()
+    if CHROMIUM is None:
+        print("There is no Chromium here (Debian: the package chromium)", file=sys.stderr)
+        return 1
+    with (
+        tempfile.TemporaryDirectory(prefix="skeetslurper-page-") as folder,
+        EmbeddedNode(Path(folder) / "node", port=0, password=PASSWORD) as node,
+        Simulator(port=0, seed=8) as jetstream,
+        Worker(
+            *("--jetstream", jetstream.url, "--es", node.url, "--no-kibana", "--refresh", "1s"),
+            *("--http", "127.0.0.1:0"),
+            home=Path(folder),
+        ) as worker,
+    ):
+        asked = Asked(worker)
+        asked.wait("/readyz", 200, timeout=120)
+        _slurp(jetstream, options.rate, options.seconds)
+        _shoot(f"http://127.0.0.1:{asked.port}/", options.into)
+        jetstream.pause()
+        return worker.stop()
+
+
+def _slurp(jetstream: Simulator, rate: float, seconds: float) -> None:
+    """With the ups and downs of a day, in minutes."""
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        jetstream.pause()
+        jetstream.run_at(rate * (1 + 0.3 * math.sin(passed / 17) + 0.15 * math.sin(passed / 5)))
+        time.sleep(2)
+
+
+def _shoot(url: str, into: Path) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width, height, scheme in LOOKS:
+            page = browser.new_page(
+                viewport={"width": width, "height": height},
+                color_scheme=scheme,  # type: ignore[arg-type]
+            )
+            page.goto(url)
+            page.wait_for_timeout(300)
+            path = into / f"page-{width}-{scheme}.png"
+            page.screenshot(path=path)
+            print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+        browser.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

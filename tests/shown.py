@@ -1,0 +1,129 @@
+"""The page over real vitals and a test's index: as HTML, taken apart, or served."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any
+
+import orjson
+from elasticsearch import Elasticsearch
+
+from slurp.http.address import Address
+from slurp.http.history import History
+from slurp.http.page import Page
+from slurp.http.questions import Questions
+from slurp.http.server import Request, Server
+from slurp.http.site import Site
+from tests.harness import InProcess, commit
+from tests.watched import Watched
+
+EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
+
+
+class Reading(HTMLParser):
+    """A page as a browser takes it apart: tags with their attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+class Shown:
+    """A page over real vitals and the index of a test."""
+
+    def __init__(self, watched: Watched, index: str) -> None:
+        self.watched = watched
+        self.history = History(watched.vitals)
+        elastic = watched.probe._elastic
+        self.questions = Questions(elastic, watched.probe, index, watched.secrets.scrub)
+        self.page = Page(watched.vitals, watched.health, self.history, self.questions, "1.2.3")
+
+    def html(self, **parameters: str) -> str:
+        answer = self.page.render(Request("/", parameters))
+        assert answer.content_type == "text/html; charset=utf-8"
+        return answer.body.decode()
+
+    def read(self, **parameters: str) -> Reading:
+        return Reading(self.html(**parameters))
+
+
+def post(number: int, text: str = "good morning", **more: Any) -> bytes:
+    return commit(number, {"$type": "app.bsky.feed.post", "text": text, **more})
+
+
+def linking(uri: str, text: str = "look at this") -> dict[str, Any]:
+    feature = {"$type": "app.bsky.richtext.facet#link", "uri": uri}
+    return {"facets": [{"index": {"byteStart": 0, "byteEnd": len(text)}, "features": [feature]}]}
+
+
+def fill(indexer: InProcess, es: Elasticsearch, *frames: bytes) -> None:
+    indexer.feed(frames)
+    es.indices.refresh(index=f"{indexer.config.index}-*")
+
+
+def fill_with_evil(indexer: InProcess, es: Elasticsearch) -> None:
+    """Posts with EVIL in all that strangers write, and one as no worker of ours makes it."""
+    did = f"did:plc:{EVIL}"
+    identity = {
+        "did": did,
+        "time_us": int(indexer.began * 1e6),
+        "kind": "identity",
+        "identity": {"did": did, "handle": f"handle{EVIL}", "seq": 1, "time": "2026-01-01T00:00:00Z"},
+    }
+    record = {
+        "$type": "app.bsky.feed.post",
+        "text": f"text{EVIL}",
+        "langs": [f"en{EVIL}", "pt"],
+        "tags": [f"tag{EVIL}"],
+        **linking(f"https://example.com/{EVIL}"),
+    }
+    foreign = {
+        "did": did,
+        "kind": "commit",
+        "commit": {"collection": "app.bsky.feed.post", "operation": "create"},
+        "url": "javascript:alert(3)",
+        "text": f"text{EVIL}",
+        **{name: [f"{name}{EVIL}"] for name in ("lang", "tags", "tags_folded")},
+        "langs": [f"lang{EVIL}"],
+        "domains": [f"domain{EVIL}"],
+        "links": ["javascript:alert(4)"],
+        "media": {"kinds": [EVIL], "count": 1},
+        "reply": {"parent": {"url": "data:text/html,<script>alert(5)</script>"}},
+        "event": {"ingested": datetime.now(UTC).isoformat()},
+    }
+    fill(
+        *(indexer, es, orjson.dumps(identity)),
+        commit(1, record, did=did, rkey=f"rkey{EVIL}"),
+        commit(2, {"$type": f"evil{EVIL}"}, collection=f"app.evil.{EVIL}"),
+    )
+    es.index(index=indexer.today, document=foreign, refresh=True)
+
+
+@contextmanager
+def served(shown: Shown) -> Iterator[str]:
+    """The page's address, while it is served."""
+    watched, over = shown.watched, threading.Event()
+    site = Site(watched.health, watched.metrics, shown.page)
+    server = Server(Address("127.0.0.1", 0), site.answer, shown.history.step)
+    thread = threading.Thread(target=server.run, args=(over,))
+    thread.start()
+    try:
+        yield f"http://{server.address}"
+    finally:
+        over.set()
+        thread.join(5)
