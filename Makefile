@@ -12,8 +12,8 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth screenshot lint audit docs lock \
-	format clean
+.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth screenshot
+.PHONY: lint audit docs lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slurp.config import CONFIG_FILES, FLAGS_ONLY, build_parser, variable
+from slurp.options import CONFIG_FILES, FLAGS_ONLY, build_parser, variable
 
 FILE = Path(__file__).parents[1] / "docs" / "cli.md"
 
@@ -17,7 +17,7 @@ _FILES = ", ".join(f"`{file}`" for file in CONFIG_FILES)
 _HEAD = f"""\
 # The command line
 
-<!-- Made by `python -m slurp.reference build`: edit slurp/config.py instead. -->
+<!-- Made by `python -m slurp.reference build`: edit slurp/options.py instead. -->
 
 `skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option has to be set. Each can
 be a flag, an environment variable, or a line `key = value` in a file:

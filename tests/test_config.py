@@ -8,8 +8,9 @@ from typing import NoReturn
 
 import pytest
 
-from slurp.config import PUBLIC_HOSTS, Config, build_parser, parse
+from slurp.config import PUBLIC_HOSTS, Config, parse
 from slurp.http.address import Address
+from slurp.options import build_parser
 from slurp.position import LIVE
 
 

@@ -19,12 +19,13 @@ import orjson
 import pytest
 import yaml
 
-from slurp.config import build_parser, parse, variable
+from slurp.config import parse
 from slurp.elastic.privileges import main as show_role
 from slurp.elastic.privileges import worker_with_setup
 from slurp.embedded import EmbeddedNode
 from slurp.http.address import Address
 from slurp.http.server import Answer, Request, Server, plain
+from slurp.options import build_parser, variable
 from slurp.simulator import Simulator
 from slurp.units import parse_duration
 from tests.file_realm import FileRealm
@@ -136,7 +137,9 @@ def test_what_should_run_for_long_comes_back_and_tells_its_health(name: str) -> 
 
 @pytest.mark.parametrize(("status", "code"), [(HTTPStatus.OK, 0), (HTTPStatus.SERVICE_UNAVAILABLE, 1)])
 def test_the_image_asks_whether_a_thread_hangs(status: HTTPStatus, code: int) -> None:
-    (written,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
+    (written,) = re.findall(
+        r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", DOCKERFILE.read_text("utf-8"), re.MULTILINE
+    )
     asked: list[str] = []
 
     def answer(request: Request) -> Answer:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from slurp import reference
-from slurp.config import FLAGS_ONLY, build_parser, parse, variable
+from slurp.config import parse
+from slurp.options import FLAGS_ONLY, build_parser, variable
 
 PAGE = reference.FILE.read_text(encoding="utf-8")
 

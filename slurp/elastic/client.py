@@ -22,9 +22,10 @@ from elastic_transport import ConnectionError as NodeUnreachable
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
 
-from slurp.config import Config, basic_token, read_secret
+from slurp.config import Config
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
+from slurp.values import basic_token, read_secret
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import requests
 
-from slurp.config import Config, basic_token, read_secret
+from slurp.config import Config
 from slurp.logs import Secrets
+from slurp.values import basic_token, read_secret
 
 Json = dict[str, Any]
 Key = tuple[str, str]

@@ -1,0 +1,219 @@
+"""Texts that people write as values of options, checked and made of use. ValueError says what is wrong."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from slurp.http import address
+from slurp.http.address import Address, parse_address
+from slurp.position import FIRST_TIME_CURSOR, LIVE
+from slurp.units import parse_duration
+
+STATE_INDICES = ("skeetslurper-state", "skeetslurper-stats", "skeetslurper-drift")
+
+_NSID = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*(\.[a-zA-Z0-9-]+)*(\.[a-zA-Z][a-zA-Z0-9]*|\.\*)").fullmatch
+_DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]+").fullmatch
+_INDEX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}").fullmatch
+_WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_SPACE = re.compile(r"[a-z0-9_-]+").fullmatch
+_MIN_RETENTION_DAYS = 3
+_MAX_COLLECTIONS, _MAX_DIDS = 100, 10_000
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise ValueError(f"{text!r} is no whole number of {least} or more")
+        return int(text)
+
+    return convert
+
+
+def parse_start(text: str) -> int:
+    """A cursor for `live` (LIVE), a duration back from now, a time (UTC unless it says else), or a cursor."""
+    if text == "live":
+        return LIVE
+    if text.isascii() and text.isdigit():
+        if int(text) > time.time() * 1e6:
+            raise ValueError(f"{text!r} lies in the future")
+        return int(text)
+    now = datetime.now(UTC)
+    try:
+        return max(FIRST_TIME_CURSOR, int((now.timestamp() - parse_duration(text)) * 1e6))
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no start; write live, a duration like 2h, a time like 2026-11-23T12:00 or a cursor"
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > now:
+        raise ValueError(f"{text!r} lies in the future")
+    # Earlier times would be taken for sequence numbers, and no server goes back so far.
+    return max(FIRST_TIME_CURSOR, int(moment.timestamp() * 1e6))
+
+
+def parse_replicas(text: str) -> int | None:
+    """A number, or None for `auto`."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{text!r} is no number of replicas; write auto, 0, 1, …")
+    return int(text)
+
+
+def parse_retention(text: str) -> int | None:
+    """Whole days, or None for `forever`."""
+    if text == "forever":
+        return None
+    days = parse_duration(text) / 86_400
+    if days < _MIN_RETENTION_DAYS or days != int(days):
+        raise ValueError(
+            f"{text!r} is no retention; write whole days, {_MIN_RETENTION_DAYS}d or more, or forever"
+        )
+    return int(days)
+
+
+def jetstream_url(text: str) -> str:
+    """`ws(s)://host[:port][/path]` without a trailing slash; a bare host is wss."""
+    if "://" not in text:
+        text = f"wss://{text}"
+    url = _split(text, "--jetstream")
+    if url.scheme not in ("ws", "wss") or url.query:
+        raise ValueError(f"--jetstream: {_shown(text)!r} is no ws:// or wss:// URL of a server")
+    path = url.path.rstrip("/").removesuffix("/subscribe")
+    path = path.removesuffix("/xrpc/network.bsky.jetstream.subscribeEvents")
+    return urlunsplit((url.scheme, url.netloc.lower(), path, "", ""))
+
+
+def http_url(text: str, option: str) -> str:
+    if not text.strip().startswith(("http://", "https://")):
+        raise ValueError(f"{option}: {_shown(text)!r} is no http:// or https:// URL")
+    url = _split(text, option)
+    return urlunsplit((url.scheme, _with_port(url), url.path.rstrip("/"), "", ""))
+
+
+def _with_port(url: SplitResult) -> str:
+    """The client wants a port; without one a URL means that of its scheme."""
+    return url.netloc if url.port else f"{url.netloc.rstrip(':')}:{443 if url.scheme == 'https' else 80}"
+
+
+def _split(text: str, option: str) -> SplitResult:
+    try:
+        url = urlsplit(text.strip())
+        port_is_a_number = url.port is None or url.port > 0
+        (url.hostname or "").encode("idna")
+    except ValueError as error:
+        # A part of a password may look like a port, and the error has it.
+        reason = "user and password belong into options of their own" if "@" in text else error
+        raise ValueError(f"{option}: {_shown(text)!r}: {reason}") from None
+    if "@" in text:
+        # Anywhere: with a slash in the password the rest of it looks like a path.
+        raise ValueError(f"{option}: leave user and password out of the URL; there are options for them")
+    if not url.hostname or not port_is_a_number:
+        raise ValueError(f"{option}: {_shown(text)!r} names no host")
+    return url
+
+
+def _shown(url: str) -> str:
+    """A URL as it may be printed: without what stands before an @."""
+    return re.sub(r"^\s*([A-Za-z]+://)?.*@", r"\1…@", url, flags=re.DOTALL)
+
+
+def items_of(given: Sequence[str] | None) -> list[str]:
+    items = [item.strip() for text in given or () for item in text.split(",")]
+    return list(dict.fromkeys(item for item in items if item))
+
+
+def worker_name(name: str) -> str:
+    if not _WORKER(name):
+        raise ValueError("--worker-name takes up to 64 letters, digits, dots, dashes and underscores")
+    return name
+
+
+def collections(given: Sequence[str] | None) -> tuple[str, ...]:
+    return _checked(given, _NSID, "--collections", "NSID", _MAX_COLLECTIONS)
+
+
+def dids(given: Sequence[str] | None) -> tuple[str, ...]:
+    return _checked(given, _DID, "--dids", "DID", _MAX_DIDS)
+
+
+def _checked(
+    given: Sequence[str] | None, valid: Callable[[str], Any], option: str, kind: str, most: int
+) -> tuple[str, ...]:
+    items = sorted(items_of(given))
+    for item in items:
+        if not valid(item):
+            raise ValueError(f"{option}: {item!r} is no {kind}")
+    if len(items) > most:
+        raise ValueError(f"{option}: {len(items)} given, Jetstream takes at most {most}")
+    return tuple(items)
+
+
+def index_name(name: str) -> str:
+    if not _INDEX(name) or name.endswith((".", "-")):
+        raise ValueError(f"--index: {name!r} is no index name; use small letters, digits, dashes and dots")
+    swallowed = [state for state in STATE_INDICES if state.startswith(f"{name}-")]
+    if swallowed:
+        raise ValueError(
+            f"--index: {name}-* would also match our own {', '.join(swallowed)}; choose another name"
+        )
+    return name
+
+
+def http_address(text: str | None, *, embedded: bool) -> Address | None:
+    if text is None:
+        return address.DEFAULT if embedded else None
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ValueError(f"--http: {error}") from None
+
+
+def space_id(name: str) -> str:
+    """A space's id; '' is the default one, as in Kibana's paths."""
+    if name and not _SPACE(name):
+        raise ValueError(
+            f"--kibana-space: {name!r} is no id of a space; it has small letters, digits, dashes and "
+            "underscores, and is not the name that Kibana shows"
+        )
+    return "" if name == "default" else name
+
+
+def certificates(path: Path, option: str) -> None:
+    """What is no CA file would look like a server that is not to be trusted."""
+    if not path.is_file():
+        raise ValueError(f"{option}: there is no file {path}")
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error
+        raise ValueError(f"{option}: can't use {path}: {reason}") from None
+
+
+def basic_token(user: str, password: str) -> str:
+    """What stands for them in a request's header, and in the answer of a proxy that shows it."""
+    return b64encode(f"{user}:{password}".encode()).decode()
+
+
+def read_secret(path: Path, option: str) -> str:
+    """The first line of a secret's file."""
+    try:
+        secret = path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ValueError(f"{option}: can't read {path}: {reason}") from None
+    if not secret or "\n" in secret:
+        raise ValueError(f"{option}: {path} must hold the password on one line")
+    return secret
