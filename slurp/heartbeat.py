@@ -61,6 +61,12 @@ class Watchdog:
         self._pulses.append(pulse)
         return pulse
 
+    def forget(self, name: str) -> None:
+        """The thread of that name has ended, and hangs no more."""
+        for pulse in self.pulses:
+            if pulse.name == name:
+                self._pulses.remove(pulse)
+
     @property
     def pulses(self) -> list[Pulse]:
         return list(self._pulses)

@@ -101,16 +101,18 @@ class Secrets:
 
     def __init__(self, values: tuple[str, ...] = ()) -> None:
         self._values: tuple[str, ...] = ()
+        self._lock = threading.Lock()
         self.add(*values)
 
     def add(self, *values: str) -> None:
-        found = {*self._values}
+        found: set[str] = set()
         for value in values:
             # As it is, and as it stands in JSON, in the repr of an error, and in a URL.
             found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
             found |= {repr(value)[1:-1], quote(value), quote(value, safe="")}
         # Longest first, or a secret that is part of another would leave the rest of it standing.
-        self._values = tuple(sorted(found - {""}, key=len, reverse=True))
+        with self._lock:
+            self._values = tuple(sorted({*self._values, *found} - {""}, key=len, reverse=True))
 
     def scrub(self, text: str) -> str:
         for value in self._values:

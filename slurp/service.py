@@ -190,6 +190,8 @@ class Service:
             if name not in _MAY_END and not self._stop.is_set():
                 self._fail(Exit.FAILED)
                 log.error("%s ended before its time, which is a bug", name)
+        finally:
+            self._watchdog.forget(name)
 
     def _fail(self, code: Exit) -> None:
         self._failure = self._failure or code
@@ -234,6 +236,11 @@ class Service:
             if address.asked:
                 raise
             log.warning("no page and no metrics: %s; --http off does without", error)
+            return
+        except Exception:
+            if address.asked:
+                raise
+            log.exception("no page and no metrics, which is a bug; --http off does without")
             return
         self._spawn("http", partial(self._show, self._front.serve))
         self._spawn("http-probe", partial(self._show, self._front.probe))
@@ -544,7 +551,7 @@ class Service:
         self._dead_letters.close()
         if self._front is not None:
             self._front.over.set()
-            self._join(["http"], time.monotonic() + _WAIT_FOR_HTTP)
+            self._join(["http"], min(deadline, time.monotonic() + _WAIT_FOR_HTTP))
         if self._node is not None:
             log.info("embedded Elasticsearch: stopping")
             self._node.stop()

@@ -196,6 +196,43 @@ def test_an_elasticsearch_that_does_not_answer_is_told_with_the_reason() -> None
     assert samples(watched)["skeetslurper_elasticsearch_up"] == 0
 
 
+def test_a_slow_answer_is_no_outage_while_documents_are_taken() -> None:
+    watched = Watched()
+    watched.vitals.starting = ""
+    watched.probe.step()
+    watched.metrics.bulk_took(0.1, False)
+    assert watched.health.unready() != [], "a request that failed says nothing good"
+    watched.metrics.bulk_took(0.1, True)
+    assert watched.health.unready() == []
+    assert samples(watched)["skeetslurper_elasticsearch_up"] == 1
+    watched.clock.now += 11
+    assert watched.health.unready() != []
+
+
+def test_what_is_not_asked_any_more_is_not_known() -> None:
+    watched = Watched()
+    watched.vitals.starting = ""
+    assert watched.health.unready() == [], "nothing was asked yet"
+    watched.probe.step()
+    watched.metrics.bulk_took(0.1, True)
+    watched.clock.now += 61
+    watched.metrics.bulk_took(0.1, True)
+    assert watched.health.unready() == [
+        "Elasticsearch: down for 1m1s: it is not asked any more, which is a bug"
+    ]
+    assert "skeetslurper_elasticsearch_up" not in samples(watched)
+
+
+def test_what_servers_say_is_made_fit_to_be_shown() -> None:
+    watched = Watched()
+    watched.vitals.starting = ""
+    watched.patience.trouble("bye\nready\x1b[2J" + 1000 * "!")
+    watched.clock.now += 5
+    (line,) = watched.health.unready()
+    assert "bye ready\ufffd[2J!!" in line
+    assert len(line) == 500
+
+
 def test_documents_that_are_not_taken_are_told_and_secrets_are_not() -> None:
     watched = Watched()
     watched.vitals.starting = ""

@@ -189,28 +189,77 @@ def test_a_bug_is_told_once_and_the_next_request_is_answered(caplog: pytest.LogC
 
 def test_slow_clients_are_few_and_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WITHIN", 2.0)
-    monkeypatch.setattr(module, "_CONNECTIONS", 4)
     before = threading.active_count()
     with serving() as server:
-        port = server.address.port
-        slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(4)]
+        slow = [socket.create_connection(("127.0.0.1", server.address.port), timeout=10) for _ in range(4)]
         for sock in slow:
             sock.sendall(b"GET / HT")
-        deadline = time.monotonic() + 5
-        while (answer := ask(server))[0].status != 503:
-            assert time.monotonic() < deadline, "they hold all the room there is"
-        assert answer[1] == "busy\n"
-        assert threading.active_count() <= before + 5
+        deadline = time.monotonic() + 10
+        while len(server._open) < 4:
+            assert time.monotonic() < deadline
         # A byte now and then keeps none of them.
-        while (response := ask(server)[0]).status == 503:
+        while server._open:
             assert time.monotonic() < deadline
             time.sleep(0.1)
             for sock in slow:
                 with suppress(OSError):
                     sock.sendall(b"x")
-        assert response.status == 200
         for sock in slow:
             sock.close()
+    assert threading.active_count() <= before + 4
+
+
+def test_whoever_asks_nothing_makes_room_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CONNECTIONS", 4)
+    with serving() as server:
+        silent = [socket.create_connection(("127.0.0.1", server.address.port), timeout=10) for _ in range(9)]
+        began = time.monotonic()
+        assert ask(server)[0].status == 200
+        assert time.monotonic() - began < 2
+        assert len(server._open) <= 4
+        for sock in silent:
+            sock.close()
+
+
+def test_too_many_at_work_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CONNECTIONS", 3)
+    free = threading.Event()
+
+    def answer(request: Request) -> Answer:
+        free.wait(10)
+        return plain("at last")
+
+    found: list[str] = []
+    with serving(answer) as server:
+        threads = [threading.Thread(target=lambda: found.append(ask(server)[1])) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 5
+        while len(server._asked) < 3:
+            assert time.monotonic() < deadline
+        for _ in range(20):
+            response, text = ask(server)
+            assert (response.status, text) == (503, "busy\n")
+        free.set()
+        for thread in threads:
+            thread.join()
+    assert found == ["at last\n"] * 3
+
+
+def test_the_end_waits_for_what_was_asked() -> None:
+    asked, found = threading.Event(), []
+
+    def answer(request: Request) -> Answer:
+        asked.set()
+        time.sleep(0.5)
+        return plain("yet")
+
+    with serving(answer) as server:
+        thread = threading.Thread(target=lambda: found.append(ask(server)[1]))
+        thread.start()
+        assert asked.wait(5)
+    thread.join()
+    assert found == ["yet\n"]
 
 
 def test_whoever_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +314,13 @@ def test_a_port_that_is_taken_is_told() -> None:
         f"--http 127.0.0.1:{other.server_port}: address already in use; choose another port, "
         "or 0 for any free one"
     )
+
+
+@pytest.mark.parametrize("host", ["a..b", "..", "a" * 64])
+def test_a_name_that_is_none_is_told(host: str) -> None:
+    with pytest.raises(Fatal, match="is no address of this machine") as stopped:
+        Server(Address(host, 0), lambda request: plain(""))
+    assert stopped.value.code is Exit.USAGE
 
 
 def test_an_address_of_another_machine_is_told() -> None:
@@ -332,3 +388,7 @@ def test_what_is_loopback() -> None:
     assert not any(
         map(is_loopback, ["", "localhost.evil.example", "0.0.0.0", "10.0.0.1", "127.0.0.1.nip.io"])
     )
+
+
+def test_half_of_a_pair_is_no_reason_for_no_answer() -> None:
+    assert plain("\ud800").body == b"?\n"

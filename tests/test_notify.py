@@ -83,3 +83,13 @@ def test_it_starves_while_a_thread_is_stuck(caplog: pytest.LogCaptureFixture) ->
     pulse.beat()
     played.until(211)
     assert played.fed == [100, 110, 200, 210], "it came round after all"
+
+
+def test_a_thread_that_has_ended_is_not_stuck() -> None:
+    played = Played()
+    pulses = [played.watchdog.pulse(name, 15) for name in ("reader-1", "indexer-1")]
+    for pulse in pulses:
+        pulse.beat()
+    played.watchdog.forget("reader-1")
+    played.until(120)
+    assert [pulse.name for pulse in played.watchdog.stuck] == ["indexer-1"]

@@ -288,7 +288,7 @@ def run_to_the_end(arguments: tuple[str, ...], home: Path) -> Exit:
 # Whose it is, what it does there, and in which thread.
 DEATHS: dict[str, tuple[type, str]] = {
     "reader-1": (Reader, "step"),
-    "indexer-[12]": (Indexer, "step"),
+    "indexer-[123]": (Indexer, "step"),
     "checkpoint": (Service, "_save"),
     "housekeeping": (Days, "ensure_tomorrow"),
     "stats": (Stats, "step"),

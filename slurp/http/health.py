@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable
 
 from slurp.http.probe import Probe
+from slurp.http.safe import label
 from slurp.units import format_duration
 from slurp.vitals import Vitals
+
+# Characters of a reason.
+_REASON = 500
 
 
 class Health:
@@ -26,7 +30,11 @@ class Health:
         ]
 
     def unready(self) -> list[str]:
-        """Why no event is indexed now, or would be if one came."""
+        """Why no event is indexed now, or would be if one came. It may quote a server, so it is made fit
+        to be shown."""
+        return [label(reason, _REASON) for reason in self._unready()]
+
+    def _unready(self) -> list[str]:
         vitals = self._vitals
         if vitals.stop.is_set():
             return ["shutting down"]

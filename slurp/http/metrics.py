@@ -28,6 +28,7 @@ class Metrics:
     """A registry of our own. `batch_took` and `bulk_took` are for the indexers."""
 
     def __init__(self, vitals: Vitals, health: Health, probe: Probe, version: str) -> None:
+        self._probe = probe
         self._registry = CollectorRegistry()
         # Their beginning is that of the process.
         self._batches = Histogram(
@@ -54,6 +55,8 @@ class Metrics:
 
     def bulk_took(self, seconds: float, answered: bool) -> None:
         self._took[answered].observe(seconds)
+        if answered:
+            self._probe.heard()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format that the Accept header prefers."""

@@ -12,6 +12,10 @@ from slurp.elastic.client import FAILURES, Elastic, describe
 
 _EVERY = 3.0
 _WITHIN = 5.0
+# A bulk request that was answered within this time says more than a question that was not.
+_FRESH = 10.0
+# Nothing is known when nothing was asked for so long.
+_STALE = 60.0
 
 
 class Probe:
@@ -29,20 +33,32 @@ class Probe:
         self._nodes = nodes
         self._scrub = scrub
         self._clock = clock
-        self._asked = False
+        # When it was asked last, and when it last answered somebody else.
+        self._asked: float | None = None
+        self._answered = float("-inf")
         self._down_since: float | None = None
         self._reason = ""
 
     @property
     def answers(self) -> bool | None:
         """None while nothing is known."""
-        return self._down_since is None if self._asked else None
+        if self._asked is None or self._clock() - self._asked > _STALE:
+            return None
+        return self.down is None
 
     @property
     def down(self) -> tuple[float, str] | None:
         """Seconds since the first question that was not answered, and why; None while all is well."""
-        since = self._down_since
-        return None if since is None else (self._clock() - since, self._reason)
+        since, now = self._down_since, self._clock()
+        if self._asked is not None and now - self._asked > _STALE:
+            return now - self._asked, "it is not asked any more, which is a bug"
+        if since is None or now - self._answered < _FRESH:
+            return None
+        return now - since, self._reason
+
+    def heard(self) -> None:
+        """It answered somebody else."""
+        self._answered = self._clock()
 
     def run(self, over: threading.Event) -> None:
         while not over.is_set():
@@ -66,4 +82,4 @@ class Probe:
         else:
             self._elastic.granted()
             self._down_since = None
-        self._asked = True
+        self._asked = self._clock()

@@ -42,7 +42,6 @@ _FIELDS = [
     "media",
     "reply.parent.url",
     "event.ingested",
-    "alt",
 ]
 # What people may write in the search box; no prefixes or fuzziness, which may cost much.
 _FLAGS = "AND|OR|NOT|PHRASE|PRECEDENCE|WHITESPACE"

@@ -34,6 +34,7 @@ _LINE = 4096
 _HEAD = 32_768
 _PARAMETERS = 16
 _LOOK_EVERY = 0.2
+_LAST_ANSWERS = 1.0
 _TELL_EVERY = 60.0
 
 # Nothing of ours is for another site, and nothing of another site is for us.
@@ -67,7 +68,7 @@ class Answer:
 
 
 def plain(text: str, status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    return Answer(f"{text}\n".encode(), status=status)
+    return Answer(f"{text}\n".encode("utf-8", "replace"), status=status)
 
 
 class Server(ThreadingHTTPServer):
@@ -88,7 +89,10 @@ class Server(ThreadingHTTPServer):
         self.answer = answer
         self.wanted = address
         self._tick = tick
+        # Until when each connection may last (monotonic seconds), the oldest first.
         self._open: dict[socket.socket, float] = {}
+        # Of these, those whose request has come.
+        self._asked: set[socket.socket] = set()
         self._numbers = itertools.count(1)
         self._told = float("-inf")
         try:
@@ -97,7 +101,7 @@ class Server(ThreadingHTTPServer):
             )[0]
             self.address_family = family
             super().__init__(where[:2], _Handler)  # type: ignore[arg-type]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise Fatal(f"--http {address}: {_why(error, address)}", Exit.USAGE) from None
 
     def server_bind(self) -> None:
@@ -126,6 +130,10 @@ class Server(ThreadingHTTPServer):
                     self._tick()
         finally:
             self.server_close()
+            # What was asked is answered yet.
+            until = time.monotonic() + _LAST_ANSWERS
+            while self._asked and time.monotonic() < until:
+                time.sleep(_LOOK_EVERY / 10)
             self._hang_up(before=float("inf"))
 
     def get_request(self) -> Any:
@@ -137,10 +145,12 @@ class Server(ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if len(self._open) >= _CONNECTIONS:
+        if len(self._open) >= _CONNECTIONS and not self._make_room():
             with contextlib.suppress(OSError):
                 request.setblocking(False)
                 request.send(_BUSY)
+                # Closed with something unread, the answer would be taken back.
+                request.recv(_HEAD)
             request.close()
             return
         self._open[request] = time.monotonic() + _WITHIN
@@ -151,8 +161,23 @@ class Server(ThreadingHTTPServer):
             daemon=True,
         ).start()
 
+    def _make_room(self) -> bool:
+        """Let go of whoever has been silent for longest: nobody keeps /healthz from being asked."""
+        silent = next((one for one in list(self._open) if one not in self._asked), None)
+        if silent is None:
+            return False
+        self._open.pop(silent, None)
+        with contextlib.suppress(OSError):
+            silent.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def has_asked(self, request: Any) -> None:
+        """The whole request is there."""
+        self._asked.add(request)
+
     def shutdown_request(self, request: Any) -> None:
         self._open.pop(request, None)
+        self._asked.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -201,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     timeout = _PIECE
     protocol_version = "HTTP/1.1"
-    # A client of HTTP 0.9 gets an error.
+    # What HTTP 0.9 asks gets a head as well.
     default_request_version = "HTTP/1.0"
 
     def setup(self) -> None:
@@ -215,6 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(self.raw_requestline) > _LINE:
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
         elif self.raw_requestline and self.parse_request():
+            self.server.has_asked(self.connection)
             self._answer()
         self.close_connection = True
 
@@ -289,8 +315,8 @@ def _name(host: str) -> str:
         return ""
 
 
-def _why(error: OSError, address: Address) -> str:
-    if isinstance(error, socket.gaierror):
+def _why(error: OSError | UnicodeError, address: Address) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError):
         return f"{address.host} is no address of this machine"
     reason = (error.strerror or str(error)).lower()
     return f"{reason}; choose another port, or 0 for any free one" if address.port else reason
