@@ -79,7 +79,7 @@ def test_what_workflows_run_is_there() -> None:
             assert words[0] in TARGETS
         elif "/" in program:
             assert (ROOT / program).stat().st_mode & 0o100
-    assert programs == {"make", "docker", ".ci/run", "elk/smoke.sh"}
+    assert programs == {"make", "docker", "sudo", ".ci/run", "elk/smoke.sh"}
 
 
 def test_ci_is_tried_on_every_python_that_setup_names() -> None:
