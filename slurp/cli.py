@@ -18,7 +18,7 @@ _M_ARENA_MAX, _ARENAS = -8, 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(*_GC)
-    _bound_arenas()
+    bound_arenas()
     config = parse(argv)
     secrets = logs.Secrets(config.secrets)
     screen = logs.set_up(config.log_level, config.log_format, secrets)
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(Service(config, screen, secrets, version=__version__).run())
 
 
-def _bound_arenas() -> None:
+def bound_arenas() -> None:
     """Only glibc has arenas, and this call (mallopt(3))."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
