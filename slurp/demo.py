@@ -104,7 +104,9 @@ def _summarise(es: Elasticsearch) -> None:
         print(f"\n{title}")
         for bucket in found["buckets"]:
             print(f"  {bucket['doc_count']:>9,}  {bucket['key']}")
-    print("\nNext: `.venv/bin/python skeetslurper.py --embedded` slurps the real Bluesky; README.md has the rest.")
+    print(
+        "\nNext: `.venv/bin/python skeetslurper.py --embedded` slurps the real Bluesky; README.md has the rest."
+    )
 
 
 def _port(wanted: int) -> int:

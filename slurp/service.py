@@ -204,18 +204,18 @@ class Service:
         if config.http is not None and not config.setup_only:
             self._start_http(config.http)
         compiled = setup.lexicons(config)
-        self._vitals.starting = "looking for Jetstream servers"
+        self._begin("looking for Jetstream servers")
         servers = [] if config.setup_only else self._choose_server()
         if config.embedded:
-            self._vitals.starting = "starting the embedded Elasticsearch"
+            self._begin("starting the embedded Elasticsearch")
             self._start_embedded_node()
         if self._stop.is_set():
             return
-        self._vitals.starting = "waiting for Elasticsearch"
+        self._begin("waiting for Elasticsearch")
         if not (cluster := wait_until_ready(self._elastic, config, self._stop)):
             return
         log.info("Elasticsearch: %s", cluster)
-        self._vitals.starting = "setting up Elasticsearch"
+        self._begin("setting up Elasticsearch")
         self._prepare_cluster(compiled)
         if config.setup_only:
             log.info("set-up done, as asked for with --setup-only")
@@ -226,6 +226,11 @@ class Service:
         else:
             self._spawn("kibana", self._prepare_kibana)
         self._start_reading(servers)
+
+    def _begin(self, step: str) -> None:
+        """A step of the start-up, for whoever asks how far it has come."""
+        self._vitals.starting = step
+        notify(f"STATUS={step}")
 
     def _start_http(self, address: Address) -> None:
         from slurp.http.front import Front

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from slurp.embedded import EmbeddedNode
+from slurp.options import CONFIG_FILES
 from tests.harness import InProcess
 
 pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
@@ -17,6 +18,13 @@ settings.register_profile("skeetslurper", deadline=None)
 settings.load_profile("skeetslurper")
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_configure() -> None:
+    found = [file for file in map(Path, CONFIG_FILES) if file.expanduser().exists()]
+    if found:
+        # The workers that are started here would take their options from it.
+        raise pytest.UsageError(f"move {found[0]} away: the tests read it as every worker does")
 
 
 @pytest.fixture(scope="session")
