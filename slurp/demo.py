@@ -105,7 +105,7 @@ def _summarise(es: Elasticsearch) -> None:
         for bucket in found["buckets"]:
             print(f"  {bucket['doc_count']:>9,}  {bucket['key']}")
     print(
-        "\nNext: `.venv/bin/python skeetslurper.py --embedded` slurps the real Bluesky; README.md has the rest."
+        "\nNext: .venv/bin/python skeetslurper.py --embedded slurps the real Bluesky; README.md has the rest."
     )
 
 
