@@ -96,6 +96,17 @@ class _Json(_Redacted):
         return value
 
 
+# Where somebody else's words were cut, perhaps in the middle of a secret.
+CUT = "…"
+# Characters of a secret that tell something of it.
+_TELLING = 3
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most `most` characters and a sign, by which `Secrets` knows its end."""
+    return text if len(text) <= most else f"{text[:most]}{CUT}"
+
+
 class Secrets:
     """The values that no log line may hold; a password read again from its file is added."""
 
@@ -117,6 +128,10 @@ class Secrets:
     def scrub(self, text: str) -> str:
         for value in self._values:
             text = text.replace(value, "***")
+        if CUT in text:
+            for value in self._values:
+                for size in range(len(value) - 1, _TELLING - 1, -1):
+                    text = text.replace(value[:size] + CUT, f"***{CUT}")
         return text
 
 

@@ -174,12 +174,12 @@ def build_parser() -> configargparse.ArgumentParser:
     group.add_argument(
         "--es", action="append", metavar="URL", help="node, repeatable (default: http://localhost:9200)"
     )
-    group.add_argument("--es-user", metavar="NAME", default="elastic", help="(default: elastic)")
+    group.add_argument("--es-user", metavar="NAME", default="elastic", help="who asks (default: elastic)")
     group.add_argument(
         "--es-pass",
         metavar="WORD",
         default="changeme",
-        help="(default: changeme); a file keeps it out of the process list",
+        help="password (default: changeme); a file keeps it out of the process list",
     )
     group.add_argument(
         "--es-pass-file",
@@ -261,9 +261,9 @@ def build_parser() -> configargparse.ArgumentParser:
         help="id of the space that gets them (default: the default space)",
     )
     group.add_argument(
-        "--kibana-user", metavar="NAME", help="(default: the one of Elasticsearch, or its API key)"
+        "--kibana-user", metavar="NAME", help="who asks (default: the one of Elasticsearch, or its API key)"
     )
-    group.add_argument("--kibana-pass", metavar="WORD", help="(default: the one of Elasticsearch)")
+    group.add_argument("--kibana-pass", metavar="WORD", help="password (default: the one of Elasticsearch)")
     group.add_argument(
         "--kibana-pass-file",
         metavar="FILE",
@@ -377,7 +377,9 @@ def build_parser() -> configargparse.ArgumentParser:
         type=Path,
         help="where it keeps its data (default: below ~/.local/share/skeetslurper)",
     )
-    group.add_argument("--embedded-version", metavar="X.Y.Z", help="(default: the one that runs everywhere)")
+    group.add_argument(
+        "--embedded-version", metavar="X.Y.Z", help="which release (default: the one that runs everywhere)"
+    )
     return parser
 
 

@@ -142,3 +142,16 @@ def test_the_live_line_stays_below_the_log() -> None:
     screen.show("")
     logging.getLogger("test").info("bye")
     assert stream.getvalue().endswith("bye\n")
+
+
+@pytest.mark.parametrize("most", range(8, 30))
+def test_a_secret_that_is_cut_is_none_to_read(most: int) -> None:
+    said = logs.cut("proxy: password=geheimnis1234, so there", most)
+    shown = logs.Secrets(("geheimnis1234",)).scrub(said)
+    assert "geh" not in shown
+    assert shown[:7] == "proxy: "
+
+
+def test_what_is_not_cut_stays_as_it_is() -> None:
+    assert logs.cut("as it is", 8) == "as it is"
+    assert logs.Secrets(("geheim",)).scrub("a general… thing") == "a general… thing"

@@ -24,7 +24,7 @@ from elasticsearch import ApiError, AuthenticationException, Elasticsearch, Unsu
 
 from slurp.config import Config
 from slurp.errors import Exit, Fatal
-from slurp.logs import Secrets
+from slurp.logs import Secrets, cut
 from slurp.values import basic_token, read_secret
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ _RED_AT_START = 15.0
 _NOT_YET = (408, 429)
 _BRIEF = 2.0
 _UNKNOWN = "unknown"
+# Characters of a reason: it may be somebody's whole error page.
+_REASON = 300
 
 FAILURES = (ApiError, TransportError, UnsupportedProductError)
 
@@ -300,8 +302,8 @@ def error_of(error: ApiError) -> tuple[str, str]:
     body = error.body
     cause = body.get("error") if isinstance(body, dict) else None
     if isinstance(cause, dict):
-        return str(cause.get("type", _UNKNOWN)), str(cause.get("reason", ""))[:300]
-    return _UNKNOWN, str(cause or body)[:300]
+        return str(cause.get("type", _UNKNOWN)), cut(str(cause.get("reason", "")), _REASON)
+    return _UNKNOWN, cut(str(cause or body), _REASON)
 
 
 def _innermost(error: TransportError) -> str:
@@ -310,7 +312,7 @@ def _innermost(error: TransportError) -> str:
         cause = cause.errors[0]
     text = str(getattr(cause, "message", cause))
     # urllib3 puts the object's address before the reason.
-    return text.rsplit(">: ", 1)[-1].removesuffix(")")[:300]
+    return cut(text.rsplit(">: ", 1)[-1].removesuffix(")"), _REASON)
 
 
 class Patience:
