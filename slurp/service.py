@@ -48,7 +48,7 @@ from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
 from slurp.stats import Stats
 from slurp.tally import Tally
-from slurp.vitals import Vitals
+from slurp.vitals import INDEXER, Vitals
 
 if TYPE_CHECKING:
     from slurp.embedded import EmbeddedNode
@@ -395,8 +395,10 @@ class Service:
             self._drift,
             documents,
             status=lambda line: notify(f"STATUS={line}"),
+            waiting=lambda: self._vitals.waiting,
         )
         for number in range(1, config.indexers + 1):
+            name = f"{INDEXER}{number}"
             indexer = Indexer(
                 self._elastic,
                 days,
@@ -408,10 +410,10 @@ class Service:
                 fresh_within=_FRESH_WITHIN_FLUSHES * config.flush,
                 drift=self._drift,
                 typed=self._typed,
-                beat=self._watchdog.pulse(f"indexer-{number}", _INDEXER_LIMIT).beat,
+                beat=self._watchdog.pulse(name, _INDEXER_LIMIT).beat,
                 **timed,
             )
-            self._spawn(f"indexer-{number}", _steps(indexer.step))
+            self._spawn(name, _steps(indexer.step))
         self._spawn("checkpoint", self._keep)
         self._spawn("housekeeping", self._keep_house)
         self._spawn("stats", self._watch)

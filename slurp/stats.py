@@ -37,8 +37,9 @@ class Stats:
         drift: Drift | None = None,
         index: StatsIndex | None = None,
         status: Callable[[str], None] = lambda line: None,
+        waiting: Callable[[], str] = lambda: "",
     ) -> None:
-        """`status` gets each line as well."""
+        """`status` gets each line as well. `waiting` says why nothing goes on, '' if it does."""
         self._tally = tally
         self._buffer = buffer
         self._readers = readers
@@ -47,6 +48,7 @@ class Stats:
         self._drift = drift
         self._index = index
         self._status = status
+        self._waiting = waiting
         self._first = self._told = self._shown = tally.snapshot()
 
     def run(self, stop: threading.Event) -> None:
@@ -62,6 +64,8 @@ class Stats:
             self._shown = now
         if now.at - self._told.at >= self._interval * 0.95:
             self._tell(now, Rates.between(self._told, now))
+            if reason := self._waiting():
+                log.warning("%s", reason)
             self._told = now
             self._write(now, _WRITE_WITHIN)
 

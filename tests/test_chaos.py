@@ -30,6 +30,7 @@ def test_a_minute_of_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
 def test_the_oracle_sees_a_worker_that_doubles_events(tmp_path: Path) -> None:
     kinds = ("worker killed", "stream reset")
     report = run(tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=CONTROL)
+    print("\n".join(report.lines()))
     assert report.verdict.double
     assert not report.verdict.lost
     assert report.failures
@@ -40,6 +41,7 @@ def test_the_oracle_sees_a_worker_that_loses_events(tmp_path: Path) -> None:
     report = run(
         tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=LOSER, patience=8, wild=0
     )
+    print("\n".join(report.lines()))
     assert report.verdict.lost
     assert not report.verdict.double
     assert report.failures

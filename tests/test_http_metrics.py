@@ -246,6 +246,23 @@ def test_documents_that_are_not_taken_are_told_and_secrets_are_not() -> None:
     assert watched.health.unready() == []
 
 
+def test_answers_that_do_not_come_are_told() -> None:
+    watched = Watched()
+    watched.vitals.starting = ""
+    for number in (1, 2):
+        watched.watchdog.pulse(f"indexer-{number}", 300).beat()
+    watched.clock.now += 20
+    assert (watched.vitals.waiting, watched.health.unready()) == ("", [])
+    watched.clock.now += 5
+    watched.watchdog.pulses[0].beat()
+    assert watched.health.unready() == [], "the other one has answers"
+    assert watched.vitals.waiting.startswith("Elasticsearch: no answer to 1 of 2 indexers, for 25 s now;")
+    watched.clock.now += 21
+    assert watched.health.unready() == ["Elasticsearch: no answer for 46s"]
+    watched.patience.trouble("no answer in time")
+    assert watched.vitals.waiting == "", "that is told as trouble"
+
+
 def test_the_end_is_told() -> None:
     watched = Watched()
     watched.stop.set()

@@ -23,6 +23,7 @@ from slurp.http.probe import Probe
 from slurp.http.server import Server
 from slurp.simulator import Simulator
 from tests.fixtures_es import PASSWORD, OwnNode
+from tests.proxy import Proxy
 from tests.test_worker_faults import run_to_the_end, signals_as_before
 from tests.worker import Worker, assert_each_once
 
@@ -211,6 +212,23 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
             os.kill(node.pid, signal.SIGCONT)
         asked.wait("/readyz", 200)
         assert worker.stop() == 0
+
+
+def test_bulk_requests_without_an_answer_are_told_though_the_cluster_answers_otherwise(
+    start: Start, es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    with Proxy(es_node.port) as proxy, start(es=f"http://127.0.0.1:{proxy.port}") as worker:
+        asked = Asked(worker)
+        asked.wait("/readyz", 200)
+        proxy.hold_answers(b"/_bulk")
+        jetstream.run_at(500, limit=3000)
+        worker.wait_for(r"no answer to \d of 3 indexers, for 2\d s now; after 90 s a request is given up", 60)
+        asked.wait("/readyz", 503, "^Elasticsearch: no answer for ")
+        proxy.release_answers()
+        asked.wait("/readyz", 200)
+        worker.wait_until_counted(lambda now: now["indexed"] + now["quarantined"] == 3000)
+        assert worker.stop() == 0
+    assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
 def test_a_stream_that_is_down_is_told(start: Start, jetstream: Simulator) -> None:

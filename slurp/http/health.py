@@ -50,6 +50,8 @@ class Health:
                 f"Elasticsearch: takes no documents for {format_duration(lasting[0])}: "
                 f"{self._scrub(lasting[1])}"
             )
+        elif unanswered := vitals.unanswered:
+            found.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
         return found
 
     def _stream(self, down: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
+from slurp.elastic.client import REQUEST_TIMEOUT
 from tests.chaos.faults import GENTLE, KINDS, carry_out
 from tests.chaos.oracle import Verdict
 from tests.chaos.plan import Order, orders
@@ -18,6 +19,8 @@ from tests.worker import PROGRAM
 
 MAX_MEMORY = 250_000_000
 _SETTLES_WITHIN = 600.0
+# A frozen connection holds what is under way on it until the client gives it up; then it is sent again.
+_PATIENCE = REQUEST_TIMEOUT + 30
 # The share of the time that takes all kinds of faults.
 _WILD = 0.8
 
@@ -85,7 +88,7 @@ def run(
     rate: float = 2000,
     kinds: Sequence[str] = tuple(KINDS),
     program: Path = PROGRAM,
-    patience: float = 60,
+    patience: float = _PATIENCE,
     wild: float = _WILD,
 ) -> Report:
     """Faults for `seconds`, then peace until every event is in the index, then the verdict."""
