@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import configargparse
 from slurp import values as check
 from slurp.errors import Exit
 from slurp.http.address import Address
+from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
 from slurp.values import basic_token, http_url, items_of, jetstream_url, read_secret
 
@@ -104,7 +106,9 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
         problem = f"can't read {error.filename}: {error.strerror}"
     except (Usage, ValueError) as error:
         problem = str(error)
-    sys.stderr.write(f"{parser.prog}: {problem}; --help lists the options\n")
+    line = f"{parser.prog}: {problem}; --help lists the options"
+    # There is no log yet.
+    sys.stderr.write(f"{for_journal(line, logging.ERROR) if is_journal(sys.stderr) else line}\n")
     raise SystemExit(Exit.USAGE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -15,14 +16,31 @@ log = logging.getLogger(__name__)
 
 _RESET_LINE = "\r\x1b[K"
 
+# What the journal of systemd takes from the begin of a line: syslog's, see sd-daemon(3).
+_PRIORITIES = (
+    (logging.CRITICAL, "<2>"),
+    (logging.ERROR, "<3>"),
+    (logging.WARNING, "<4>"),
+    (logging.INFO, "<6>"),
+)
+_LOWEST = "<7>"
+
 
 class Screen(logging.StreamHandler[TextIO]):
-    """Writes log records, and keeps one live line below them when the stream is a terminal."""
+    """Writes log records, and keeps one live line below them when the stream is a terminal.
+
+    Where it is the journal of systemd, each line tells its priority, which `journalctl -p` goes by.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream or sys.stderr)
         self.is_terminal = self.stream.isatty()
         self._live = ""
+        self._is_journal = is_journal(self.stream)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return for_journal(text, record.levelno) if self._is_journal else text
 
     def emit(self, record: logging.LogRecord) -> None:
         # The handler's lock is held here, so a record never lands inside the live line.
@@ -48,6 +66,25 @@ class Screen(logging.StreamHandler[TextIO]):
         except OSError:
             # The terminal is gone; the work goes on without a live line.
             self.is_terminal, self._live = False, ""
+
+
+def for_journal(text: str, level: int) -> str:
+    """Each line with the priority of `level`, which is one of `logging`."""
+    prefix = next((prefix for least, prefix in _PRIORITIES if level >= least), _LOWEST)
+    return "\n".join(prefix + line for line in text.split("\n"))
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether systemd has connected it, see JOURNAL_STREAM in systemd.exec(5): who inherits the variable may
+    write elsewhere."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    try:
+        found = os.fstat(stream.fileno())
+    except OSError:
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
 
 
 class _Redacted(logging.Formatter):

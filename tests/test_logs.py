@@ -3,12 +3,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from slurp import logs
+from tests.worker import PROGRAM
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +160,42 @@ def test_a_secret_that_is_cut_is_none_to_read(most: int) -> None:
 def test_what_is_not_cut_stays_as_it_is() -> None:
     assert logs.cut("as it is", 8) == "as it is"
     assert logs.Secrets(("geheim",)).scrub("a general… thing") == "a general… thing"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_the_journal_gets_priorities(style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "journal").open("w+", encoding="utf-8") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        logs.set_up("debug", style, logs.Secrets(), stream)
+        log = logging.getLogger("test")
+        for say in (log.debug, log.info, log.warning, log.error, log.critical):
+            say("<0>\n<0> is strangers' text")
+        priorities = [line[:3] for line in Path(stream.name).read_text(encoding="utf-8").splitlines()]
+        assert priorities == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+        try:
+            raise ValueError("x")
+        except ValueError:
+            log.exception("failed")
+        lines = Path(stream.name).read_text(encoding="utf-8").splitlines()[5:]
+        assert lines
+        assert all(line.startswith("<3>") for line in lines)
+
+
+def test_the_journal_gets_the_priority_of_a_wrong_option(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w+", encoding="utf-8") as stream:
+        found = os.fstat(stream.fileno())
+        environ = {**os.environ, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}", "HOME": str(tmp_path)}
+        subprocess.run([sys.executable, PROGRAM, "--flush", "soon"], env=environ, stderr=stream, check=False)
+        assert Path(stream.name).read_text(encoding="utf-8").startswith("<3>skeetslurper: ")
+
+
+@pytest.mark.parametrize("named", ["", "1:2", "nonsense"])
+def test_whoever_inherits_the_variable_and_writes_elsewhere_gets_plain_lines(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", named)
+    with (tmp_path / "log").open("w+", encoding="utf-8") as stream:
+        logs.set_up("info", "text", logs.Secrets(), stream)
+        logging.getLogger("test").error("hello")
+        assert Path(stream.name).read_text(encoding="utf-8")[0].isdigit()
