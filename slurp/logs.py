@@ -22,8 +22,8 @@ _PRIORITIES = (
     (logging.ERROR, "<3>"),
     (logging.WARNING, "<4>"),
     (logging.INFO, "<6>"),
+    (logging.NOTSET, "<7>"),
 )
-_LOWEST = "<7>"
 
 
 class Screen(logging.StreamHandler[TextIO]):
@@ -70,7 +70,7 @@ class Screen(logging.StreamHandler[TextIO]):
 
 def for_journal(text: str, level: int) -> str:
     """Each line with the priority of `level`, which is one of `logging`."""
-    prefix = next((prefix for least, prefix in _PRIORITIES if level >= least), _LOWEST)
+    prefix = next(prefix for least, prefix in _PRIORITIES if level >= least)
     return "\n".join(prefix + line for line in text.split("\n"))
 
 

@@ -535,7 +535,7 @@ class Service:
         self._halt.deadline = deadline - reserved
         # Startup first: only it makes threads, and it may have been about to.
         ended = self._join(["startup"], self._halt.deadline)
-        workers = [name for name in list(self._threads) if name.startswith("indexer")]
+        workers = [name for name in list(self._threads) if name.startswith(INDEXER)]
         ended &= self._join(
             [name for name in list(self._threads) if name.startswith("reader")], self._halt.deadline
         )

@@ -39,7 +39,7 @@ class Stats:
         status: Callable[[str], None] = lambda line: None,
         waiting: Callable[[], str] = lambda: "",
     ) -> None:
-        """`status` gets each line as well. `waiting` says why nothing goes on, '' if it does."""
+        """`status` gets each line as well. `waiting` says what waits for an answer, '' if nothing."""
         self._tally = tally
         self._buffer = buffer
         self._readers = readers

@@ -12,6 +12,7 @@ from slurp.heartbeat import Watchdog
 from slurp.jetstream.readers import Readers
 from slurp.tally import Tally
 
+# How the names of indexers begin, of the threads and of their pulses.
 INDEXER = "indexer-"
 
 # Seconds. Most answers take less than one.
@@ -42,23 +43,25 @@ class Vitals:
 
     @property
     def unanswered(self) -> float:
-        """Seconds for which no indexer has had an answer from Elasticsearch; 0 while that is usual."""
-        return max(self._waits) if self._waits and min(self._waits) > _SLOW else 0.0
+        """While all indexers wait long for Elasticsearch: the longest wait, in seconds. Else 0."""
+        waits = self._waits()
+        return max(waits) if min(waits, default=0.0) > _SLOW else 0.0
 
     @property
     def waiting(self) -> str:
         """What is to be said of indexers that wait for an answer, '' if nothing: one that never comes
         makes no error until its request is given up."""
-        long = [wait for wait in self._waits if wait > _SLOW]
+        waits = self._waits()
+        long = [wait for wait in waits if wait > _SLOW]
         if not long or self.patience.troubled:
             return ""
         return (
-            f"Elasticsearch: no answer to {len(long)} of {len(self._waits)} indexers, for "
+            f"Elasticsearch: no answer to {len(long)} of {len(waits)} indexers, for "
             f"{max(long):.0f} s now; after {REQUEST_TIMEOUT:.0f} s a request is given up and sent again"
         )
 
-    @property
     def _waits(self) -> list[float]:
+        """Seconds since each indexer last came round, which only a request keeps it from for long."""
         return [one.still_for for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
 
     @property
