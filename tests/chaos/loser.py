@@ -1,4 +1,4 @@
-"""The worker, but every third batch is answered for and never sent: a loss that the oracle must see."""
+"""The worker, but every second batch is answered for and never sent: a loss that the oracle must see."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slurp.flow import Batch
 from slurp.position import Answered
 from slurp.tally import Outcome
 
-_EVERY = 3
+_EVERY = 2
 _answer = Indexer._answer
 _numbers = itertools.count(1)
 
