@@ -31,6 +31,7 @@ class InProcess:
     """The part of the worker between the reader and Elasticsearch."""
 
     def __init__(self, url: str, index: str, folder: Path, *options: str, setup: bool = True) -> None:
+        self.index = index
         self.config = parse(["--es", url, "--index", index, *options], {"HOME": str(folder)})
         self.elastic = Elastic(self.config, Secrets(()))
         self.drift = Drift(committed(), index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,16 +33,17 @@ def node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[
         yield node
 
 
-def in_process(node: EmbeddedNode, index: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
-    monkeypatch.setenv("HOME", str(folder))
-    return InProcess(node.url, index, folder)
+@pytest.fixture
+def indexer(node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """Indexing into an index prefix that is new with each try."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return InProcess(node.url, f"starved-{secrets.token_hex(3)}", tmp_path)
 
 
 def test_a_storm_of_rejections_loses_and_doubles_nothing(
-    node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    node: EmbeddedNode, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    indexer = in_process(node, "storm", tmp_path, monkeypatch)
     frames = indexer.posts(3000)
     for first in range(0, len(frames), 200):
         indexer.put(frames[first : first + 200])
@@ -52,17 +54,13 @@ def test_a_storm_of_rejections_loses_and_doubles_nothing(
         (pool,) = (one["thread_pool"]["write"] for one in pools.values())
         assert pool["rejected"] > 0
         counted = indexer.tally.snapshot()
-        assert_all_indexed(es, "storm", counted, frames)
+        assert_all_indexed(es, indexer.index, counted, frames)
     assert counted.duplicates == 0, "only what was rejected is sent again"
     told = [message for message in caplog.messages if "holding what we have" in message]
     assert "429 es_rejected_execution_exception" in told[0]
 
 
-def test_a_bulk_that_is_too_large_is_split(
-    node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    indexer = in_process(node, "large", tmp_path, monkeypatch)
-
+def test_a_bulk_that_is_too_large_is_split(node: EmbeddedNode, indexer: InProcess, tmp_path: Path) -> None:
     def post(number: int, length: int) -> bytes:
         return commit(number, {"text": "x" * length}, at=indexer.began)
 
@@ -70,18 +68,34 @@ def test_a_bulk_that_is_too_large_is_split(
     endless = post(300, 1_100_000)
     counted = indexer.feed([*frames[:200], endless, *frames[200:]])
     assert counted.adds_up
-    assert (counted.indexed, counted.duplicates) == (300, 0)
+    # A rejection between two halves makes duplicates of the first.
+    assert counted.indexed + counted.duplicates == 300
     # It is too large for the quarantine as well.
     assert (counted.quarantined, counted.dead_lettered) == (0, 1)
     assert (tmp_path / "letters.jsonl").stat().st_size > 1_100_000
     with client_for(node) as es:
-        assert count(es, "large") == 300
+        assert count(es, indexer.index) == 300
+
+
+def test_canaries_among_rejections_leave_nothing_behind(node: EmbeddedNode, indexer: InProcess) -> None:
+    """A document that is refused for an unknown reason is asked about with a canary, which must not stay."""
+    endless = [commit(number, {"text": "x" * 1_100_000}, at=indexer.began) for number in range(1000, 1030)]
+    frames = indexer.posts(600)
+    for number, large in enumerate(endless):
+        indexer.put([large, *frames[20 * number : 20 * (number + 1)]])
+    with indexer.running(6):
+        pass
+    counted = indexer.tally.snapshot()
+    assert counted.adds_up
+    assert counted.indexed + counted.duplicates == len(frames)
+    assert counted.dead_lettered == len(endless)
+    with client_for(node) as es:
+        assert count(es, indexer.index) == len(frames)
 
 
 def test_a_node_that_is_killed_under_load_loses_nothing_that_was_acknowledged(
-    node: EmbeddedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: EmbeddedNode, indexer: InProcess
 ) -> None:
-    indexer = in_process(node, "killed", tmp_path, monkeypatch)
     frames = indexer.posts(4000)
     with indexer.running(2):
         for first in range(0, len(frames), 50):
@@ -92,4 +106,4 @@ def test_a_node_that_is_killed_under_load_loses_nothing_that_was_acknowledged(
         assert indexer.tally.snapshot().in_flight, "under load"
         node.start()
     with client_for(node) as es:
-        assert_all_indexed(es, "killed", indexer.tally.snapshot(), frames)
+        assert_all_indexed(es, indexer.index, indexer.tally.snapshot(), frames)

@@ -23,8 +23,8 @@ _GUILTY_INSIDE = (400, 413)
 _CREATED = Item(201)
 
 
-# One `create` of a bulk request, serialised: two lines, and no line break behind them. In one piece, as
-# the bulk helper handles each piece of an action.
+# One action of a bulk request, serialised: a line, a second for a `create`, and no line break behind
+# them. In one piece, as the bulk helper handles each piece of an action.
 Action = bytes
 
 
@@ -32,6 +32,11 @@ def create(index: str, doc_id: str, body: bytes) -> Action:
     """The action that adds a document, `body` (JSON), unless its `_id` is there. The others need no
     escaping: both are made of letters, digits, dots, dashes and underscores."""
     return f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}\n'.encode() + body
+
+
+def delete(index: str, doc_id: str) -> Action:
+    """The action that takes a document away."""
+    return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}"}}}}'.encode()
 
 
 # What a request took: seconds, and whether it was answered.

@@ -16,7 +16,7 @@ from elasticsearch import ApiError, UnsupportedProductError
 
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.express import Express, Made
-from slurp.elastic.bulk import Action, Took, create, send
+from slurp.elastic.bulk import Action, Took, create, delete, send
 from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, describe, error_of
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.25
 _NO_ANSWER = "no_answer"
+_CANARY = b'{"kind":"canary"}'
 _CANARY_TIMEOUT = 15.0
 # Characters of a refusal in the log: it may quote the document.
 _REASON = 500
@@ -293,19 +294,21 @@ class Indexer:
         client = self._elastic.client.options(request_timeout=_CANARY_TIMEOUT)
         canary = f"canary-{uuid.uuid4().hex}"
         try:
-            client.index(index=index, id=canary, document={"kind": "canary"})
+            # One request: of two, the second may be rejected, and the canary would stay.
+            taken, removed = send(client, [create(index, canary, _CANARY), delete(index, canary)])
+            trouble = "" if judge(taken) is Verdict.INDEXED else str(taken)
         except FAILURES as error:
+            trouble = describe(error)
+        if trouble:
             log.warning(
                 "%s takes no canary either (%s), so this is not the documents' fault: %s",
                 index,
-                describe(error),
+                trouble,
                 item,
             )
             return Verdict.HOLD
-        try:
-            client.delete(index=index, id=canary)
-        except FAILURES as error:
-            log.warning("%s keeps the canary %s: %s", index, canary, describe(error))
+        if judge(removed) is not Verdict.INDEXED:
+            log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.warning("%s takes a canary, so the document is at fault: %s", index, item)
         return Verdict.DOCUMENT
 
