@@ -6,9 +6,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import configargparse
 
@@ -17,7 +18,7 @@ from slurp.errors import Exit
 from slurp.http.address import Address
 from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
-from slurp.values import basic_token, http_url, items_of, jetstream_url, read_secret
+from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
 
 PUBLIC_HOSTS = tuple(
     f"wss://jetstream{n}.us-{coast}.bsky.network" for coast in ("east", "west") for n in (1, 2)
@@ -43,8 +44,8 @@ class Config:
     es: tuple[str, ...]
     es_user: str
     es_pass: str = field(repr=False)
-    es_pass_file: Path | None
     es_api_key: str | None = field(repr=False)
+    es_secret_file: SecretFile | None
     es_ca: Path | None
     index: str
     retention_days: int | None
@@ -60,7 +61,7 @@ class Config:
     kibana_space: str
     kibana_user: str | None
     kibana_pass: str = field(repr=False)
-    kibana_pass_file: Path | None
+    kibana_secret_file: SecretFile | None
     kibana_overwrite: bool
 
     batch: int
@@ -124,16 +125,7 @@ def _refuse_unknown(environ: Mapping[str, str], parser: configargparse.ArgumentP
 def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     values = vars(options)
     values.pop("config_file", None)
-    es_pass = values["es_pass"]
-    if values["es_pass_file"] is not None:
-        es_pass = read_secret(values["es_pass_file"], "--es-pass-file")
-    if values["kibana_pass_file"] is not None:
-        values["kibana_pass"] = read_secret(values["kibana_pass_file"], "--kibana-pass-file")
-    if values["kibana_pass"] is None:
-        # The file as well: when Kibana refuses the password, it is read again.
-        values["kibana_pass"], values["kibana_pass_file"] = es_pass, values["es_pass_file"]
-    elif values["es_api_key"] and not values["kibana_user"]:
-        raise ValueError("--kibana-pass beside --es-api-key needs --kibana-user")
+    values.update(_secrets(values))
     for name in ("es_ca", "jetstream_ca"):
         if values[name] is not None:
             check.certificates(values[name], f"--{name.replace('_', '-')}")
@@ -163,7 +155,6 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
             "collections": check.collections(values["collections"]),
             "dids": check.dids(values["dids"]),
             "es": tuple(http_url(u, "--es") for u in items_of(values["es"])) or ("http://localhost:9200",),
-            "es_pass": es_pass,
             "kibana": kibana,
             "kibana_space": check.space_id(values["kibana_space"]),
             "index": check.index_name(values["index"]),
@@ -172,6 +163,30 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
             "retention_days": retention_days,
         }
     )
+
+
+def _secrets(values: dict[str, Any]) -> dict[str, Any]:
+    """The secrets, from their files where there are some; an API key comes before user and password."""
+    es_file = _read(values, "es_pass")
+    key_file = _read(values, "es_api_key", check.api_key)
+    kibana_file = _read(values, "kibana_pass")
+    has_key = bool(values["es_api_key"])
+    kibana_by_key = has_key and not values["kibana_user"]
+    if values["kibana_pass"] is None:
+        # Kibana is entered as Elasticsearch is, with what its file may hold later as well.
+        values["kibana_pass"], kibana_file = values["es_pass"], key_file if kibana_by_key else es_file
+    elif kibana_by_key:
+        raise ValueError("--kibana-pass beside --es-api-key needs --kibana-user")
+    return {"es_secret_file": key_file if has_key else es_file, "kibana_secret_file": kibana_file}
+
+
+def _read(values: dict[str, Any], name: str, valid: Callable[[str], str] = str) -> SecretFile | None:
+    path = values.pop(f"{name}_file")
+    if path is None:
+        return None
+    file = SecretFile(f"--{name.replace('_', '-')}-file", path, valid)
+    values[name] = file.read()
+    return file
 
 
 def data_home(environ: Mapping[str, str] = os.environ) -> Path:

@@ -16,7 +16,7 @@ from slurp.completion import SHELLS, PrintCompletion
 from slurp.http import address
 from slurp.position import LIVE
 from slurp.units import parse_duration, parse_size
-from slurp.values import at_least, parse_replicas, parse_retention, parse_start
+from slurp.values import api_key, at_least, parse_replicas, parse_retention, parse_start
 
 # They end the program at once, or say where the others stand.
 FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion")
@@ -187,7 +187,18 @@ def build_parser() -> configargparse.ArgumentParser:
         type=Path,
         help="file with the password; read again when Elasticsearch refuses it",
     )
-    group.add_argument("--es-api-key", metavar="KEY", help="encoded API key, instead of user and password")
+    group.add_argument(
+        "--es-api-key",
+        metavar="KEY",
+        type=_value(api_key),
+        help="encoded API key, instead of user and password",
+    )
+    group.add_argument(
+        "--es-api-key-file",
+        metavar="FILE",
+        type=Path,
+        help="file with the API key; read again when Elasticsearch refuses it",
+    )
     group.add_argument("--es-ca", metavar="FILE", type=Path, help="CA certificates (PEM) for https")
     group.add_argument(
         "--index",

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from slurp.http import address
@@ -24,6 +24,8 @@ _DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]+").fullmatch
 _INDEX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}").fullmatch
 _WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _SPACE = re.compile(r"[a-z0-9_-]+").fullmatch
+# Base64, which those of Elastic's cloud have a prefix to.
+_API_KEY = re.compile(r"[A-Za-z0-9+/=_-]*").fullmatch
 _MIN_RETENTION_DAYS = 3
 _MAX_COLLECTIONS, _MAX_DIDS = 100, 10_000
 
@@ -207,13 +209,30 @@ def basic_token(user: str, password: str) -> str:
     return b64encode(f"{user}:{password}".encode()).decode()
 
 
-def read_secret(path: Path, option: str) -> str:
-    """The first line of a secret's file."""
-    try:
-        secret = path.read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ValueError(f"{option}: can't read {path}: {reason}") from None
-    if not secret or "\n" in secret:
-        raise ValueError(f"{option}: {path} must hold the password on one line")
-    return secret
+def api_key(key: str) -> str:
+    """The `encoded` one of Elasticsearch's answer. Anything else is not repeated: it may be half a key."""
+    if not _API_KEY(key):
+        raise ValueError("this is no encoded API key; take what Elasticsearch and Kibana call 'encoded'")
+    return key
+
+
+class SecretFile(NamedTuple):
+    """Where a secret stands by itself. It is read again when the secret is refused."""
+
+    option: str
+    path: Path
+    check: Callable[[str], str] = str
+
+    def read(self) -> str:
+        """Raises ValueError, which does not tell what the file holds."""
+        try:
+            secret = self.path.read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ValueError(f"{self.option}: can't read {self.path}: {reason}") from None
+        if not secret or "\n" in secret:
+            raise ValueError(f"{self.option}: {self.path} must hold the secret alone, on one line")
+        try:
+            return self.check(secret)
+        except ValueError as error:
+            raise ValueError(f"{self.option}: {self.path}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from elasticsearch import AuthenticationException
@@ -43,8 +44,8 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
-def elastic(url: str, key: str) -> Elastic:
-    config = parse(["--es", url, "--es-api-key", key], {})
+def elastic(url: str, key: str, option: str = "--es-api-key") -> Elastic:
+    config = parse(["--es", url, option, key], {})
     return Elastic(config, Secrets(config.secrets))
 
 
@@ -60,3 +61,22 @@ def test_one_that_is_refused_is_named_and_not_shown(url: str) -> None:
     assert isinstance(refused, Fatal)
     assert "API key" in str(refused)
     assert "b3RoZXI6a2V5" not in str(refused)
+
+
+def test_its_file_is_read_again_when_it_is_refused(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("b3RoZXI6a2V5")
+    one = elastic(url, str(file), "--es-api-key-file")
+    with pytest.raises(AuthenticationException):
+        one.client.cluster.health()
+    file.write_text("no key")
+    one.denied()
+    assert "--es-api-key-file" in caplog.text
+    assert "no encoded API key" in caplog.text
+    assert "no key" not in caplog.text
+    file.write_text(f"{KEY}\n")
+    one.denied()
+    assert one.client.cluster.health()["status"] == "green"
+    assert KEY not in caplog.text

@@ -12,6 +12,7 @@ from slurp.config import PUBLIC_HOSTS, Config, parse
 from slurp.http.address import Address
 from slurp.options import build_parser
 from slurp.position import LIVE
+from slurp.values import SecretFile, api_key
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,7 @@ def test_the_password_comes_from_a_file(tmp_path: Path) -> None:
     file.chmod(stat.S_IRUSR)
     config = parse(["--es-pass-file", str(file)], {})
     assert config.es_pass == "geheim"
+    assert config.es_secret_file == SecretFile("--es-pass-file", file)
     assert "geheim" not in repr(config)
 
 
@@ -125,14 +127,49 @@ def test_kibana_is_entered_as_elasticsearch_is(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("geheim\n")
     config = parse(["--es-user", "ann", "--es-pass-file", str(file)], {})
-    assert (config.kibana_user, config.kibana_pass, config.kibana_pass_file) == (None, "geheim", file)
+    assert (config.kibana_user, config.kibana_pass) == (None, "geheim")
+    assert config.kibana_secret_file == config.es_secret_file
     assert (config.kibana_space, config.kibana_overwrite) == ("", False)
     config = parse(["--es-pass-file", str(file), "--kibana-user", "bob", "--kibana-pass", "leise"], {})
-    assert (config.kibana_user, config.kibana_pass, config.kibana_pass_file) == ("bob", "leise", None)
+    assert (config.kibana_user, config.kibana_pass, config.kibana_secret_file) == ("bob", "leise", None)
     assert "leise" in config.secrets
     assert "leise" not in repr(config)
     config = parse(["--kibana-pass-file", str(file)], {})
-    assert (config.es_pass, config.kibana_pass, config.kibana_pass_file) == ("changeme", "geheim", file)
+    assert (config.es_pass, config.kibana_pass) == ("changeme", "geheim")
+    assert config.kibana_secret_file == SecretFile("--kibana-pass-file", file)
+
+
+def test_an_api_key_comes_before_a_password_and_from_a_file(tmp_path: Path) -> None:
+    word, key = tmp_path / "password", tmp_path / "key"
+    word.write_text("geheim\n")
+    key.write_text("a2V5Og==\n")
+    config = parse(["--es-pass-file", str(word), "--es-api-key-file", str(key)], {})
+    assert config.es_api_key == "a2V5Og=="
+    assert config.es_secret_file == config.kibana_secret_file == SecretFile("--es-api-key-file", key, api_key)
+    assert "a2V5Og==" in config.secrets
+    assert "a2V5Og==" not in repr(config)
+    # Another one for Kibana, whose password comes from the other file.
+    config = parse(["--es-pass-file", str(word), "--es-api-key-file", str(key), "--kibana-user", "bob"], {})
+    assert (config.kibana_pass, config.kibana_secret_file) == ("geheim", SecretFile("--es-pass-file", word))
+    # The file that is there is not the one of what is used.
+    config = parse(["--es-pass-file", str(word), "--es-api-key", "a2V5"], {})
+    assert (config.es_api_key, config.es_secret_file, config.kibana_secret_file) == ("a2V5", None, None)
+    assert parse([], {"SKEETSLURPER_ES_API_KEY": ""}).es_api_key == ""
+
+
+@pytest.mark.parametrize("bad", ["id:geheim", '{"encoded":"geheim"}', "geheim\tgeheim", "gehéim"])
+def test_what_is_no_api_key_is_told_and_not_repeated(
+    bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(bad)
+    for option, value in (("--es-api-key", bad), ("--es-api-key-file", str(file))):
+        with pytest.raises(SystemExit):
+            parse([option, value], {})
+        told = capsys.readouterr().err
+        assert f"{option}: " in told
+        assert "no encoded API key" in told
+        assert "geh" not in told
 
 
 def test_the_default_space_may_be_named() -> None:
@@ -255,6 +292,12 @@ def test_help_fits_the_screen_and_holds_no_secret(
 
 def test_every_option_ends_in_the_config() -> None:
     options = {action.dest for action in build_parser()._actions}
-    turned = {"no_kibana": "kibana", "retention": "retention_days"}
+    turned = {
+        "no_kibana": "kibana",
+        "retention": "retention_days",
+        "es_pass_file": "es_secret_file",
+        "es_api_key_file": "es_secret_file",
+        "kibana_pass_file": "kibana_secret_file",
+    }
     apart = {"help", "version", "config_file", "print_completion"}
     assert {turned.get(name, name) for name in options - apart} == set(Config.__dataclass_fields__)

@@ -287,6 +287,17 @@ def test_the_api_key_of_elasticsearch_is_used(start: Starts, kibana: StubKibana)
     assert len(kibana.objects) == 4
 
 
+def test_the_file_of_an_api_key_is_read_again(start: Starts, kibana: StubKibana, tmp_path: Path) -> None:
+    kibana.api_key = "a2V5"
+    file = tmp_path / "key"
+    file.write_text("YWx0\n")
+    thread, _ = start.begin("--es-api-key-file", str(file))
+    wait_until(lambda: len(kibana.asked) > 2)
+    file.write_text("a2V5\n")
+    thread.join(10)
+    assert len(kibana.objects) == 4
+
+
 def test_a_user_for_kibana_comes_before_the_api_key(start: Starts, kibana: StubKibana) -> None:
     kibana.user, kibana.password = "kib", "пароль"
     start("--es-api-key", "a2V5", "--kibana-user", "kib", "--kibana-pass", "пароль")

@@ -25,7 +25,7 @@ from elasticsearch import ApiError, AuthenticationException, Elasticsearch, Unsu
 from slurp.config import Config
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets, cut
-from slurp.values import basic_token, read_secret
+from slurp.values import basic_token
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Elastic:
         self._config = config
         self._secrets = secrets
         self._lock = threading.Lock()
-        self._password = config.es_pass
+        self._secret = config.es_api_key or config.es_pass
         self._denied_since: float | None = None
         self._client = Elasticsearch(
             list(config.es),
@@ -113,17 +113,16 @@ class Elastic:
         with self._lock:
             now = time.monotonic()
             self._denied_since = self._denied_since or now
-            path = self._config.es_pass_file
-            if path is not None:
+            if (file := self._config.es_secret_file) is not None:
                 try:
-                    password = read_secret(path, "--es-pass-file")
+                    secret = file.read()
                 except ValueError as error:
                     log.warning("%s", error)
                 else:
-                    if password != self._password:
-                        log.info("--es-pass-file holds another password now, using it")
-                        self._secrets.add(password, basic_token(self._config.es_user, password))
-                        self._password = password
+                    if secret != self._secret:
+                        log.info("%s holds another secret now, using it", file.option)
+                        self._secrets.add(secret, basic_token(self._config.es_user, secret))
+                        self._secret = secret
                         self._client = self._client.options(**self._auth())
             return now - self._denied_since
 
@@ -135,18 +134,21 @@ class Elastic:
 
     def refused(self, detail: str = "") -> Fatal:
         """The end of our patience with a refusal; `detail` is what the cluster said."""
-        who = "API key" if self._config.es_api_key else f"password of user {self._config.es_user!r}"
+        if self._config.es_api_key:
+            who, options = "API key", "--es-api-key or --es-api-key-file"
+        else:
+            who, options = f"password of user {self._config.es_user!r}", "--es-user and --es-pass-file"
         return Fatal(
-            f"Elasticsearch refuses the {who}: check --es-api-key, or --es-user and --es-pass-file, "
+            f"Elasticsearch refuses the {who}: check {options}, "
             f"and its privileges{f' ({detail})' if detail else ''}",
             Exit.USAGE,
         )
 
     def _auth(self) -> dict[str, Any]:
         if self._config.es_api_key:
-            return {"api_key": self._config.es_api_key}
+            return {"api_key": self._secret}
         # Encoded here: the client takes ASCII only, Elasticsearch UTF-8.
-        return {"basic_auth": basic_token(self._config.es_user, self._password)}
+        return {"basic_auth": basic_token(self._config.es_user, self._secret)}
 
 
 def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) -> str:

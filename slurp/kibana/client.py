@@ -11,7 +11,7 @@ import requests
 
 from slurp.config import Config
 from slurp.logs import Secrets
-from slurp.values import basic_token, read_secret
+from slurp.values import basic_token
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -48,7 +48,7 @@ class Kibana:
         self.url = config.kibana
         self._config = config
         self._secrets = secrets
-        self._password = config.kibana_pass
+        self._secret = (config.es_api_key if self._uses_api_key else None) or config.kibana_pass
         self._space = config.kibana_space
         self.space_url = f"{self.url}/s/{self._space}" if self._space else self.url
         self._session = requests.Session()
@@ -61,18 +61,13 @@ class Kibana:
     def close(self) -> None:
         self._session.close()
 
-    def read_password_again(self) -> bool:
-        """After a refusal: whether the password's file holds another one now. Raises ValueError."""
-        path = self._config.kibana_pass_file
-        if path is None or self._uses_api_key:
+    def read_secret_again(self) -> bool:
+        """After a refusal: whether the secret's file holds another one now. Raises ValueError."""
+        file = self._config.kibana_secret_file
+        if file is None or (secret := file.read()) == self._secret:
             return False
-        password = read_secret(
-            path, "--kibana-pass-file" if path != self._config.es_pass_file else "--es-pass-file"
-        )
-        if password == self._password:
-            return False
-        self._secrets.add(password, basic_token(self._config.kibana_user or self._config.es_user, password))
-        self._password = password
+        self._secrets.add(secret, basic_token(self._config.kibana_user or self._config.es_user, secret))
+        self._secret = secret
         self._sign_in()
         return True
 
@@ -82,11 +77,11 @@ class Kibana:
 
     def _sign_in(self) -> None:
         if self._uses_api_key:
-            self._session.headers["Authorization"] = f"ApiKey {self._config.es_api_key}"
+            self._session.headers["Authorization"] = f"ApiKey {self._secret}"
             return
         user = self._config.kibana_user or self._config.es_user
         # As bytes: requests would encode text as Latin-1, and not every password is.
-        self._session.auth = cast(Any, (user.encode(), self._password.encode()))
+        self._session.auth = cast(Any, (user.encode(), self._secret.encode()))
 
     def status(self) -> str:
         """Kibana's version once it is available to us. Raises NotReady or Refused."""
@@ -212,7 +207,7 @@ class Kibana:
 
     def _refusal(self) -> str:
         if self._uses_api_key:
-            return "it refuses the API key: check --es-api-key, or set --kibana-user"
+            return "it refuses the API key: check --es-api-key or --es-api-key-file, or set --kibana-user"
         user = self._config.kibana_user or self._config.es_user
         return f"it refuses the password of user {user!r}: check --kibana-user and --kibana-pass-file"
 

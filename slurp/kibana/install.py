@@ -130,8 +130,8 @@ class Installer:
     def _after_refusal(self, error: Refused) -> float:
         if isinstance(error, Unauthorized):
             try:
-                if self._kibana.read_password_again():
-                    self._tell(logging.INFO, "refused the password, its file holds another one now")
+                if self._kibana.read_secret_again():
+                    self._tell(logging.INFO, "refused our secret, whose file holds another one now")
                     return 0.0
             except ValueError as problem:
                 self._tell(logging.WARNING, str(problem))
