@@ -168,6 +168,8 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
 def _secrets(values: dict[str, Any]) -> dict[str, Any]:
     """The secrets, from their files where there are some; an API key comes before user and password."""
     es_file = _read(values, "es_pass")
+    if values["es_api_key"] and values["es_api_key_file"]:
+        raise ValueError("--es-api-key and --es-api-key-file: give one of them")
     key_file = _read(values, "es_api_key", check.api_key)
     kibana_file = _read(values, "kibana_pass")
     has_key = bool(values["es_api_key"])

@@ -185,7 +185,7 @@ def build_parser() -> configargparse.ArgumentParser:
         "--es-pass-file",
         metavar="FILE",
         type=Path,
-        help="file with the password; read again when Elasticsearch refuses it",
+        help="file with the password, in place of --es-pass; read again when Elasticsearch refuses it",
     )
     group.add_argument(
         "--es-api-key",
@@ -279,7 +279,7 @@ def build_parser() -> configargparse.ArgumentParser:
         "--kibana-pass-file",
         metavar="FILE",
         type=Path,
-        help="file with the password; read again when Kibana refuses it",
+        help="file with the password, in place of --kibana-pass; read again when Kibana refuses it",
     )
     group.add_argument(
         "--kibana-overwrite",

@@ -229,10 +229,16 @@ class SecretFile(NamedTuple):
             secret = self.path.read_text(encoding="utf-8").strip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise ValueError(f"{self.option}: can't read {self.path}: {reason}") from None
+            raise ValueError(f"{self.option}: can't read {self._shown()}: {reason}") from None
         if not secret or "\n" in secret:
             raise ValueError(f"{self.option}: {self.path} must hold the secret alone, on one line")
         try:
             return self.check(secret)
         except ValueError as error:
             raise ValueError(f"{self.option}: {self.path}: {error}") from None
+
+    def _shown(self) -> str:
+        """Its path, unless it looks as if somebody gave the secret itself."""
+        if self.path.is_absolute() or (self.path.parent != Path() and self.path.parent.exists()):
+            return str(self.path)
+        return "a file of that name"

@@ -157,6 +157,19 @@ def test_an_api_key_comes_before_a_password_and_from_a_file(tmp_path: Path) -> N
     assert parse([], {"SKEETSLURPER_ES_API_KEY": ""}).es_api_key == ""
 
 
+def test_a_secret_in_place_of_its_file_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in ("VnVhQ2ZHY0JDZGJr", "VnVh/Q2ZHY0JDZGJr", "V" * 5000, f"V/{'V' * 5000}"):
+        with pytest.raises(SystemExit):
+            parse(["--es-api-key-file", given], {})
+        told = capsys.readouterr().err
+        assert "--es-api-key-file: can't read a file of that name: " in told
+        assert "VVV" not in told
+        assert "VnV" not in told
+
+
 @pytest.mark.parametrize("bad", ["id:geheim", '{"encoded":"geheim"}', "geheim\tgeheim", "gehéim"])
 def test_what_is_no_api_key_is_told_and_not_repeated(
     bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -182,6 +195,7 @@ def test_the_default_space_may_be_named() -> None:
     [
         (["--kibana-space", "Team A"], "--kibana-space: 'Team A' is no id of a space"),
         (["--kibana-pass-file", "/nowhere/secret"], "--kibana-pass-file: can't read /nowhere/secret"),
+        (["--es-api-key", "k", "--es-api-key-file", "/nowhere/key"], "give one of them"),
         (["--es-api-key", "k", "--kibana-pass", "w"], "beside --es-api-key needs --kibana-user"),
         (["--flush", "3"], "--flush: '3' is no duration"),
         (["--flush", "0s"], "--flush must be more than nothing"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import json
 import threading
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ import pytest
 
 from slurp.config import parse
 from slurp.embedded import EmbeddedNode
+from slurp.kibana.client import Kibana, Refused
+from slurp.logs import Secrets
 from slurp.simulator import Simulator
 from tests.test_http_worker import Asked
 from tests.worker import Worker
@@ -107,6 +110,45 @@ def run(request: pytest.FixtureRequest, jetstream: Simulator, tmp_path: Path) ->
         )
 
     return begin
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--kibana-user", USER, "--kibana-pass", "leise  Kib\tana"),
+        ("--es-api-key", API_KEY),
+    ],
+)
+def test_a_kibana_that_shows_what_it_was_asked(options: tuple[str, ...]) -> None:
+    """Wherever its words are cut, and with the blanks of the password."""
+    padding = count(200)
+
+    class Shows(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers["Authorization"].split()[1]
+            shown = asked if "ApiKey" in self.headers["Authorization"] else b64decode(asked).decode()
+            body = json.dumps({"message": f"{'x' * next(padding)} {shown} {asked}"}).encode()
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shows) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = parse(["--kibana", f"http://127.0.0.1:{server.server_port}", *options], {})
+        secrets = Secrets(config.secrets)
+        kibana = Kibana(config, secrets)
+        for _ in range(110):
+            with pytest.raises(Refused) as refused:
+                kibana.status()
+            told = secrets.scrub(str(refused.value))
+            for secret in config.secrets:
+                assert secret[:4] not in told
+        kibana.close()
+        server.shutdown()
 
 
 def test_a_password_that_is_refused(run: Run, es_node: EmbeddedNode) -> None:

@@ -71,14 +71,16 @@ def send(
 def _timed(client: Elasticsearch, actions: Sequence[Action], took: Took) -> list[Item]:
     began, answered = time.monotonic(), False
     try:
-        answers = _request(client, actions)
+        answers = request(client, actions)
         answered = True
     finally:
         took(time.monotonic() - began, answered)
     return answers
 
 
-def _request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
+def request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
+    """One request, or several where it is too large for one: one answer per action. Raises as `send` does,
+    and ApiError whatever it is refused for."""
     # A finite batch a call: over an endless generator parallel_bulk never returns after an error.
     # raise_on_exception stays on: the helper can't unfold an exception over serialised actions.
     answers = helpers.parallel_bulk(

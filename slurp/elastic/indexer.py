@@ -16,7 +16,7 @@ from elasticsearch import ApiError, UnsupportedProductError
 
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.express import Express, Made
-from slurp.elastic.bulk import Action, Took, create, delete, send
+from slurp.elastic.bulk import Action, Took, create, delete, request, send
 from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, describe, error_of
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
@@ -25,6 +25,7 @@ from slurp.elastic.verdict import Item, Verdict, judge
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.resyncs import mark
 from slurp.jetstream.wire import BadFrame, parse
+from slurp.logs import cut
 from slurp.pacing import Backoff
 from slurp.position import Answered
 from slurp.tally import Outcome, Tally
@@ -35,6 +36,7 @@ _POLL = 0.25
 _NO_ANSWER = "no_answer"
 _CANARY = b'{"kind":"canary"}'
 _CANARY_TIMEOUT = 15.0
+_NOT_FOUND = 404
 # Characters of a refusal in the log: it may quote the document.
 _REASON = 500
 
@@ -222,7 +224,7 @@ class Indexer:
                     troubles.setdefault((one.day, item.type), (verdict, item))
             if again:
                 # One line for all: strangers decide how many there are.
-                log.warning("%d event(s) to quarantine, the last: %s", len(again), str(refused)[:_REASON])
+                log.warning("%d event(s) to quarantine, the last: %s", len(again), cut(str(refused), _REASON))
             for (day, _), (verdict, item) in troubles.items():
                 self._trouble(verdict, item, day)
             if not any(verdict is Verdict.DENIED for verdict, _ in troubles.values()):
@@ -295,7 +297,7 @@ class Indexer:
         canary = f"canary-{uuid.uuid4().hex}"
         try:
             # One request: of two, the second may be rejected, and the canary would stay.
-            taken, removed = send(client, [create(index, canary, _CANARY), delete(index, canary)])
+            taken, removed = request(client, [create(index, canary, _CANARY), delete(index, canary)])
             trouble = "" if judge(taken) is Verdict.INDEXED else str(taken)
         except FAILURES as error:
             trouble = describe(error)
@@ -307,7 +309,8 @@ class Indexer:
                 item,
             )
             return Verdict.HOLD
-        if judge(removed) is not Verdict.INDEXED:
+        # 404: somebody's pipeline dropped it, or put it elsewhere.
+        if judge(removed) is not Verdict.INDEXED and removed.status != _NOT_FOUND:
             log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.warning("%s takes a canary, so the document is at fault: %s", index, item)
         return Verdict.DOCUMENT

@@ -10,7 +10,7 @@ from typing import Any, cast
 import requests
 
 from slurp.config import Config
-from slurp.logs import Secrets
+from slurp.logs import Secrets, cut
 from slurp.values import basic_token
 
 Json = dict[str, Any]
@@ -268,7 +268,8 @@ def _told(answer: requests.Response) -> str:
 
 
 def _short(text: object) -> str:
-    return " ".join(str(text).split())[:_MOST_TEXT]
+    # A secret within must stay recognisable to the log: blanks stay, and the cut is marked.
+    return cut(re.sub(r"[\r\n]+", " ", str(text)).strip(), _MOST_TEXT)
 
 
 def _dig(value: Any, *names: str) -> Any:
