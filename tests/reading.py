@@ -108,7 +108,7 @@ def reading(
         running.end()
 
 
-def until(condition: Callable[[], object], timeout: float = 15) -> None:
+def until(condition: Callable[[], object], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "did not come about in time"

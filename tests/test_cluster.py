@@ -47,6 +47,11 @@ def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
         yield nodes
 
 
+def health(es: Elasticsearch, status: str) -> Any:
+    """The cluster's, once it is so well."""
+    return es.options(request_timeout=120).cluster.health(wait_for_status=status, timeout="90s")
+
+
 def home_of_primary(es: Elasticsearch, index: str) -> str:
     """The name of the node with the primary of the day that is written to."""
     rows: Any = es.cat.shards(index=f"{index}-*", format="json", h="index,prirep,node").body
@@ -54,6 +59,8 @@ def home_of_primary(es: Elasticsearch, index: str) -> str:
     return str(min((row["index"], row["node"]) for row in rows if row["prirep"] == "p")[1])
 
 
+# Six starts of Elasticsearch, and an election that takes its time.
+@pytest.mark.timeout(600)
 def test_one_node_may_die_and_a_second_is_waited_for(
     cluster: list[EmbeddedNode], jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -67,7 +74,7 @@ def test_one_node_may_die_and_a_second_is_waited_for(
         jetstream.run_at(500)
         worker.wait_for(r"indexed [1-9]")
         with client_for(cluster[0]) as es:
-            assert es.cluster.health(wait_for_status="green", timeout="30s")["number_of_nodes"] == 3
+            assert health(es, "green")["number_of_nodes"] == 3
             name = home_of_primary(es, index)
         first = next(node for node in cluster if name == f"embedded-{node.port}")
         second, third = (node for node in cluster if node is not first)
@@ -81,7 +88,7 @@ def test_one_node_may_die_and_a_second_is_waited_for(
         second.start()
         jetstream.pause()
         with client_for(third) as es:
-            es.cluster.health(wait_for_status="yellow", timeout="30s")
+            health(es, "yellow")
             wait_for_documents(es, index, len(jetstream.frames))
             assert worker.stop() == 0
             counted = worker.counted()

@@ -58,7 +58,7 @@ class Starts:
     def __call__(self, *options: str, version: str = "0.1.0") -> None:
         """One start, to its end."""
         thread, stop = self.begin(*options, version=version)
-        thread.join(10)
+        thread.join(60)
         stop.set()
         assert not thread.is_alive(), self.kibana.calls
 
@@ -99,7 +99,7 @@ def start(
     return Starts(kibana, es_node.url, fresh_index_prefix, monkeypatch)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -251,7 +251,7 @@ def test_the_error_of_an_import_is_told_once(
     wait_until(lambda: len(kibana.imports) > 3)
     assert not kibana.objects
     kibana.refuses_import = []
-    thread.join(10)
+    thread.join(60)
     assert caplog.text.count("nothing was imported: search s: missing_references (index-pattern gone)") == 1
     assert len(kibana.objects) == 4
 
@@ -264,7 +264,7 @@ def test_a_wrong_password_is_told_once_and_can_be_mended(
     wait_until(lambda: len(kibana.asked) > 5)
     assert set(kibana.calls) == {"GET /api/status"}
     kibana.password = "falsch"
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
     assert caplog.text.count("refuses the password of user 'elastic'") == 1
     assert "falsch" not in caplog.text
@@ -277,7 +277,7 @@ def test_a_password_file_is_read_again(start: Starts, kibana: StubKibana, tmp_pa
     thread, _ = start.begin("--kibana-user", "kib", "--kibana-pass-file", str(file))
     wait_until(lambda: len(kibana.asked) > 2)
     file.write_text("geheim\n")
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
 
 
@@ -294,7 +294,7 @@ def test_the_file_of_an_api_key_is_read_again(start: Starts, kibana: StubKibana,
     thread, _ = start.begin("--es-api-key-file", str(file))
     wait_until(lambda: len(kibana.asked) > 2)
     file.write_text("a2V5\n")
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
 
 
@@ -318,7 +318,7 @@ def test_a_lost_answer_is_no_reason_to_import_twice(start: Starts, kibana: StubK
 def test_of_two_at_once_one_imports(start: Starts, kibana: StubKibana) -> None:
     started = [start.begin() for _ in range(3)]
     for thread, _ in started:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     assert not any(overwrite for overwrite, _ in kibana.imports)
     start.build(built("second"))
@@ -363,7 +363,7 @@ def test_a_space_that_does_not_exist_is_told(
     wait_until(lambda: "there is no space 'nowhere'" in caplog.text)
     assert not kibana.imports
     kibana.spaces.add("nowhere")
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
 
 
@@ -387,7 +387,7 @@ def test_a_kibana_that_is_starting_is_waited_for(
     kibana.starting, kibana.level = False, "critical"
     wait_until(lambda: "its status is critical" in caplog.text)
     kibana.level = "degraded"
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
     assert caplog.text.count("is not ready: its status is unavailable") == 1
 
@@ -397,7 +397,7 @@ def test_an_old_kibana_is_told(start: Starts, kibana: StubKibana, caplog: pytest
     thread, _ = start.begin()
     wait_until(lambda: "version 8.8.2 is too old, 8.9 or later is needed" in caplog.text)
     kibana.version = "8.10.0"
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
 
 
@@ -421,7 +421,7 @@ def test_a_missing_right_is_told(start: Starts, kibana: StubKibana, caplog: pyte
     thread, _ = start.begin()
     wait_until(lambda: "we lack a right: 403 Forbidden by the test" in caplog.text)
     kibana.forbids = ()
-    thread.join(10)
+    thread.join(60)
     assert len(kibana.objects) == 4
 
 

@@ -58,7 +58,7 @@ class Worker:
     def log(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, pattern: str, timeout: float = 30) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout: float = 60) -> re.Match[str]:
         """Wait until the log has a line that matches."""
         found = re.compile(pattern).search
         deadline = time.monotonic() + timeout
@@ -75,7 +75,7 @@ class Worker:
                 ):
                     raise AssertionError(f"no {pattern!r} within {timeout} s")
 
-    def wait_until_counted(self, condition: Callable[[dict[str, int]], bool], timeout: float = 60) -> None:
+    def wait_until_counted(self, condition: Callable[[dict[str, int]], bool], timeout: float = 120) -> None:
         """Wait until the counters of the last stats line are so."""
         deadline = time.monotonic() + timeout
         while not condition(self.counted()):
@@ -87,7 +87,7 @@ class Worker:
         self._reader.join(5)
         return code
 
-    def stop(self, timeout: float = 30) -> int:
+    def stop(self, timeout: float = 60) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.exit_code(timeout)
 
@@ -139,7 +139,7 @@ def count(es: Elasticsearch, index: str) -> int:
     return int(es.count(index=f"{index}-*")["count"])
 
 
-def wait_for_documents(es: Elasticsearch, index: str, number: int, timeout: float = 60) -> None:
+def wait_for_documents(es: Elasticsearch, index: str, number: int, timeout: float = 120) -> None:
     """Wait until there are so many."""
     deadline = time.monotonic() + timeout
     while (found := count(es, index)) < number:
