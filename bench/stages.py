@@ -87,7 +87,7 @@ def sending(rig: Rig, frames: list[bytes]) -> float:
         rig.make_indices(prefix, {one.day for one in documents})
         actions = [create(f"{prefix}-{day_of(one.day)}", one.id, one.body) for one in documents]
         # The pool and the node have something to warm up to.
-        send(elastic.client, actions[:_BATCH])
+        list(send(elastic.client, actions[:_BATCH]))
         began = time.process_time()
         for at in range(_BATCH, len(actions), _BATCH):
             if any(item.status >= 300 for item in send(elastic.client, actions[at : at + _BATCH])):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from elasticsearch import ApiError, Elasticsearch, helpers
@@ -48,24 +48,27 @@ def send(
     actions: Sequence[Action],
     beat: Callable[[], None] = lambda: None,
     took: Took = lambda seconds, answered: None,
-) -> list[Item]:
+) -> Iterator[Item]:
     """One answer per action, in their order.
 
     A request refused as a whole for what is in it is halved until the guilty item stands alone.
-    Raises ApiError for the other refusals and TransportError when there is no answer: then some
-    of the actions may have been applied, which sending them again tells (409). `beat` is called
-    before each request, `took` after it.
+    Raises ApiError for the other refusals and TransportError when there is no answer: then some of
+    the actions without an answer may have been applied, which sending them again tells (409). `beat`
+    is called before each request, `took` after it.
     """
     beat()
     try:
-        return _timed(client, actions, took)
+        answers = _timed(client, actions, took)
     except ApiError as error:
         if error.status_code not in _GUILTY_INSIDE:
             raise
-        if len(actions) == 1:
-            return [Item(error.status_code, *error_of(error))]
-    middle = len(actions) // 2
-    return send(client, actions[:middle], beat, took) + send(client, actions[middle:], beat, took)
+        if len(actions) > 1:
+            middle = len(actions) // 2
+            yield from send(client, actions[:middle], beat, took)
+            yield from send(client, actions[middle:], beat, took)
+            return
+        answers = [Item(error.status_code, *error_of(error))]
+    yield from answers
 
 
 def _timed(client: Elasticsearch, actions: Sequence[Action], took: Took) -> list[Item]:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 from elastic_transport import TransportError
@@ -240,19 +240,21 @@ class Indexer:
         return letters
 
     def _try(self, pending: list[_Pending]) -> list[Item]:
-        """One answer per event; a request that failed as a whole is the same answer for all in it."""
-        answers: Iterator[Item] = iter(())
+        """One answer per event; a request that failed as a whole answers for all that have none yet."""
+        answers: list[Item] = []
+        failed: Iterator[Item] = iter(())
         barred: dict[int, Item] = {}
         try:
             barred = self._ensure({one.day for one in pending})
             actions = [one.action for one in pending if one.day not in barred]
             if actions:
-                answers = iter(send(self._elastic.client, actions, self._beat, self._bulk_took))
+                answers.extend(send(self._elastic.client, actions, self._beat, self._bulk_took))
         except ApiError as error:
-            answers = repeat(_held(error))
+            failed = repeat(_held(error))
         except (TransportError, UnsupportedProductError) as error:
-            answers = repeat(Item(503, _NO_ANSWER, describe(error)))
-        return [barred.get(one.day) or next(answers) for one in pending]
+            failed = repeat(Item(503, _NO_ANSWER, describe(error)))
+        items = chain(answers, failed)
+        return [barred.get(one.day) or next(items) for one in pending]
 
     def _ensure(self, days: set[int]) -> dict[int, Item]:
         """The days whose index can't be had, and why: at midnight the old one still takes its events."""
