@@ -21,6 +21,8 @@ REWIND_OTHER_HOST_US = 300_000_000
 
 _TRAIL_STEP_US = 10_000_000
 _MEDIANS = 9
+# One imported or future event must not move the lag: it is the median delay of so many events.
+DELAYS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +116,19 @@ class Gap:
 class Answered:
     """What the ledger needs of a batch once each of its events has been answered for.
 
-    `position` is None when the batch held nothing but garbage; `median_us` and `newest_us` are of
-    its events' time_us; `fresh` counts the events at its end that came soon after their time_us.
+    `position` is None when the batch held nothing but garbage; `median_us` is of its events' time_us;
+    `arrived_us` is when it came, and `delays_us` how long after their own time (`@timestamp`) its last
+    events did, as many as `DELAYS` at most; `fresh` counts the events at its end that came soon after
+    their time_us. `future` counts the revs that were too far in the future to choose a day.
     """
 
     events: int
     position: Position | None
     median_us: int | None
-    newest_us: int | None
     fresh: int
+    arrived_us: int = 0
+    delays_us: tuple[int, ...] = ()
+    future: int = 0
 
 
 class Ledger:
@@ -142,6 +148,7 @@ class Ledger:
         self._next = 1
         self._answered: dict[int, Answered] = {}
         self._medians: deque[int] = deque(maxlen=_MEDIANS)
+        self._delays: deque[int] = deque(maxlen=DELAYS)
 
     def answer(self, number: int, batch: Answered, now_us: int) -> None:
         """Batch `number` (from 1, without holes) is done; advance over all that are done in a row."""
@@ -162,11 +169,21 @@ class Ledger:
             return
         if batch.median_us is not None:
             self._medians.append(batch.median_us)
-        if batch.newest_us is not None:
-            self.newest_us = batch.newest_us
+        if batch.delays_us:
+            self._delays.extend(batch.delays_us)
+            self.newest_us = batch.arrived_us - _middle(self._delays)
         if self.position is not None and self.position.host != batch.position.host:
             self.trail = Trail()
         # One back-dated event must not cost hours of replay, one from the future not a hole.
-        middle = sorted(self._medians)[(len(self._medians) - 1) // 2]
-        self.position = replace(batch.position, time_us=min(middle, now_us))
+        self.position = replace(batch.position, time_us=min(_middle(self._medians), now_us))
         self.trail.add(self.position)
+
+    @property
+    def stream_us(self) -> int:
+        """The median time of the newest batches, by the clock of the servers alone; 0 before the first."""
+        return _middle(self._medians) if self._medians else 0
+
+
+def _middle(values: Iterable[int]) -> int:
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 2]

@@ -41,6 +41,7 @@ class Snapshot:
     in_flight: int
     reconnects: int
     gaps: int
+    future_revs: int
     newest_us: int | None
     at: float
 
@@ -72,6 +73,7 @@ class Tally:
         self._in_flight = 0
         self._reconnects = 0
         self._gaps = 0
+        self._future_revs = 0
         self._sums = Outcome()
         self._ledgers = {number: Ledger() for number in range(1, readers + 1)}
 
@@ -89,6 +91,7 @@ class Tally:
             for name in OUTCOMES:
                 setattr(self._sums, name, getattr(self._sums, name) + getattr(outcome, name))
             self._in_flight -= len(batch.frames)
+            self._future_revs += answer.future
             self._ledgers[batch.reader].answer(batch.number, answer, int(time.time() * 1e6))
 
     def reconnected(self) -> None:
@@ -150,6 +153,12 @@ class Tally:
         with self._lock:
             self._gaps += 1
 
+    @property
+    def stream_us(self) -> int:
+        """The latest median stream time of the readers, in Unix microseconds; 0 before the first batch."""
+        with self._lock:
+            return max(ledger.stream_us for ledger in self._ledgers.values())
+
     def snapshot(self) -> Snapshot:
         with self._lock:
             newest = [one.newest_us for one in self._ledgers.values() if one.newest_us is not None]
@@ -158,6 +167,7 @@ class Tally:
                 in_flight=self._in_flight,
                 reconnects=self._reconnects,
                 gaps=self._gaps,
+                future_revs=self._future_revs,
                 newest_us=max(newest, default=None),
                 at=time.monotonic(),
                 **{name: getattr(self._sums, name) for name in OUTCOMES},

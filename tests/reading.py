@@ -86,9 +86,7 @@ class Reading:
             self.batches.append(batch)
             time_us = batch.position.time_us if batch.position else None
             count = len(batch.frames)
-            self.tally.answered(
-                batch, Outcome(indexed=count), Answered(count, batch.position, time_us, time_us, 0)
-            )
+            self.tally.answered(batch, Outcome(indexed=count), Answered(count, batch.position, time_us, 0))
             self.buffer.release(batch)
 
 

@@ -40,7 +40,9 @@ def answer(tally: Tally, reader: int, number: int, position: Position, fresh: in
     batch = Batch(number, position.host, [b""] * 10, 0, position, reader=reader)
     tally.received(batch)
     time_us = position.time_us
-    tally.answered(batch, Outcome(indexed=10), Answered(10, position, time_us, time_us, fresh))
+    tally.answered(
+        batch, Outcome(indexed=10), Answered(10, position, time_us, fresh, arrived_us=time_us, delays_us=(0,))
+    )
 
 
 # Pure
