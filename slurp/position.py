@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 # A cursor at or above this is a time in Unix microseconds, below it a sequence number.
@@ -101,11 +101,15 @@ class Resume(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time for which `host` sent nothing, though we asked for it."""
+    """A time for which `host` sent nothing, though we asked for it.
+
+    `possible` when the host did not say how far back it goes, so that it may have had nothing to send.
+    """
 
     host: str
     from_us: int
     to_us: int
+    possible: bool = False
 
     @property
     def seconds(self) -> float:
@@ -131,6 +135,29 @@ class Answered:
     future: int = 0
 
 
+@dataclass(eq=False, slots=True)
+class Hold:
+    """Keeps the checkpoint of `reader` at batch `after` at most, until it is released.
+
+    `position` and `trail` are those of that batch, once the ledger has `passed` it.
+    """
+
+    reader: int
+    after: int
+    passed: bool = False
+    position: Position | None = None
+    trail: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Saveable(NamedTuple):
+    """What may be saved as the checkpoint of a reader; `held` while a gap or a question keeps it back."""
+
+    reader: int
+    position: Position
+    trail: list[tuple[int, int]]
+    held: bool
+
+
 class Ledger:
     """Which batches of one reader are answered for, and the position below which all of them are.
 
@@ -145,6 +172,10 @@ class Ledger:
         self.position: Position | None = None
         self.newest_us: int | None = None
         self.fresh_run = 0
+        # The number of the last batch that the reader handed over.
+        self.handed = 0
+        # In the order they were opened, so the first is the one that holds most.
+        self.holds: list[Hold] = []
         self._next = 1
         self._answered: dict[int, Answered] = {}
         self._medians: deque[int] = deque(maxlen=_MEDIANS)
@@ -154,8 +185,20 @@ class Ledger:
         """Batch `number` (from 1, without holes) is done; advance over all that are done in a row."""
         self._answered[number] = batch
         while (done := self._answered.pop(self._next, None)) is not None:
+            for hold in self.holds:
+                if not hold.passed and self._next > hold.after:
+                    hold.passed, hold.position, hold.trail = True, self.position, self.trail.entries()
             self._next += 1
             self._pass(done, now_us)
+
+    def saveable(self, reader: int) -> Saveable | None:
+        """The position to save: not beyond the oldest hold. None before there is one."""
+        held = bool(self.holds)
+        if held and self.holds[0].passed:
+            position, trail = self.holds[0].position, self.holds[0].trail
+        else:
+            position, trail = self.position, self.trail.entries()
+        return None if position is None else Saveable(reader, position, trail, held)
 
     def covers(self, from_us: int, to_us: int) -> bool:
         """Whether everything in between is answered for, here or by an earlier run."""

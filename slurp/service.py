@@ -454,7 +454,15 @@ class Service:
             pulse.beat()
             saving.do()
         try:
+            assert self._gaps is not None  # noqa: S101
+            # Before the positions are taken, so that a gap keeps none of them back.
+            self._gaps.step(final=True)
             self._save(clean=self._clean)
+            if self._tally.held:
+                log.warning(
+                    "the checkpoint stays before a possible gap: the server has not said yet how far back it "
+                    "goes; the next start asks again"
+                )
         except FAILURES as error:
             log.warning(
                 "the last checkpoint was not saved: %s; some events will be read again", describe(error)
@@ -500,13 +508,16 @@ class Service:
     def _save(self, clean: bool) -> bool:
         """Whether there was anything to save."""
         assert self._readers is not None and self._gaps is not None  # noqa: S101
-        # First: a checkpoint behind a gap that nobody remembers would hide it.
-        wrote = self._gaps.step(final=self._indexed.is_set())
+        # In this order: a gap found after the positions were taken is not behind any of them.
+        positions = self._tally.checkpoints()
+        wrote = self._gaps.step()
         in_order = {reader.number: clean and reader.ended_clean for reader in self._readers}
-        for number, position, trail in self._tally.checkpoints():
-            saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[number])
+        for reader, position, trail, held in positions:
+            # A held position is not where the reader ended.
+            saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[reader] and not held)
             wrote |= self._checkpoints.save(saved)
-        self._vitals.saved = time.monotonic()
+        if not any(one.held for one in positions):
+            self._vitals.saved = time.monotonic()
         return wrote
 
     def _check_catch_up(self) -> None:
@@ -521,7 +532,9 @@ class Service:
                 )
                 self._fail(Exit.FAILED)
             return
-        if self._buffer.events == 0 and self._readers.caught_up(_FRESH_EVENTS, _SILENT):
+        if self._buffer.events or self._tally.held:
+            return
+        if self._readers.caught_up(_FRESH_EVENTS, _SILENT):
             self._caught_up = True
             log.info("caught up")
             self._stop.set()

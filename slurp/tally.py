@@ -7,7 +7,17 @@ import time
 from dataclasses import dataclass, fields, replace
 
 from slurp.flow import Batch
-from slurp.position import Answered, Ledger, Position, Resume, Trail, resume_cursor, resume_elsewhere
+from slurp.position import (
+    Answered,
+    Hold,
+    Ledger,
+    Position,
+    Resume,
+    Saveable,
+    Trail,
+    resume_cursor,
+    resume_elsewhere,
+)
 
 
 @dataclass(slots=True)
@@ -85,6 +95,7 @@ class Tally:
         with self._lock:
             self._received += len(batch.frames)
             self._in_flight += len(batch.frames)
+            self._ledgers[batch.reader].handed = batch.number
 
     def answered(self, batch: Batch, outcome: Outcome, answer: Answered) -> None:
         with self._lock:
@@ -98,14 +109,31 @@ class Tally:
         with self._lock:
             self._reconnects += 1
 
-    def checkpoints(self) -> list[tuple[int, Position, list[tuple[int, int]]]]:
-        """Of each reader that has one: its number, its position, and the trail that belongs to it."""
+    def hold(self, reader: int) -> Hold:
+        """Keep the checkpoint of `reader` from passing what it has handed over so far. It is for the reader
+        to call before it hands over the batch behind a gap, or behind what may be one."""
         with self._lock:
-            return [
-                (number, ledger.position, ledger.trail.entries())
-                for number, ledger in self._ledgers.items()
-                if ledger.position is not None
-            ]
+            ledger = self._ledgers[reader]
+            hold = Hold(reader, ledger.handed)
+            ledger.holds.append(hold)
+            return hold
+
+    def release(self, hold: Hold) -> None:
+        """Let the checkpoint pass: the gap is recorded, or there is none."""
+        with self._lock:
+            self._ledgers[hold.reader].holds.remove(hold)
+
+    @property
+    def held(self) -> bool:
+        """Whether a gap that is not recorded yet, or a question about one, keeps a checkpoint back."""
+        with self._lock:
+            return any(ledger.holds for ledger in self._ledgers.values())
+
+    def checkpoints(self) -> list[Saveable]:
+        """What may be saved, of each reader that has a position."""
+        with self._lock:
+            found = (ledger.saveable(number) for number, ledger in self._ledgers.items())
+            return [one for one in found if one is not None]
 
     def resume(
         self, reader: int, known: Position, clean: bool, host: str, *, by_time: bool = False

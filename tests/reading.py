@@ -48,7 +48,7 @@ class Reading:
             known,
             clean=True,
             live=start is None,
-            missed=lambda number, gap: self.gaps.append(gap),
+            missed=lambda reader, gap, hold=None: self.gaps.append(gap),
         )
         self.threads: list[threading.Thread] = []
         self._start(self._read)
