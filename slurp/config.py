@@ -131,6 +131,10 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     values = vars(options)
     values.pop("config_file", None)
     values.update(_secrets(values))
+    for name in ("es_user", "es_pass", "kibana_user", "kibana_pass"):
+        check.text(values[name], f"--{name.replace('_', '-')}")
+    if values["embedded_data"] is not None:
+        values["embedded_data"] = check.absolute(values["embedded_data"], "--embedded-data")
     for name in ("es_ca", "jetstream_ca"):
         if values[name] is not None:
             check.certificates(values[name], f"--{name.replace('_', '-')}")
