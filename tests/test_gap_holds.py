@@ -20,6 +20,7 @@ from slurp.embedded import EmbeddedNode
 from slurp.flow import Batch
 from slurp.jetstream import reader as reader_module
 from slurp.jetstream.subscription import Subscription
+from slurp.pacing import Backoff
 from slurp.position import Answered, Gap, Position
 from slurp.service import Service
 from slurp.simulator import Simulator
@@ -263,7 +264,7 @@ def test_a_host_that_never_says_how_far_back_it_goes_has_a_possible_gap(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(reader_module, "floor_us", lambda server, **_: asked.append(server))
-    monkeypatch.setattr(reader_module.Backoff, "next", lambda self: 0.0)
+    monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     away = filtered(short, clock)
     with reading(short, known=away, options=("--dids", QUIET)) as run:
         until(lambda: len(run.gaps) == 1)
@@ -280,7 +281,7 @@ def test_a_bug_in_asking_holds_no_checkpoint_for_ever(
         raise ZeroDivisionError
 
     monkeypatch.setattr(reader_module, "floor_us", fails)
-    monkeypatch.setattr(reader_module.Backoff, "next", lambda self: 0.0)
+    monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     with reading(short, known=filtered(short, clock), options=("--dids", QUIET)) as run:
         until(lambda: len(run.gaps) == 1)
     assert run.gaps[0].possible
