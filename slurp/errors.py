@@ -11,6 +11,10 @@ class Exit(IntEnum):
     USAGE = 2
 
 
+class Stopped(Exception):
+    """A step was given up because a stop was requested; it is neither done nor failed."""
+
+
 class Fatal(Exception):
     """Stops the service. The message is for the user: it says what to do, and holds no secret."""
 

@@ -30,7 +30,7 @@ from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.lifecycle import Retention
 from slurp.elastic.statsindex import StatsIndex
 from slurp.elastic.templates import STATE_INDEX
-from slurp.errors import Exit, Fatal
+from slurp.errors import Exit, Fatal, Stopped
 from slurp.flow import Buffer
 from slurp.heartbeat import Watchdog
 from slurp.http.address import Address
@@ -190,6 +190,8 @@ class Service:
         except Fatal as error:
             self._fail(error.code)
             log.error("%s", error)
+        except Stopped:
+            log.debug("%s: stopped on request", name)
         except BaseException:  # also what libraries do not derive from Exception: nobody else would see it
             self._fail(Exit.FAILED)
             log.exception("%s died, which is a bug", name)
@@ -219,9 +221,7 @@ class Service:
         if self._stop.is_set():
             return
         self._begin("waiting for Elasticsearch")
-        if not (cluster := wait_until_ready(self._elastic, config, self._stop)):
-            return
-        log.info("Elasticsearch: %s", cluster)
+        log.info("Elasticsearch: %s", wait_until_ready(self._elastic, config, self._stop))
         self._begin("setting up Elasticsearch")
         self._prepare_cluster(compiled)
         if config.setup_only:
@@ -320,12 +320,12 @@ class Service:
             stop=self._stop,
         )
 
-    def _insist(self, step: Callable[[], T]) -> T | None:
+    def _insist(self, step: Callable[[], T]) -> T:
         return insist(self._elastic, step, self._config.wait, self._stop)
 
     def _start_reading(self, servers: list[str]) -> None:
         """One reader that can go to any server, or with --redundant one for each."""
-        found = self._insist(self._checkpoints.load) or []
+        found = self._insist(self._checkpoints.load)
         self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):

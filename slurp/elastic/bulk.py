@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from elasticsearch import ApiError, Elasticsearch, helpers
 
+from slurp.elastic.answers import UnexpectedAnswer
 from slurp.elastic.client import BULK_TIMEOUT, error_of
 from slurp.elastic.verdict import Item
 
@@ -86,7 +87,7 @@ def request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
     and ApiError whatever it is refused for."""
     # A finite batch a call: over an endless generator parallel_bulk never returns after an error.
     # raise_on_exception stays on: the helper can't unfold an exception over serialised actions.
-    answers = helpers.parallel_bulk(
+    found = helpers.parallel_bulk(
         client,
         cast(Any, actions),
         thread_count=1,
@@ -97,7 +98,10 @@ def request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
         filter_path=_FILTER_PATH,
         timeout=BULK_TIMEOUT,
     )
-    return [_item(answer) for _, answer in answers]
+    answers = [_item(answer) for _, answer in found]
+    if len(answers) != len(actions):
+        raise UnexpectedAnswer(f"{len(answers)} answers to {len(actions)} actions of a bulk request")
+    return answers
 
 
 def _as_it_is(action: Action) -> tuple[Action, None]:
@@ -112,5 +116,6 @@ def _item(answer: dict[str, Any]) -> Item:
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))
-    cause = error.get("caused_by", {}).get("reason")
+    caused = error.get("caused_by")
+    cause = caused.get("reason") if isinstance(caused, dict) else None
     return Item(fields["status"], str(error.get("type", "")), f"{reason} ({cause})" if cause else reason)

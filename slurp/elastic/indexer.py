@@ -13,7 +13,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from elastic_transport import TransportError
-from elasticsearch import ApiError, UnsupportedProductError
+from elasticsearch import ApiError
 
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.express import Express, Made
@@ -22,7 +22,7 @@ from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, de
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.drift import Drift, Sighting
-from slurp.elastic.verdict import Item, Verdict, judge
+from slurp.elastic.verdict import NO_ANSWER, Item, Verdict, judge
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.resyncs import mark
 from slurp.jetstream.wire import BadFrame, parse
@@ -34,7 +34,6 @@ from slurp.tally import Outcome, Tally
 log = logging.getLogger(__name__)
 
 _POLL = 0.25
-_NO_ANSWER = "no_answer"
 _CANARY = b'{"kind":"canary"}'
 _CANARY_TIMEOUT = 15.0
 _NOT_FOUND = 404
@@ -74,6 +73,8 @@ class _Pending:
     action: Action
     sighting: Sighting | None = None
     quarantined: bool = False
+    # Rejected for an unknown reason while its index accepted a canary.
+    suspected: bool = False
 
 
 class NotFlushed(Exception):
@@ -211,6 +212,7 @@ class Indexer:
             items = self._try(pending)
             held: list[_Pending] = []
             again: list[_Pending] = []
+            suspects: list[_Pending] = []
             asked: dict[tuple[int, str], Verdict] = {}
             troubles: dict[tuple[int, str], tuple[Verdict, Item]] = {}
             for one, item in zip(pending, items, strict=True):
@@ -220,6 +222,11 @@ class Indexer:
                     if question not in asked:
                         asked[question] = self._ask_canary(one.day, item)
                     verdict = asked[question]
+                    if verdict is Verdict.DOCUMENT and not one.suspected:
+                        # What rejected it may have been over before the canary was sent.
+                        one.suspected = True
+                        suspects.append(one)
+                        continue
                 if verdict is Verdict.INDEXED:
                     if one.quarantined:
                         outcome.quarantined += 1
@@ -245,7 +252,7 @@ class Indexer:
                 self._trouble(verdict, item, day)
             if not any(verdict is Verdict.DENIED for verdict, _ in troubles.values()):
                 self._granted(items)
-            pending = held + again
+            pending = held + suspects + again
             if held:
                 if self._halt.is_over():
                     raise NotFlushed
@@ -267,8 +274,8 @@ class Indexer:
                 answers.extend(send(self._elastic.client, actions, self._beat, self._bulk_took))
         except ApiError as error:
             failed = repeat(_held(error))
-        except (TransportError, UnsupportedProductError) as error:
-            failed = repeat(Item(503, _NO_ANSWER, describe(error)))
+        except TransportError as error:
+            failed = repeat(Item(503, NO_ANSWER, describe(error)))
         items = chain(answers, failed)
         return [barred.get(one.day) or next(items) for one in pending]
 
@@ -285,7 +292,7 @@ class Indexer:
 
     def _granted(self, items: list[Item]) -> None:
         """The cluster took something, or refused it for another reason than our rights."""
-        if any(item.type != _NO_ANSWER for item in items):
+        if any(item.type != NO_ANSWER for item in items):
             self._elastic.granted()
 
     def _trouble(self, verdict: Verdict, item: Item, day: int) -> None:
