@@ -210,6 +210,8 @@ class Service:
         config = self._config
         if config.http is not None and not config.setup_only:
             self._start_http(config.http)
+        if not config.setup_only:
+            self._dead_letters.check()
         compiled = setup.lexicons(config)
         self._begin("looking for Jetstream servers")
         servers = [] if config.setup_only else self._choose_server()
