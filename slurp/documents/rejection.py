@@ -11,16 +11,22 @@ import re
 
 # Characters. The longest real ones have some 150.
 _MAX = 300
+_LOOKED_AT = 1000
 
 # `[1:234] `, where in the request the parser was.
 _POSITION = re.compile(r"\[-?\d+:-?\d+\] ?")
 # From here on there is the value or the document, which may hold anything: quotes, brackets, these words.
 _VALUE = re.compile(
-    r" in document with id|\.? ?Preview of |\. Could not parse field value| at \[Source|['\"`\n]", re.IGNORECASE
+    r" in document with id|\.? ?Preview of |\. Could not parse field value| at \[Source|['\"`\n]",
+    re.IGNORECASE,
 )
 # In brackets: a field or its type where one of these words comes before, else somebody's value.
-_BRACKETS = re.compile(r"(?P<before>\b(?:field|Field|type|mapping for|within|due to object field) ?)?\[(?P<inside>[^\]]*)\]?")
+_BRACKETS = re.compile(
+    r"(?P<before>\b(?:field|Field|type|mapping for|within|due to object field) ?)?\[(?P<inside>[^\]]*)\]?"
+)
 _NAME = re.compile(r"[A-Za-z_@][\w.@/-]{0,200}")
+# A cause that only says the reason again.
+_TWICE = re.compile(r"(?P<said>\S.*) \((?P=said)\)$")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 # What the cause says behind the value, in the words of Elasticsearch 8. A value may hold them, and so have
 # its document counted under another one of these.
@@ -63,8 +69,8 @@ def bare_reason(error: str) -> str:
 
 
 def _plain(text: str) -> str:
-    text = _BRACKETS.sub(_bracket, text)
-    return " ".join(_NUMBER.sub("…", text).split()).rstrip(" :(")
+    text = _NUMBER.sub("…", _BRACKETS.sub(_bracket, text[:_LOOKED_AT]))
+    return _TWICE.sub(r"\g<said>", " ".join(text.split())).rstrip(" :(")
 
 
 def _bracket(found: re.Match[str]) -> str:
