@@ -85,7 +85,7 @@ def replay(path: Path, elastic: Elastic, config: Config, compiled: Compiled) -> 
     work.run(elastic.client)
     days = Days(elastic, config.index, config.retention_days, work.put_templates)
     buffer, tally = Buffer(_BATCH, 1), Tally()
-    with path.open("rb") as lines, DeadLetterFile(path.with_name(f"{path.name}.remaining")) as remaining:
+    with path.open("rb") as lines, _remaining(path) as remaining:
         indexer = Indexer(
             elastic,
             days,
@@ -110,6 +110,14 @@ def replay(path: Path, elastic: Elastic, config: Config, compiled: Compiled) -> 
     if counted.expired:
         log.warning("%d of days past --retention were not sent, only %s has them", counted.expired, path)
     return counted.dead_lettered + counted.expired
+
+
+def _remaining(path: Path) -> DeadLetterFile:
+    """The file for what is still refused. Raises Fatal when it can't be written."""
+    # No limit: it holds no more than FILE does.
+    remaining = DeadLetterFile(path.with_name(f"{path.name}.remaining"), limit=None)
+    remaining.check()
+    return remaining
 
 
 def replay_quarantined(elastic: Elastic, config: Config, compiled: Compiled) -> int:

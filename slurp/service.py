@@ -46,6 +46,7 @@ from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
 from slurp.signals import StopSignals
 from slurp.stats import Stats
+from slurp.streamclock import StreamClock
 from slurp.tally import Tally
 from slurp.vitals import INDEXER, Vitals
 
@@ -70,6 +71,7 @@ _MAIN_LIMIT = 30.0
 
 _SAVE_EVERY = 1.0
 _DRIFT_EVERY = 60.0
+_CLOCK_EVERY = 600.0
 _DRIFT_TIMEOUT = 15.0
 _LEAST_TIMEOUT = 0.1
 
@@ -125,6 +127,7 @@ class Service:
         self._patience = Patience()
         self._checkpoints = Checkpoints(self._elastic, self._subscription)
         self._dead_letters = DeadLetterFile(config.dead_letter)
+        self._clock = StreamClock(lambda: self._tally.stream_us)
         self._days: Days | None = None
         self._retention: Retention | None = None
         self._drift: Drift | None = None
@@ -212,6 +215,8 @@ class Service:
         config = self._config
         if config.http is not None and not config.setup_only:
             self._start_http(config.http)
+        if not config.setup_only:
+            self._dead_letters.check()
         compiled = setup.lexicons(config)
         self._begin("looking for Jetstream servers")
         servers = [] if config.setup_only else self._choose_server()
@@ -308,7 +313,14 @@ class Service:
         self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("ingest pipeline: %s", index if work.features.pipeline else "none, no processors for it")
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
-        self._days = Days(self._elastic, index, config.retention_days, work.put_templates)
+        self._days = Days(
+            self._elastic,
+            index,
+            config.retention_days,
+            work.put_templates,
+            clock=self._clock.probable,
+            earliest=self._clock.earliest,
+        )
         self._drift = Drift(compiled, index)
         self._typed = frozenset(compiled.record_types)
         self._retention = Retention(
@@ -316,6 +328,7 @@ class Service:
             index,
             config.retention_days,
             work.features,
+            self._clock.earliest,
             no_setup=config.no_setup,
             stop=self._stop,
         )
@@ -326,6 +339,9 @@ class Service:
     def _start_reading(self, servers: list[str]) -> None:
         """One reader that can go to any server, or with --redundant one for each."""
         found = self._insist(self._checkpoints.load)
+        for checkpoint in found:
+            if not checkpoint.started:  # else its time may be that of the clock
+                self._clock.saw(checkpoint.position.time_us)
         self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
@@ -493,8 +509,10 @@ class Service:
         drift = self._chore(
             self._write_drift, "drift was not written, it waits: {}", "drift is written again"
         )
+        clock = Patience(_CLOCK_EVERY, trouble="{}", over="the clock agrees with the stream again")
         drift_due = time.monotonic() + _DRIFT_EVERY
         while not self._stop.wait(_SAVE_EVERY):
+            self._look_at_clock(clock)
             tomorrow.do()
             retention.do()
             if time.monotonic() >= drift_due:
@@ -503,6 +521,13 @@ class Service:
         # What the last batches brought as well.
         self._indexed.wait()
         drift.do()
+
+    def _look_at_clock(self, patience: Patience) -> None:
+        self._vitals.clock_trouble = trouble = self._clock.look()
+        if trouble:
+            patience.trouble(trouble)
+        else:
+            patience.over()
 
     def _chore(self, work: Callable[[], object], trouble: str, over: str, *, vital: bool = False) -> Chore:
         return Chore(self._elastic, self._patience, work, trouble, over, vital=vital)

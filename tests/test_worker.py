@@ -240,7 +240,7 @@ def test_the_dead_letter_file_must_be_writable(start: Start, jetstream: Simulato
     jetstream.generate(10)
     jetstream.faults.garbage()
     with start("--since", "0", "--dead-letter", "/dev/full") as worker:
-        assert worker.exit_code() == 1
+        assert worker.exit_code() == 2
         assert "can't write the dead-letter file /dev/full" in worker.log
 
 

@@ -383,8 +383,8 @@ def settable():
 
 time.time = settable
 sys.path.insert(0, "{root}")
-from slurp.cli import main
-sys.exit(main())
+from skeetslurper import main
+main()
 """
 
 

@@ -35,12 +35,16 @@ class Days:
         retention_days: int | None,
         put_templates: Callable[[Elasticsearch], None],
         clock: Callable[[], float] = time.time,
+        earliest: Callable[[], float | None] = time.time,
     ) -> None:
+        """`clock` tells the time (Unix seconds) and `earliest` the time that it is at least, by which days
+        expire; None while nothing is known of that."""
         self._elastic = elastic
         self._index = index
         self._retention = retention_days
         self._put_templates = put_templates
         self._clock = clock
+        self._earliest = earliest
         self._lock = threading.Lock()
         self._seen: dict[int, float] = {}
         # What tells an index from a later one of the same name.
@@ -49,9 +53,18 @@ class Days:
     def name(self, day: int) -> str:
         return f"{self._index}-{day_of(day)}"
 
-    def is_expired(self, day: int) -> bool:
-        """A replay must not bring back a day that retention has taken."""
-        return self._retention is not None and day < int(self._clock()) // _DAY - self._retention
+    def is_expired(self, day: int, seen_us: int | None = None) -> bool:
+        """A replay must not bring back a day that retention has taken.
+
+        While it is not known how late it is at least, `seen_us`, the time of an event of the same batch, has
+        to do; then the clock.
+        """
+        if self._retention is None:
+            return False
+        now = self._earliest()
+        if now is None:
+            now = self._clock() if seen_us is None else min(self._clock(), seen_us / 1e6)
+        return day < int(now) // _DAY - self._retention
 
     def ensure(self, day: int) -> None:
         """Create the index of `day` unless it is there, and look once a minute whether it still is.

@@ -145,6 +145,7 @@ class Indexer:
         host, arrived_us, fresh_within_us = batch.host, batch.arrived_us, self._fresh_within_us
         # The later of the two: with our clock behind that of the servers, every rev would be of the future.
         now_us = max(arrived_us, self._tally.stream_us)
+        seen_us = batch.position.time_us if batch.position else None
         # The short way knows nothing of what was announced.
         express = None if batch.announced else self._express.make
         for frame in batch.frames:
@@ -168,7 +169,7 @@ class Indexer:
             fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
             day = document.day
             if day not in indices:
-                indices[day] = None if self._days.is_expired(day) else self._days.name(day)
+                indices[day] = None if self._days.is_expired(day, seen_us) else self._days.name(day)
             if (index := indices[day]) is None:
                 outcome.expired += 1
             else:

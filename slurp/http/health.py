@@ -52,6 +52,8 @@ class Health:
             )
         elif unanswered := vitals.unanswered:
             found.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
+        if vitals.clock_trouble:
+            found.append(vitals.clock_trouble)
         return found
 
     def _stream(self, down: float) -> str:
