@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from slurp import __version__, logs
 from slurp.config import parse
 from slurp.service import Service
+from slurp.signals import StopSignals
 
 # Events are trees, which go without it; to look for cycles at the usual pace costs a tenth of the CPU.
 _GC = (50_000, 20, 100)
@@ -16,14 +17,14 @@ _GC = (50_000, 20, 100)
 _M_ARENA_MAX, _ARENAS = -8, 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, signals: StopSignals | None = None) -> int:
     gc.set_threshold(*_GC)
     bound_arenas()
     config = parse(argv)
     secrets = logs.Secrets(config.secrets)
     screen = logs.set_up(config.log_level, config.log_format, secrets)
     logs.log_crashes()
-    return int(Service(config, screen, secrets, version=__version__).run())
+    return int(Service(config, screen, secrets, version=__version__, signals=signals).run())
 
 
 def bound_arenas() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -46,6 +44,7 @@ from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
 from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
+from slurp.signals import StopSignals
 from slurp.stats import Stats
 from slurp.tally import Tally
 from slurp.vitals import INDEXER, Vitals
@@ -95,13 +94,20 @@ _SILENT = 5.0
 class Service:
     """One run of the worker. `run` blocks until it is over and returns the exit code."""
 
-    def __init__(self, config: Config, screen: Screen, secrets: Secrets, version: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        screen: Screen,
+        secrets: Secrets,
+        version: str,
+        signals: StopSignals | None = None,
+    ) -> None:
         self._config = config
         self._screen = screen
         self._version = version
         self._halt = Halt()
         self._stop = self._halt.stop
-        self._signals = 0
+        self._signals = signals or StopSignals()
         self._failure: Exit | None = None
         self._threads: dict[str, threading.Thread] = {}
         self._indexed = threading.Event()
@@ -132,21 +138,23 @@ class Service:
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
         self._caught_up = False
+        self._set_up = False
 
     def run(self) -> Exit:
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
         log.info("Elastic Skeetslurper %s", self._version)
-        self._spawn("startup", self._start_up)
+        if not self._signals.requested:
+            self._spawn("startup", self._start_up)
         while not self._stop.wait(_SUPERVISE_EVERY):
+            if self._signals.requested:
+                self._stop.set()
             self._check_catch_up()
             self._check_ready()
             self._pulse.beat()
             self._watchdog.step()
         # A sign of life as well: the rest ends within `--grace`.
         notify("STOPPING=1", "STATUS=stopping", *(["WATCHDOG=1"] if self._ready else []))
-        if self._signals:
-            log.info("stopping: a second signal stops at once")
+        if self._signals.requested:
+            log.info("stopping: a second signal stops at once (one within a second of the first is ignored)")
         if not self._shut_down():
             log.error("Stopped by a second signal; what was not acknowledged will be read again")
             return Exit.FAILED
@@ -154,14 +162,13 @@ class Service:
             log.info("Shutdown complete, after a failure")
             return self._failure
         log.info("Shutdown complete")
+        if self._config.setup_only and not self._set_up:
+            log.error("stopped before the set-up was done")
+            return Exit.FAILED
         if self._config.catch_up and not (self._caught_up or self._config.setup_only):
             log.error("stopped before it had caught up")
             return Exit.FAILED
         return Exit.DONE
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        self._stop.set()
 
     def _check_ready(self) -> None:
         """Up once a first connection stands."""
@@ -218,6 +225,7 @@ class Service:
         self._begin("setting up Elasticsearch")
         self._prepare_cluster(compiled)
         if config.setup_only:
+            self._set_up = True
             log.info("set-up done, as asked for with --setup-only")
             self._stop.set()
             return
@@ -546,7 +554,7 @@ class Service:
         self._indexed.set()
         self._join(["checkpoint", "housekeeping", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
-        if self._signals > 1:
+        if self._signals.again:
             return False
         if left:
             log.warning(
@@ -570,12 +578,12 @@ class Service:
         for name in names:
             if (thread := self._threads.get(name)) is None:
                 continue
-            while thread.is_alive() and time.monotonic() < deadline and self._signals < 2:
+            while thread.is_alive() and time.monotonic() < deadline and not self._signals.again:
                 self._pulse.beat()
                 thread.join(_SUPERVISE_EVERY)
             if thread.is_alive():
                 ended = False
-                if self._signals < 2:
+                if not self._signals.again:
                     log.warning("%s did not end in time", name)
         return ended
 
