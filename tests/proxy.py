@@ -37,6 +37,9 @@ class Proxy:
         self._cut: _Cut | None = None
         self._held: tuple[bytes, threading.Event] | None = None
         self._open: list[socket.socket] = []
+        self._accepts = threading.Event()
+        self._accepts.set()
+        self._backlog: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'wss' if tls else 'ws'}://localhost:{self.port}"
@@ -56,13 +59,39 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self.release_answers()
-        for one in (self._listener, *self._open):
+        self._accepts.set()
+        for one in (self._listener, *self._open, *self._backlog):
             one.close()
 
     def freeze(self) -> None:
         """Forward nothing more on connections that are open now, in either direction, not even a FIN."""
         frozen, self._frozen = self._frozen, threading.Event()
         frozen.set()
+
+    def silence(self) -> None:
+        """Accept connections and never answer, on those that are open as well, until `recover`."""
+        self.freeze()
+        self._frozen.set()
+
+    def ignore_connections(self) -> None:
+        """Be silent, and leave new connections unanswered as well, as where packets are dropped."""
+        self.silence()
+        self._accepts.clear()
+        self._listener.listen(0)
+        # What is connected now fills the queue of the kernel; the last attempts stay without an answer.
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", self.port))
+            self._backlog.append(one)
+
+    def recover(self) -> None:
+        """Serve new connections again. Those that were open stay silent."""
+        self._frozen = threading.Event()
+        self._listener.listen(128)
+        for one in self._backlog:
+            one.close()
+        self._accepts.set()
 
     def cut_answer(self, request: bytes, after: int, *, reset: bool) -> None:
         """End the connection within the answer to the next request whose first line has `request`."""
@@ -87,6 +116,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self._accepts.wait()
             self.accepted += 1
             threading.Thread(target=self._serve, args=(client, self._frozen), daemon=True).start()
 

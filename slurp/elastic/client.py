@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-from elastic_transport import (
-    BaseNode,
-    ConnectionTimeout,
-    NodeConfig,
-    NodeSelector,
-    TlsError,
-    TransportError,
-    Urllib3HttpNode,
-)
 from elastic_transport import ConnectionError as NodeUnreachable
+from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch
 
 from slurp.config import Config
 from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
+from slurp.elastic.nodes import Node, Nodes, Watcher
 from slurp.errors import Exit, Fatal, Stopped
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
@@ -53,22 +45,7 @@ _REASON = 300
 FAILURES = (ApiError, TransportError)
 
 
-class InTurns(NodeSelector):
-    """One node after the other, whichever thread asks.
-
-    The client's own round robin counts for each thread, and `parallel_bulk` has new ones for each
-    batch: all of them would begin with the same node.
-    """
-
-    def __init__(self, node_configs: list[NodeConfig]) -> None:
-        super().__init__(node_configs)
-        self._turns = itertools.count()
-
-    def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
-        return nodes[next(self._turns) % len(nodes)]
-
-
-class WholeAnswers(Urllib3HttpNode):
+class WholeAnswers(Node):
     """Refuses a success without a body: cut within its head an answer has a status and no more, and nobody
     below minds. Elasticsearch always says something, but to HEAD."""
 
@@ -95,18 +72,21 @@ class Elastic:
             max_retries=0,
             retry_on_timeout=False,
             connections_per_node=config.indexers + 4,
-            node_selector_class=InTurns,
+            node_pool_class=Nodes,
             node_class=WholeAnswers,
             # The client refuses TLS options beside a plain http node.
             ca_certs=str(config.es_ca) if config.es_ca and _all_tls(config.es) else DEFAULT,
             **self._auth(),
         )
+        self._watcher = Watcher(cast(Nodes, self._client.transport.node_pool).nodes)
+        self._watcher.start()
 
     @property
     def client(self) -> Elasticsearch:
         return self._client
 
     def close(self) -> None:
+        self._watcher.stop()
         self._client.close()
 
     def denied(self) -> float:

@@ -227,7 +227,7 @@ def _digest(frame: bytes) -> bytes:
 
 
 def _line(letter: DeadLetter, host: str, at: str) -> bytes:
-    entry = {"at": at, "host": host, "reason": letter.reason}
+    entry = {"at": at, "host": host, "reason": letter.reason.encode("utf-8", "replace").decode()}
     try:
         entry["frame"] = letter.frame.decode("utf-8")
     except UnicodeDecodeError:

@@ -23,6 +23,7 @@ from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.drift import Drift, Sighting
 from slurp.elastic.verdict import NO_ANSWER, Item, Verdict, judge
+from slurp.errors import describe_bug
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.resyncs import mark
 from slurp.jetstream.wire import BadFrame, parse
@@ -154,22 +155,23 @@ class Indexer:
                 made = express(frame, host, arrived_us, now_us) if express else None
                 if made is None:
                     made, sighting = self._make(frame, batch, now_us)
+                document, time_us = made
+                identity, day = document.identity, document.day
+                if day not in indices:
+                    indices[day] = None if self._days.is_expired(day, seen_us) else self._days.name(day)
             except BadFrame as error:
                 letters.append(DeadLetter(frame, str(error)))
                 continue
-            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:
                 # A stranger's record must not stop the worker, which would read it again and again.
-                letters.append(DeadLetter(frame, f"no document could be made of it, a bug: {error}"))
+                letters.append(_unusable(frame, error))
                 continue
-            document, time_us = made
-            identity = document.identity
             times.append(time_us)
             delays.append(arrived_us - identity.instant_us)
             future += identity.is_future
             fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
-            day = document.day
-            if day not in indices:
-                indices[day] = None if self._days.is_expired(day, seen_us) else self._days.name(day)
             if (index := indices[day]) is None:
                 outcome.expired += 1
             else:
@@ -241,8 +243,13 @@ class Indexer:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
                     else:
-                        again.append(self._in_quarantine(one, item, batch, now_us))
                         refused = item
+                        try:
+                            again.append(self._in_quarantine(one, item, batch, now_us))
+                        except MemoryError:
+                            raise
+                        except Exception as error:
+                            letters.append(_unusable(one.frame, error))
                 else:
                     held.append(one)
                     troubles.setdefault((one.day, item.type), (verdict, item))
@@ -253,6 +260,8 @@ class Indexer:
                 self._trouble(verdict, item, day)
             if not any(verdict is Verdict.DENIED for verdict, _ in troubles.values()):
                 self._granted(items)
+            if len(held) < len(pending):
+                backoff.reset()
             pending = held + suspects + again
             if held:
                 if self._halt.is_over():
@@ -286,7 +295,7 @@ class Indexer:
         for day in days:
             self._beat()
             try:
-                self._days.ensure(day)
+                self._days.ensure(day, self._beat)
             except ApiError as error:
                 barred[day] = _held(error)
         return barred
@@ -340,6 +349,11 @@ class Indexer:
             log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.warning("%s takes a canary, so the document is at fault: %s", index, item)
         return Verdict.DOCUMENT
+
+
+def _unusable(frame: bytes, error: Exception) -> DeadLetter:
+    """The letter for a frame that no document can be built from, though it is an event."""
+    return DeadLetter(frame, f"no document can be built from it, which is a bug: {describe_bug(error)}")
 
 
 def _held(error: ApiError) -> Item:
