@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from elasticsearch import Elasticsearch
+from elasticsearch import ApiError, Elasticsearch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ from slurp.errors import Exit, Fatal
 from slurp.http.address import parse_address
 from slurp.logs import Secrets
 from slurp.simulator import Simulator
-from tests.worker import PROGRAM, assert_each_once, wait_for_documents
+from tests.worker import PROGRAM, assert_each_once, count
 
 RUN = (sys.executable, str(PROGRAM))
 
@@ -43,6 +45,17 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 # Streams
+
+
+def wait_for_documents(es: Elasticsearch, index: str, number: int) -> None:
+    """Wait until there are so many; a day index that is just being made answers 503."""
+    deadline = time.monotonic() + 120
+    found = 0
+    while found < number:
+        assert time.monotonic() < deadline, f"{found} of {number}"
+        with contextlib.suppress(ApiError):
+            found = count(es, index)
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
