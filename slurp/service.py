@@ -65,7 +65,13 @@ _SUPERVISE_EVERY = 0.1
 # A reader: a handshake on either wire, with names to resolve. A checkpoint: one for each host, and gaps.
 _INDEXER_LIMIT = 300.0
 _READER_LIMIT = 180.0
+# Housekeeping: several requests of 30 s; retention beats before each deletion. Stats: a request of 4 s.
+# The scout: a probe, as a reader makes it. Kibana: several requests of up to a minute.
 _CHECKPOINT_LIMIT = 600.0
+_HOUSEKEEPING_LIMIT = 600.0
+_STATS_LIMIT = 120.0
+_SCOUT_LIMIT = 180.0
+_KIBANA_LIMIT = 900.0
 # The main thread comes round ten times a second, whatever happens.
 _MAIN_LIMIT = 30.0
 
@@ -137,6 +143,7 @@ class Service:
         self._stats: Stats | None = None
         self._vitals = Vitals(self._tally, self._buffer, self._watchdog, self._patience, self._stop)
         self._pulse = self._watchdog.pulse("MainThread", _MAIN_LIMIT)
+        self._housekeeping = self._watchdog.pulse("housekeeping", _HOUSEKEEPING_LIMIT)
         self._front: Front | None = None
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
@@ -148,11 +155,11 @@ class Service:
         if not self._signals.requested:
             self._spawn("startup", self._start_up)
         while not self._stop.wait(_SUPERVISE_EVERY):
+            self._pulse.beat()
             if self._signals.requested:
                 self._stop.set()
             self._check_catch_up()
             self._check_ready()
-            self._pulse.beat()
             self._watchdog.step()
         # A sign of life as well: the rest ends within `--grace`.
         notify("STOPPING=1", "STATUS=stopping", *(["WATCHDOG=1"] if self._ready else []))
@@ -331,6 +338,7 @@ class Service:
             self._clock.earliest,
             no_setup=config.no_setup,
             stop=self._stop,
+            beat=self._housekeeping.beat,
         )
 
     def _insist(self, step: Callable[[], T]) -> T:
@@ -446,7 +454,9 @@ class Service:
             self._spawn(f"reader-{reader.number}", _steps(reader.step))
             if len(servers) > 1 and not config.redundant:
                 scout = Scout(reader, servers, probe=self._probe)
-                self._spawn("scout", partial(scout.run, self._stop))
+                self._spawn(
+                    "scout", partial(scout.run, self._stop, self._watchdog.pulse("scout", _SCOUT_LIMIT))
+                )
         self._vitals.starting = ""
 
     # Work that belongs to no other place
@@ -454,14 +464,15 @@ class Service:
     def _prepare_kibana(self) -> None:
         """Nothing that answers at Kibana's address is a reason to stop."""
         try:
-            Installer(self._config, self._elastic, self._secrets).run(self._stop)
+            pulse = self._watchdog.pulse("kibana", _KIBANA_LIMIT, vital=False)
+            Installer(self._config, self._elastic, self._secrets).run(self._stop, pulse)
         except Exception:
             log.warning("Kibana gets nothing from us, which is a bug; indexing goes on", exc_info=True)
 
     def _watch(self) -> None:
         """Stats until the stop, and their last document when all is drained."""
         assert self._stats is not None  # noqa: S101
-        self._stats.run(self._stop)
+        self._stats.run(self._stop, self._watchdog.pulse("stats", _STATS_LIMIT))
         self._indexed.wait()
         self._stats.finish(self._deadline - time.monotonic())
 
@@ -512,12 +523,15 @@ class Service:
         clock = Patience(_CLOCK_EVERY, trouble="{}", over="the clock agrees with the stream again")
         drift_due = time.monotonic() + _DRIFT_EVERY
         while not self._stop.wait(_SAVE_EVERY):
-            self._look_at_clock(clock)
-            tomorrow.do()
-            retention.do()
-            if time.monotonic() >= drift_due:
-                drift_due = time.monotonic() + _DRIFT_EVERY
-                drift.do()
+            with self._housekeeping:
+                self._look_at_clock(clock)
+                tomorrow.do()
+                self._housekeeping.beat()
+                retention.do()
+                self._housekeeping.beat()
+                if time.monotonic() >= drift_due:
+                    drift_due = time.monotonic() + _DRIFT_EVERY
+                    drift.do()
         # What the last batches brought as well.
         self._indexed.wait()
         drift.do()

@@ -42,9 +42,14 @@ class Retention:
         *,
         no_setup: bool = False,
         stop: threading.Event | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`clock` tells the time (Unix seconds) that it is at least: nothing is deleted before that is known.
-        `no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted."""
+        """`clock` is the time (Unix seconds) that it is at least: nothing is deleted before that is known.
+
+        `no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted.
+        `beat` is called before each deletion: there may be many, and a slow cluster is not a hung thread.
+        """
+        self._beat = beat
         self._stop = stop or threading.Event()
         self._elastic = elastic
         self._index = index
@@ -104,6 +109,7 @@ class Retention:
         for name in self.expired(client):
             if self._stop.is_set():
                 return  # a slow cluster must not delay the end; the next start goes on
+            self._beat()
             try:
                 # By name: many clusters refuse to delete by wildcard.
                 client.indices.delete(index=name)
