@@ -16,13 +16,13 @@ from elastic_transport import (
     NodeSelector,
     TlsError,
     TransportError,
-    Urllib3HttpNode,
 )
 from elastic_transport import ConnectionError as NodeUnreachable
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
 
 from slurp.config import Config
+from slurp.elastic.bounded import BoundedAnswers
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
@@ -67,7 +67,7 @@ class InTurns(NodeSelector):
         return nodes[next(self._turns) % len(nodes)]
 
 
-class WholeAnswers(Urllib3HttpNode):
+class WholeAnswers(BoundedAnswers):
     """Refuses a success without a body: cut within its head an answer has a status and no more, and nobody
     below minds. Elasticsearch always says something, but to HEAD."""
 
