@@ -90,5 +90,5 @@ setup(
             "yamllint>=1.35,<2",
         ],
     },
-    entry_points={"console_scripts": ["skeetslurper = slurp.cli:main"]},
+    entry_points={"console_scripts": ["skeetslurper = skeetslurper:main"]},
 )

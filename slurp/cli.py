@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from slurp import __version__, logs
 from slurp.config import parse
 from slurp.service import Service
+from slurp.signals import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _GC = (50_000, 20, 100)
 _M_ARENA_MAX, _ARENAS = -8, 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, signals: StopSignals | None = None) -> int:
     gc.set_threshold(*_GC)
     bound_arenas()
     config = parse(argv)
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.log_crashes()
     for warning in config.warnings:
         log.warning("%s", warning)
-    return int(Service(config, screen, secrets, version=__version__).run())
+    return int(Service(config, screen, secrets, version=__version__, signals=signals).run())
 
 
 def bound_arenas() -> None:

@@ -20,7 +20,13 @@ class PrintCompletion(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> NoReturn:
-        sys.stdout.write(script(parser, str(values)))
+        try:
+            sys.stdout.write(script(parser, str(values)))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # the reader has what it wanted
+        except OSError as error:
+            parser.exit(1, f"{parser.prog}: can't write the completion script: {error.strerror}\n")
         parser.exit()
 
 

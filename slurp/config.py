@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,8 @@ from urllib.parse import urlsplit
 import configargparse
 
 from slurp import values as check
-from slurp.errors import Exit
+from slurp.errors import Exit, Fatal
+from slurp.home import user_folder
 from slurp.http.address import Address, is_loopback
 from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
@@ -114,12 +116,15 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     except UnicodeDecodeError as error:
         problem = f"a config file is no UTF-8 text: {error.reason}"
     except OSError as error:
+        if error.filename is None:
+            raise  # not of a file of options: `--print-completion` could not write
         problem = f"can't read {error.filename}: {error.strerror}"
-    except (Usage, ValueError) as error:
+    except (Usage, ValueError, Fatal) as error:
         problem = str(error)
     line = f"{parser.prog}: {problem}; --help lists the options"
     # There is no log yet.
-    sys.stderr.write(f"{for_journal(line, logging.ERROR) if is_journal(sys.stderr) else line}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{for_journal(line, logging.ERROR) if is_journal(sys.stderr) else line}\n")
     raise SystemExit(Exit.USAGE)
 
 
@@ -156,6 +161,10 @@ def _config(
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     exposures = [check.exposure(option, path, credentials) for path, option in holders.items()]
     values.update(_secrets(values))
+    for name in ("es_user", "es_pass", "kibana_user", "kibana_pass"):
+        check.text(values[name], f"--{name.replace('_', '-')}")
+    if values["embedded_data"] is not None:
+        values["embedded_data"] = check.absolute(values["embedded_data"], "--embedded-data")
     for name in ("es_ca", "jetstream_ca"):
         if values[name] is not None:
             check.certificates(values[name], f"--{name.replace('_', '-')}")
@@ -240,12 +249,10 @@ def _read(values: dict[str, Any], name: str, valid: Callable[[str], str] = str) 
     return file
 
 
-def data_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where this user's programs keep data."""
-    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "skeetslurper"
-
-
 def _default_dead_letter(environ: Mapping[str, str]) -> Path:
     # systemd gives a list where a unit names several state directories.
     state = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return (Path(state) if state else data_home(environ)) / "dead-letters.jsonl"
+    if state:
+        return Path(state) / "dead-letters.jsonl"
+    data = user_folder("XDG_DATA_HOME", ".local/share", "give --dead-letter", environ)
+    return data / "skeetslurper" / "dead-letters.jsonl"

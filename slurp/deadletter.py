@@ -143,7 +143,8 @@ def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | N
         if source.get("commit", {}).get("resync"):
             event["commit"]["resync"] = True  # of which its frame knows nothing
         arrived_us = parse_time(source["event"]["ingested"]) or 0
-        document = build(event, source["jetstream"]["host"], arrived_us, typed)
+        # As it was when it came, so that its @timestamp stays.
+        document = build(event, source["jetstream"]["host"], arrived_us, typed, now_us=arrived_us)
     except (BadFrame, KeyError) as error:
         log.warning("%s stays in quarantine: %s", hit["_id"], error)
         return None

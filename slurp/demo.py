@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,43 +13,60 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from elasticsearch import ApiError, Elasticsearch
+from slurp.program import run
+from slurp.signals import StopSignals
 
-from slurp.embedded import EmbeddedNode, EmbeddedNodeError
-from slurp.embedded.node import free_port
-from slurp.jetstream.hosts import answers
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
 
 PASSWORD = "changeme"  # noqa: S105  the default of the program, for a node on loopback
 INDEX = "bluesky-events"
 
+# Seconds for which the main thread may wait for an answer of Elasticsearch.
+_REQUEST_TIMEOUT = 10.0
 
-def main() -> int:
+
+def main(signals: StopSignals) -> int:
+    """Run the demo; return the exit code."""
+    # Imported here: a signal must find its handler before.
+    from slurp.embedded import EmbeddedNodeError, StartInterrupted
+    from slurp.errors import Fatal
+
     parser = argparse.ArgumentParser(prog="python -m slurp.demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seconds", type=float, help="end by itself after so long (default: at Ctrl+C)")
     parser.add_argument("--rate", type=float, default=2000, help="events a second (default: 2000)")
     options = parser.parse_args()
-    # SIGTERM is to clean up as Ctrl+C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The programs that it starts must not outlive it, so a second signal waits for their end as well.
+    signals.stuck_after = _REQUEST_TIMEOUT + 5
     try:
         with tempfile.TemporaryDirectory(prefix="skeetslurper-demo-") as folder:
-            return _run(Path(folder), options.rate, options.seconds)
-    except EmbeddedNodeError as error:
-        print(f"The demo's Elasticsearch did not start: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+            return _run(Path(folder), options.rate, options.seconds, signals)
+    except StartInterrupted:
         print("Stopped before there was anything to show", file=sys.stderr)
         return 1
+    except (EmbeddedNodeError, Fatal) as error:
+        print(f"The demo's Elasticsearch did not start: {error}", file=sys.stderr)
+        return 1
 
 
-def _run(folder: Path, rate: float, seconds: float | None) -> int:
+def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals) -> int:
+    from elasticsearch import Elasticsearch
+
+    from slurp.embedded import EmbeddedNode
+
     print("Elasticsearch starts (the first time it is fetched, about 50 MB) …", flush=True)
-    with EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD) as node:
+    node = EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD)
+    node.start(stop=signals)
+    with node:
         print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
         jetstream_port, page = _port(6008), f"127.0.0.1:{_port(8642)}"
         with (
-            _program("-m", "slurp.simulator", "--port", str(jetstream_port), "--rate", str(rate)),
-            Elasticsearch(node.url, basic_auth=("elastic", PASSWORD)) as es,
+            _simulator(signals, "--port", str(jetstream_port), "--rate", str(rate)),
+            Elasticsearch(
+                node.url, basic_auth=("elastic", PASSWORD), request_timeout=_REQUEST_TIMEOUT, max_retries=0
+            ) as es,
         ):
             worker = _start(
                 str(Path(__file__).parents[1] / "skeetslurper.py"),
@@ -60,29 +76,32 @@ def _run(folder: Path, rate: float, seconds: float | None) -> int:
             )
             print(f"See it at http://{page}", flush=True)
             try:
-                _watch(worker, es, seconds)
+                _watch(worker, es, seconds, signals)
             finally:
-                code = _stop(worker)
-            _summarise(es)
+                code = _stop(worker, signals)
+            if not signals.again:
+                _summarise(es)
             return code
 
 
-def _watch(worker: subprocess.Popen[bytes], es: Elasticsearch, seconds: float | None) -> None:
-    """Until the time is over, Ctrl+C, or the worker's end. The time counts from its first document."""
+def _watch(
+    worker: subprocess.Popen[bytes], es: Elasticsearch, seconds: float | None, signals: StopSignals
+) -> None:
+    """Wait for a signal, the worker's end, or the end of the time, which counts from the first document."""
     until = None
-    try:
-        while worker.poll() is None and (until is None or time.monotonic() < until):
-            if until is None and seconds is not None and _documents(es):
-                until = time.monotonic() + seconds
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        pass
+    while worker.poll() is None and (until is None or time.monotonic() < until):
+        if until is None and seconds is not None and _documents(es):
+            until = time.monotonic() + seconds
+        if signals.wait(0.2):
+            return
 
 
 def _documents(es: Elasticsearch) -> int:
+    from elasticsearch import ApiError, TransportError
+
     try:
         return int(es.count(index=f"{INDEX}-*")["count"])
-    except ApiError:
+    except (ApiError, TransportError):
         return 0  # the first index is still being made
 
 
@@ -111,27 +130,37 @@ def _summarise(es: Elasticsearch) -> None:
 
 def _port(wanted: int) -> int:
     """The usual port, or a free one where somebody has it."""
+    from slurp.embedded.node import free_port
+    from slurp.jetstream.hosts import answers
+
     return free_port() if answers("127.0.0.1", wanted) else wanted
 
 
 def _start(*arguments: str) -> subprocess.Popen[bytes]:
-    # In a session of its own Ctrl+C does not reach it: we stop it, once, and in the right order.
+    # In a session of its own Ctrl+C does not reach it: it is stopped from here, in the right order.
     return subprocess.Popen([sys.executable, *arguments], start_new_session=True)
 
 
-def _stop(program: subprocess.Popen[bytes]) -> int:
+def _stop(program: subprocess.Popen[bytes], signals: StopSignals) -> int:
+    """End a program in order, or with kill -9 once a second signal asks for it; return its exit code."""
     program.terminate()
-    return program.wait()
+    while True:
+        if signals.again:
+            program.kill()
+        try:
+            return program.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 @contextmanager
-def _program(*arguments: str) -> Iterator[None]:
-    program = _start(*arguments)
+def _simulator(signals: StopSignals, *arguments: str) -> Iterator[None]:
+    program = _start("-m", "slurp.simulator", *arguments)
     try:
         yield
     finally:
-        _stop(program)
+        _stop(program, signals)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

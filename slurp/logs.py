@@ -51,6 +51,11 @@ class Screen(logging.StreamHandler[TextIO]):
         super().emit(record)
         self._write(self._live)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop a record that cannot be written: a reader of the log that is gone must not stop the work."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
     def show(self, line: str) -> None:
         """Replace the live line; an empty one takes it away. Does nothing when redirected."""
         if not self.is_terminal:

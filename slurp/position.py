@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 # A cursor at or above this is a time in Unix microseconds, below it a sequence number.
@@ -21,6 +21,8 @@ REWIND_OTHER_HOST_US = 300_000_000
 
 _TRAIL_STEP_US = 10_000_000
 _MEDIANS = 9
+# One imported or future event must not move the lag: it is the median delay of so many events.
+DELAYS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,15 @@ class Resume(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time for which `host` sent nothing, though we asked for it."""
+    """A time for which `host` sent nothing, though we asked for it.
+
+    `possible` when the host did not say how far back it goes, so that it may have had nothing to send.
+    """
 
     host: str
     from_us: int
     to_us: int
+    possible: bool = False
 
     @property
     def seconds(self) -> float:
@@ -114,15 +120,42 @@ class Gap:
 class Answered:
     """What the ledger needs of a batch once each of its events has been answered for.
 
-    `position` is None when the batch held nothing but garbage; `median_us` and `newest_us` are of
-    its events' time_us; `fresh` counts the events at its end that came soon after their time_us.
+    `position` is None when the batch held nothing but garbage; `median_us` is of its events' time_us;
+    `arrived_us` is when it came, and `delays_us` how long after their own time (`@timestamp`) its last
+    events did, as many as `DELAYS` at most; `fresh` counts the events at its end that came soon after
+    their time_us. `future` counts the revs that were too far in the future to choose a day.
     """
 
     events: int
     position: Position | None
     median_us: int | None
-    newest_us: int | None
     fresh: int
+    arrived_us: int = 0
+    delays_us: tuple[int, ...] = ()
+    future: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Hold:
+    """Keeps the checkpoint of `reader` at batch `after` at most, until it is released.
+
+    `position` and `trail` are those of that batch, once the ledger has `passed` it.
+    """
+
+    reader: int
+    after: int
+    passed: bool = False
+    position: Position | None = None
+    trail: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Saveable(NamedTuple):
+    """What may be saved as the checkpoint of a reader; `held` while a gap or a question keeps it back."""
+
+    reader: int
+    position: Position
+    trail: list[tuple[int, int]]
+    held: bool
 
 
 class Ledger:
@@ -139,16 +172,33 @@ class Ledger:
         self.position: Position | None = None
         self.newest_us: int | None = None
         self.fresh_run = 0
+        # The number of the last batch that the reader handed over.
+        self.handed = 0
+        # In the order they were opened, so the first is the one that holds most.
+        self.holds: list[Hold] = []
         self._next = 1
         self._answered: dict[int, Answered] = {}
         self._medians: deque[int] = deque(maxlen=_MEDIANS)
+        self._delays: deque[int] = deque(maxlen=DELAYS)
 
     def answer(self, number: int, batch: Answered, now_us: int) -> None:
         """Batch `number` (from 1, without holes) is done; advance over all that are done in a row."""
         self._answered[number] = batch
         while (done := self._answered.pop(self._next, None)) is not None:
+            for hold in self.holds:
+                if not hold.passed and self._next > hold.after:
+                    hold.passed, hold.position, hold.trail = True, self.position, self.trail.entries()
             self._next += 1
             self._pass(done, now_us)
+
+    def saveable(self, reader: int) -> Saveable | None:
+        """The position to save: not beyond the oldest hold. None before there is one."""
+        held = bool(self.holds)
+        if held and self.holds[0].passed:
+            position, trail = self.holds[0].position, self.holds[0].trail
+        else:
+            position, trail = self.position, self.trail.entries()
+        return None if position is None else Saveable(reader, position, trail, held)
 
     def covers(self, from_us: int, to_us: int) -> bool:
         """Whether everything in between is answered for, here or by an earlier run."""
@@ -162,11 +212,21 @@ class Ledger:
             return
         if batch.median_us is not None:
             self._medians.append(batch.median_us)
-        if batch.newest_us is not None:
-            self.newest_us = batch.newest_us
+        if batch.delays_us:
+            self._delays.extend(batch.delays_us)
+            self.newest_us = batch.arrived_us - _middle(self._delays)
         if self.position is not None and self.position.host != batch.position.host:
             self.trail = Trail()
         # One back-dated event must not cost hours of replay, one from the future not a hole.
-        middle = sorted(self._medians)[(len(self._medians) - 1) // 2]
-        self.position = replace(batch.position, time_us=min(middle, now_us))
+        self.position = replace(batch.position, time_us=min(_middle(self._medians), now_us))
         self.trail.add(self.position)
+
+    @property
+    def stream_us(self) -> int:
+        """The median time of the newest batches, by the clock of the servers alone; 0 before the first."""
+        return _middle(self._medians) if self._medians else 0
+
+
+def _middle(values: Iterable[int]) -> int:
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 2]

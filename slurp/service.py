@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -46,6 +44,7 @@ from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
 from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
+from slurp.signals import StopSignals
 from slurp.stats import Stats
 from slurp.tally import Tally
 from slurp.vitals import INDEXER, Vitals
@@ -95,13 +94,20 @@ _SILENT = 5.0
 class Service:
     """One run of the worker. `run` blocks until it is over and returns the exit code."""
 
-    def __init__(self, config: Config, screen: Screen, secrets: Secrets, version: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        screen: Screen,
+        secrets: Secrets,
+        version: str,
+        signals: StopSignals | None = None,
+    ) -> None:
         self._config = config
         self._screen = screen
         self._version = version
         self._halt = Halt()
         self._stop = self._halt.stop
-        self._signals = 0
+        self._signals = signals or StopSignals()
         self._failure: Exit | None = None
         self._threads: dict[str, threading.Thread] = {}
         self._indexed = threading.Event()
@@ -132,21 +138,23 @@ class Service:
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
         self._caught_up = False
+        self._set_up = False
 
     def run(self) -> Exit:
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
         log.info("Elastic Skeetslurper %s", self._version)
-        self._spawn("startup", self._start_up)
+        if not self._signals.requested:
+            self._spawn("startup", self._start_up)
         while not self._stop.wait(_SUPERVISE_EVERY):
+            if self._signals.requested:
+                self._stop.set()
             self._check_catch_up()
             self._check_ready()
             self._pulse.beat()
             self._watchdog.step()
         # A sign of life as well: the rest ends within `--grace`.
         notify("STOPPING=1", "STATUS=stopping", *(["WATCHDOG=1"] if self._ready else []))
-        if self._signals:
-            log.info("stopping: a second signal stops at once")
+        if self._signals.requested:
+            log.info("stopping: a second signal stops at once (one within a second of the first is ignored)")
         if not self._shut_down():
             log.error("Stopped by a second signal; what was not acknowledged will be read again")
             return Exit.FAILED
@@ -154,14 +162,13 @@ class Service:
             log.info("Shutdown complete, after a failure")
             return self._failure
         log.info("Shutdown complete")
+        if self._config.setup_only and not self._set_up:
+            log.error("stopped before the set-up was done")
+            return Exit.FAILED
         if self._config.catch_up and not (self._caught_up or self._config.setup_only):
             log.error("stopped before it had caught up")
             return Exit.FAILED
         return Exit.DONE
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        self._stop.set()
 
     def _check_ready(self) -> None:
         """Up once a first connection stands."""
@@ -218,6 +225,7 @@ class Service:
         self._begin("setting up Elasticsearch")
         self._prepare_cluster(compiled)
         if config.setup_only:
+            self._set_up = True
             log.info("set-up done, as asked for with --setup-only")
             self._stop.set()
             return
@@ -455,7 +463,15 @@ class Service:
             pulse.beat()
             saving.do()
         try:
+            assert self._gaps is not None  # noqa: S101
+            # Before the positions are taken, so that a gap keeps none of them back.
+            self._gaps.step(final=True)
             self._save(clean=self._clean)
+            if self._tally.held:
+                log.warning(
+                    "the checkpoint stays before a possible gap: the server has not said yet how far back it "
+                    "goes; the next start asks again"
+                )
         except FAILURES as error:
             log.warning(
                 "the last checkpoint was not saved: %s; some events will be read again", describe(error)
@@ -501,13 +517,16 @@ class Service:
     def _save(self, clean: bool) -> bool:
         """Whether there was anything to save."""
         assert self._readers is not None and self._gaps is not None  # noqa: S101
-        # First: a checkpoint behind a gap that nobody remembers would hide it.
-        wrote = self._gaps.step(final=self._indexed.is_set())
+        # In this order: a gap found after the positions were taken is not behind any of them.
+        positions = self._tally.checkpoints()
+        wrote = self._gaps.step()
         in_order = {reader.number: clean and reader.ended_clean for reader in self._readers}
-        for number, position, trail in self._tally.checkpoints():
-            saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[number])
+        for reader, position, trail, held in positions:
+            # A held position is not where the reader ended.
+            saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[reader] and not held)
             wrote |= self._checkpoints.save(saved)
-        self._vitals.saved = time.monotonic()
+        if not any(one.held for one in positions):
+            self._vitals.saved = time.monotonic()
         return wrote
 
     def _check_catch_up(self) -> None:
@@ -522,7 +541,9 @@ class Service:
                 )
                 self._fail(Exit.FAILED)
             return
-        if self._buffer.events == 0 and self._readers.caught_up(_FRESH_EVENTS, _SILENT):
+        if self._buffer.events or self._tally.held:
+            return
+        if self._readers.caught_up(_FRESH_EVENTS, _SILENT):
             self._caught_up = True
             log.info("caught up")
             self._stop.set()
@@ -547,7 +568,7 @@ class Service:
         self._indexed.set()
         self._join(["checkpoint", "housekeeping", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
-        if self._signals > 1:
+        if self._signals.again:
             return False
         if left:
             log.warning(
@@ -571,12 +592,12 @@ class Service:
         for name in names:
             if (thread := self._threads.get(name)) is None:
                 continue
-            while thread.is_alive() and time.monotonic() < deadline and self._signals < 2:
+            while thread.is_alive() and time.monotonic() < deadline and not self._signals.again:
                 self._pulse.beat()
                 thread.join(_SUPERVISE_EVERY)
             if thread.is_alive():
                 ended = False
-                if self._signals < 2:
+                if not self._signals.again:
                     log.warning("%s did not end in time", name)
         return ended
 

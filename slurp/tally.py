@@ -7,7 +7,17 @@ import time
 from dataclasses import dataclass, fields, replace
 
 from slurp.flow import Batch
-from slurp.position import Answered, Ledger, Position, Resume, Trail, resume_cursor, resume_elsewhere
+from slurp.position import (
+    Answered,
+    Hold,
+    Ledger,
+    Position,
+    Resume,
+    Saveable,
+    Trail,
+    resume_cursor,
+    resume_elsewhere,
+)
 
 
 @dataclass(slots=True)
@@ -41,6 +51,7 @@ class Snapshot:
     in_flight: int
     reconnects: int
     gaps: int
+    future_revs: int
     newest_us: int | None
     at: float
 
@@ -72,6 +83,7 @@ class Tally:
         self._in_flight = 0
         self._reconnects = 0
         self._gaps = 0
+        self._future_revs = 0
         self._sums = Outcome()
         self._ledgers = {number: Ledger() for number in range(1, readers + 1)}
 
@@ -83,26 +95,45 @@ class Tally:
         with self._lock:
             self._received += len(batch.frames)
             self._in_flight += len(batch.frames)
+            self._ledgers[batch.reader].handed = batch.number
 
     def answered(self, batch: Batch, outcome: Outcome, answer: Answered) -> None:
         with self._lock:
             for name in OUTCOMES:
                 setattr(self._sums, name, getattr(self._sums, name) + getattr(outcome, name))
             self._in_flight -= len(batch.frames)
+            self._future_revs += answer.future
             self._ledgers[batch.reader].answer(batch.number, answer, int(time.time() * 1e6))
 
     def reconnected(self) -> None:
         with self._lock:
             self._reconnects += 1
 
-    def checkpoints(self) -> list[tuple[int, Position, list[tuple[int, int]]]]:
-        """Of each reader that has one: its number, its position, and the trail that belongs to it."""
+    def hold(self, reader: int) -> Hold:
+        """Keep the checkpoint of `reader` from passing what it has handed over so far. It is for the reader
+        to call before it hands over the batch behind a gap, or behind what may be one."""
         with self._lock:
-            return [
-                (number, ledger.position, ledger.trail.entries())
-                for number, ledger in self._ledgers.items()
-                if ledger.position is not None
-            ]
+            ledger = self._ledgers[reader]
+            hold = Hold(reader, ledger.handed)
+            ledger.holds.append(hold)
+            return hold
+
+    def release(self, hold: Hold) -> None:
+        """Let the checkpoint pass: the gap is recorded, or there is none."""
+        with self._lock:
+            self._ledgers[hold.reader].holds.remove(hold)
+
+    @property
+    def held(self) -> bool:
+        """Whether a gap that is not recorded yet, or a question about one, keeps a checkpoint back."""
+        with self._lock:
+            return any(ledger.holds for ledger in self._ledgers.values())
+
+    def checkpoints(self) -> list[Saveable]:
+        """What may be saved, of each reader that has a position."""
+        with self._lock:
+            found = (ledger.saveable(number) for number, ledger in self._ledgers.items())
+            return [one for one in found if one is not None]
 
     def resume(
         self, reader: int, known: Position, clean: bool, host: str, *, by_time: bool = False
@@ -150,6 +181,12 @@ class Tally:
         with self._lock:
             self._gaps += 1
 
+    @property
+    def stream_us(self) -> int:
+        """The latest median stream time of the readers, in Unix microseconds; 0 before the first batch."""
+        with self._lock:
+            return max(ledger.stream_us for ledger in self._ledgers.values())
+
     def snapshot(self) -> Snapshot:
         with self._lock:
             newest = [one.newest_us for one in self._ledgers.values() if one.newest_us is not None]
@@ -158,6 +195,7 @@ class Tally:
                 in_flight=self._in_flight,
                 reconnects=self._reconnects,
                 gaps=self._gaps,
+                future_revs=self._future_revs,
                 newest_us=max(newest, default=None),
                 at=time.monotonic(),
                 **{name: getattr(self._sums, name) for name in OUTCOMES},

@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -26,6 +27,13 @@ _DID = re.compile(r"did:[a-z]+:[a-zA-Z0-9._:%-]+").fullmatch
 _INDEX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}").fullmatch
 _WORKER = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _SPACE = re.compile(r"[a-z0-9_-]+").fullmatch
+# What name services take, and Docker makes up: letters, digits, dashes and underscores between dots.
+_HOST = re.compile(
+    r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE | re.ASCII
+).fullmatch
+_MAX_HOST = 253
+# RFC 3986.
+_PATH = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*").fullmatch
 # Base64, which those of Elastic's cloud have a prefix to.
 _API_KEY = re.compile(r"[A-Za-z0-9+/=_-]*").fullmatch
 _MIN_RETENTION_DAYS = 3
@@ -97,7 +105,7 @@ def jetstream_url(text: str) -> str:
         raise ValueError(f"--jetstream: {_shown(text)!r} is no ws:// or wss:// URL of a server")
     path = url.path.rstrip("/").removesuffix("/subscribe")
     path = path.removesuffix("/xrpc/network.bsky.jetstream.subscribeEvents")
-    return urlunsplit((url.scheme, url.netloc.lower(), path, "", ""))
+    return urlunsplit((url.scheme, _netloc(url), path, "", ""))
 
 
 def http_url(text: str, option: str) -> str:
@@ -109,24 +117,53 @@ def http_url(text: str, option: str) -> str:
 
 def _with_port(url: SplitResult) -> str:
     """The client wants a port; without one a URL means that of its scheme."""
-    return url.netloc if url.port else f"{url.netloc.rstrip(':')}:{443 if url.scheme == 'https' else 80}"
+    return _netloc(url) if url.port else f"{_netloc(url)}:{443 if url.scheme == 'https' else 80}"
+
+
+def _netloc(url: SplitResult) -> str:
+    """Host and port in ASCII and small letters: the form that every library understands."""
+    host = (url.hostname or "").encode("idna").decode("ascii")
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{url.port}" if url.port else host
 
 
 def _split(text: str, option: str) -> SplitResult:
     try:
         url = urlsplit(text.strip())
         port_is_a_number = url.port is None or url.port > 0
-        (url.hostname or "").encode("idna")
+        host = (url.hostname or "").encode("idna").decode("ascii")
     except ValueError as error:
         # A part of a password may look like a port, and the error has it.
-        reason = "user and password belong into options of their own" if "@" in text else error
+        reason = "user and password belong into options of their own" if "@" in text else str(error)
+        if isinstance(error, UnicodeError):
+            reason = "a part of the host name is empty, longer than 63 characters or not encodable"
         raise ValueError(f"{option}: {_shown(text)!r}: {reason}") from None
     if "@" in text:
         # Anywhere: with a slash in the password the rest of it looks like a path.
         raise ValueError(f"{option}: leave user and password out of the URL; there are options for them")
-    if not url.hostname or not port_is_a_number:
+    if not host or not port_is_a_number:
         raise ValueError(f"{option}: {_shown(text)!r} names no host")
+    if problem := _problem(text.strip(), url, host):
+        raise ValueError(f"{option}: {_shown(text)!r}: {problem}")
     return url
+
+
+def _problem(text: str, url: SplitResult, host: str) -> str:
+    """Say what the libraries below would not take of a URL, '' when they take it all."""
+    # urlsplit takes line ends and tabs out without a word.
+    if not text.isprintable():
+        return "it has a character that is not printable"
+    if not _PATH(url.path):
+        return "its path has a character that must be written as %XX"
+    if "[" not in url.netloc:
+        return "" if _HOST(host) and len(host) <= _MAX_HOST else f"{host!r} is not a host name"
+    if "%" in host:
+        return "IPv6 zone ids are not supported; use an address without '%'"
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return f"{host!r} is not an IPv6 address"
+    return ""
 
 
 def _shown(url: str) -> str:
@@ -183,6 +220,23 @@ def http_address(text: str | None, *, embedded: bool) -> Address | None:
         return parse_address(text)
     except ValueError as error:
         raise ValueError(f"--http: {error}") from None
+
+
+def text(value: str | None, option: str) -> None:
+    """Refuse bytes that are no UTF-8, which Python hands over as surrogates. The value is not repeated."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{option}: not UTF-8 text; write it in UTF-8") from None
+
+
+def absolute(path: Path, option: str) -> Path:
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise ValueError(
+            f"{option}: give an absolute path; the current directory is not accessible: {error.strerror}"
+        ) from None
 
 
 def space_id(name: str) -> str:

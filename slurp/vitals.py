@@ -66,6 +66,6 @@ class Vitals:
 
     @property
     def lag(self) -> float | None:
-        """Seconds between now and the time of the newest acknowledged event."""
+        """Seconds between now and the time of the newest acknowledged event, robust against odd ones."""
         newest = self.tally.snapshot().newest_us
         return None if newest is None else time.time() - newest / 1e6

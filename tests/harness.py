@@ -20,6 +20,7 @@ from slurp.elastic.drift import Drift
 from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.setup import Setup
 from slurp.flow import Batch, Buffer
+from slurp.jetstream.wire import position_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 from slurp.tally import Snapshot, Tally
@@ -104,7 +105,8 @@ class InProcess:
     def put(self, frames: list[bytes]) -> None:
         """A batch to be answered for, by whoever is at work."""
         self._number += 1
-        batch = Batch(self._number, "host.example", frames, sum(map(len, frames)), None)
+        position = position_of(reversed(frames), "host.example")
+        batch = Batch(self._number, "host.example", frames, sum(map(len, frames)), position)
         self._buffer.reserve(batch, 0)
         self.tally.received(batch)
         self._buffer.put(batch)

@@ -48,7 +48,7 @@ class Reading:
             known,
             clean=True,
             live=start is None,
-            missed=lambda number, gap: self.gaps.append(gap),
+            missed=lambda reader, gap, hold=None: self.gaps.append(gap),
         )
         self.threads: list[threading.Thread] = []
         self._start(self._read)
@@ -86,9 +86,7 @@ class Reading:
             self.batches.append(batch)
             time_us = batch.position.time_us if batch.position else None
             count = len(batch.frames)
-            self.tally.answered(
-                batch, Outcome(indexed=count), Answered(count, batch.position, time_us, time_us, 0)
-            )
+            self.tally.answered(batch, Outcome(indexed=count), Answered(count, batch.position, time_us, 0))
             self.buffer.release(batch)
 
 

@@ -14,6 +14,7 @@ import pytest
 from slurp.embedded import EmbeddedNodeError, StartInterrupted, default_data_dir
 from slurp.embedded.distribution import ensure_distribution, find_damage, unpack
 from slurp.embedded.java import Runtime, find_runtime, parse_version
+from slurp.signals import Stop
 
 
 def small_zip(**extra: bytes) -> bytes:
@@ -34,7 +35,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.fetched = 0
 
-    def __call__(self, version: str, folder: Path, stop: threading.Event) -> Path:
+    def __call__(self, version: str, folder: Path, stop: Stop) -> Path:
         self.fetched += 1
         archive = folder / "fetched.zip"
         archive.write_bytes(small_zip())
@@ -76,7 +77,7 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path, registry: FakeRegistry
 
 
 def test_a_fetch_cut_short_leaves_nothing_that_counts(tmp_path: Path, registry: FakeRegistry) -> None:
-    def breaks(version: str, folder: Path, stop: threading.Event) -> Path:
+    def breaks(version: str, folder: Path, stop: Stop) -> Path:
         (folder / "half.zip").write_bytes(small_zip()[:100])
         raise EmbeddedNodeError("cable pulled")
 
@@ -89,7 +90,7 @@ def test_a_fetch_cut_short_leaves_nothing_that_counts(tmp_path: Path, registry: 
 
 
 def test_two_at_once_fetch_once(tmp_path: Path, registry: FakeRegistry) -> None:
-    def slowly(version: str, folder: Path, stop: threading.Event) -> Path:
+    def slowly(version: str, folder: Path, stop: Stop) -> Path:
         stop.wait(0.3)
         return registry(version, folder, stop)
 
@@ -109,7 +110,7 @@ def test_two_at_once_fetch_once(tmp_path: Path, registry: FakeRegistry) -> None:
 def test_waiting_for_another_fetch_can_be_stopped(tmp_path: Path, registry: FakeRegistry) -> None:
     stop = threading.Event()
 
-    def fetch(version: str, folder: Path, inner: threading.Event) -> Path:
+    def fetch(version: str, folder: Path, inner: Stop) -> Path:
         stop.set()
         with pytest.raises(StartInterrupted):
             ensure_distribution("1.2.3", cache=tmp_path, fetch=registry, stop=stop)

@@ -49,7 +49,7 @@ def by_both_wires(wanted: Any) -> list[bytes]:
 
 def long_way(frame: bytes) -> tuple[Any, ...]:
     parsed = parse(frame)
-    return (*build(parsed, HOST, ARRIVED_US), parsed["time_us"])
+    return build(parsed, HOST, ARRIVED_US), parsed["time_us"]
 
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])

@@ -178,7 +178,8 @@ def test_an_item_that_makes_the_whole_request_a_400_is_found(
 
     def odd(*arguments: Any) -> Document:
         document = build(*arguments)
-        return document._replace(id="x" * 513) if document.id == guilty else document
+        identity = document.identity._replace(id="x" * 513)
+        return document._replace(identity=identity) if document.id == guilty else document
 
     monkeypatch.setattr("slurp.elastic.indexer.build", odd)
     counted = indexer.feed(frames)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from slurp.documents.identity import DAY_US, day_of, event_id, instant_us, isoformat, parse_time
+from slurp.documents.identity import DAY_US, day_of, event_id, identify, instant_us, isoformat, parse_time
 
 DID = "did:plc:wq4aajammjtxdomz3e23667t"
 TIME_US = 1783175888085434
@@ -23,6 +23,11 @@ def commit(time_us: int = TIME_US, **inner: Any) -> dict[str, Any]:
         "rkey": "3mptbyplj5d2a",
     }
     return {"did": DID, "time_us": time_us, "kind": "commit", "commit": fields | inner}
+
+
+def sync(time_us: int = TIME_US) -> dict[str, Any]:
+    fields = {"did": DID, "seq": 3, "time": "2026-07-04T14:38:07.112Z", "rev": "3mptbypluud2a"}
+    return {"did": DID, "time_us": time_us, "kind": "sync", "sync": fields}
 
 
 def identity(**inner: Any) -> dict[str, Any]:
@@ -85,14 +90,25 @@ def test_ids_are_short_and_plain_whatever_strangers_choose() -> None:
     assert doc_id.replace("-", "").replace("_", "").isalnum()
 
 
-def test_the_instant_is_the_revs_when_it_is_near() -> None:
-    assert instant_us(commit()) == REV_US
-    assert instant_us(commit(time_us=REV_US + DAY_US)) == REV_US
+@pytest.mark.parametrize("time_us", [REV_US + DAY_US, REV_US, REV_US - 400 * DAY_US, 0])
+def test_a_sound_rev_chooses_the_instant_whatever_an_operator_makes_of_time_us(time_us: int) -> None:
+    assert instant_us(commit(time_us=time_us)) == REV_US
+    assert instant_us(sync(time_us=time_us)) == REV_US
 
 
-def test_the_instant_is_the_servers_when_the_rev_is_far_off_or_none() -> None:
+def test_an_old_or_invalid_rev_leaves_it_to_the_server() -> None:
+    # A dormant account that is announced again belongs to today.
     assert instant_us(commit(time_us=REV_US + DAY_US + 1)) == REV_US + DAY_US + 1
+    assert instant_us(sync(time_us=REV_US + DAY_US + 1)) == REV_US + DAY_US + 1
     assert instant_us(commit(rev="whatever")) == TIME_US
+
+
+def test_a_rev_of_the_future_leaves_it_to_the_server_by_the_clock_that_is_given() -> None:
+    for event in (commit(), sync()):
+        assert identify(event, now_us=REV_US - DAY_US).instant_us == REV_US
+        filed = identify(event, now_us=REV_US - DAY_US - 1)
+        assert (filed.instant_us, filed.is_future) == (TIME_US, True)
+        assert filed.id == event_id(event), "only the day depends on a clock"
 
 
 def test_the_instant_of_identity_and_account_is_their_inner_time() -> None:

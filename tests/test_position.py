@@ -23,7 +23,7 @@ def at(cursor: int | None, seconds: float, host: str = "a") -> Position:
 
 def answered(position: Position | None, events: int = 10, fresh: int = 0) -> Answered:
     time_us = position.time_us if position else None
-    return Answered(events, position, time_us, time_us, fresh)
+    return Answered(events, position, time_us, fresh)
 
 
 def test_the_ledger_stands_before_the_first_batch_that_is_open() -> None:

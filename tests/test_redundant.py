@@ -40,7 +40,9 @@ def answer(tally: Tally, reader: int, number: int, position: Position, fresh: in
     batch = Batch(number, position.host, [b""] * 10, 0, position, reader=reader)
     tally.received(batch)
     time_us = position.time_us
-    tally.answered(batch, Outcome(indexed=10), Answered(10, position, time_us, time_us, fresh))
+    tally.answered(
+        batch, Outcome(indexed=10), Answered(10, position, time_us, fresh, arrived_us=time_us, delays_us=(0,))
+    )
 
 
 # Pure
@@ -51,9 +53,9 @@ def test_each_reader_numbers_for_itself() -> None:
     answer(tally, 1, 1, at(10, 1, "a"))
     answer(tally, 2, 1, at(7, 3, "b"))
     answer(tally, 2, 3, at(99, 9, "b"))
-    assert [(number, position.cursor) for number, position, _ in tally.checkpoints()] == [(1, 10), (2, 7)]
+    assert [(number, position.cursor) for number, position, *_ in tally.checkpoints()] == [(1, 10), (2, 7)]
     answer(tally, 2, 2, at(50, 5, "b"))
-    assert [position.cursor for _, position, _ in tally.checkpoints()] == [10, 99]
+    assert [position.cursor for _, position, *_ in tally.checkpoints()] == [10, 99]
     assert tally.resume(2, at(99, 9, "b"), clean=True, host="b").cursor == 99
     assert tally.snapshot().received == 40
     assert tally.snapshot().newest_us == NOW + 9 * SECOND

@@ -27,7 +27,7 @@ from slurp.simulator import Simulator
 from slurp.tally import Snapshot
 from tests.worker import Worker, assert_stats_add_up, stats_documents
 
-START = Snapshot(0, 0, 0, 0, 0, 0, 0, reconnects=0, gaps=0, newest_us=None, at=100.0)
+START = Snapshot(0, 0, 0, 0, 0, 0, 0, reconnects=0, gaps=0, future_revs=0, newest_us=None, at=100.0)
 LATER = replace(START, received=90, indexed=50, duplicates=20, quarantined=4, dead_lettered=3, expired=2)
 LATER = replace(LATER, in_flight=11, reconnects=2, gaps=1, at=110.0)
 STATE = State("one.example", True, 3, 1.2345)
@@ -61,6 +61,7 @@ def test_a_document_holds_what_happened_in_between() -> None:
         "expired": 2,
         "reconnects": 2,
         "gaps": 1,
+        "future_revs": 0,
         "in_flight": 11,
         "queue": 3,
         "connected": True,

@@ -81,7 +81,7 @@ class Watched:
 
         def answered(outcome: Outcome) -> None:
             self.vitals.buffer.get(0)
-            position = Answered(events, batch.position, now_us, now_us, events)
+            position = Answered(events, batch.position, now_us, events, arrived_us=now_us, delays_us=(0,))
             self.vitals.tally.answered(batch, outcome, position)
             self.vitals.buffer.release(batch)
 

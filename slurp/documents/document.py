@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from slurp import lexicons
 from slurp.documents import shapes
-from slurp.documents.identity import DAY_US, identify, isoformat
+from slurp.documents.identity import DAY_US, MAX_TIME_US, Identity, identify, isoformat
 from slurp.documents.lifted import lift
 from slurp.documents.times import hour_and_weekday
 from slurp.jetstream.wire import cursor_of
@@ -26,26 +26,42 @@ arrival = lru_cache(maxsize=16)(isoformat)
 
 
 class Document(NamedTuple):
-    """An event ready for a bulk request. `day` counts from 1970-01-01 (UTC), `body` is JSON."""
+    """An event ready for a bulk request; `body` is JSON."""
 
-    id: str
-    day: int
+    identity: Identity
     body: bytes
 
+    @property
+    def id(self) -> str:
+        return self.identity.id
 
-def build(event: dict[str, Any], host: str, arrived_us: int, typed: Container[str] = TYPED) -> Document:
-    """The document of a checked `event` that `host` sent and that came at `arrived_us` (Unix µs).
+    @property
+    def day(self) -> int:
+        """The day since 1970-01-01 (UTC) whose index it belongs to."""
+        return self.identity.instant_us // DAY_US
+
+
+def build(
+    event: dict[str, Any],
+    host: str,
+    arrived_us: int,
+    typed: Container[str] = TYPED,
+    now_us: int = MAX_TIME_US,
+) -> Document:
+    """Return the document of a checked `event` that `host` sent and that came at `arrived_us` (Unix µs).
+
+    A rev more than a day after `now_us` does not choose the day (see `identity.instant_us`).
 
     The record stands under `record` and its NSID if the collection is `typed`, else in the
     `flattened` field `other_record`. Whatever a record holds, this does not raise.
     """
-    doc_id, instant = identify(event)
-    source = envelope(event, instant, host, arrived_us)
+    identity = identify(event, now_us)
+    source = envelope(event, identity.instant_us, host, arrived_us)
     if event["kind"] == "commit":
         record = event["commit"].get("record")
         if record is not None:
             _add_record(source, event["commit"]["collection"], record, typed)
-    return Document(doc_id, instant // DAY_US, shapes.dumps(source))
+    return Document(identity, shapes.dumps(source))
 
 
 def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Container[str]) -> None:
@@ -60,12 +76,19 @@ def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Con
         source["other_record"] = shapes.flat(record)
 
 
-def quarantined(event: dict[str, Any], frame: bytes, host: str, arrived_us: int, error: str) -> Document:
-    """The document of an event whose full one Elasticsearch refused: envelope, raw JSON and error."""
-    doc_id, instant = identify(event)
-    source = envelope(event, instant, host, arrived_us)
+def quarantined(
+    event: dict[str, Any],
+    frame: bytes,
+    host: str,
+    arrived_us: int,
+    error: str,
+    now_us: int = MAX_TIME_US,
+) -> Document:
+    """Return the document of an event whose full one Elasticsearch refused: envelope, raw JSON and error."""
+    identity = identify(event, now_us)
+    source = envelope(event, identity.instant_us, host, arrived_us)
     source["quarantine"] = {"error": error[:1000], "raw": frame.decode("utf-8", "replace")}
-    return Document(doc_id, instant // DAY_US, shapes.dumps(source))
+    return Document(identity, shapes.dumps(source))
 
 
 def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) -> dict[str, Any]:
@@ -98,7 +121,7 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
     hour, weekday = hour_and_weekday(instant)
     source["event"] = {
         "ingested": arrival(arrived_us),
-        "lag_ms": (arrived_us - time_us) // 1000,
+        "lag_ms": (arrived_us - instant) // 1000,
         "hour": hour,
         "weekday": weekday,
     }

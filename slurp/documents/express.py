@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from slurp.documents.document import TYPED, arrival
-from slurp.documents.identity import DAY_US, identify_commit, isoformat
+from slurp.documents.document import TYPED, Document, arrival
+from slurp.documents.identity import MAX_TIME_US, identify_commit, isoformat
 from slurp.documents.pages import PLACES, page_of
 from slurp.documents.times import created_at, hour_and_weekday
 from slurp.jetstream.wire import parse, time_us_of
@@ -66,11 +66,9 @@ _EVENT_V1, _EVENT_V2 = ([pattern.groupindex[name] for name in _EVENT] for patter
 
 
 class Made(NamedTuple):
-    """A document and the time of its event. `day` counts from 1970-01-01 (UTC), `body` is JSON."""
+    """A document and the `time_us` of its event."""
 
-    id: str
-    day: int
-    body: bytes
+    document: Document
     time_us: int
 
 
@@ -88,8 +86,8 @@ class Express:
         self._is_noteworthy = is_noteworthy
         self._usual: dict[tuple[str, bool, bool], bool] = {}
 
-    def make(self, frame: bytes, host: str, arrived_us: int) -> Made | None:
-        """The document of a frame, None if it has to take the long way. `arrived_us` is in Unix µs."""
+    def make(self, frame: bytes, host: str, arrived_us: int, now_us: int = MAX_TIME_US) -> Made | None:
+        """Return the document of a frame, as `build` makes it; None if it has to take the long way."""
         if not frame.isascii():
             return None
         is_v1 = frame.startswith(_V1_BEGINS)
@@ -104,7 +102,8 @@ class Express:
         if not (self._usual[shape] if shape in self._usual else self._is_usual(shape, frame)):
             return None
 
-        doc_id, instant = identify_commit(did, collection, rkey, rev, "create", time_us)
+        identity = identify_commit(did, collection, rkey, rev, "create", time_us, now_us)
+        instant = identity.instant_us
         timestamp = isoformat(instant)
         hour, weekday = hour_and_weekday(instant)
         created = created_at(claimed, timestamp)
@@ -113,7 +112,7 @@ class Express:
             f'"commit":{{"rev":"{rev}","operation":"create","collection":"{collection}","rkey":"{rkey}",'
             f'"cid":"{cid}"}},"jetstream":{{"host":{_quoted(host)},"time_us":{time_us},'
             f'"cursor":{cursor or "null"}}},"event":{{"ingested":"{arrival(arrived_us)}",'
-            f'"lag_ms":{(arrived_us - time_us) // 1000},"hour":"{hour}","weekday":"{weekday}"}},'
+            f'"lag_ms":{(arrived_us - instant) // 1000},"hour":"{hour}","weekday":"{weekday}"}},'
         )
         if created is not None:
             body += f'"created_at":"{created}",'
@@ -128,7 +127,7 @@ class Express:
         if via is not None:
             body += f'"via":{{"uri":"{via}","did":"{found["via_did"]}"}},'
         body += f'"record":{{"{collection}":{record}}}}}'
-        return Made(doc_id, instant // DAY_US, body.encode(), time_us)
+        return Made(Document(identity, body.encode()), time_us)
 
     def _is_usual(self, shape: tuple[str, bool, bool], frame: bytes) -> bool:
         """Whether all that a record of this shape has stands in its lexicon."""

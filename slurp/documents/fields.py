@@ -106,7 +106,7 @@ FIELDS: tuple[Field, ...] = (
     Field("jetstream.time_us", _LONG, "the server's time, Unix microseconds", "every event"),
     Field("jetstream.cursor", _LONG, "the server's sequence number", "every event of servers that have one"),
     Field("event.ingested", _DATE, "when it came here", "every event"),
-    Field("event.lag_ms", _LONG, "how long after `jetstream.time_us` that was, milliseconds", "every event"),
+    Field("event.lag_ms", _LONG, "how long after `@timestamp` that was, milliseconds", "every event"),
     Field("event.hour", {"type": "keyword"}, "hour of `@timestamp` in UTC, `00` to `23`", "every event"),
     Field("event.weekday", {"type": "keyword"}, "weekday of `@timestamp` in UTC, `1 Mon` to `7 Sun`", "every event"),
     Field("event.pipeline_error", _keyword(1024), "what the ingest pipeline could not do", "the ingest pipeline"),

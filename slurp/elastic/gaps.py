@@ -1,4 +1,4 @@
-"""Gaps: told once, counted, and kept in `skeetslurper-state` so that they can be filled later."""
+"""Gaps: logged once, counted, and recorded in `skeetslurper-state` so that they can be filled later."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from elasticsearch import ConflictError
 
 from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import STATE_INDEX
 from slurp.jetstream.hosts import host_of
 from slurp.jetstream.subscription import Subscription
-from slurp.position import Gap
+from slurp.position import Gap, Hold
 from slurp.tally import Tally
 from slurp.units import format_duration
 
@@ -24,9 +27,23 @@ log = logging.getLogger(__name__)
 _WAIT_FOR_OTHERS = 15.0
 
 
+@dataclass(slots=True)
+class _Pending:
+    """A gap that is not recorded yet. `document` is None until it is known that no other reader covers it."""
+
+    due: float
+    reader: int
+    gap: Gap
+    holds: list[Hold]
+    document: dict[str, Any] | None = None
+
+
 class Gaps:
-    """`found` is for readers. `step` writes, from the thread that saves the checkpoint and before it does:
-    a checkpoint behind a gap that nobody remembers would hide it."""
+    """`found` is for readers. `step` writes, from the thread that saves the checkpoint.
+
+    Until a gap is recorded, or covered by another reader, a hold keeps the checkpoint of its reader before
+    it. So a worker that is killed meanwhile finds it again.
+    """
 
     def __init__(
         self,
@@ -42,55 +59,84 @@ class Gaps:
         self._tally = tally
         self._patience = wait_for_others if tally.readers > 1 else 0.0
         self._lock = threading.Lock()
-        self._known: set[str] = set()
-        self._open: list[tuple[float, int, Gap]] = []
-        self._unwritten: list[tuple[str, dict[str, Any]]] = []
+        # Whether it is only a possible one.
+        self._known: dict[str, bool] = {}
+        self._pending: dict[str, _Pending] = {}
 
-    def found(self, reader: int, gap: Gap) -> None:
-        """A reader's host sent nothing between two times."""
+    def found(self, reader: int, gap: Gap, hold: Hold | None = None) -> None:
+        """A reader's host sent nothing between two times. Called before what came next is handed over,
+        or with a `hold` that was taken then."""
+        hold = hold or self._tally.hold(reader)
         doc_id = self._document_id(gap)
         with self._lock:
-            if doc_id in self._known:
+            pending = self._pending.get(doc_id)
+            if doc_id in self._known and (gap.possible or not self._known[doc_id]):
+                # Nothing new. But if this hold is the older one, it has to last as long as the other.
+                if pending is None:
+                    self._tally.release(hold)
+                else:
+                    pending.holds.append(hold)
                 return
-            self._known.add(doc_id)
-            self._open.append((time.monotonic() + self._patience, reader, gap))
+            self._known[doc_id] = gap.possible
+            holds = [hold, *(pending.holds if pending else ())]
+            self._pending[doc_id] = _Pending(time.monotonic() + self._patience, reader, gap, holds)
         self._tally.broken(reader, gap.to_us)
         self._settle(final=False)
 
     def step(self, *, final: bool = False) -> bool:
-        """Tell what is due, write what is not written yet, and say whether there was any. Raises what the
-        client raises."""
+        """Log what is due, write what is not written yet, and say whether there was any. With `final`
+        everything is due. Raises what the client raises."""
         self._settle(final)
-        wrote = False
         client = self._elastic.client.options(request_timeout=15)
-        while self._unwritten:
-            doc_id, document = self._unwritten[0]
+        with self._lock:
+            due = [(doc_id, one) for doc_id, one in self._pending.items() if one.document is not None]
+        for doc_id, pending in due:
             # Somebody may delete it; born by a write it would guess its types.
             if not client.indices.exists(index=STATE_INDEX):
                 create_own_index(client, STATE_INDEX)
-            client.index(index=STATE_INDEX, id=doc_id, document=document)
+            try:
+                client.index(
+                    index=STATE_INDEX,
+                    id=doc_id,
+                    document=pending.document,
+                    # What an earlier run was sure of is not overwritten by a possibility.
+                    op_type="create" if pending.gap.possible else "index",
+                )
+            except ConflictError:
+                log.debug("%s is recorded already", doc_id)
             with self._lock:
-                self._unwritten.pop(0)
-            wrote = True
-        return wrote
+                # It may have become a certain one meanwhile, which has the holds now.
+                if self._pending.get(doc_id) is pending:
+                    self._forget(doc_id)
+        return bool(due)
+
+    def _forget(self, doc_id: str) -> None:
+        for hold in self._pending.pop(doc_id).holds:
+            self._tally.release(hold)
 
     def _settle(self, final: bool) -> None:
-        with self._lock:
-            waiting, self._open = self._open, []
         now = time.monotonic()
-        for due, reader, gap in waiting:
-            if self._tally.covered(reader, gap.from_us, gap.to_us):
-                log.info("%s has nothing %s, but another host has", gap.host, _span(gap))
-            elif final or now >= due:
-                self._tell(gap)
-            else:
-                with self._lock:
-                    self._open.append((due, reader, gap))
+        with self._lock:
+            for doc_id, pending in list(self._pending.items()):
+                gap = pending.gap
+                if pending.document is not None:
+                    continue
+                if self._tally.covered(pending.reader, gap.from_us, gap.to_us):
+                    log.info("%s has nothing %s, but another host has", gap.host, _span(gap))
+                    self._forget(doc_id)
+                elif final or now >= pending.due:
+                    self._log(gap)
+                    pending.document = self._document(gap)
 
-    def _tell(self, gap: Gap) -> None:
+    def _log(self, gap: Gap) -> None:
         others = [url for url in self._servers if host_of(url) != gap.host]
+        what = (
+            "possible gap: %s does not say how far back it goes, and sent nothing %s."
+            if gap.possible
+            else "gap: %s has nothing %s."
+        )
         log.warning(
-            "gap: %s has nothing %s. A host that goes back further can fill it: run beside this worker, with "
+            f"{what} A host that goes back further can fill it: run beside this worker, with "
             "the same options, --worker-name fill --catch-up --replay-from %s --jetstream %s",
             gap.host,
             _span(gap),
@@ -98,8 +144,11 @@ class Gaps:
             _utc(gap.from_us).strftime("%Y-%m-%dT%H:%M:%SZ"),
             others[0] if others else "ANOTHER-HOST",
         )
-        self._tally.gap()
-        document = {
+        if not gap.possible:
+            self._tally.gap()
+
+    def _document(self, gap: Gap) -> dict[str, Any]:
+        return {
             "type": "gap",
             **self._subscription.describe(),
             "subscription": self._subscription.key,
@@ -107,10 +156,9 @@ class Gaps:
             "from": _utc(gap.from_us).isoformat(timespec="milliseconds"),
             "to": _utc(gap.to_us).isoformat(timespec="milliseconds"),
             "seconds": round(gap.seconds, 3),
+            "possible": gap.possible,
             "found_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
-        with self._lock:
-            self._unwritten.append((self._document_id(gap), document))
 
     def _document_id(self, gap: Gap) -> str:
         """The same when the same gap is found again after a crash."""

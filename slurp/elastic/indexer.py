@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -27,7 +28,7 @@ from slurp.jetstream.resyncs import mark
 from slurp.jetstream.wire import BadFrame, parse
 from slurp.logs import cut
 from slurp.pacing import Backoff
-from slurp.position import Answered
+from slurp.position import DELAYS, Answered
 from slurp.tally import Outcome, Tally
 
 log = logging.getLogger(__name__)
@@ -137,17 +138,20 @@ class Indexer:
         letters: list[DeadLetter] = []
         pending: list[_Pending] = []
         times: list[int] = []
-        fresh = 0
+        delays: deque[int] = deque(maxlen=DELAYS)
+        fresh = future = 0
         indices: dict[int, str | None] = {}
         host, arrived_us, fresh_within_us = batch.host, batch.arrived_us, self._fresh_within_us
+        # The later of the two: with our clock behind that of the servers, every rev would be of the future.
+        now_us = max(arrived_us, self._tally.stream_us)
         # The short way knows nothing of what was announced.
         express = None if batch.announced else self._express.make
         for frame in batch.frames:
             sighting = None
             try:
-                document = express(frame, host, arrived_us) if express else None
-                if document is None:
-                    document, sighting = self._make(frame, batch)
+                made = express(frame, host, arrived_us, now_us) if express else None
+                if made is None:
+                    made, sighting = self._make(frame, batch, now_us)
             except BadFrame as error:
                 letters.append(DeadLetter(frame, str(error)))
                 continue
@@ -155,8 +159,11 @@ class Indexer:
                 # A stranger's record must not stop the worker, which would read it again and again.
                 letters.append(DeadLetter(frame, f"no document could be made of it, a bug: {error}"))
                 continue
-            time_us = document.time_us
+            document, time_us = made
+            identity = document.identity
             times.append(time_us)
+            delays.append(arrived_us - identity.instant_us)
+            future += identity.is_future
             fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
             day = document.day
             if day not in indices:
@@ -164,22 +171,29 @@ class Indexer:
             if (index := indices[day]) is None:
                 outcome.expired += 1
             else:
-                action = create(index, document.id, document.body)
+                action = create(index, identity.id, document.body)
                 pending.append(_Pending(frame, day, action, sighting))
 
-        letters += self._deliver(pending, batch, outcome)
+        letters += self._deliver(pending, batch, outcome, now_us)
         if letters:
             log.warning("%d frame(s) to the dead-letter file, the last: %s", len(letters), letters[-1].reason)
             self._dead_letters.write(letters, host)
             outcome.dead_lettered += len(letters)
         median = sorted(times)[(len(times) - 1) // 2] if times else None
-        newest = times[-1] if times else None
-        return outcome, Answered(len(batch.frames), batch.position, median, newest, fresh)
+        return outcome, Answered(
+            events=len(batch.frames),
+            position=batch.position,
+            median_us=median,
+            fresh=fresh,
+            arrived_us=arrived_us,
+            delays_us=tuple(delays),
+            future=future,
+        )
 
-    def _make(self, frame: bytes, batch: Batch) -> tuple[Made, Sighting | None]:
+    def _make(self, frame: bytes, batch: Batch, now_us: int) -> tuple[Made, Sighting | None]:
         event = self._event(frame, batch)
-        document = build(event, batch.host, batch.arrived_us, self._typed)
-        return Made(*document, event["time_us"]), self._look(event)
+        document = build(event, batch.host, batch.arrived_us, self._typed, now_us)
+        return Made(document, event["time_us"]), self._look(event)
 
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)
@@ -187,7 +201,9 @@ class Indexer:
             mark(event, batch.announced)
         return event
 
-    def _deliver(self, pending: list[_Pending], batch: Batch, outcome: Outcome) -> list[DeadLetter]:
+    def _deliver(
+        self, pending: list[_Pending], batch: Batch, outcome: Outcome, now_us: int
+    ) -> list[DeadLetter]:
         """Send until each event is indexed, a duplicate, quarantined, or returned as a dead letter."""
         letters: list[DeadLetter] = []
         backoff = Backoff(first=0.2, cap=10.0)
@@ -217,7 +233,7 @@ class Indexer:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
                     else:
-                        again.append(self._in_quarantine(one, item, batch))
+                        again.append(self._in_quarantine(one, item, batch, now_us))
                         refused = item
                 else:
                     held.append(one)
@@ -284,10 +300,10 @@ class Indexer:
         ):
             raise self._elastic.refused(str(item))
 
-    def _in_quarantine(self, one: _Pending, item: Item, batch: Batch) -> _Pending:
+    def _in_quarantine(self, one: _Pending, item: Item, batch: Batch, now_us: int) -> _Pending:
         event = self._event(one.frame, batch)
         error = f"{item.type}: {item.reason}"
-        document = quarantined(event, one.frame, batch.host, batch.arrived_us, error)
+        document = quarantined(event, one.frame, batch.host, batch.arrived_us, error, now_us)
         action = create(self._days.name(one.day), document.id, document.body)
         return _Pending(one.frame, one.day, action, quarantined=True)
 

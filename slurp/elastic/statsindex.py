@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _LEAST_TIMEOUT = 0.1
 
-_COUNTERS = ("received", *OUTCOMES, "reconnects", "gaps")
+_COUNTERS = ("received", *OUTCOMES, "reconnects", "gaps", "future_revs")
 
 
 class State(NamedTuple):

@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 
-from slurp.embedded import (
-    DEFAULT_VERSION,
-    EmbeddedNode,
-    EmbeddedNodeError,
-    StartInterrupted,
-    default_data_dir,
-)
+from slurp.embedded.places import DEFAULT_VERSION, default_data_dir
+from slurp.errors import Fatal
+from slurp.program import run
+from slurp.signals import StopSignals
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Start the node, say where it is, wait for SIGINT or SIGTERM; returns the exit code."""
+def main(arguments: list[str] | None = None, signals: StopSignals | None = None) -> int:
+    """Start the node, print its address, run it until a signal asks to stop; return the exit code."""
+    # Imported here: a signal must find its handler before.
+    from slurp.embedded.error import EmbeddedNodeError, StartInterrupted
+    from slurp.embedded.node import EmbeddedNode
+
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    data = options.data or default_data_dir(options.version)
+    signals = signals or StopSignals()
+    try:
+        data = options.data or default_data_dir(options.version)
+    except Fatal as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
     node = EmbeddedNode(
         data, port=options.port, version=options.version, heap=options.heap, password=options.password
     )
     try:
-        node.start(stop=stop)
+        node.start(stop=signals)
         what = f"Elasticsearch {options.version} at {node.url}"
         print(f"{what}, user elastic, data in {node.data}; Ctrl+C to stop", flush=True)
-        while not stop.wait(0.5):
+        while not signals.wait(0.5):
             if not node.running:
                 print(f"The node has ended by itself; its log is in {node.log}", file=sys.stderr)
                 return 1
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--port", type=int, default=9200, help="0 picks a free one (default: %(default)s)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help=f"default: {default_data_dir()}")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="default: below ~/.local/share/skeetslurper")
     parser.add_argument("--version", default=DEFAULT_VERSION, help="default: %(default)s; others need a JDK")
     parser.add_argument("--heap", default="512m", help="memory for Java (default: %(default)s)")
     parser.add_argument(
@@ -67,4 +68,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(lambda signals: main(signals=signals))

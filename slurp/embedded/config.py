@@ -241,6 +241,7 @@ class Home:
             timeout=60,
             env=environment,
             cwd=self.path,
+            start_new_session=True,  # Ctrl+C is for us, and must not look like a tool that failed
         )
         if done.returncode != 0:
             tool = next(part for part in command if "/" in part)

@@ -28,6 +28,7 @@ import requests
 
 from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, missing_extra
 from slurp.embedded.places import cache_dir
+from slurp.signals import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _MANIFEST = ".skeetslurper-manifest.json"
 _TRIES = 3
 
 Result = TypeVar("Result")
-Fetch = Callable[[str, Path, threading.Event], Path]
+Fetch = Callable[[str, Path, Stop], Path]
 """Fetches the zip of a version into a folder and returns its path, checked."""
 
 
@@ -52,7 +53,7 @@ def ensure_distribution(
     version: str,
     *,
     cache: Path | None = None,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
     fetch: Fetch | None = None,
 ) -> Path:
     """The folder of the unpacked distribution, fetched if it is missing or damaged.
@@ -132,7 +133,7 @@ def unpack(archive: Path, home: Path) -> None:
     (home / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def fetch_with_jgo(version: str, folder: Path, stop: threading.Event) -> Path:
+def fetch_with_jgo(version: str, folder: Path, stop: Stop) -> Path:
     """Download the zip from the Maven repositories that jgo is set up with, and verify its checksum."""
     try:
         from jgo.config import GlobalSettings
@@ -201,7 +202,7 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _with_retries(version: str, stop: threading.Event, action: Callable[[], Result]) -> Result:
+def _with_retries(version: str, stop: Stop, action: Callable[[], Result]) -> Result:
     for attempt in range(1, _TRIES + 1):
         try:
             return action()
@@ -217,7 +218,7 @@ def _with_retries(version: str, stop: threading.Event, action: Callable[[], Resu
 
 
 @contextmanager
-def _alone(lock: Path, stop: threading.Event) -> Iterator[None]:
+def _alone(lock: Path, stop: Stop) -> Iterator[None]:
     """Hold the file lock; waits, with a log line, for another process that holds it."""
     with lock.open("w") as file:
         told = False
@@ -239,7 +240,7 @@ def _quietly(received: int) -> None:
 
 
 @contextmanager
-def _progress(version: str, size: int, stop: threading.Event) -> Iterator[Callable[[int], None]]:
+def _progress(version: str, size: int, stop: Stop) -> Iterator[Callable[[int], None]]:
     """Show how far the download is: a bar on a terminal, else a log line every ten seconds."""
     if size < 10**6:
         yield _quietly

@@ -105,7 +105,12 @@ def _ask(java: Path) -> Runtime | None:
     """What this java says about itself, or None if it is too old to list modules or does not run."""
     try:
         answer = subprocess.run(
-            [java, "--list-modules"], check=False, capture_output=True, text=True, timeout=30
+            [java, "--list-modules"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            start_new_session=True,  # Ctrl+C is for us, and must not look like a Java that does not run
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -27,6 +27,7 @@ from slurp.embedded.error import EmbeddedNodeError, StartInterrupted
 from slurp.embedded.java import Runtime, find_runtime
 from slurp.embedded.places import DEFAULT_VERSION
 from slurp.embedded.privileges import command_prefix
+from slurp.signals import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class EmbeddedNode:
             return int(self._home.pid_file.read_text(encoding="ascii"))
         return None
 
-    def start(self, wait: float = 120, stop: threading.Event | None = None) -> None:
+    def start(self, wait: float = 120, stop: Stop | None = None) -> None:
         """Start the node and return once it answers us with a health of at least yellow.
 
         Fetches the distribution first if need be (that does not count towards `wait`). Setting
@@ -162,7 +163,7 @@ class EmbeddedNode:
     ) -> None:
         self.stop()
 
-    def _lock(self, stop: threading.Event) -> IO[str]:
+    def _lock(self, stop: Stop) -> IO[str]:
         """Make the data folder ours; returns the lock file that the guardian shall hold as well.
 
         Three locks: ours tells a living owner at once, the guardian's and the JVM's own tell an
@@ -213,7 +214,7 @@ class EmbeddedNode:
                 start_new_session=True,
             )
 
-    def _wait_until_ready(self, deadline: float, stop: threading.Event) -> None:
+    def _wait_until_ready(self, deadline: float, stop: Stop) -> None:
         refused_since: float | None = None
         with requests.Session() as session:
             session.trust_env = False  # no proxy between us and loopback

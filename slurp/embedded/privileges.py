@@ -26,7 +26,14 @@ def command_prefix() -> list[str]:
     problems = []
     for prefix in _ways():
         try:
-            subprocess.run([*prefix, "true"], check=True, capture_output=True, text=True, timeout=10)
+            subprocess.run(
+                [*prefix, "true"],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                start_new_session=True,  # Ctrl+C is for us, and must not look like a missing right
+            )
         except (OSError, subprocess.SubprocessError) as error:
             detail = getattr(error, "stderr", None) or str(error)
             problems.append(f"{prefix[0]}: {detail.strip()}")

@@ -93,8 +93,13 @@ class _Worker(Collector):
         yield _gauge("in_flight_events", "Events received and not yet answered for", now.in_flight)
         yield _counter("stream_reconnects", "Connections to Jetstream after the first", now.reconnects)
         yield _counter("gaps", "Times that no server we read from could send", now.gaps)
+        yield _counter(
+            "future_revs",
+            "Events filed by the server's time, as their rev is over a day ahead",
+            now.future_revs,
+        )
         if (lag := self._vitals.lag) is not None:
-            yield _gauge("lag_seconds", "Now minus the time of the newest event that is answered for", lag)
+            yield _gauge("lag_seconds", "Now minus the time of the newest acknowledged event", lag)
 
     def _held(self) -> Iterator[Metric]:
         buffer = self._vitals.buffer

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import websocket
 from websocket import ABNF
@@ -25,7 +25,7 @@ from slurp.jetstream.line import Line
 from slurp.jetstream.subscription import Subscription
 from slurp.jetstream.wire import position_of
 from slurp.pacing import Backoff
-from slurp.position import Gap, Position
+from slurp.position import Gap, Hold, Position
 from slurp.tally import Tally
 from slurp.units import format_duration
 
@@ -53,6 +53,8 @@ _QUIET_TIMES = 10
 
 # Behind a filter nothing may come for long. After this we ask the host how far back it goes.
 _ASK_FLOOR_AFTER = 15.0
+# The checkpoint stays where it is meanwhile, so it must not take for ever: two minutes at most.
+_FLOOR_ATTEMPTS = 3
 
 # A change of hosts for the better waits until little would be read again.
 _SMALL_LAG_US = 30_000_000
@@ -80,6 +82,15 @@ class Ending(NamedTuple):
     ours: bool = False
 
 
+class Missed(Protocol):
+    def __call__(self, reader: int, gap: Gap, hold: Hold | None = None) -> None:
+        """`reader` has found `gap`; `hold` keeps the checkpoint before it already."""
+
+
+def _ignore(reader: int, gap: Gap, hold: Hold | None = None) -> None:
+    pass
+
+
 class Reader:
     """Keeps one subscription connected. `step` is one connection, from handshake to its end."""
 
@@ -96,7 +107,7 @@ class Reader:
         clean: bool,
         live: bool,
         number: int = 1,
-        missed: Callable[[int, Gap], None] = lambda number, gap: None,
+        missed: Missed = _ignore,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`known` is where an earlier run came to, or where to start; `clean` is false when it may
@@ -139,6 +150,7 @@ class Reader:
         self._told_to_stop = False
         self._away = False
         self._ask_floor_at = 0.0
+        self._asking: set[tuple[str, int]] = set()
         self._garbage_since: float | None = None
         self._landing: Landing | None = None
         self._foreign = ""
@@ -482,7 +494,7 @@ class Reader:
         if finding.found is Found.GAP:
             self._missed(self.number, Gap(self.host, landing.asked.known.time_us, finding.to_us))
         elif finding.found is Found.MAYBE:
-            self._ask_floor(landing)
+            self._ask_floor(landing, finding.to_us)
         return True
 
     def _look_at_silence(self, landing: Landing, now: float) -> None:
@@ -490,18 +502,46 @@ class Reader:
             self._ask_floor_at = float("inf")
             self._ask_floor(landing)
 
-    def _ask_floor(self, landing: Landing) -> None:
-        """Whether the host goes back to where we were; beside the stream, which must be read."""
+    def _ask_floor(self, landing: Landing, begins_us: int | None = None) -> None:
+        """Whether the host goes back to where we were; beside the stream, which must be read.
+
+        The checkpoint does not move until that is known. A host that never says has a possible gap, up to
+        `begins_us`, or to now where nothing has come yet.
+        """
         server, host, known_us = self._servers[0], self.host, landing.asked.known.time_us
+        question = host, known_us
+        if question in self._asking:
+            return  # after a lost connection: the first thread is still at it, and holds the checkpoint
+        self._asking.add(question)
+        hold = self._tally.hold(self.number)
 
         def ask() -> None:
-            floor = floor_us(server, ca=self._ca)
-            if floor is None:
-                log.info("%s does not say how far back it goes, so a gap there would not be seen", host)
-            elif floor > known_us + TOLERANCE_US:
-                self._missed(self.number, Gap(host, known_us, floor))
+            floor = self._find_floor(server)
+            self._asking.discard(question)
+            if floor is not None and floor <= known_us + TOLERANCE_US:
+                self._tally.release(hold)
+            elif floor is not None:
+                self._missed(self.number, Gap(host, known_us, floor), hold)
+            elif not self._stop.is_set():  # else the next start asks again, from where we stand
+                to_us = int(time.time() * 1e6) if begins_us is None else begins_us
+                gap = Gap(host, known_us, max(known_us, to_us), possible=True)
+                self._missed(self.number, gap, hold)
 
         threading.Thread(target=ask, name=f"floor-{self.number}", daemon=True).start()
+
+    def _find_floor(self, server: str) -> int | None:
+        """The time of the oldest event of `server`; None when it does not say, or we stop."""
+        backoff = Backoff(first=2.0)
+        for attempt in range(_FLOOR_ATTEMPTS):
+            if attempt and self._stop.wait(backoff.next()):
+                return None
+            try:
+                if (floor := floor_us(server, ca=self._ca)) is not None:
+                    return floor
+            except Exception:
+                # A hold that nobody releases would stop the checkpoint for good.
+                log.exception("asking %s how far back it goes failed, which is a bug", server)
+        return None
 
 
 def _closed(payload: bytes) -> Ending:

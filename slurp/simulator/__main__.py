@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from slurp.simulator.connection import Manners
-from slurp.simulator.jetstream import Simulator
+from slurp.program import run
+from slurp.signals import StopSignals
 from slurp.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from slurp.simulator.jetstream import Simulator
 
 T = TypeVar("T")
 _EPILOG = """\
@@ -22,16 +23,15 @@ examples:
   python -m slurp.simulator --rate 0 --count 500000        a benchmark, read with cursor=0
   python -m slurp.simulator --file events.jsonl --restamp --rate 200
 
-With --count the simulator stays up quietly afterwards. Ctrl+C or SIGTERM ends it: subscribers
+With --count the simulator stays up quietly afterwards. Ctrl+C, SIGTERM or SIGHUP ends it: subscribers
 are told (close code 1001), exit code 0."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = None) -> int:
+    """Serve until a signal asks to stop; return the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(threadName)s: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    signals = signals or StopSignals()
     try:
         simulator = _build(options)
         _prepare(simulator, options)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _go_live(simulator, options)
         print(f"Jetstream simulator ready at {simulator.subscribe_url}", flush=True)
-        stop.wait()
+        signals.wait()
     finally:
         simulator.close()
     return 0
@@ -74,6 +74,10 @@ def _go_live(simulator: Simulator, options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> Simulator:
+    # Imported here: a signal must find its handler before.
+    from slurp.simulator.connection import Manners
+    from slurp.simulator.jetstream import Simulator
+
     return Simulator(
         port=options.port,
         host=options.host,
@@ -240,4 +244,4 @@ def _parse_count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(lambda signals: main(signals=signals))

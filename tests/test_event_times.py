@@ -1,0 +1,96 @@
+"""The time of an event is its own, not the one that a server shows for it."""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp import tid
+from slurp.position import Answered, Ledger, Position
+from tests.harness import InProcess, commit
+from tests.worker import documents
+
+DAY = 86_400
+POST = {"$type": "app.bsky.feed.post", "text": "hello"}
+
+
+def shown_at(frame: bytes, seconds: float) -> bytes:
+    """The same event with another `time_us`, as after an import of time stamps."""
+    return orjson.dumps(orjson.loads(frame) | {"time_us": int(seconds * 1e6)})
+
+
+def with_rev(frame: bytes, seconds: float) -> bytes:
+    event = orjson.loads(frame)
+    event["commit"]["rev"] = tid.from_micros(int(seconds * 1e6))
+    return orjson.dumps(event)
+
+
+def lag_of(indexer: InProcess) -> float:
+    newest_us = indexer.tally.snapshot().newest_us
+    assert newest_us is not None
+    return time.time() - newest_us / 1e6
+
+
+@pytest.mark.parametrize("collection", ["app.bsky.feed.post", "app.bsky.feed.like"])
+def test_an_import_of_time_stamps_neither_doubles_nor_expires(
+    indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str, collection: str
+) -> None:
+    subject = {"cid": "bafyreib", "uri": "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/app.bsky.feed.post/3l"}
+    record = {"$type": collection, "createdAt": "2026-07-04T14:38:08.999Z", "subject": subject}
+    frames = [commit(number, record, at=indexer.began, collection=collection) for number in range(30)]
+    indexer.feed(frames)
+    # Far beyond the retention of 30 days, and at different times for each.
+    counted = indexer.feed([shown_at(frame, indexer.began - 400 * DAY + n) for n, frame in enumerate(frames)])
+    assert (counted.indexed, counted.duplicates, counted.expired) == (30, 30, 0)
+    assert len(documents(es, fresh_index_prefix)) == 30
+    assert list(es.indices.get(index=f"{fresh_index_prefix}-*")) == [indexer.today]
+
+
+def test_a_rev_of_the_future_opens_no_day_of_its_own_and_is_counted(
+    indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    near, *far = indexer.posts(4)
+    frames = [with_rev(near, indexer.began + 3600), *(with_rev(one, indexer.began + 9 * DAY) for one in far)]
+    counted = indexer.feed(frames)
+    assert (counted.indexed, counted.future_revs) == (4, 3)
+    assert indexer.days.name(indexer.day + 9) not in es.indices.get(index=f"{fresh_index_prefix}-*")
+
+
+def test_with_our_clock_behind_the_servers_their_revs_are_not_of_the_future(indexer: InProcess) -> None:
+    ahead = indexer.began + 3 * DAY
+    frames = [with_rev(shown_at(frame, ahead), ahead) for frame in indexer.posts(30)]
+    # Nothing is known of their clock before the first batch.
+    assert indexer.feed(frames[:10]).future_revs == 10
+    assert indexer.feed(frames[10:]).future_revs == 10
+
+
+@pytest.mark.parametrize("days", [-10, 10])
+def test_one_odd_event_at_the_end_of_a_batch_does_not_show_in_the_lag(indexer: InProcess, days: int) -> None:
+    frames = indexer.posts(20)
+    indexer.feed(
+        [*frames, shown_at(with_rev(frames[0], indexer.began + days * DAY), indexer.began + days * DAY)]
+    )
+    assert -60 < lag_of(indexer) < 60
+
+
+def test_the_lag_of_imported_events_is_that_of_their_revs(
+    indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    indexer.feed([shown_at(frame, indexer.began - 10 * DAY) for frame in indexer.posts(20)])
+    assert -60 < lag_of(indexer) < 60
+    lags = [source["event"]["lag_ms"] for source in documents(es, fresh_index_prefix).values()]
+    assert max(lags) < 60_000
+
+
+def test_the_lag_of_a_quiet_stream_is_the_age_of_its_newest_event() -> None:
+    """Nine events are the sample, however long ago the first of them came."""
+    ledger = Ledger()
+    for number in range(1, 12):
+        at_us = number * 600_000_000
+        position = Position("a", number, at_us)
+        done = Answered(1, position, at_us, 1, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
+        ledger.answer(number, done, at_us + 2_000_000)
+        assert ledger.newest_us == at_us
