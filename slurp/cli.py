@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 from collections.abc import Sequence
 
 from slurp import __version__, logs
 from slurp.config import parse
 from slurp.service import Service
 from slurp.signals import StopSignals
+
+log = logging.getLogger(__name__)
 
 # Events are trees, which go without it; to look for cycles at the usual pace costs a tenth of the CPU.
 _GC = (50_000, 20, 100)
@@ -24,6 +27,8 @@ def main(argv: Sequence[str] | None = None, signals: StopSignals | None = None) 
     secrets = logs.Secrets(config.secrets)
     screen = logs.set_up(config.log_level, config.log_format, secrets)
     logs.log_crashes()
+    for warning in config.warnings:
+        log.warning("%s", warning)
     return int(Service(config, screen, secrets, version=__version__, signals=signals).run())
 
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import configargparse
 
 from slurp import values as check
 from slurp.errors import Exit, Fatal
 from slurp.home import user_folder
-from slurp.http.address import Address
+from slurp.http.address import Address, is_loopback
 from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
 from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
@@ -25,6 +26,10 @@ from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_
 PUBLIC_HOSTS = tuple(
     f"wss://jetstream{n}.us-{coast}.bsky.network" for coast in ("east", "west") for n in (1, 2)
 )
+KIBANA = "http://localhost:5601"
+_FOR_KIBANA = ("kibana-space", "kibana-user", "kibana-pass", "kibana-pass-file", "kibana-overwrite")
+# Options whose values are secrets. Each has one more, which names a file.
+_SECRETS = ("es-pass", "es-api-key", "kibana-pass")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Config:
     no_setup: bool
 
     kibana: str | None
+    """None: it gets nothing."""
+    no_kibana: bool
     kibana_space: str
     kibana_user: str | None
     kibana_pass: str = field(repr=False)
@@ -85,6 +92,9 @@ class Config:
     embedded_data: Path | None
     embedded_version: str | None
 
+    warnings: tuple[str, ...]
+    """What is questionable in these options, to be logged once there is a log."""
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value known at start; logs are scrubbed of them."""
@@ -102,7 +112,7 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     try:
         _refuse_unknown(environ, parser)
         options = parser.parse_args(args=None if argv is None else list(argv), env_vars=environ)
-        return _config(options, environ)
+        return _config(options, environ, _config_files_with_secrets(parser))
     except UnicodeDecodeError as error:
         problem = f"a config file is no UTF-8 text: {error.reason}"
     except OSError as error:
@@ -127,9 +137,29 @@ def _refuse_unknown(environ: Mapping[str, str], parser: configargparse.ArgumentP
             raise Usage(f"unknown environment variable {name}{suggestion(name, known)}")
 
 
-def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
+def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Path, str]:
+    """Return the config files that set a secret, each with the option of one."""
+    found: dict[Path, str] = {}
+    for source, settings in parser.get_source_to_settings_dict().items():
+        kind, _, name = source.partition("|")
+        given = {key.removeprefix("--") for key in settings}
+        if kind == "config_file" and (options := [one for one in _SECRETS if one in given]):
+            found[Path(name)] = f"--{options[0]}"
+    return found
+
+
+def _config(
+    options: argparse.Namespace, environ: Mapping[str, str], config_files: Mapping[Path, str]
+) -> Config:
     values = vars(options)
     values.pop("config_file", None)
+    for_kibana = [f"--{name}" for name in _FOR_KIBANA if values[name.replace("-", "_")]]
+    holders = dict(config_files)
+    for name in _SECRETS:
+        if (path := values[f"{name}_file".replace("-", "_")]) is not None:
+            holders[path] = f"--{name}-file"
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    exposures = [check.exposure(option, path, credentials) for path, option in holders.items()]
     values.update(_secrets(values))
     for name in ("es_user", "es_pass", "kibana_user", "kibana_pass"):
         check.text(values[name], f"--{name.replace('_', '-')}")
@@ -156,22 +186,41 @@ def _config(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
         check.worker_name(values["worker_name"])
 
     retention_days = values.pop("retention")
-    kibana = None if values.pop("no_kibana") else http_url(values["kibana"], "--kibana")
+    es = tuple(http_url(url, "--es") for url in items_of(values["es"])) or ("http://localhost:9200",)
+    kibana = _kibana(values, es)
+    warnings = list(filter(None, exposures))
+    if kibana is None and not values["no_kibana"] and for_kibana:
+        warnings.append(
+            f"{', '.join(for_kibana)}: no effect, as Kibana is disabled (--es is not on this machine; "
+            "use --kibana URL)"
+        )
     return Config(
         **{
             **values,
             "jetstream": jetstream,
             "collections": check.collections(values["collections"]),
             "dids": check.dids(values["dids"]),
-            "es": tuple(http_url(u, "--es") for u in items_of(values["es"])) or ("http://localhost:9200",),
+            "es": es,
             "kibana": kibana,
             "kibana_space": check.space_id(values["kibana_space"]),
             "index": check.index_name(values["index"]),
             "http": check.http_address(values["http"], embedded=values["embedded"]),
             "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
             "retention_days": retention_days,
+            "warnings": tuple(warnings),
         }
     )
+
+
+def _kibana(values: Mapping[str, Any], es: Sequence[str]) -> str | None:
+    """Return the URL of Kibana. The default is for a Kibana beside Elasticsearch on this machine: where
+    Elasticsearch is elsewhere, its password has no business with what listens on a port here.
+    """
+    if values["no_kibana"]:
+        return None
+    if values["kibana"] is not None:
+        return http_url(values["kibana"], "--kibana")
+    return KIBANA if all(is_loopback(urlsplit(url).hostname or "") for url in es) else None
 
 
 def _secrets(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from slurp.completion import SHELLS, PrintCompletion
 from slurp.http import address
 from slurp.position import LIVE
 from slurp.units import parse_duration, parse_size
-from slurp.values import api_key, at_least, parse_replicas, parse_retention, parse_start
+from slurp.values import api_key, at_least, parse_replicas, parse_retention, parse_start, secret
 
 # They end the program at once, or say where the others stand.
 FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion")
@@ -56,8 +56,9 @@ class _ConfigFile(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
 
         def counted() -> Iterator[str]:
             nonlocal number
-            for number, line in enumerate(stream, start=1):  # noqa: B007 - told below
-                yield line
+            for number, line in enumerate(stream, start=1):
+                # Some editors begin a file with a byte order mark.
+                yield line.removeprefix("\ufeff") if number == 1 else line
 
         try:
             items: dict[str, Any] = super().parse(counted())
@@ -178,6 +179,7 @@ def build_parser() -> configargparse.ArgumentParser:
     group.add_argument(
         "--es-pass",
         metavar="WORD",
+        type=secret,
         default="changeme",
         help="password (default: changeme); a file keeps it out of the process list",
     )
@@ -261,8 +263,8 @@ def build_parser() -> configargparse.ArgumentParser:
     group.add_argument(
         "--kibana",
         metavar="URL",
-        default="http://localhost:5601",
-        help="gets data views and dashboards once it is up (default: http://localhost:5601)",
+        help="gets data views and dashboards once it is up (default: http://localhost:5601 where "
+        "every --es is on this machine, else none)",
     )
     group.add_argument("--no-kibana", action="store_true", help="leave Kibana alone")
     group.add_argument(
@@ -274,7 +276,9 @@ def build_parser() -> configargparse.ArgumentParser:
     group.add_argument(
         "--kibana-user", metavar="NAME", help="who asks (default: the one of Elasticsearch, or its API key)"
     )
-    group.add_argument("--kibana-pass", metavar="WORD", help="password (default: the one of Elasticsearch)")
+    group.add_argument(
+        "--kibana-pass", metavar="WORD", type=secret, help="password (default: the one of Elasticsearch)"
+    )
     group.add_argument(
         "--kibana-pass-file",
         metavar="FILE",

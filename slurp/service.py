@@ -242,7 +242,8 @@ class Service:
             self._stop.set()
             return
         if config.kibana is None:
-            log.info("Kibana: left alone")
+            reason = "--no-kibana" if config.no_kibana else "--es is not on this machine; use --kibana URL"
+            log.info("Kibana: disabled (%s)", reason)
         else:
             self._spawn("kibana", self._prepare_kibana)
         self._start_reading(servers)

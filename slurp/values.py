@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+import stat
 import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -263,8 +265,17 @@ def basic_token(user: str, password: str) -> str:
     return b64encode(f"{user}:{password}".encode()).decode()
 
 
+def secret(text: str) -> str:
+    """Return a secret without the byte order mark and line ends that editors and env files add to it.
+
+    Blanks stay: they may belong to a password.
+    """
+    return text.removeprefix("\ufeff").strip("\r\n")
+
+
 def api_key(key: str) -> str:
     """The `encoded` one of Elasticsearch's answer. Anything else is not repeated: it may be half a key."""
+    key = secret(key)
     if not _API_KEY(key):
         raise ValueError("this is no encoded API key; take what Elasticsearch and Kibana call 'encoded'")
     return key
@@ -280,14 +291,14 @@ class SecretFile(NamedTuple):
     def read(self) -> str:
         """Raises ValueError, which does not tell what the file holds."""
         try:
-            secret = self.path.read_text(encoding="utf-8").strip("\r\n")
+            held = secret(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
             raise ValueError(f"{self.option}: can't read {self._shown()}: {reason}") from None
-        if not secret or "\n" in secret:
+        if not held or "\n" in held:
             raise ValueError(f"{self.option}: {self.path} must hold the secret alone, on one line")
         try:
-            return self.check(secret)
+            return self.check(held)
         except ValueError as error:
             raise ValueError(f"{self.option}: {self.path}: {error}") from None
 
@@ -296,3 +307,28 @@ class SecretFile(NamedTuple):
         if self.path.is_absolute() or (self.path.parent != Path() and self.path.parent.exists()):
             return str(self.path)
         return "a file of that name"
+
+
+# Where systemd and Docker put secrets, with the mode they choose: nobody else gets there.
+_GUARDED = Path("/run/secrets")
+
+
+def exposure(option: str, path: Path, credentials: str | None) -> str | None:
+    """Return a warning when other users of this machine can read `path`, which holds a secret of `option`.
+
+    A group counts only in a file of our own: a file of root that a group may read is how a service gets it.
+    `credentials` is $CREDENTIALS_DIRECTORY of systemd.
+    """
+    guarded = [_GUARDED, *([Path(credentials)] if credentials else [])]
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or any(path.absolute().is_relative_to(one) for one in guarded):
+            return None
+    except OSError:
+        return None
+    ours = found.st_uid == os.geteuid()
+    if not found.st_mode & (stat.S_IROTH | (stat.S_IRGRP if ours else 0)):
+        return None
+    fix = f"chmod 600 {path}" if ours else f"make it a file of this user and chmod 600 {path}"
+    mode = f"{found.st_mode & 0o777:04o}"
+    return f"{option}: other users can read {path}, which holds a secret (mode {mode}); to fix it: {fix}"

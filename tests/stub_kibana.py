@@ -80,6 +80,8 @@ class StubKibana:
         self.migrates = migrates
         self.level = "available"
         self.starting = False
+        # status.allowAnonymous; where it is false, strangers are told nothing.
+        self.anonymous_status = True
         self.spaces = {"", "team"}
         self.refuses_import: list[Json] = []
         self.forbids: tuple[str, ...] = ()
@@ -210,6 +212,8 @@ class StubKibana:
         return asked.headers.get("authorization") == f"Basic {words}"
 
     def _status(self, asked: Asked) -> Any:
+        if not self.anonymous_status and not self._signed_in(asked):
+            raise Answer.error(401, "Unauthorized")
         if self.starting:
             raise Answer(503, {"status": {"overall": {"level": "unavailable"}}})
         status: Json = {"status": {"overall": {"level": self.level}}}
@@ -375,6 +379,7 @@ class StubKibana:
                 status, body = stub.answer(Asked(self.command, self.path, headers), content)
                 text = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
+                self.send_header("kbn-name", "stub")
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)

@@ -185,6 +185,107 @@ def test_what_is_no_api_key_is_told_and_not_repeated(
         assert "geh" not in told
 
 
+@pytest.mark.parametrize("written", ["\ufeffgeheim", "geheim\r\n", "\ufeffgeheim\n", "geheim\r"])
+def test_a_secret_has_no_byte_order_mark_and_no_line_end(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(written.encode())
+    for name in ("es_pass", "es_api_key", "kibana_pass"):
+        by_key = name == "es_api_key"
+        option = f"--{name.replace('_', '-')}"
+        variable = f"SKEETSLURPER_{name.upper()}"
+        for config in (
+            parse([f"{option}-file", str(file)], {}),
+            parse([], {f"{variable}_FILE": str(file)}),
+            parse([], {variable: written}),
+            parse([option, written], {}),
+        ):
+            assert getattr(config, name) == "geheim"
+            assert config.kibana_pass == ("changeme" if by_key else "geheim")
+            assert "geheim" in config.secrets
+
+
+def test_blanks_belong_to_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(" ge heim\t\r\n")
+    assert parse(["--es-pass-file", str(file)], {}).es_pass == " ge heim\t"
+    assert parse([], {"SKEETSLURPER_ES_PASS": " ge heim\t\r\n"}).es_pass == " ge heim\t"
+
+
+def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "slurp.conf"
+    file.write_bytes("\ufeffes-pass = geheim\r\nes-user = ann\r\n".encode())
+    config = parse(["-c", str(file)], {})
+    assert (config.es_user, config.es_pass) == ("ann", "geheim")
+
+
+@pytest.mark.parametrize("option", ["--es-pass-file", "--es-api-key-file", "--kibana-pass-file", "-c"])
+def test_a_secret_that_others_can_read_is_warned_of(option: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("es-pass = geheim\n" if option == "-c" else "geheim\n")
+    for mode, warned in ((0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o444, True)):
+        file.chmod(mode)
+        config = parse([option, str(file)], {})
+        if not warned:
+            assert not config.warnings
+            continue
+        (warning,) = config.warnings
+        name = "--es-pass" if option == "-c" else option
+        assert warning.startswith(f"{name}: other users can read {file}, ")
+        assert f"(mode {mode:04o})" in warning
+        assert warning.endswith(f": chmod 600 {file}")
+        assert "geheim" not in warning
+
+
+def test_a_file_is_not_warned_of_where_its_mode_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("geheim\n")
+    file.chmod(0o444)
+    # A credential of systemd, whose folder nobody else enters.
+    assert not parse(["--es-pass-file", str(file)], {"CREDENTIALS_DIRECTORY": str(tmp_path)}).warnings
+    # A file of root that a group of services may read.
+    file.chmod(0o640)
+    monkeypatch.setattr("os.geteuid", lambda: 10_001)
+    assert not parse(["--es-pass-file", str(file)], {}).warnings
+    file.chmod(0o644)
+    (warning,) = parse(["--es-pass-file", str(file)], {}).warnings
+    assert warning.endswith(f"make it a file of this user and chmod 600 {file}")
+    # A config file without a secret.
+    file.write_text("es-user = ann\n")
+    assert not parse(["-c", str(file)], {}).warnings
+
+
+@pytest.mark.parametrize(
+    ("options", "kibana"),
+    [
+        ([], "http://localhost:5601"),
+        (["--es", "http://127.0.0.1:9200", "--es", "https://[::1]:9200"], "http://localhost:5601"),
+        (["--es", "https://es.example"], None),
+        (["--es", "http://localhost:9200,http://es.example:9200"], None),
+        (["--es", "https://es.example", "--kibana", "https://k.example"], "https://k.example:443"),
+        (["--es", "https://es.example", "--kibana", "http://localhost:5601"], "http://localhost:5601"),
+        (["--kibana", "http://localhost:5601", "--no-kibana"], None),
+    ],
+)
+def test_kibana_is_used_by_default_beside_an_elasticsearch_on_this_machine(
+    options: list[str], kibana: str | None
+) -> None:
+    config = parse(options, {})
+    assert config.kibana == kibana
+    assert not config.warnings
+
+
+def test_options_for_a_kibana_that_is_not_used_are_warned_of() -> None:
+    remote = ["--es", "https://es.example"]
+    env = {"SKEETSLURPER_KIBANA_PASS": "geheim"}
+    (warning,) = parse([*remote, "--kibana-user", "ann"], env).warnings
+    assert warning.startswith("--kibana-user, --kibana-pass: no effect, as Kibana is disabled")
+    assert "use --kibana URL" in warning
+    assert "geheim" not in warning
+    assert not parse([*remote, "--kibana-user", "ann", "--no-kibana"], env).warnings
+
+
 def test_the_default_space_may_be_named() -> None:
     assert parse(["--kibana-space", "default"], {}).kibana_space == ""
     assert parse(["--kibana-space", "team_a-1"], {}).kibana_space == "team_a-1"
@@ -307,11 +408,11 @@ def test_help_fits_the_screen_and_holds_no_secret(
 def test_every_option_ends_in_the_config() -> None:
     options = {action.dest for action in build_parser()._actions}
     turned = {
-        "no_kibana": "kibana",
         "retention": "retention_days",
         "es_pass_file": "es_secret_file",
         "es_api_key_file": "es_secret_file",
         "kibana_pass_file": "kibana_secret_file",
     }
     apart = {"help", "version", "config_file", "print_completion"}
-    assert {turned.get(name, name) for name in options - apart} == set(Config.__dataclass_fields__)
+    made = {"warnings"}
+    assert {turned.get(name, name) for name in options - apart} == set(Config.__dataclass_fields__) - made

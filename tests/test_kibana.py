@@ -132,6 +132,7 @@ def test_a_second_start_writes_nothing(
     start()
     assert kibana.calls[asked:] == [
         "GET /api/status",
+        "GET /api/status",
         "POST /api/saved_objects/_export",
         "GET /api/data_views/default",
     ]

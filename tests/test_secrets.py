@@ -51,12 +51,24 @@ def assert_hidden(log: str) -> None:
         assert word not in log
 
 
+def ask_for_credentials(request: BaseHTTPRequestHandler) -> None:
+    """Answer as Kibana does where `status.allowAnonymous` is false."""
+    request.send_response(401)
+    request.send_header("kbn-name", "kibana")
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
 @contextmanager
 def echo() -> Iterator[str]:
-    """A proxy that is broken and shows the request in its error page, as some do."""
+    """A proxy that is broken and shows the request in its error page, as some do. Without credentials it is
+    Kibana that asks for some."""
 
     class Echo(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if "Authorization" not in self.headers:
+                ask_for_credentials(self)
+                return
             shown = f"bad gateway: {dict(self.headers)}"
             body = json.dumps(
                 {"error": {"type": "proxy_exception", "reason": shown}, "message": shown}, ensure_ascii=False
@@ -125,6 +137,9 @@ def test_a_kibana_that_shows_what_it_was_asked(options: tuple[str, ...]) -> None
 
     class Shows(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if "Authorization" not in self.headers:
+                ask_for_credentials(self)
+                return
             asked = self.headers["Authorization"].split()[1]
             shown = asked if "ApiKey" in self.headers["Authorization"] else b64decode(asked).decode()
             body = json.dumps({"message": f"{'x' * next(padding)} {shown} {asked}"}).encode()

@@ -16,6 +16,7 @@ from elasticsearch import ApiError, AuthenticationException, Elasticsearch
 
 from slurp.config import Config
 from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
+from slurp.elastic.bounded import BoundedAnswers
 from slurp.elastic.nodes import Node, Nodes, Watcher
 from slurp.errors import Exit, Fatal, Stopped
 from slurp.logs import Secrets, cut
@@ -45,7 +46,7 @@ _REASON = 300
 FAILURES = (ApiError, TransportError)
 
 
-class WholeAnswers(Node):
+class WholeAnswers(BoundedAnswers, Node):
     """Refuses a success without a body: cut within its head an answer has a status and no more, and nobody
     below minds. Elasticsearch always says something, but to HEAD."""
 

@@ -239,7 +239,9 @@ class EmbeddedNode:
         """The status of the cluster health, or None while nobody answers."""
         question = f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=1s"
         try:
-            return session.get(question, timeout=5).status_code
+            # The status will do: a stranger on this port may send a body without end.
+            with session.get(question, timeout=5, stream=True) as answer:
+                return answer.status_code
         except requests.RequestException as error:
             logger.debug("Not ready: %s", error)
             return None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import requests
+from urllib3.exceptions import HTTPError
 
+from slurp.answers import read_within
 from slurp.config import Config
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
@@ -20,6 +23,10 @@ MIN_VERSION = (8, 9)
 
 # Kibana is an amenity: who does not connect soon is asked again later. An import of all may take a while.
 _TIMEOUT = (5.0, 60.0)
+# All our objects exported are 0.2 MB; those that somebody edited may be larger, but not by a factor of 80.
+_MOST_BYTES = 16 * 10**6
+# Seconds for what follows the head of an answer.
+_WITHIN = 60.0
 _MOST_TEXT = 300
 _MOST_ERRORS = 3
 
@@ -40,6 +47,23 @@ class Conflict(Exception):
     """Something is there that was to be created; nothing was imported."""
 
 
+class Answer(NamedTuple):
+    """What was answered, read to its end."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def ok(self) -> bool:
+        return self.status_code < 400
+
+    @property
+    def location(self) -> str | None:
+        """Where a redirect leads."""
+        return self.headers.get("location") if self.status_code in (301, 302, 303, 307, 308) else None
+
+
 class Kibana:
     """One Kibana, seen from one space."""
 
@@ -56,7 +80,6 @@ class Kibana:
         self._session.trust_env = False
         self._session.headers["kbn-xsrf"] = "skeetslurper"
         self._session.verify = str(config.es_ca) if config.es_ca else True
-        self._sign_in()
 
     def close(self) -> None:
         self._session.close()
@@ -68,28 +91,29 @@ class Kibana:
             return False
         self._secrets.add(secret, basic_token(self._config.kibana_user or self._config.es_user, secret))
         self._secret = secret
-        self._sign_in()
         return True
 
     @property
     def _uses_api_key(self) -> bool:
         return bool(self._config.es_api_key) and not self._config.kibana_user
 
-    def _sign_in(self) -> None:
+    @property
+    def _credentials(self) -> dict[str, str]:
+        """The header that has them."""
         if self._uses_api_key:
-            self._session.headers["Authorization"] = f"ApiKey {self._secret}"
-            return
+            return {"Authorization": f"ApiKey {self._secret}"}
         user = self._config.kibana_user or self._config.es_user
-        # As bytes: requests would encode text as Latin-1, and not every password is.
-        self._session.auth = cast(Any, (user.encode(), self._secret.encode()))
+        return {"Authorization": f"Basic {basic_token(user, self._secret)}"}
 
     def status(self) -> str:
-        """Kibana's version once it is available to us. Raises NotReady or Refused."""
-        answer = self._exchange("GET", f"{self.url}/api/status")
+        """Return Kibana's version once it is available to us. Raises NotReady or Refused.
+
+        It is asked without credentials first, so that they do not go to another program on its port.
+        """
+        self._recognize(self._exchange("GET", f"{self.url}/api/status", {}))
+        answer = self._exchange("GET", f"{self.url}/api/status", self._credentials)
         self._check_rights(answer)
         body = _json(answer)
-        if answer.status_code == 404:
-            raise Refused("there is no Kibana at this path (its base path is part of --kibana)")
         level = _dig(body, "status", "overall", "level")
         number = _dig(body, "version", "number")
         if isinstance(number, str) and _numbers(number) < MIN_VERSION:
@@ -107,12 +131,35 @@ class Kibana:
             raise NotReady("what answers there does not describe itself as Kibana does")
         return _short(number)
 
+    def _recognize(self, answer: Answer) -> None:
+        """Check that a question without credentials was answered as Kibana does. Raises NotReady or Refused.
+
+        That is no authentication: whoever wants to be taken for Kibana can answer so.
+        """
+        level = _dig(_json(answer), "status", "overall", "level")
+        if isinstance(level, str):
+            if level not in ("available", "degraded"):
+                raise NotReady(f"its status is {_short(level)}")
+            if answer.status_code == 200:
+                return
+        if "kbn-name" in answer.headers and (answer.status_code == 401 or answer.location is not None):
+            return
+        if answer.status_code == 404:
+            raise Refused("there is no Kibana at this path (its base path is part of --kibana)")
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise NotReady(_told(answer))
+        self._check_redirect(answer)
+        raise NotReady(
+            f"what answers there ({answer.status_code}) does not describe itself as Kibana does, "
+            "and is sent no credentials"
+        )
+
     def check_space(self) -> None:
         """Raises Refused when there is no such space: Kibana would import into the void and say success."""
         if not self._space:
             return
         # Who may write into a space may not always read about it: only a clear no counts.
-        answer = self._exchange("GET", f"{self.url}/api/spaces/space/{self._space}")
+        answer = self._exchange("GET", f"{self.url}/api/spaces/space/{self._space}", self._credentials)
         if answer.status_code == 404:
             raise Refused(f"there is no space {self._space!r} (its id is in its URL: /s/ID/)")
 
@@ -138,7 +185,7 @@ class Kibana:
             wanted = [key for key in wanted if key not in missing]
         return {}
 
-    def _export_singly(self, wanted: Sequence[Key], answer: requests.Response) -> dict[Key, Json]:
+    def _export_singly(self, wanted: Sequence[Key], answer: Answer) -> dict[Key, Json]:
         if len(wanted) > 1:
             return {key: found for one in wanted for key, found in self.export([one]).items()}
         if str(_dig(_json(answer), "message")).startswith("Error fetching objects to export"):
@@ -179,9 +226,9 @@ class Kibana:
         self._ask("POST", "/api/data_views/default", json={"data_view_id": name})
         return True
 
-    def _ask(self, method: str, path: str, accept: Sequence[int] = (), **body: Any) -> requests.Response:
+    def _ask(self, method: str, path: str, accept: Sequence[int] = (), **body: Any) -> Answer:
         """The answer of an API of our space: 2xx or a status in `accept`."""
-        answer = self._exchange(method, self.space_url + path, **body)
+        answer = self._exchange(method, self.space_url + path, self._credentials, **body)
         self._check_rights(answer)
         if answer.status_code >= 500 or answer.status_code == 429:
             raise NotReady(_told(answer))
@@ -189,21 +236,36 @@ class Kibana:
             raise Refused(f"{method} {path.split('?')[0]}: {_told(answer)}")
         return answer
 
-    def _exchange(self, method: str, url: str, **body: Any) -> requests.Response:
+    def _exchange(self, method: str, url: str, credentials: Mapping[str, str], **body: Any) -> Answer:
         try:
-            return self._session.request(method, url, timeout=_TIMEOUT, allow_redirects=False, **body)
+            with self._session.request(
+                method,
+                url,
+                headers=credentials,
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+                stream=True,
+                **body,
+            ) as answer:
+                content = read_within(answer.raw, _MOST_BYTES, time.monotonic() + _WITHIN)
+                return Answer(answer.status_code, answer.headers, content)
+        except HTTPError as error:
+            raise NotReady(f"no whole answer: {_short(error)}") from None
         except requests.exceptions.SSLError as error:
             raise NotReady(f"TLS: {_short(error)} (a CA of your own: --es-ca)") from None
         except OSError as error:  # also what requests raises for a CA file that is gone
             raise NotReady(f"no answer ({type(error).__name__})") from None
 
-    def _check_rights(self, answer: requests.Response) -> None:
+    def _check_rights(self, answer: Answer) -> None:
         if answer.status_code == 401:
             raise Unauthorized(self._refusal())
         if answer.status_code == 403:
             raise Refused(f"we lack a right: {_told(answer)}")
-        if answer.is_redirect:
-            raise Refused(f"it sends us to {_short(answer.headers['location'])}: set --kibana to where it is")
+        self._check_redirect(answer)
+
+    def _check_redirect(self, answer: Answer) -> None:
+        if answer.location is not None:
+            raise Refused(f"it sends us to {_short(answer.location)}: set --kibana to where it is")
 
     def _refusal(self) -> str:
         if self._uses_api_key:
@@ -212,7 +274,7 @@ class Kibana:
         return f"it refuses the password of user {user!r}: check --kibana-user and --kibana-pass-file"
 
 
-def _json(answer: requests.Response) -> Any:
+def _json(answer: Answer) -> Any:
     """The parsed body; None when it is no JSON."""
     try:
         return json.loads(answer.content)
@@ -220,7 +282,7 @@ def _json(answer: requests.Response) -> Any:
         return None
 
 
-def _exported(answer: requests.Response) -> Iterable[tuple[Key, Json]]:
+def _exported(answer: Answer) -> Iterable[tuple[Key, Json]]:
     for line in answer.content.splitlines():
         try:
             found = json.loads(line)
@@ -230,7 +292,7 @@ def _exported(answer: requests.Response) -> Iterable[tuple[Key, Json]]:
             yield (found["type"], found["id"]), found
 
 
-def _missing(answer: requests.Response) -> set[Key]:
+def _missing(answer: Answer) -> set[Key]:
     """The objects that an export could not find; raises Refused when it was kept from others."""
     missing = set()
     for one in _list(_dig(_json(answer), "attributes", "objects")):
@@ -260,10 +322,10 @@ def _name(one: Json) -> str:
     return _short(f"{one.get('type')} {one.get('id')}")
 
 
-def _told(answer: requests.Response) -> str:
+def _told(answer: Answer) -> str:
     """A failure in Kibana's own words."""
     message = _dig(_json(answer), "message")
-    text = message if isinstance(message, str) else answer.text
+    text = message if isinstance(message, str) else answer.content.decode(errors="replace")
     return f"{answer.status_code} {_short(text)}".rstrip()
 
 
