@@ -40,7 +40,7 @@ def new_run(
 
 
 def at(host: str, cursor: int | None, seconds: float, started: bool = False) -> Checkpoint:
-    return Checkpoint(Position(host, cursor, NOON + int(seconds * SECOND)), (), started=started, clean=False)
+    return Checkpoint(Position(host, cursor, NOON + int(seconds * SECOND)), started=started, clean=False)
 
 
 def farthest(run: Checkpoints) -> Position:
@@ -75,6 +75,6 @@ def test_the_farthest_counts_and_not_the_last_written(new_run: NewRun) -> None:
 def test_a_first_start_is_saved_wherever_it_begins(new_run: NewRun) -> None:
     run = new_run()
     assert run.load() == []
-    assert run.save(Checkpoint(Position("a", 0, 0), (), started=True, clean=True))
+    assert run.save(Checkpoint(Position("a", 0, 0), started=True, clean=True))
     assert run.save(at("b", 1, 0)), "the next host goes on from there"
     assert farthest(new_run()) == at("b", 1, 0).position
