@@ -166,7 +166,7 @@ class Ledger:
 
     def covers(self, from_us: int, to_us: int) -> bool:
         """Whether everything in between is answered for, here or by an earlier run."""
-        # Not the time of `position`, which in a replay lies some batches back. These are robust already, and the
+        # Not the time of `position`, which in a replay lies some batches back. These are robust already. The
         # median of a batch alone may lie far before its end, when a rewind has filled it up.
         upto = max((self.begun_us, *self._medians, self.newest_us or 0))
         return self.whole_since_us <= from_us and to_us <= upto

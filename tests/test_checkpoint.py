@@ -72,6 +72,20 @@ def test_the_farthest_counts_and_not_the_last_written(new_run: NewRun) -> None:
     assert farthest(new_run()) == at("a", 1002, 0).position, "the later of two at one time"
 
 
+def test_a_checkpoint_of_the_version_before_is_read(
+    new_run: NewRun, es: Elasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a `trail` as well."""
+    run = new_run()
+    document = run._document
+    monkeypatch.setattr(run, "_document", lambda one: {**document(one), "trail": [[900, NOON], [990, NOON]]})
+    run.save(at("a", 1000, 0))
+    later = new_run()
+    (found,) = later.load()
+    assert found == at("a", 1000, 0)
+    assert later.save(at("a", 1001, 1))
+
+
 def test_a_first_start_is_saved_wherever_it_begins(new_run: NewRun) -> None:
     run = new_run()
     assert run.load() == []

@@ -75,6 +75,18 @@ def test_another_reader_covers_what_it_has_without_a_hole() -> None:
     assert not tally.covered(1, NOW - 1, NOW), "it started live"
 
 
+def test_a_batch_covers_up_to_its_newest_events_not_to_its_median() -> None:
+    """After a rewind most of a batch may be old."""
+    tally = Tally(2)
+    tally.begin(1, at(1, 0), 0)
+    batch = Batch(1, "a", [b""] * 10, 0, at(10, 200), reader=1)
+    tally.received(batch)
+    answer = Answered(10, batch.position, NOW, 0, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
+    tally.answered(batch, Outcome(indexed=10), answer)
+    assert tally.covered(2, NOW, NOW + 200 * SECOND)
+    assert not tally.covered(2, NOW, NOW + 201 * SECOND)
+
+
 def stand_in(number: int, connected: bool = True, away: bool = False, silent: float = 0.0) -> Reader:
     return cast(
         Reader,
