@@ -94,7 +94,6 @@ def replay(path: Path, elastic: Elastic, config: Config, compiled: Compiled) -> 
             tally,
             Patience(),
             Halt(),
-            fresh_within=0,
             typed=frozenset(compiled.record_types),
         )
         for number, (host, arrived, frames) in enumerate(_batches(lines), start=1):

@@ -122,14 +122,12 @@ class Answered:
 
     `position` is None when the batch held nothing but garbage; `median_us` is of its events' time_us;
     `arrived_us` is when it came, and `delays_us` how long after their own time (`@timestamp`) its last
-    events did, as many as `DELAYS` at most; `fresh` counts the events at its end that came soon after
-    their time_us. `future` counts the revs that were too far in the future to choose a day.
+    events did, as many as `DELAYS` at most. `future` counts the revs that were too far in the future to
+    choose a day.
     """
 
-    events: int
     position: Position | None
     median_us: int | None
-    fresh: int
     arrived_us: int = 0
     delays_us: tuple[int, ...] = ()
     future: int = 0
@@ -171,7 +169,6 @@ class Ledger:
         self.begun_us = 0
         self.position: Position | None = None
         self.newest_us: int | None = None
-        self.fresh_run = 0
         # The number of the last batch that the reader handed over.
         self.handed = 0
         # In the order they were opened, so the first is the one that holds most.
@@ -203,11 +200,9 @@ class Ledger:
     def covers(self, from_us: int, to_us: int) -> bool:
         """Whether everything in between is answered for, here or by an earlier run."""
         # Not the time of `position`, which in a replay lies some batches back. Medians are robust already.
-        upto = max((self.begun_us, *self._medians))
-        return self.whole_since_us <= from_us and to_us <= upto
+        return self.whole_since_us <= from_us and to_us <= max(self.begun_us, self.reached_us)
 
     def _pass(self, batch: Answered, now_us: int) -> None:
-        self.fresh_run = batch.fresh + (self.fresh_run if batch.fresh == batch.events else 0)
         if batch.position is None:
             return
         if batch.median_us is not None:
@@ -220,6 +215,11 @@ class Ledger:
         # One back-dated event must not cost hours of replay, one from the future not a hole.
         self.position = replace(batch.position, time_us=min(_middle(self._medians), now_us))
         self.trail.add(self.position)
+
+    @property
+    def reached_us(self) -> int:
+        """The latest median time of the newest batches, by the clock of the servers; 0 before the first."""
+        return max(self._medians, default=0)
 
     @property
     def stream_us(self) -> int:

@@ -125,7 +125,6 @@ class InProcess:
             self.tally,
             self._patience,
             self.halt,
-            fresh_within=5,
             drift=self.drift,
         )
 

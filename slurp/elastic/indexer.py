@@ -93,7 +93,6 @@ class Indexer:
         tally: Tally,
         patience: Patience,
         halt: Halt,
-        fresh_within: float,
         drift: Drift | None = None,
         typed: Container[str] = TYPED,
         beat: Callable[[], None] = lambda: None,
@@ -116,7 +115,6 @@ class Indexer:
         self._express = Express(typed, self._look)
         self._batch_took = batch_took
         self._bulk_took = bulk_took
-        self._fresh_within_us = int(fresh_within * 1e6)
 
     def step(self) -> bool:
         """Answer for one batch if one comes; False when there will be no more."""
@@ -140,9 +138,9 @@ class Indexer:
         pending: list[_Pending] = []
         times: list[int] = []
         delays: deque[int] = deque(maxlen=DELAYS)
-        fresh = future = 0
+        future = 0
         indices: dict[int, str | None] = {}
-        host, arrived_us, fresh_within_us = batch.host, batch.arrived_us, self._fresh_within_us
+        host, arrived_us = batch.host, batch.arrived_us
         # The later of the two: with our clock behind that of the servers, every rev would be of the future.
         now_us = max(arrived_us, self._tally.stream_us)
         seen_us = batch.position.time_us if batch.position else None
@@ -166,7 +164,6 @@ class Indexer:
             times.append(time_us)
             delays.append(arrived_us - identity.instant_us)
             future += identity.is_future
-            fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
             day = document.day
             if day not in indices:
                 indices[day] = None if self._days.is_expired(day, seen_us) else self._days.name(day)
@@ -183,10 +180,8 @@ class Indexer:
             outcome.dead_lettered += len(letters)
         median = sorted(times)[(len(times) - 1) // 2] if times else None
         return outcome, Answered(
-            events=len(batch.frames),
             position=batch.position,
             median_us=median,
-            fresh=fresh,
             arrived_us=arrived_us,
             delays_us=tuple(delays),
             future=future,
