@@ -24,7 +24,7 @@ from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.drift import Drift, Sighting
 from slurp.elastic.verdict import NO_ANSWER, Item, Verdict, judge
 from slurp.flow import Batch, Buffer
-from slurp.jetstream.resyncs import mark
+from slurp.jetstream import bootstrap, resyncs
 from slurp.jetstream.wire import BadFrame, parse
 from slurp.logs import cut
 from slurp.pacing import Backoff
@@ -145,7 +145,7 @@ class Indexer:
         now_us = max(arrived_us, self._tally.stream_us)
         seen_us = batch.position.time_us if batch.position else None
         # The short way knows nothing of what was announced.
-        express = None if batch.announced else self._express.make
+        express = None if batch.announced or batch.bootstrap is not None else self._express.make
         for frame in batch.frames:
             sighting = None
             try:
@@ -162,7 +162,9 @@ class Indexer:
             document, time_us = made
             identity = document.identity
             times.append(time_us)
-            delays.append(arrived_us - identity.instant_us)
+            # In a bootstrap a rev is when the repository last changed; only time_us says when it came.
+            own_us = identity.instant_us if batch.bootstrap is None else time_us
+            delays.append(arrived_us - own_us)
             future += identity.is_future
             day = document.day
             if day not in indices:
@@ -195,7 +197,9 @@ class Indexer:
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)
         if batch.announced:
-            mark(event, batch.announced)
+            resyncs.mark(event, batch.announced)
+        if batch.bootstrap is not None:
+            bootstrap.mark(event, batch.bootstrap)
         return event
 
     def _deliver(

@@ -88,8 +88,8 @@ class BootstrapDetector:
         if not self._holds and self._begins():
             self._holds = True
             log.warning(
-                "%s was set up recently and announces existing records as if they were new; creates that look "
-                "so get commit.bootstrap: true and are left out of the dashboards until this ends",
+                "%s was set up recently and announces existing records as if they were new; until this ends, "
+                "creates that look so get commit.bootstrap: true and are left out of the dashboards",
                 host,
             )
         elif self._holds and not self._continues():
@@ -134,15 +134,13 @@ class BootstrapDetector:
 
 
 def mark(event: dict[str, Any], shared: Shared) -> None:
-    """Mark an event of a bootstrap if it is a create that looks like an announced one; not one of a resync."""
+    """Mark an event of a bootstrap if it is a create that looks so, and is not marked as of a resync."""
     key = _key(event)
     if key is not None and not event["commit"].get("resync") and (key in shared or _is_old(event)):
         event["commit"]["bootstrap"] = True
 
 
-def _look_at(
-    frames: Sequence[bytes], place: int, announced: Mapping[tuple[str, str], int]
-) -> _Look | None:
+def _look_at(frames: Sequence[bytes], place: int, announced: Mapping[tuple[str, str], int]) -> _Look | None:
     event = _parse(frames[place])
     if event is None:
         return None

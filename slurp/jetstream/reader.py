@@ -17,6 +17,7 @@ from websocket import ABNF
 
 from slurp.config import Config
 from slurp.flow import Batch, Buffer
+from slurp.jetstream.bootstrap import BootstrapDetector
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.floor import floor_us
 from slurp.jetstream.hosts import hang_up, host_of, why
@@ -120,6 +121,7 @@ class Reader:
         self._dialer = Dialer(config, subscription)
         self._ca = config.jetstream_ca
         self._line: Line | None = None
+        self._bootstrap = BootstrapDetector()
         self._servers = list(servers)
         self._buffer = buffer
         self._tally = tally
@@ -376,6 +378,7 @@ class Reader:
             size=self._size,
             position=portion.position,
             announced=portion.announced,
+            bootstrap=self._bootstrap.look_through(portion.frames, self.host, portion.announced),
         )
         while not self._buffer.reserve(batch, timeout=0.25):
             self._beat()
