@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +38,7 @@ class Proxy:
         self._frozen = threading.Event()
         self._cut: _Cut | None = None
         self._held: tuple[bytes, threading.Event] | None = None
+        self._pages: Iterator[bytes] | None = None
         self._open: list[socket.socket] = []
         self._accepts = threading.Event()
         self._accepts.set()
@@ -106,6 +109,21 @@ class Proxy:
         if held is not None:
             held[1].set()
 
+    def be_a_gateway(self, statuses: Iterable[int]) -> None:
+        """Answer each request with HTML and the next of these statuses, and pass none on, until `pass_on`.
+
+        One that is under way is passed on, with its answer.
+        """
+        self._pages = map(_page, statuses)
+
+    def pass_on(self) -> None:
+        self._pages = None
+
+    def take_page(self) -> bytes | None:
+        """What a gateway answers to a request now; None where it passes it on."""
+        pages = self._pages
+        return None if pages is None else next(pages)
+
     def count(self, request: bytes) -> int:
         """How many requests had this in their first line."""
         return sum(request in line for line in list(self.requests))
@@ -165,11 +183,25 @@ class _Connection:
             while data := self._client.recv(65_536):
                 if self._frozen.is_set():
                     return
+                if self._answered and (page := self._proxy.take_page()) is not None:
+                    self._take_whole_request(data)
+                    self._client.sendall(page)
+                    break
                 if self._answered:
                     self._answered, self._request = False, data.split(b"\r\n", 1)[0]
                     self._proxy.requests.append(self._request)
                 self._server.sendall(data)
         self._hang_up(self._server)
+
+    def _take_whole_request(self, data: bytes) -> None:
+        """Read the rest of it: what is left unread when a connection is closed costs the answer."""
+        while b"\r\n\r\n" not in data and (more := self._client.recv(65_536)):
+            data += more
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        left = (int(length[1]) if length else 0) - len(body)
+        while left > 0 and (more := self._client.recv(65_536)):
+            left -= len(more)
 
     def answer(self) -> None:
         """Forward from the server to the client."""
@@ -194,6 +226,13 @@ class _Connection:
         if not self._frozen.is_set():
             with contextlib.suppress(OSError):
                 other.shutdown(socket.SHUT_RDWR)
+
+
+def _page(status: int) -> bytes:
+    """What a gateway says in place of the server: HTML, and that the connection ends."""
+    body = b"<!DOCTYPE html><html><head><title>gateway</title></head><body>Sorry.</body></html>"
+    head = f"HTTP/1.1 {status} Gateway\r\nServer: gateway\r\nContent-Type: text/html; charset=utf-8"
+    return f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
 def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:

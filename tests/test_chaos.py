@@ -20,7 +20,7 @@ from tests.chaos.run import run
 
 
 def test_a_minute_of_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    report = run(tmp_path / "chaos", seconds=45, seed=17629, rate=1000)
+    report = run(tmp_path / "chaos", seconds=45, seed=109577, rate=1000)
     print("\n".join(report.lines()))
     assert not report.failures
     assert report.published > 20_000
@@ -37,8 +37,8 @@ def test_the_oracle_sees_a_worker_that_doubles_events(tmp_path: Path) -> None:
 
 
 def test_the_oracle_sees_a_worker_that_loses_events(tmp_path: Path) -> None:
-    kinds = ("worker stopped", "index blocked")
-    # Over before the reader takes the silence for a stall, reads again, and mends what was lost.
+    # Nothing that ends the worker or its connection: it would read some blocks again, which mends a loss.
+    kinds = ("index blocked", "template deleted")
     report = run(
         tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=LOSER, patience=2, wild=0
     )

@@ -15,6 +15,7 @@ from slurp.simulator import replay
 from slurp.simulator.connection import ConnectionRecord, Manners, Offer
 from slurp.simulator.dictionaries import Dictionaries
 from slurp.simulator.faults import Faults
+from slurp.simulator.imports import Imports
 from slurp.simulator.network import Network
 from slurp.simulator.pace import Pacer
 from slurp.simulator.server import Server
@@ -62,6 +63,8 @@ class Simulator:
         wires = ("v1", "v2") if protocols == "both" else (protocols,)
         self._dictionaries = Dictionaries()
         self._resyncs: replay.Resyncs = set()
+        self._imports = Imports()
+        self._import_dice = random.Random(f"imports {seed}")
         offer = Offer(manners or Manners(), wires, self._dictionaries)
         self._server = Server(host, port, self._store, self.faults, offer, self._now_us)
         # Producers take turns: an event is given its cursor before it is made.
@@ -115,20 +118,34 @@ class Simulator:
         """Close with 1001 as a shutdown does; not `clean`: as if killed. Events go on being made."""
         self._server.stop(clean)
 
-    def restart(self, *, unclean: int = 0, wiped: bool = False, downtime: float = 0.0) -> None:
+    def restart(self, *, unclean: int = 0, lost: int = 0, wiped: bool = False, downtime: float = 0.0) -> None:
         """Stop and come back on the same port.
 
         `unclean`: killed; that many of the last events come again in another order and use
-        each other's cursors. `wiped`: with an empty store, counting from 1 again.
+        each other's cursors. `lost`: closed with 1001, as with a full disk, and yet that many of the
+        last events were not stored: their numbers go to them and to those that came during the
+        downtime, in another order. `wiped`: with an empty store, counting from 1 again.
         """
         self.stop(clean=not (unclean or wiped))
+        kept = self._store.end - lost
         with self._producing:
             if wiped:
                 self._store.wipe()
             elif unclean:
                 self._store.renumber(unclean, self._rng)
         time.sleep(downtime)
+        if lost:
+            with self._producing:
+                self._store.renumber(self._store.end - kept, self._rng)
         self.start()
+
+    def import_timestamps(self, count: int, share: float) -> int:
+        """Rewrite the time of a `share` of the last `count` events to an earlier one, and that of all later
+        updates of the same records. Return how many of the stored ones changed."""
+        with self._producing:
+            return self._store.rewrite(
+                count, lambda frame: self._imports.rewritten(frame, self._import_dice, share)
+            )
 
     def close(self) -> None:
         """Stop making events, say goodbye to everybody."""
@@ -290,6 +307,8 @@ class Simulator:
         return entries
 
     def _append(self, entries: list[Entry]) -> None:
+        if self._imports:
+            entries = [entry._replace(frame=self._imports.applied(entry.frame)) for entry in entries]
         self._store.append(entries)
         self._published += len(entries)
         self._wake()

@@ -7,7 +7,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from slurp.simulator.wire import FIRST_TIME_CURSOR, with_cursor
@@ -211,6 +211,20 @@ class Store:
             self._collections[first:] = [self._collections[old] for old in order]
             self._dids[first:] = turns
             self._hidden[first:] = bytes(self._hidden[old] for old in order)
+
+    def rewrite(self, count: int, change: Callable[[bytes], bytes]) -> int:
+        """Change the last `count` frames in place; return how many changed.
+
+        Cursors reach an event as before: by its number, and by the time at which it came.
+        """
+        with self._lock:
+            first = max(0, len(self._frames) - count)
+            changed = 0
+            for index in range(first, len(self._frames)):
+                frame = change(self._frames[index])
+                changed += frame != self._frames[index]
+                self._frames[index] = frame
+            return changed
 
     def wipe(self) -> None:
         """Forget everything and count from 1 again."""

@@ -6,6 +6,7 @@ Those that lose data by design are not here: a deleted index, a wiped Jetstream 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -24,9 +25,8 @@ Fault = Callable[[Stage, Order], None]
 
 KINDS: dict[str, Fault] = {}
 
-# After these a worker goes on exactly where it was.
+# After these a worker goes on exactly where it was: a start or a new connection reads some blocks again.
 GENTLE = (
-    "worker stopped",
     "index blocked",
     "index closed",
     "pipeline missing",
@@ -35,6 +35,15 @@ GENTLE = (
     "answers held back",
     "answers cut short",
 )
+
+# They take long, so that a short run is better off without them.
+LONG = ("Elasticsearch paused at catch-up speed", "one of two nodes silent")
+
+# As many as a worker reads again after a disconnect, and the share of them that is rewritten.
+_IMPORTED, _IMPORTED_SHARE = 8192, 0.05
+_PAUSE, _BACKLOG = 30.0, 60_000
+_SILENCE = 10.0
+_STATUSES = (200, 400, 401, 403, 404)
 
 _NOISE_THREADS = 12
 _NOISE_INDEX = "noise"
@@ -147,6 +156,21 @@ def _renumbered(stage: Stage, order: Order) -> None:
     stage.simulator.restart(unclean=order.number % RENUMBERED + 1, downtime=order.length / 2)
 
 
+@fault("Jetstream closed with 1001, its numbers used again")
+def _disk_full(stage: Stage, order: Order) -> None:
+    """As with a full disk: what it sent since its last block of events was not stored."""
+    stage.simulator.restart(lost=order.number % RENUMBERED + 1, downtime=order.length / 2)
+
+
+@fault("timestamps imported")
+def _imported(stage: Stage, order: Order) -> None:
+    one = stage.simulator
+    one.import_timestamps(_IMPORTED, _IMPORTED_SHARE)
+    # They are read again, with their new times.
+    one.faults.cut_after(order.number % 500)
+    time.sleep(order.length)
+
+
 @fault("all of Jetstream away")
 def _no_jetstream(stage: Stage, order: Order) -> None:
     for one in stage.simulators:
@@ -175,11 +199,13 @@ def _node_killed(stage: Stage, order: Order) -> None:
 
 @fault("answers held back")
 def _answers_held(stage: Stage, order: Order) -> None:
-    stage.wire.hold_answers(b"/_bulk")
+    for wire in stage.wires:
+        wire.hold_answers(b"/_bulk")
     try:
         time.sleep(order.length)
     finally:
-        stage.wire.release_answers()
+        for wire in stage.wires:
+            wire.release_answers()
 
 
 @fault("answers cut short")
@@ -187,14 +213,49 @@ def _answers_cut(stage: Stage, order: Order) -> None:
     """Applied, but nobody is told so."""
     until = time.monotonic() + order.length
     while time.monotonic() < until:
-        stage.wire.cut_answer(b"/_bulk", order.number % 300, reset=order.number % 2 == 0)
+        for wire in stage.wires:
+            wire.cut_answer(b"/_bulk", order.number % 300, reset=order.number % 2 == 0)
         time.sleep(0.5)
 
 
 @fault("connections to the node frozen")
 def _wire_frozen(stage: Stage, order: Order) -> None:
-    stage.wire.freeze()
+    for wire in stage.wires:
+        wire.freeze()
     time.sleep(order.length)
+
+
+@fault("a gateway in place of Elasticsearch")
+def _gateway(stage: Stage, order: Order) -> None:
+    """HTML of all kinds of statuses on every path, as while a load balancer is set up anew."""
+    statuses = random.Random(order.number).sample(_STATUSES, len(_STATUSES))
+    for wire in stage.wires:
+        wire.be_a_gateway(itertools.cycle(statuses))
+    try:
+        time.sleep(order.length)
+    finally:
+        for wire in stage.wires:
+            wire.pass_on()
+
+
+@fault("one of two nodes silent")
+def _node_silent(stage: Stage, order: Order) -> None:
+    """It accepts connections and answers none, nor those that stand."""
+    wire = stage.wires[order.number % 2]
+    wire.silence()
+    try:
+        time.sleep(_SILENCE + order.length)
+    finally:
+        wire.recover()
+
+
+@fault("Elasticsearch paused at catch-up speed")
+def _paused(stage: Stage, order: Order) -> None:
+    stage.burst(_BACKLOG)
+    # It reads what it can get by now.
+    time.sleep(min(order.length, 2.0))
+    with _frozen_node(stage):
+        time.sleep(_PAUSE)
 
 
 @fault("node restarted")
@@ -205,13 +266,8 @@ def _node_restarted(stage: Stage, order: Order) -> None:
 
 @fault("node frozen")
 def _node_frozen(stage: Stage, order: Order) -> None:
-    pid = stage.node.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with _frozen_node(stage):
         time.sleep(order.length)
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @fault("write queue full")
@@ -270,18 +326,20 @@ def _right_taken(stage: Stage, order: Order) -> None:
     role = stage.role
     first = role["indices"][0]
     less = {**first, "privileges": [name for name in first["privileges"] if name not in ("index", "manage")]}
-    stage.set_rights({**role, "indices": [less, *role["indices"][1:]]})
-    # The node looks at the file every five seconds.
-    time.sleep(5 + order.length)
-    stage.set_rights(role)
-    time.sleep(5)
+    with stage.runs.denied():
+        stage.set_rights({**role, "indices": [less, *role["indices"][1:]]})
+        # The node looks at the file every five seconds.
+        time.sleep(5 + order.length)
+        stage.set_rights(role)
+        time.sleep(5)
 
 
 @fault("password rotated")
 def _password_rotated(stage: Stage, order: Order) -> None:
-    stage.rotate_password()
-    time.sleep(5 + order.length)
-    stage.tell_password()
+    with stage.runs.denied():
+        stage.rotate_password()
+        time.sleep(5 + order.length)
+        stage.tell_password()
 
 
 # The worker
@@ -304,6 +362,11 @@ def _worker_stopped_twice(stage: Stage, order: Order) -> None:
     stage.runs.stop_twice()
 
 
+@fault("worker stopped by two signals within 3 ms")
+def _worker_stopped_by_two(stage: Stage, order: Order) -> None:
+    stage.runs.stop_doubled(random.Random(order.number).uniform(0.0, 0.003))
+
+
 @fault("worker frozen")
 def _worker_frozen(stage: Stage, order: Order) -> None:
     stage.runs.freeze(order.length)
@@ -317,3 +380,14 @@ def _setting(stage: Stage, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         stage.es.indices.put_settings(index=names, settings={name: None})
+
+
+@contextmanager
+def _frozen_node(stage: Stage) -> Iterator[None]:
+    pid = stage.node.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from tests.worker import Worker, counters
 
 _WATCH_EVERY = 0.1
 _ENDS_WITHIN = 60.0
+# After a denial is over, for a worker that had begun to stop for it: longer than its --grace.
+_MAY_END_DENIED = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How one life ended. `asked` when a fault ended it, or the end of the run.
 
-    By itself a worker ends for credentials and rights alone (code 2), which faults take away from it.
+    By itself a worker ends for credentials and rights alone (code 2), while a fault takes them away from it.
     """
 
     code: int
@@ -45,7 +48,7 @@ class Runs:
         self._program = program
         self._lock = threading.RLock()
         self._worker: Worker | None = None
-        self._asked = False
+        self._denied_until = float("-inf")
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="chaos-runs", daemon=True)
         self.ended: list[Ended] = []
@@ -69,9 +72,26 @@ class Runs:
         """SIGTERM, and once more before it has shut down."""
         with self._lock:
             self._signal(signal.SIGTERM)
-            time.sleep(0.3)
+            # Within a second it would be the same request.
+            time.sleep(1.2)
             # 0 where it had ended before the second one came.
             self._send(signal.SIGTERM, {0, 1})
+
+    def stop_doubled(self, gap: float) -> None:
+        """SIGTERM, and once more after `gap` seconds, a few milliseconds: one request to stop in order."""
+        with self._lock:
+            self._signal(signal.SIGTERM)
+            time.sleep(gap)
+            self._send(signal.SIGTERM, {0})
+
+    @contextmanager
+    def denied(self) -> Iterator[None]:
+        """Inside, and for a while after it, the worker may end by itself, with code 2."""
+        self._denied_until = float("inf")
+        try:
+            yield
+        finally:
+            self._denied_until = time.monotonic() + _MAY_END_DENIED
 
     def freeze(self, seconds: float) -> None:
         """As on a machine that swaps, or sleeps."""
@@ -131,7 +151,8 @@ class Runs:
         code = worker.exit_code()
         # Before it has said a word it has no handler of signals either.
         unborn = code == -signal.SIGTERM and not worker.lines
-        fine = unborn or code in ({2} if asked is None else asked)
+        by_itself = {2} if time.monotonic() < self._denied_until else set()
+        fine = unborn or code in (by_itself if asked is None else asked)
         self.log.write("\n".join(worker.lines) + "\n--- ended\n")
         self.log.flush()
         last = (worker.lines or [""])[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +35,9 @@ _ROLE = "chaos_role"
 _ODD_EVERY = 700
 # The second server counts from elsewhere: its sequence numbers mean nothing on the first.
 _SHIFT = 7_000_000
-# Only these many events may come again under other sequence numbers: a server's own limit.
-RENUMBERED = 2000
+# Only these many events may come again under other sequence numbers: a server stores them in blocks of it.
+RENUMBERED = 4096
+_BURST_PORTION = 1000
 _RETAIN = 8 * 10**9
 
 
@@ -48,6 +50,8 @@ class Stage:
         self._program = program
         self._network = Network(seed, odd_revs=0.002)
         self._numbers = itertools.count(1)
+        # The feed and a burst take turns.
+        self._publishing = threading.Lock()
         self._pacer: Pacer | None = None
         self._exits = contextlib.ExitStack()
         self.published = Published()
@@ -76,7 +80,8 @@ class Stage:
             )
             # What lies between worker and servers can break as well.
             self.roads = [self._exits.enter_context(Proxy(one.port)) for one in self.simulators]
-            self.wire = self._exits.enter_context(Proxy(self.node.port))
+            # The worker sees two nodes: one node by two ways.
+            self.wires = [self._exits.enter_context(Proxy(self.node.port)) for _ in range(2)]
             self.realm = FileRealm(self.node)
             self.realm.roles({_ROLE: self.role})
             self.realm.add(USER, self.password, _ROLE)
@@ -97,7 +102,7 @@ class Stage:
         self._exits.close()
 
     def begin(self) -> None:
-        self._pacer = Pacer(self._publish, self._rate, lambda: 0, "chaos-feed")
+        self._pacer = Pacer(self._feed, self._rate, lambda: 0, "chaos-feed")
         self.runs.begin()
 
     @property
@@ -108,6 +113,12 @@ class Stage:
     @property
     def simulators(self) -> tuple[Simulator, Simulator]:
         return self.first, self.second
+
+    def burst(self, count: int) -> None:
+        """Publish so many events at once: the worker has a backlog, and reads as fast as it can."""
+        with self._publishing:
+            while count > 0:
+                count -= self._publish(min(count, _BURST_PORTION))
 
     @property
     def role(self) -> Role:
@@ -156,6 +167,10 @@ class Stage:
         sent = {payload for one in self.simulators for payload in one.faults.injected}
         return sum(_letter(line) not in sent for line in self.letters.read_bytes().splitlines())
 
+    def _feed(self, count: int) -> int:
+        with self._publishing:
+            return self._publish(count)
+
     def _publish(self, count: int) -> int:
         """The same events at both servers, each with its own sequence numbers."""
         now = int(time.time() * 1e6)
@@ -175,7 +190,8 @@ class Stage:
     def _options(self) -> list[str]:
         return [
             *(f"--jetstream=ws://127.0.0.1:{road.port}" for road in self.roads),
-            *("--es", f"http://127.0.0.1:{self.wire.port}", "--index", INDEX, "--no-kibana"),
+            *(f"--es=http://127.0.0.1:{wire.port}" for wire in self.wires),
+            *("--index", INDEX, "--no-kibana"),
             *("--es-user", USER, "--es-pass-file", str(self._password_file)),
             *("--since", "0", "--stall-timeout", "5s", "--stats-interval", "5s", "--grace", "15s"),
             *("--compress", "on", "--dead-letter", str(self.letters)),
