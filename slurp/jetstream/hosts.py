@@ -26,7 +26,7 @@ _TRY_TIMEOUT = 3.0
 _ALL_TIMEOUT = 4.0
 
 # By these a server sends nothing, however busy the network is.
-_SILENT_V1 = "/subscribe?requireHello=true"
+SILENT_V1 = "/subscribe?requireHello=true"
 _SILENT_V2 = f"{V2_PATH}?dids=did:plc:nobody"
 
 
@@ -114,7 +114,7 @@ def why(error: Exception) -> str:
 
 
 def _try(result: Probe, ca: Path | None) -> None:
-    target = _SILENT_V1
+    target = SILENT_V1
     for _ in range(_TRIES):
         started = time.monotonic()
         try:

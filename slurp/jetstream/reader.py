@@ -239,8 +239,7 @@ class Reader:
         if not self._live:
             resume = self._tally.resume(self.number, self._known, self._clean, host, by_time=self._by_time)
             cursor = resume.cursor
-            filtered = bool(self._subscription.collections or self._subscription.dids)
-            self._landing = Landing(resume, self._newest_us(), filtered)
+            self._landing = Landing(resume, self._newest_us(), bool(self._subscription.filters))
         known = self._known.cursor if self._known.host == host else None
         line = self._line = self._dialer.connect(server, cursor, known)
         if self._landing is not None and line.cursor != cursor:

@@ -14,7 +14,8 @@ from slurp.config import Config
 # Servers read a URL of some hundred kilobytes, proxies before them do not: longer filters travel in
 # a message after the handshake.
 _MAX_DIDS_IN_URL = 100
-
+# Characters of a filter in a message.
+_SHOWN = 200
 
 V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 
@@ -31,6 +32,12 @@ class Subscription:
     @classmethod
     def of(cls, config: Config) -> Subscription:
         return cls(config.index, config.collections, config.dids, config.worker_name)
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Return the options that filter the stream, as they are spelled; empty when it is whole."""
+        collections = f"--collections {','.join(self.collections)[:_SHOWN]}" if self.collections else ""
+        return tuple(option for option in (collections, "--dids" if self.dids else "") if option)
 
     @property
     def key(self) -> str:
