@@ -17,6 +17,7 @@ _MAX_DIDS_IN_URL = 100
 # Characters of a filter in a message.
 _SHOWN = 200
 
+V1_PATH = "/subscribe"
 V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 
 
@@ -69,7 +70,7 @@ class Subscription:
         if cursor is not None:
             parameters.append(("cursor", str(cursor)))
         query = urlencode(parameters)
-        return f"{server}/subscribe{'?' if query else ''}{query}"
+        return f"{server}{V1_PATH}{'?' if query else ''}{query}"
 
     def v2_url(self, server: str, cursor: int | None, dictionary: int | None) -> str:
         """`subscribeEvents` of a server, from `cursor` or live, compressed with `dictionary` or plain."""
