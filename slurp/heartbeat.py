@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Self
 
 from slurp.notify import notify, watchdog_interval
 
 log = logging.getLogger(__name__)
+
+# Seconds between two looks where systemd asks for none.
+_LOOK_EVERY = 10.0
 
 
 class Pulse:
@@ -16,21 +20,37 @@ class Pulse:
     when one succeeds.
 
     So whoever holds a batch and tries again, or waits for a silent server, is alive; whoever hangs in one
-    attempt for more than `limit` seconds is not.
+    attempt for more than `limit` seconds is not. A thread that pauses for long between its attempts makes
+    each of them in a `with` block, and is not watched in the pause.
     """
 
-    def __init__(self, name: str, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, limit: float, clock: Callable[[], float] = time.monotonic, *, vital: bool = True
+    ) -> None:
+        """A thread that is not `vital` is reported when it hangs, and no reason to restart the worker."""
         self.name = name
         self.limit = limit
+        self.vital = vital
         self._clock = clock
         self._at: float | None = None
 
     def beat(self) -> None:
         self._at = self._clock()
 
+    def rest(self) -> None:
+        """Stop the count until the next beat."""
+        self._at = None
+
+    def __enter__(self) -> Self:
+        self.beat()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.rest()
+
     @property
     def still_for(self) -> float:
-        """Seconds since the last beat."""
+        """Seconds since the last beat, 0 in a pause."""
         return 0.0 if self._at is None else self._clock() - self._at
 
     @property
@@ -55,9 +75,9 @@ class Watchdog:
         self._due = clock()
         self._told: set[str] = set()
 
-    def pulse(self, name: str, limit: float) -> Pulse:
+    def pulse(self, name: str, limit: float, *, vital: bool = True) -> Pulse:
         """A new pulse to be watched from now on."""
-        pulse = Pulse(name, limit, self._clock)
+        pulse = Pulse(name, limit, self._clock, vital=vital)
         self._pulses.append(pulse)
         return pulse
 
@@ -73,22 +93,31 @@ class Watchdog:
 
     @property
     def stuck(self) -> list[Pulse]:
-        """Of threads that hang."""
-        return [pulse for pulse in self.pulses if pulse.is_stuck]
+        """Of threads that hang and that the worker can't do without."""
+        return [pulse for pulse in self.pulses if pulse.is_stuck and pulse.vital]
+
+    @property
+    def impaired(self) -> list[Pulse]:
+        """Of threads that hang while indexing goes on without them."""
+        return [pulse for pulse in self.pulses if pulse.is_stuck and not pulse.vital]
 
     def step(self) -> None:
-        """Feed it when that is due, unless a thread is stuck."""
-        if self._interval is None or self._clock() < self._due:
+        """Log each thread that hangs, once; feed the watchdog of systemd when that is due and no vital thread
+        hangs."""
+        if self._clock() < self._due:
             return
-        self._due = self._clock() + self._interval / 3
-        stuck = self.stuck
-        for pulse in stuck:
+        self._due = self._clock() + (_LOOK_EVERY if self._interval is None else self._interval / 3)
+        stuck, impaired = self.stuck, self.impaired
+        for pulse in stuck + impaired:
             if pulse.name not in self._told:
                 log.error(
-                    "%s hangs for %.0f s, which is a bug: the watchdog is not fed any more",
+                    "%s hangs for %.0f s, which is a bug; %s",
                     pulse.name,
                     pulse.still_for,
+                    "/healthz answers 503, and the watchdog of systemd is not fed any more"
+                    if pulse.vital
+                    else "indexing goes on",
                 )
-        self._told = {pulse.name for pulse in stuck}
-        if not stuck:
+        self._told = {pulse.name for pulse in stuck + impaired}
+        if not stuck and self._interval is not None:
             self._tell("WATCHDOG=1")

@@ -28,8 +28,8 @@ Flags win over the environment, the environment over files, a later file over an
 - What is *repeatable* is a flag several times, or values with commas in the environment and in files.
 - Durations are `500ms`, `30s`, `5m`, `36h`, `30d`; sizes are `500kB`, `64MB`, `1GB`.
 - A value, option, key or variable that is wrong ends the program with one line and exit code 2.
-- Exit codes: **0** done or stopped on request, **1** failed, stopped by a second signal, or `--catch-up` that
-  could not finish, **2** wrong usage or credentials.
+- Exit codes: **0** done or stopped on request, **1** failed, stopped by a second signal, or `--catch-up` or
+  `--setup-only` that could not finish, **2** wrong usage or credentials.
 
 Completion of options and their values, once for each shell:
 

@@ -30,7 +30,7 @@ from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.lifecycle import Retention
 from slurp.elastic.statsindex import StatsIndex
 from slurp.elastic.templates import STATE_INDEX
-from slurp.errors import Exit, Fatal
+from slurp.errors import Exit, Fatal, Stopped
 from slurp.flow import Buffer
 from slurp.heartbeat import Watchdog
 from slurp.http.address import Address
@@ -46,6 +46,7 @@ from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
 from slurp.signals import StopSignals
 from slurp.stats import Stats
+from slurp.streamclock import StreamClock
 from slurp.tally import Tally
 from slurp.vitals import INDEXER, Vitals
 
@@ -64,12 +65,19 @@ _SUPERVISE_EVERY = 0.1
 # A reader: a handshake on either wire, with names to resolve. A checkpoint: one for each host, and gaps.
 _INDEXER_LIMIT = 300.0
 _READER_LIMIT = 180.0
+# Housekeeping: several requests of 30 s; retention beats before each deletion. Stats: a request of 4 s.
+# The scout: a probe, as a reader makes it. Kibana: several requests of up to a minute.
 _CHECKPOINT_LIMIT = 600.0
+_HOUSEKEEPING_LIMIT = 600.0
+_STATS_LIMIT = 120.0
+_SCOUT_LIMIT = 180.0
+_KIBANA_LIMIT = 900.0
 # The main thread comes round ten times a second, whatever happens.
 _MAIN_LIMIT = 30.0
 
 _SAVE_EVERY = 1.0
 _DRIFT_EVERY = 60.0
+_CLOCK_EVERY = 600.0
 _DRIFT_TIMEOUT = 15.0
 _LEAST_TIMEOUT = 0.1
 
@@ -125,6 +133,7 @@ class Service:
         self._patience = Patience()
         self._checkpoints = Checkpoints(self._elastic, self._subscription)
         self._dead_letters = DeadLetterFile(config.dead_letter)
+        self._clock = StreamClock(lambda: self._tally.stream_us)
         self._days: Days | None = None
         self._retention: Retention | None = None
         self._drift: Drift | None = None
@@ -134,6 +143,7 @@ class Service:
         self._stats: Stats | None = None
         self._vitals = Vitals(self._tally, self._buffer, self._watchdog, self._patience, self._stop)
         self._pulse = self._watchdog.pulse("MainThread", _MAIN_LIMIT)
+        self._housekeeping = self._watchdog.pulse("housekeeping", _HOUSEKEEPING_LIMIT)
         self._front: Front | None = None
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
@@ -145,11 +155,11 @@ class Service:
         if not self._signals.requested:
             self._spawn("startup", self._start_up)
         while not self._stop.wait(_SUPERVISE_EVERY):
+            self._pulse.beat()
             if self._signals.requested:
                 self._stop.set()
             self._check_catch_up()
             self._check_ready()
-            self._pulse.beat()
             self._watchdog.step()
         # A sign of life as well: the rest ends within `--grace`.
         notify("STOPPING=1", "STATUS=stopping", *(["WATCHDOG=1"] if self._ready else []))
@@ -190,6 +200,8 @@ class Service:
         except Fatal as error:
             self._fail(error.code)
             log.error("%s", error)
+        except Stopped:
+            log.debug("%s: stopped on request", name)
         except BaseException:  # also what libraries do not derive from Exception: nobody else would see it
             self._fail(Exit.FAILED)
             log.exception("%s died, which is a bug", name)
@@ -210,6 +222,8 @@ class Service:
         config = self._config
         if config.http is not None and not config.setup_only:
             self._start_http(config.http)
+        if not config.setup_only:
+            self._dead_letters.check()
         compiled = setup.lexicons(config)
         self._begin("looking for Jetstream servers")
         servers = [] if config.setup_only else self._choose_server()
@@ -219,9 +233,7 @@ class Service:
         if self._stop.is_set():
             return
         self._begin("waiting for Elasticsearch")
-        if not (cluster := wait_until_ready(self._elastic, config, self._stop)):
-            return
-        log.info("Elasticsearch: %s", cluster)
+        log.info("Elasticsearch: %s", wait_until_ready(self._elastic, config, self._stop))
         self._begin("setting up Elasticsearch")
         self._prepare_cluster(compiled)
         if config.setup_only:
@@ -309,7 +321,14 @@ class Service:
         self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("ingest pipeline: %s", index if work.features.pipeline else "none, no processors for it")
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
-        self._days = Days(self._elastic, index, config.retention_days, work.put_templates)
+        self._days = Days(
+            self._elastic,
+            index,
+            config.retention_days,
+            work.put_templates,
+            clock=self._clock.probable,
+            earliest=self._clock.earliest,
+        )
         self._drift = Drift(compiled, index)
         self._typed = frozenset(compiled.record_types)
         self._retention = Retention(
@@ -317,16 +336,21 @@ class Service:
             index,
             config.retention_days,
             work.features,
+            self._clock.earliest,
             no_setup=config.no_setup,
             stop=self._stop,
+            beat=self._housekeeping.beat,
         )
 
-    def _insist(self, step: Callable[[], T]) -> T | None:
+    def _insist(self, step: Callable[[], T]) -> T:
         return insist(self._elastic, step, self._config.wait, self._stop)
 
     def _start_reading(self, servers: list[str]) -> None:
         """One reader that can go to any server, or with --redundant one for each."""
-        found = self._insist(self._checkpoints.load) or []
+        found = self._insist(self._checkpoints.load)
+        for checkpoint in found:
+            if not checkpoint.started:  # else its time may be that of the clock
+                self._clock.saw(checkpoint.position.time_us)
         self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
@@ -431,7 +455,9 @@ class Service:
             self._spawn(f"reader-{reader.number}", _steps(reader.step))
             if len(servers) > 1 and not config.redundant:
                 scout = Scout(reader, servers, probe=self._probe)
-                self._spawn("scout", partial(scout.run, self._stop))
+                self._spawn(
+                    "scout", partial(scout.run, self._stop, self._watchdog.pulse("scout", _SCOUT_LIMIT))
+                )
         self._vitals.starting = ""
 
     # Work that belongs to no other place
@@ -439,14 +465,15 @@ class Service:
     def _prepare_kibana(self) -> None:
         """Nothing that answers at Kibana's address is a reason to stop."""
         try:
-            Installer(self._config, self._elastic, self._secrets).run(self._stop)
+            pulse = self._watchdog.pulse("kibana", _KIBANA_LIMIT, vital=False)
+            Installer(self._config, self._elastic, self._secrets).run(self._stop, pulse)
         except Exception:
             log.warning("Kibana gets nothing from us, which is a bug; indexing goes on", exc_info=True)
 
     def _watch(self) -> None:
         """Stats until the stop, and their last document when all is drained."""
         assert self._stats is not None  # noqa: S101
-        self._stats.run(self._stop)
+        self._stats.run(self._stop, self._watchdog.pulse("stats", _STATS_LIMIT))
         self._indexed.wait()
         self._stats.finish(self._deadline - time.monotonic())
 
@@ -494,16 +521,28 @@ class Service:
         drift = self._chore(
             self._write_drift, "drift was not written, it waits: {}", "drift is written again"
         )
+        clock = Patience(_CLOCK_EVERY, trouble="{}", over="the clock agrees with the stream again")
         drift_due = time.monotonic() + _DRIFT_EVERY
         while not self._stop.wait(_SAVE_EVERY):
-            tomorrow.do()
-            retention.do()
-            if time.monotonic() >= drift_due:
-                drift_due = time.monotonic() + _DRIFT_EVERY
-                drift.do()
+            with self._housekeeping:
+                self._look_at_clock(clock)
+                tomorrow.do()
+                self._housekeeping.beat()
+                retention.do()
+                self._housekeeping.beat()
+                if time.monotonic() >= drift_due:
+                    drift_due = time.monotonic() + _DRIFT_EVERY
+                    drift.do()
         # What the last batches brought as well.
         self._indexed.wait()
         drift.do()
+
+    def _look_at_clock(self, patience: Patience) -> None:
+        self._vitals.clock_trouble = trouble = self._clock.look()
+        if trouble:
+            patience.trouble(trouble)
+        else:
+            patience.over()
 
     def _chore(self, work: Callable[[], object], trouble: str, over: str, *, vital: bool = False) -> Chore:
         return Chore(self._elastic, self._patience, work, trouble, over, vital=vital)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from slurp.elastic.drift import Drift
 from slurp.elastic.statsindex import State, StatsIndex
 from slurp.flow import Buffer
+from slurp.heartbeat import Pulse
 from slurp.jetstream.readers import Readers
 from slurp.logs import Screen
 from slurp.tally import Rates, Snapshot, Tally
@@ -51,10 +52,11 @@ class Stats:
         self._waiting = waiting
         self._first = self._told = self._shown = tally.snapshot()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, pulse: Pulse) -> None:
         tick = min(_LIVE_EVERY, self._interval) if self._screen.is_terminal else self._interval
         while not stop.wait(tick):
-            self.step()
+            with pulse:
+                self.step()
         self._screen.show("")
 
     def step(self) -> None:

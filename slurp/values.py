@@ -136,7 +136,7 @@ def _split(text: str, option: str) -> SplitResult:
         # A part of a password may look like a port, and the error has it.
         reason = "user and password belong into options of their own" if "@" in text else str(error)
         if isinstance(error, UnicodeError):
-            reason = "a part of the host name is empty, longer than 63 characters or not encodable"
+            reason = "a part of the host name is empty or too long (63 characters at most)"
         raise ValueError(f"{option}: {_shown(text)!r}: {reason}") from None
     if "@" in text:
         # Anywhere: with a slash in the password the rest of it looks like a path.

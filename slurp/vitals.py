@@ -35,6 +35,8 @@ class Vitals:
     readers: Readers | None = None
     # When the checkpoint last held all that was answered for.
     saved: float | None = None
+    # What is wrong with the clock of this machine, '' if nothing.
+    clock_trouble: str = ""
 
     @property
     def checkpoint_age(self) -> float | None:

@@ -64,7 +64,7 @@ class InProcess:
         self.put(list(frames))
         # What would be held for ever fails the test that asks for the answers.
         self.halt.deadline = time.monotonic() + _FOR_EVER
-        self._indexer().step()
+        self.one_indexer().step()
         self.halt.deadline = None
         return self.tally.snapshot()
 
@@ -86,7 +86,7 @@ class InProcess:
         """Nothing is answered for until `mend` was called, and everything soon after."""
         frames = list(frames)
         self.put(frames)
-        thread = threading.Thread(target=self._indexer().step, daemon=True)
+        thread = threading.Thread(target=self.one_indexer().step, daemon=True)
         thread.start()
         deadline = time.monotonic() + 10
         while not self._patience.troubled and time.monotonic() < deadline:
@@ -112,11 +112,11 @@ class InProcess:
         self._buffer.put(batch)
 
     def _work(self) -> None:
-        indexer = self._indexer()
+        indexer = self.one_indexer()
         while indexer.step():
             pass
 
-    def _indexer(self) -> Indexer:
+    def one_indexer(self, beat: Callable[[], None] = lambda: None) -> Indexer:
         return Indexer(
             self.elastic,
             self.days,
@@ -127,6 +127,7 @@ class InProcess:
             self.halt,
             fresh_within=5,
             drift=self.drift,
+            beat=beat,
         )
 
 

@@ -1,124 +1,231 @@
-"""Answers to HTTP requests are bounded: a proxy that is broken, or hostile, may send without end."""
+"""Answers that are not Elasticsearch's, or not of its shape: held and sent again, whatever their status."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import socketserver
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
-import urllib3
+from elastic_transport import TransportError
+from elasticsearch import ApiError, Elasticsearch
 
-from slurp.answers import BadAnswer, read_within
-from slurp.config import parse
-from slurp.elastic import bounded
-from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.logs import Secrets
+from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
+from slurp.embedded import EmbeddedNode
+from slurp.simulator import Simulator
+from tests.gateway import Answer, Gateway
+from tests.harness import InProcess
+from tests.worker import Worker, assert_each_once, count, documents
 
-HEAD = b"HTTP/1.1 200 OK\r\nX-Elastic-Product: Elasticsearch\r\nContent-Type: application/json\r\n"
-HEALTH = b'{"status":"green"}'
-
-
-@contextmanager
-def saying(*answers: bytes, endless: bool = False) -> Iterator[str]:
-    """A server that answers each request with the next of these bytes, at last always the same.
-
-    With `endless` blanks without end follow.
-    """
-    left = list(answers)
-    over = threading.Event()
-
-    class Says(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with contextlib.suppress(OSError):
-                while self.request.recv(65_536):
-                    self.request.sendall(left.pop(0) if len(left) > 1 else left[0])
-                    while endless and not over.is_set():
-                        self.request.sendall(b" " * 65_536)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Says) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            over.set()
-            server.shutdown()
+JSON = "application/json"
+SPRING = orjson.dumps({"timestamp": 1, "status": 404, "error": "Not Found", "path": "/"})
+PAGES = {
+    **{f"{status} html": Answer(status) for status in (200, 400, 401, 403, 404, 409, 413, 500)},
+    "200 text": Answer(200, b"OK", "text/plain"),
+    "200 xml": Answer(200, b"<ok/>", "application/xml"),
+    "200 json": Answer(200, b"{}", JSON),
+    "404 json": Answer(404, SPRING, JSON),
+    "400 json": Answer(400, b'{"message": "bad"}', JSON),
+    "401 empty": Answer(401, b"", JSON),
+    "200 {}": Answer(200, b"{}", JSON, product=True),
+    "200 []": Answer(200, b"[]", JSON, product=True),
+    "200 null": Answer(200, b"null", JSON, product=True),
+    "200 cut": Answer(200, b'{"items": [{"create": {"sta', JSON, product=True),
+    "200 deep": Answer(200, b"[" * 100_000, JSON, product=True),
+    "200 no items": Answer(200, b'{"items": []}', JSON, product=True),
+    "200 fewer": Answer(200, b'{"items": [{"create": {"status": 201}}]}', JSON, product=True),
+    "200 no status": Answer(200, orjson.dumps({"items": [{"create": {}}] * 20}), JSON, product=True),
+    "200 odd items": Answer(200, orjson.dumps({"items": [7] * 20}), JSON, product=True),
+    "200 odd status": Answer(
+        200, orjson.dumps({"items": [{"create": {"status": "201"}}] * 20}), JSON, product=True
+    ),
+}
 
 
-def sized(body: bytes, *more: bytes) -> bytes:
-    return HEAD + b"".join(one + b"\r\n" for one in more) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+@pytest.fixture
+def gateway(es_node: EmbeddedNode) -> Iterator[Gateway]:
+    with Gateway(es_node.port) as gateway:
+        yield gateway
 
 
-def chunked(body: bytes) -> bytes:
-    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+@pytest.fixture
+def behind(gateway: Gateway, fresh_index_prefix: str, tmp_path: Path) -> InProcess:
+    """As `indexer`, by way of the gateway."""
+    return InProcess(gateway.url, fresh_index_prefix, tmp_path)
 
 
-def test_an_answer_of_the_size_allowed_is_read_whole_and_its_connection_used_again() -> None:
-    body = b"x" * 200_000
-    with saying(sized(body), chunked(body)) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
-        for _ in range(2):
-            answer = pool.request("GET", url, preload_content=False)
-            assert read_within(answer, len(body), 1.0, lambda: 0.0) == body
-        assert pool.connection_from_url(url).num_connections == 1
+@pytest.mark.parametrize("page", PAGES)
+def test_a_bulk_request_is_held_and_sent_again(
+    gateway: Gateway,
+    behind: InProcess,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    page: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    frames = behind.posts(20)
+    behind.days.ensure(behind.day)
+    gateway.fail(PAGES[page], "/_bulk")
+    counted = behind.feed_through_trouble(frames, gateway.pass_on)
+    assert gateway.answered
+    assert (counted.indexed, counted.quarantined, counted.dead_lettered, counted.duplicates) == (20, 0, 0, 0)
+    assert count(es, fresh_index_prefix) == 20
+    assert "503" not in caplog.text, "nobody said so"
 
 
-@pytest.mark.parametrize("answer", [sized(b"x" * 1001), chunked(b"x" * 1001)])
-def test_an_answer_that_is_too_long_is_given_up(answer: bytes) -> None:
-    with saying(answer, sized(b"ok")) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
-        with pytest.raises(BadAnswer, match="more than 1,000 bytes"):
-            read_within(pool.request("GET", url, preload_content=False), 1000, 1.0, lambda: 0.0)
-        # The only place of the pool is free again.
-        assert pool.request("GET", url).data == b"ok"
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_day_is_neither_missing_nor_deleted_because_a_gateway_says_so(
+    gateway: Gateway, behind: InProcess, es: Elasticsearch, status: int, fresh_index_prefix: str
+) -> None:
+    behind.feed(behind.posts(20))
+    before = es.indices.get(index=behind.today)[behind.today]["settings"]["index"]["uuid"]
+    behind.days._seen.clear()  # its minute is over
+    gateway.fail(Answer(status))
+    frames = behind.posts(20, first=20)
+    counted = behind.feed_through_trouble(frames, gateway.pass_on)
+    assert counted.indexed == 40
+    assert es.indices.get(index=behind.today)[behind.today]["settings"]["index"]["uuid"] == before
 
 
-def test_it_is_the_unpacked_size_that_counts() -> None:
-    body = gzip.compress(b"x" * 50_000_000)
-    assert len(body) < 60_000
-    packed = sized(body, b"Content-Encoding: gzip")
-    with saying(packed) as url, urllib3.PoolManager() as pool, pytest.raises(BadAnswer):
-        read_within(pool.request("GET", url, preload_content=False), 10**6, 1.0, lambda: 0.0)
+def test_a_document_that_a_gateway_finds_too_large_is_quarantined_alone(
+    gateway: Gateway, behind: InProcess, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    """The canary passes, so it is the document; without one it would hold the stream for good."""
+    large = orjson.loads(behind.posts(1, first=99)[0])
+    large["commit"]["record"]["text"] = "x" * 300_000
+    frames = [*behind.posts(9), orjson.dumps(large)]
+    gateway.limit = 100_000
+    counted = behind.feed(frames)
+    assert (counted.indexed, counted.quarantined + counted.dead_lettered) == (9, 1)
 
 
-def test_an_answer_that_takes_too_long_is_given_up() -> None:
-    times = iter(range(100))
-    with (
-        saying(HEAD + b"\r\n", endless=True) as url,
-        urllib3.PoolManager() as pool,
-        pytest.raises(BadAnswer, match="did not end in time"),
-    ):
-        read_within(pool.request("GET", url, preload_content=False), 10**9, 3.0, lambda: next(times))
+# The whole worker
+
+Start = Callable[..., Worker]
 
 
-def elastic(url: str) -> Elastic:
-    return Elastic(parse(["--es", url, "--indexers", "1"], {}), Secrets(()))
+@pytest.fixture
+def start(gateway: Gateway, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
+    def begin(*options: str) -> Worker:
+        return Worker(
+            *("--es", gateway.url, "--index", fresh_index_prefix, "--jetstream", jetstream.url),
+            *("--no-kibana", "--flush", "200ms", "--stats-interval", "1s", *options),
+            home=tmp_path,
+        )
+
+    return begin
 
 
-def test_an_elasticsearch_that_answers_without_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MOST_BYTES", 10**6)
-    with saying(HEAD + b"\r\n", endless=True) as url:
-        asked = elastic(url)
-        for _ in range(8):  # more than there are connections
-            with pytest.raises(FAILURES) as failed:
-                asked.client.cluster.health()
-            assert describe(failed.value) == "more than 1,000,000 bytes"
-        asked.close()
+@pytest.mark.parametrize("page", ["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"])
+def test_the_start_waits_behind_a_gateway_and_the_run_holds(
+    start: Start,
+    gateway: Gateway,
+    jetstream: Simulator,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    page: str,
+) -> None:
+    gateway.fail(PAGES[page])
+    with start("--since", "0") as worker:
+        worker.wait_for("waiting for Elasticsearch at")
+        gateway.pass_on()
+        jetstream.generate(500)
+        worker.wait_for("received ")
+        worker.wait_until_counted(lambda counted: counted["indexed"] == 500)
+        # Every request of every thread, for some seconds.
+        gateway.fail(PAGES[page])
+        jetstream.generate(500)
+        worker.wait_for("holding what we have")
+        time.sleep(3)
+        gateway.pass_on()
+        worker.wait_until_counted(lambda counted: counted["indexed"] == 1000)
+        assert worker.stop() == 0
+    assert "a bug" not in worker.log
+    assert "Traceback" not in worker.log
+    assert not any("quarantine" in source for source in documents(es, fresh_index_prefix).values())
+    assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
-def test_answers_of_elasticsearch_are_read_as_before() -> None:
-    with saying(sized(HEALTH), chunked(HEALTH), sized(HEALTH)) as url:
-        asked = elastic(url)
-        for _ in range(3):
-            assert asked.client.cluster.health().body == {"status": "green"}
-        asked.close()
+def test_a_foreign_server_ends_the_start_after_the_wait(start: Start, gateway: Gateway) -> None:
+    gateway.fail(PAGES["404 html"])
+    began = time.monotonic()
+    with start("--wait", "4s") as worker:
+        assert worker.exit_code() == 1
+    assert time.monotonic() - began >= 4
+    assert f"what answers at {gateway.url} is not Elasticsearch: free the port or set --es" in worker.log
+    assert "HTTP 404 from something that is not Elasticsearch (text/html): Oops" in worker.log
 
 
-def test_an_answer_that_is_cut_short_is_a_failure() -> None:
-    with saying(HEAD + b"Content-Length: 100\r\n\r\n" + HEALTH) as url:
-        asked = elastic(url)
-        with pytest.raises(FAILURES):
-            asked.client.options(request_timeout=0.3).cluster.health()
-        asked.close()
+# Shapes
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Elasticsearch:
+    return CheckedElasticsearch(gateway.url, basic_auth=("elastic", "changeme"), max_retries=0)
+
+
+CALLS: dict[str, Callable[[Elasticsearch], Any]] = {
+    "checkpoint search": lambda es: es.search(index="x", query={"match_all": {}}),
+    "page": lambda es: es.search(index="x", size=0, aggs={"a": {"terms": {"field": "b"}}}),
+    "checkpoint write": lambda es: es.index(index="x", id="1", document={}),
+    "checkpoint conflict": lambda es: es.get(index="x", id="1"),
+    "drift": lambda es: es.mget(index="x", ids=["1"]),
+    "health": lambda es: es.cluster.health(),
+    "versions": lambda es: es.nodes.info(filter_path="nodes.*.version"),
+    "day": lambda es: es.indices.get(index="x"),
+    "new day": lambda es: es.indices.create(index="x"),
+    "retention": lambda es: es.indices.delete(index="x"),
+    "template": lambda es: es.indices.get_index_template(name="x"),
+    "put template": lambda es: es.indices.put_index_template(name="x", index_patterns=["y"]),
+    "component": lambda es: es.cluster.get_component_template(name="x"),
+    "put component": lambda es: es.cluster.put_component_template(name="x", template={}),
+    "put mapping": lambda es: es.indices.put_mapping(index="x", properties={}),
+    "put pipeline": lambda es: es.ingest.put_pipeline(id="x", processors=[]),
+    "put policy": lambda es: es.ilm.put_lifecycle(name="x", policy={}),
+    "refresh": lambda es: es.indices.refresh(index="x"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"7", b'"x"', b'{"error":null}'])
+def test_an_answer_of_another_shape_is_no_answer(
+    gateway: Gateway, client: Elasticsearch, call: str, body: bytes
+) -> None:
+    gateway.fail(Answer(200, body, JSON, product=True))
+    with pytest.raises(TransportError):
+        CALLS[call](client)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
+@pytest.mark.parametrize(
+    "call", [lambda es: es.indices.get(index="x"), lambda es: es.indices.exists(index="x")]
+)
+def test_an_error_without_a_sign_of_elasticsearch_is_no_answer(
+    gateway: Gateway, client: Elasticsearch, status: int, call: Callable[[Elasticsearch], Any]
+) -> None:
+    gateway.fail(Answer(status, SPRING, JSON))
+    with pytest.raises(UnexpectedAnswer) as said:
+        call(client)
+    assert said.value.is_foreign
+
+
+def test_an_error_of_the_security_layer_counts_without_the_header(
+    gateway: Gateway, client: Elasticsearch
+) -> None:
+    error = {"type": "security_exception", "reason": "unable to authenticate"}
+    gateway.fail(Answer(401, orjson.dumps({"error": error, "status": 401}), JSON))
+    with pytest.raises(ApiError):
+        client.indices.get(index="x")
+
+
+def test_a_real_node_passes(es_node: EmbeddedNode, client: Elasticsearch) -> None:
+    wrong = CheckedElasticsearch(es_node.url, basic_auth=("elastic", "wrong"), max_retries=0)
+    with pytest.raises(ApiError) as denied:
+        wrong.cluster.health()
+    assert denied.value.status_code == 401
+    with pytest.raises(ApiError) as missing:
+        client.indices.get(index="there-is-none")
+    assert missing.value.status_code == 404
+    assert not client.indices.exists(index="there-is-none")

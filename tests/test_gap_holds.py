@@ -294,8 +294,8 @@ PATCHED = """
 import sys
 sys.path.insert(0, "{root}")
 {patch}
-from slurp.cli import main
-sys.exit(main())
+from skeetslurper import main
+main()
 """
 NEVER_SAYS = (
     "import time; from slurp.jetstream import reader; reader.floor_us = lambda *_, **__: time.sleep(3600)"

@@ -240,7 +240,7 @@ def test_the_dead_letter_file_must_be_writable(start: Start, jetstream: Simulato
     jetstream.generate(10)
     jetstream.faults.garbage()
     with start("--since", "0", "--dead-letter", "/dev/full") as worker:
-        assert worker.exit_code() == 1
+        assert worker.exit_code() == 2
         assert "can't write the dead-letter file /dev/full" in worker.log
 
 
@@ -416,9 +416,11 @@ def test_a_port_that_is_no_elasticsearch(jetstream: Simulator, tmp_path: Path, s
     with HTTPServer(("127.0.0.1", 0), Stranger) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        with Worker("--jetstream", jetstream.url, "--es", url, "--no-kibana", home=tmp_path) as worker:
-            assert worker.exit_code(timeout=15) == 1
-            assert f"what answers at {url} is no Elasticsearch" in worker.log
+        with Worker(
+            *("--jetstream", jetstream.url, "--es", url, "--no-kibana", "--wait", "3s"), home=tmp_path
+        ) as worker:
+            assert worker.exit_code(timeout=20) == 1
+            assert f"what answers at {url} is not Elasticsearch" in worker.log
         server.shutdown()
 
 
@@ -440,7 +442,7 @@ def test_a_port_that_speaks_no_http(jetstream: Simulator, tmp_path: Path) -> Non
             "--jetstream", jetstream.url, "--es", url, "--no-kibana", "--wait", "5s", home=tmp_path
         ) as worker:
             assert worker.exit_code(timeout=20) == 1
-            assert "no Elasticsearch" in worker.log
+            assert "is not Elasticsearch" in worker.log
         server.shutdown(socket.SHUT_RDWR)
 
 

@@ -10,6 +10,7 @@ from slurp import lexicons
 from slurp.documents import shapes
 from slurp.documents.identity import DAY_US, MAX_TIME_US, Identity, identify, isoformat
 from slurp.documents.lifted import lift
+from slurp.documents.rejection import bare_reason
 from slurp.documents.times import hour_and_weekday
 from slurp.jetstream.wire import cursor_of
 
@@ -84,10 +85,14 @@ def quarantined(
     error: str,
     now_us: int = MAX_TIME_US,
 ) -> Document:
-    """Return the document of an event whose full one Elasticsearch refused: envelope, raw JSON and error."""
+    """Return the document of an event whose full one Elasticsearch rejected: envelope, raw JSON, reason."""
     identity = identify(event, now_us)
     source = envelope(event, identity.instant_us, host, arrived_us)
-    source["quarantine"] = {"error": error[:1000], "raw": frame.decode("utf-8", "replace")}
+    source["quarantine"] = {
+        "error": bare_reason(error),
+        "detail": error[:1000],
+        "raw": frame.decode("utf-8", "replace"),
+    }
     return Document(identity, shapes.dumps(source))
 
 

@@ -110,7 +110,8 @@ FIELDS: tuple[Field, ...] = (
     Field("event.hour", {"type": "keyword"}, "hour of `@timestamp` in UTC, `00` to `23`", "every event"),
     Field("event.weekday", {"type": "keyword"}, "weekday of `@timestamp` in UTC, `1 Mon` to `7 Sun`", "every event"),
     Field("event.pipeline_error", _keyword(1024), "what the ingest pipeline could not do", "the ingest pipeline"),
-    Field("quarantine.error", _keyword(1024), "why Elasticsearch refused the full document", "quarantined events"),
+    Field("quarantine.error", _keyword(1024), "why Elasticsearch rejected the full document: error type, field and reason without values, equal for equal faults", "quarantined events"),
+    Field("quarantine.detail", {"type": "object", "enabled": False}, "the same in the words of Elasticsearch, with position, document and value; not searchable", "quarantined events"),
     Field("quarantine.raw", {"type": "object", "enabled": False}, "the event as it came, JSON text, not searchable", "quarantined events"),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from elasticsearch import ApiError, Elasticsearch, helpers
 
+from slurp.elastic.answers import UnexpectedAnswer
 from slurp.elastic.client import BULK_TIMEOUT, error_of
 from slurp.elastic.verdict import Item
 
@@ -58,7 +59,7 @@ def send(
     """
     beat()
     try:
-        answers = _timed(client, actions, took)
+        answers = _timed(client, actions, beat, took)
     except ApiError as error:
         if error.status_code not in _GUILTY_INSIDE:
             raise
@@ -71,22 +72,26 @@ def send(
     yield from answers
 
 
-def _timed(client: Elasticsearch, actions: Sequence[Action], took: Took) -> list[Item]:
+def _timed(
+    client: Elasticsearch, actions: Sequence[Action], beat: Callable[[], None], took: Took
+) -> list[Item]:
     began, answered = time.monotonic(), False
     try:
-        answers = request(client, actions)
+        answers = request(client, actions, beat)
         answered = True
     finally:
         took(time.monotonic() - began, answered)
     return answers
 
 
-def request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
+def request(
+    client: Elasticsearch, actions: Sequence[Action], beat: Callable[[], None] = lambda: None
+) -> list[Item]:
     """One request, or several where it is too large for one: one answer per action. Raises as `send` does,
-    and ApiError whatever it is refused for."""
+    and ApiError whatever it is refused for. `beat` is called for each answer."""
     # A finite batch a call: over an endless generator parallel_bulk never returns after an error.
     # raise_on_exception stays on: the helper can't unfold an exception over serialised actions.
-    answers = helpers.parallel_bulk(
+    found = helpers.parallel_bulk(
         client,
         cast(Any, actions),
         thread_count=1,
@@ -97,7 +102,13 @@ def request(client: Elasticsearch, actions: Sequence[Action]) -> list[Item]:
         filter_path=_FILTER_PATH,
         timeout=BULK_TIMEOUT,
     )
-    return [_item(answer) for _, answer in answers]
+    items = []
+    for _, answer in found:
+        beat()
+        items.append(_item(answer))
+    if len(items) != len(actions):
+        raise UnexpectedAnswer(f"{len(items)} answers to {len(actions)} actions of a bulk request")
+    return items
 
 
 def _as_it_is(action: Action) -> tuple[Action, None]:
@@ -112,5 +123,6 @@ def _item(answer: dict[str, Any]) -> Item:
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))
-    cause = error.get("caused_by", {}).get("reason")
+    caused = error.get("caused_by")
+    cause = caused.get("reason") if isinstance(caused, dict) else None
     return Item(fields["status"], str(error.get("type", "")), f"{reason} ({cause})" if cause else reason)

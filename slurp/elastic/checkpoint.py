@@ -11,7 +11,7 @@ from typing import Any
 from elasticsearch import ConflictError, NotFoundError
 
 from slurp.elastic.client import Elastic
-from slurp.elastic.setup import create_own_index
+from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 from slurp.errors import Fatal
 from slurp.jetstream.subscription import Subscription
@@ -105,7 +105,7 @@ class Checkpoints:
         )
         client = self._elastic.client.options(request_timeout=15)
         # Even a write that then conflicts makes an index that was deleted anew, and guesses its types.
-        if not client.indices.exists(index=STATE_INDEX) and create_own_index(client, STATE_INDEX):
+        if not index_exists(client, STATE_INDEX) and create_own_index(client, STATE_INDEX):
             log.warning("index %s was deleted, made it again", STATE_INDEX)
         answer = client.index(
             index=STATE_INDEX,

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-from elastic_transport import (
-    BaseNode,
-    ConnectionTimeout,
-    NodeConfig,
-    NodeSelector,
-    TlsError,
-    TransportError,
-)
 from elastic_transport import ConnectionError as NodeUnreachable
+from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elastic_transport.client_utils import DEFAULT
-from elasticsearch import ApiError, AuthenticationException, Elasticsearch, UnsupportedProductError
+from elasticsearch import ApiError, AuthenticationException, Elasticsearch
 
 from slurp.config import Config
+from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
 from slurp.elastic.bounded import BoundedAnswers
-from slurp.errors import Exit, Fatal
+from slurp.elastic.nodes import Node, Nodes, Watcher
+from slurp.errors import Exit, Fatal, Stopped
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
 
@@ -43,31 +38,15 @@ BELIEVE_DENIED_AT_START = 8.0
 BELIEVE_DENIED = 60.0
 _RED_AT_START = 15.0
 
-_NOT_YET = (408, 429)
 _BRIEF = 2.0
 _UNKNOWN = "unknown"
 # Characters of a reason: it may be somebody's whole error page.
 _REASON = 300
 
-FAILURES = (ApiError, TransportError, UnsupportedProductError)
+FAILURES = (ApiError, TransportError)
 
 
-class InTurns(NodeSelector):
-    """One node after the other, whichever thread asks.
-
-    The client's own round robin counts for each thread, and `parallel_bulk` has new ones for each
-    batch: all of them would begin with the same node.
-    """
-
-    def __init__(self, node_configs: list[NodeConfig]) -> None:
-        super().__init__(node_configs)
-        self._turns = itertools.count()
-
-    def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
-        return nodes[next(self._turns) % len(nodes)]
-
-
-class WholeAnswers(BoundedAnswers):
+class WholeAnswers(BoundedAnswers, Node):
     """Refuses a success without a body: cut within its head an answer has a status and no more, and nobody
     below minds. Elasticsearch always says something, but to HEAD."""
 
@@ -88,24 +67,27 @@ class Elastic:
         self._lock = threading.Lock()
         self._secret = config.es_api_key or config.es_pass
         self._denied_since: float | None = None
-        self._client = Elasticsearch(
+        self._client: Elasticsearch = CheckedElasticsearch(
             list(config.es),
             request_timeout=REQUEST_TIMEOUT,
             max_retries=0,
             retry_on_timeout=False,
             connections_per_node=config.indexers + 4,
-            node_selector_class=InTurns,
+            node_pool_class=Nodes,
             node_class=WholeAnswers,
             # The client refuses TLS options beside a plain http node.
             ca_certs=str(config.es_ca) if config.es_ca and _all_tls(config.es) else DEFAULT,
             **self._auth(),
         )
+        self._watcher = Watcher(cast(Nodes, self._client.transport.node_pool).nodes)
+        self._watcher.start()
 
     @property
     def client(self) -> Elasticsearch:
         return self._client
 
     def close(self) -> None:
+        self._watcher.stop()
         self._client.close()
 
     def denied(self) -> float:
@@ -152,9 +134,9 @@ class Elastic:
 
 
 def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) -> str:
-    """Wait for a cluster that is at least yellow; returns its description, '' when stopped.
+    """Wait for a cluster that is at least yellow; return its description.
 
-    Raises Fatal after `--wait`, at once for what no waiting mends.
+    Raises Fatal after `--wait`, at once for what waiting does not change, and Stopped.
     """
     started = time.monotonic()
     waiter = _Waiter(elastic, config)
@@ -167,19 +149,24 @@ def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) ->
             if waited >= config.wait:
                 if isinstance(error, AuthenticationException):
                     raise elastic.refused() from None
+                if _is_stranger(error):
+                    raise Fatal(
+                        f"what answers at {' '.join(config.es)} is not Elasticsearch: free the port or set "
+                        f"--es ({reason})"
+                    ) from None
                 raise Fatal(
                     f"Elasticsearch at {' '.join(config.es)} is not ready after {config.wait:.0f} s: {reason}"
                 ) from None
             waiter.say(f"waiting for Elasticsearch at {' '.join(config.es)}: {reason}")
         stop.wait(min(1.0, max(0.05, config.wait - (time.monotonic() - started))))
-    return ""
+    raise Stopped
 
 
-def insist(elastic: Elastic, step: Callable[[], T], wait: float, stop: threading.Event) -> T | None:
-    """Do a step of the set-up, again and again while the cluster is in trouble; None when stopped.
+def insist(elastic: Elastic, step: Callable[[], T], wait: float, stop: threading.Event) -> T:
+    """Do a step of the set-up, again and again while the cluster is in trouble; return what it returns.
 
-    Raises Fatal after `wait` seconds, sooner when our credentials are refused for long, and at once
-    when we lack a privilege.
+    Raises Fatal after `wait` seconds, sooner when our credentials are rejected for long, at once when we
+    lack a privilege, and Stopped.
     """
     deadline = time.monotonic() + wait
     while not stop.is_set():
@@ -202,14 +189,12 @@ def insist(elastic: Elastic, step: Callable[[], T], wait: float, stop: threading
             elastic.granted()
             return done
         stop.wait(2)
-    return None
+    raise Stopped
 
 
 class _Waiter:
     def __init__(self, elastic: Elastic, config: Config) -> None:
         self._elastic = elastic
-        self._urls = " ".join(config.es)
-        self._strangers = 0
         self._said = -1e9
         self._red_since: float | None = None
 
@@ -221,12 +206,12 @@ class _Waiter:
             # Starting, most likely; but an index of somebody else may be red for good.
             self._red_since = self._red_since or time.monotonic()
             if time.monotonic() - self._red_since < _RED_AT_START:
-                raise NodeUnreachable(f"cluster {health['cluster_name']} is red")
-            log.warning("cluster %s stays red, going on all the same", health["cluster_name"])
+                raise NodeUnreachable(f"cluster {health.get('cluster_name')} is red")
+            log.warning("cluster %s stays red, going on all the same", health.get("cluster_name"))
         version = _version(client)
         return (
-            f"cluster {health['cluster_name']!r}, version {version}, {health['status']}, "
-            f"{health['number_of_nodes']} node(s)"
+            f"cluster {health.get('cluster_name')!r}, version {version}, {health['status']}, "
+            f"{health.get('number_of_nodes')} node(s)"
         )
 
     def explain(self, error: Exception) -> str:
@@ -235,13 +220,6 @@ class _Waiter:
             if self._elastic.denied() >= BELIEVE_DENIED_AT_START:
                 raise self._elastic.refused() from None
             return "it refuses our credentials (so does a cluster that is still starting)"
-        if _is_stranger(error):
-            self._strangers += 1
-            if self._strangers >= 3:
-                raise Fatal(
-                    f"what answers at {self._urls} is no Elasticsearch: free the port or set --es"
-                ) from None
-            return "what answers there is no Elasticsearch"
         if isinstance(error, ApiError) and error.status_code == 403:
             raise Fatal(
                 f"Elasticsearch denies the cluster privilege 'monitor' to us: {describe(error)}", Exit.USAGE
@@ -259,7 +237,10 @@ def _version(client: Elasticsearch) -> str:
     """The lowest version among the nodes; older than we support is Fatal."""
     # GET / would tell as well, but answers 405 on the embedded node.
     nodes = client.nodes.info(filter_path="nodes.*.version")["nodes"].values()
-    version = min((node["version"] for node in nodes), key=_numbers)
+    versions = [node["version"] for node in nodes]
+    if not all(re.match(r"\d+\.\d+", version) for version in versions):
+        raise UnexpectedAnswer(f"a node of version {', '.join(versions)}")
+    version = min(versions, key=_numbers)
     if _numbers(version) < MIN_VERSION:
         least = ".".join(map(str, MIN_VERSION))
         raise Fatal(f"Elasticsearch {version} is too old, {least} or later is needed")
@@ -267,14 +248,10 @@ def _version(client: Elasticsearch) -> str:
 
 
 def _is_stranger(error: Exception) -> bool:
-    """Whether the answer came from anything but Elasticsearch."""
-    if isinstance(error, ApiError):
-        if error.status_code in _NOT_YET or error.status_code >= 500:
-            return False  # a proxy may say so while Elasticsearch starts behind it
-        # Refusals of its security layer come without the header.
-        return "x-elastic-product" not in error.meta.headers and error_of(error)[0] == _UNKNOWN
-    # UnsupportedProductError: a success without Elasticsearch's header; BadStatusLine: not even HTTP.
-    return isinstance(error, UnsupportedProductError) or "BadStatusLine" in describe(error)
+    """Return whether the answer came from anything but Elasticsearch."""
+    if isinstance(error, UnexpectedAnswer):
+        return error.is_foreign
+    return "BadStatusLine" in describe(error)  # not even HTTP
 
 
 def _all_tls(urls: tuple[str, ...]) -> bool:
@@ -282,7 +259,7 @@ def _all_tls(urls: tuple[str, ...]) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("-")[0].split(".")[:2])
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def describe(error: Exception) -> str:

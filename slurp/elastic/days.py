@@ -23,6 +23,8 @@ _DAY = 86_400
 _AHEAD = 3600
 # Seconds until a day that was found in order is looked at again: somebody may delete it while we write.
 _TRUST = 60.0
+# Seconds between two beats of a thread that waits while another one looks.
+_BEAT_EVERY = 1.0
 
 
 class Days:
@@ -35,40 +37,71 @@ class Days:
         retention_days: int | None,
         put_templates: Callable[[Elasticsearch], None],
         clock: Callable[[], float] = time.time,
+        earliest: Callable[[], float | None] = time.time,
     ) -> None:
+        """`clock` tells the time (Unix seconds) and `earliest` the time that it is at least, by which days
+        expire; None while nothing is known of that."""
         self._elastic = elastic
         self._index = index
         self._retention = retention_days
         self._put_templates = put_templates
         self._clock = clock
+        self._earliest = earliest
         self._lock = threading.Lock()
         self._seen: dict[int, float] = {}
+        # How many looks have failed, and the last one that did: its day and error.
+        self._failures = 0
+        self._failed: tuple[int, Exception] | None = None
         # What tells an index from a later one of the same name.
         self._uuids: dict[int, str] = {}
 
     def name(self, day: int) -> str:
         return f"{self._index}-{day_of(day)}"
 
-    def is_expired(self, day: int) -> bool:
-        """A replay must not bring back a day that retention has taken."""
-        return self._retention is not None and day < int(self._clock()) // _DAY - self._retention
+    def is_expired(self, day: int, seen_us: int | None = None) -> bool:
+        """A replay must not bring back a day that retention has taken.
 
-    def ensure(self, day: int) -> None:
+        While it is not known how late it is at least, `seen_us`, the time of an event of the same batch, has
+        to do; then the clock.
+        """
+        if self._retention is None:
+            return False
+        now = self._earliest()
+        if now is None:
+            now = self._clock() if seen_us is None else min(self._clock(), seen_us / 1e6)
+        return day < int(now) // _DAY - self._retention
+
+    def ensure(self, day: int, beat: Callable[[], None] = lambda: None) -> None:
         """Create the index of `day` unless it is there, and look once a minute whether it still is.
 
         An index born without our template would take any field for ever, so nothing is written to one.
+        `beat` is called before each request, and each second while another thread makes them. What that
+        thread fails with is raised here as well: one after the other would each wait for a silent cluster.
 
         Raises what the client raises, and Fatal for an index that is not ours.
         """
         if self._is_trusted(day):
             return
-        # Whoever comes while another thread looks again goes on with what was seen a minute ago.
-        if not self._lock.acquire(blocking=day not in self._seen):
-            return
+        if day in self._seen:
+            # Whoever comes while another thread looks again goes on with what was seen a minute ago.
+            if not self._lock.acquire(blocking=False):
+                return
+            failures = self._failures
+        else:
+            failures = self._failures
+            while not self._lock.acquire(timeout=_BEAT_EVERY):
+                beat()
         try:
-            if not self._is_trusted(day):
-                self._look(day)
-                self._seen[day] = time.monotonic()
+            if self._is_trusted(day):
+                return
+            if self._failures != failures and (failed := self._failed) is not None and failed[0] == day:
+                raise failed[1]
+            try:
+                self._look(day, beat)
+            except Exception as error:
+                self._failures, self._failed = self._failures + 1, (day, error)
+                raise
+            self._seen[day], self._failed = time.monotonic(), None
         finally:
             self._lock.release()
 
@@ -76,17 +109,22 @@ class Days:
         seen = self._seen.get(day)
         return seen is not None and time.monotonic() - seen < _TRUST
 
-    def _look(self, day: int) -> None:
+    def _look(self, day: int, beat: Callable[[], None]) -> None:
         name, client = self.name(day), self._elastic.client.options(request_timeout=30)
+        beat()
         uuid, mark = _uuid_and_mark(client, name)
+        beat()
         self._keep_template(client, needed=uuid is None)
         if uuid is None:
+            beat()
             made = create_index(client, name, mappings=DAY_AT_LEAST)
+            beat()
             # If not, another worker was quicker.
             uuid, mark = _uuid_and_mark(client, name)
             if uuid is None:
                 return  # deleted again just now, as the next write will tell
             if made:
+                beat()
                 self._check_birth(client, name, mark)
                 log.info("created index %s", name)
         self._compare(day, uuid)
@@ -148,8 +186,8 @@ class Days:
 
     def forget(self, day: int) -> None:
         """The index of `day` is missing after all: look again before the next write."""
-        with self._lock:
-            self._seen.pop(day, None)
+        # Without the lock: whoever holds it may wait for a silent cluster.
+        self._seen.pop(day, None)
 
 
 def _uuid_and_mark(client: Elasticsearch, name: str) -> tuple[str | None, Any]:

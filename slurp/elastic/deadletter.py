@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
+import logging
 import os
 import stat
 import threading
@@ -16,7 +19,12 @@ from typing import Any
 
 import orjson
 
-from slurp.errors import Fatal
+from slurp.errors import Exit, Fatal
+
+log = logging.getLogger(__name__)
+
+# Bytes of the file, and of the one before it, FILE.1: together a gigabyte at most, whatever a server sends.
+LIMIT = 512 * 1024 * 1024
 
 # A frame that Jetstream replays is written once, if it is among so many of the newest: 10 MB of memory.
 _REMEMBERED = 100_000
@@ -29,20 +37,45 @@ class DeadLetter:
 
 
 class DeadLetterFile:
-    """Appends JSON lines `{at, host, reason, frame | frame_base64}`; on disk when `write` returns."""
+    """Appends JSON lines `{at, host, reason, frame | frame_base64}`; on disk when `write` returns.
 
-    def __init__(self, path: Path) -> None:
+    The file may be moved away, deleted or truncated at any time: the next letter begins a new one. A full
+    one becomes FILE.1, in place of the FILE.1 before it. Several workers may share it.
+    """
+
+    def __init__(self, path: Path, limit: int | None = LIMIT) -> None:
+        """`limit` is the size in bytes above which the file is rotated; None where its size is bounded
+        otherwise."""
         self.path = path
+        self._limit = limit
         self._lock = threading.Lock()
         self._fd: int | None = None
+        self._end = 0
+        self._dropped = 0
+        # Of the letters in the file that has our name.
         self._known: dict[bytes, None] = {}
+
+    def check(self) -> None:
+        """Create the file unless it exists. Raises Fatal, with the code for wrong usage, when it can't be
+        written."""
+        try:
+            os.close(self._create())
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode) and status.st_rdev != Path(os.devnull).stat().st_rdev:
+                raise OSError(0, "not a regular file")
+        except OSError as error:
+            raise Fatal(
+                f"can't write the dead-letter file {self.path}: {error.strerror}; make it writable for this "
+                "user or choose another file",
+                Exit.USAGE,
+            ) from None
 
     def write(self, letters: Iterable[DeadLetter], host: str) -> None:
         """Raises Fatal when the letters can't be made durable: then they are not answered for."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._lock:
             try:
-                fd = self._open()
+                fd = self._locked()
                 new = {_digest(letter.frame): letter for letter in letters}
                 new = {digest: letter for digest, letter in new.items() if digest not in self._known}
                 if not new:
@@ -52,10 +85,14 @@ class DeadLetterFile:
                 start = os.lseek(fd, 0, os.SEEK_END)
                 if start and os.pread(fd, 1, start - 1) != b"\n":
                     lines = b"\n" + lines
+                if self._limit is not None and start and start + len(lines) > self._limit:
+                    fd = self._rotate()
                 view = memoryview(lines)
                 while view:
                     view = view[os.write(fd, view) :]
-                os.fsync(fd)
+                with contextlib.suppress(OSError) if _is_device(fd) else contextlib.nullcontext():
+                    os.fsync(fd)
+                self._end = os.fstat(fd).st_size
                 for digest in new:
                     self._remember(digest)
             except OSError as error:
@@ -63,12 +100,12 @@ class DeadLetterFile:
                     f"can't write the dead-letter file {self.path}: {error.strerror}; "
                     "make room or choose another --dead-letter"
                 ) from None
+            finally:
+                self._unlock()
 
     def close(self) -> None:
         with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
+            self._close()
 
     def __enter__(self) -> DeadLetterFile:
         return self
@@ -78,29 +115,81 @@ class DeadLetterFile:
     ) -> None:
         self.close()
 
-    def _open(self) -> int:
-        if self._fd is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new = not self.path.exists()
-            self._load()
-            # Private: a frame may hold what its author deletes a moment later.
-            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if new:
-                directory = os.open(self.path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
-        return self._fd
+    def _locked(self) -> int:
+        """The descriptor of the file that has our name now. No other worker rotates it until `_unlock`."""
+        while True:
+            if self._fd is None:
+                self._fd = self._create()
+                self._load(self._fd)
+            # Not every network file system has locks.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+            here = os.fstat(self._fd)
+            try:
+                there = self.path.stat()
+            except FileNotFoundError:
+                there = None
+            if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+                if here.st_size < self._end:
+                    self._load(self._fd)  # it was truncated
+                return self._fd
+            self._close()
 
-    def _load(self) -> None:
-        """Know again what an earlier run wrote."""
+    def _unlock(self) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _create(self) -> int:
+        """Open the file, made if it is missing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = not self.path.exists()
+        # Private: a frame may hold what its author deletes a moment later.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(self.path, flags, 0o600)
+        if new:
+            self._sync_folder()
+        return fd
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            if not stat.S_ISREG(self.path.stat().st_mode):
-                return
-        except FileNotFoundError:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _rotate(self) -> int:
+        """The full file becomes FILE.1. Returns the descriptor of the new one."""
+        older = self.path.with_name(f"{self.path.name}.1")
+        dropped, size = _count(older), self.path.stat().st_size
+        self.path.replace(older)
+        self._sync_folder()
+        self._dropped += dropped
+        log.warning(
+            "the dead-letter file %s is full (%.0f MB): renamed to %s, %s; move that file away to keep it",
+            self.path,
+            size / 1e6,
+            older.name,
+            f"of which {dropped:,} older letters are deleted, {self._dropped:,} since the start"
+            if dropped
+            else "which the next full one replaces",
+        )
+        self._close()
+        return self._locked()
+
+    def _load(self, fd: int) -> None:
+        """Know what is in the file, of an earlier run or another worker."""
+        self._known.clear()
+        self._end = os.fstat(fd).st_size
+        if _is_device(fd):
             return
-        with self.path.open("rb") as lines:
+        with os.fdopen(os.dup(fd), "rb") as lines:
+            lines.seek(0)
             for line in lines:
                 try:
                     self._remember(_digest(frame_of(orjson.loads(line))))
@@ -120,12 +209,25 @@ def frame_of(letter: Mapping[str, Any]) -> bytes:
     return base64.b64decode(letter["frame_base64"])
 
 
+def _is_device(fd: int) -> bool:
+    return not stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _count(path: Path) -> int:
+    """How many letters the file has; 0 if there is none."""
+    try:
+        with path.open("rb") as lines:
+            return sum(1 for _ in lines)
+    except FileNotFoundError:
+        return 0
+
+
 def _digest(frame: bytes) -> bytes:
     return blake2b(frame, digest_size=8).digest()
 
 
 def _line(letter: DeadLetter, host: str, at: str) -> bytes:
-    entry = {"at": at, "host": host, "reason": letter.reason}
+    entry = {"at": at, "host": host, "reason": letter.reason.encode("utf-8", "replace").decode()}
     try:
         entry["frame"] = letter.frame.decode("utf-8")
     except UnicodeDecodeError:

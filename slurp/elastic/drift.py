@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from elasticsearch import Elasticsearch
 
+from slurp.elastic.answers import UnexpectedAnswer
 from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import DRIFT_INDEX
 from slurp.lexicons import Compiled, KnownFields
@@ -168,6 +169,8 @@ class Drift:
         for name, one in seen.items():
             operations += self._operation(name, one, ids[name], there.get(ids[name]))
         answer = client.bulk(index=DRIFT_INDEX, operations=operations)
+        if len(answer["items"]) != len(seen):
+            raise UnexpectedAnswer("a bulk request to the drift index was answered in part")
         written = []
         for name, item in zip(seen, answer["items"], strict=True):
             ((_, result),) = item.items()

@@ -32,7 +32,7 @@ def detect(client: Elasticsearch) -> Features:
     """Raises what the client raises; needs the cluster privilege `monitor`."""
     found = client.nodes.info(
         metric="plugins,ingest",
-        filter_path="nodes.*.ingest.processors.type,nodes.*.modules.name",
+        filter_path="nodes.*.version,nodes.*.ingest.processors.type,nodes.*.modules.name",
     ).body
     nodes = list(found.get("nodes", {}).values())
     modules = _on_each(nodes, lambda node: node.get("modules", []), "name")

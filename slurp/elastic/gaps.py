@@ -13,7 +13,7 @@ from typing import Any
 from elasticsearch import ConflictError
 
 from slurp.elastic.client import Elastic
-from slurp.elastic.setup import create_own_index
+from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 from slurp.jetstream.hosts import host_of
 from slurp.jetstream.subscription import Subscription
@@ -92,7 +92,7 @@ class Gaps:
             due = [(doc_id, one) for doc_id, one in self._pending.items() if one.document is not None]
         for doc_id, pending in due:
             # Somebody may delete it; born by a write it would guess its types.
-            if not client.indices.exists(index=STATE_INDEX):
+            if not index_exists(client, STATE_INDEX):
                 create_own_index(client, STATE_INDEX)
             try:
                 client.index(

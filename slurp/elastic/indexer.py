@@ -13,7 +13,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from elastic_transport import TransportError
-from elasticsearch import ApiError, UnsupportedProductError
+from elasticsearch import ApiError
 
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.express import Express, Made
@@ -22,7 +22,8 @@ from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, de
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.drift import Drift, Sighting
-from slurp.elastic.verdict import Item, Verdict, judge
+from slurp.elastic.verdict import NO_ANSWER, Item, Verdict, judge
+from slurp.errors import describe_bug
 from slurp.flow import Batch, Buffer
 from slurp.jetstream.resyncs import mark
 from slurp.jetstream.wire import BadFrame, parse
@@ -34,7 +35,6 @@ from slurp.tally import Outcome, Tally
 log = logging.getLogger(__name__)
 
 _POLL = 0.25
-_NO_ANSWER = "no_answer"
 _CANARY = b'{"kind":"canary"}'
 _CANARY_TIMEOUT = 15.0
 _NOT_FOUND = 404
@@ -74,6 +74,8 @@ class _Pending:
     action: Action
     sighting: Sighting | None = None
     quarantined: bool = False
+    # Rejected for an unknown reason while its index accepted a canary.
+    suspected: bool = False
 
 
 class NotFlushed(Exception):
@@ -144,6 +146,7 @@ class Indexer:
         host, arrived_us, fresh_within_us = batch.host, batch.arrived_us, self._fresh_within_us
         # The later of the two: with our clock behind that of the servers, every rev would be of the future.
         now_us = max(arrived_us, self._tally.stream_us)
+        seen_us = batch.position.time_us if batch.position else None
         # The short way knows nothing of what was announced.
         express = None if batch.announced else self._express.make
         for frame in batch.frames:
@@ -152,22 +155,23 @@ class Indexer:
                 made = express(frame, host, arrived_us, now_us) if express else None
                 if made is None:
                     made, sighting = self._make(frame, batch, now_us)
+                document, time_us = made
+                identity, day = document.identity, document.day
+                if day not in indices:
+                    indices[day] = None if self._days.is_expired(day, seen_us) else self._days.name(day)
             except BadFrame as error:
                 letters.append(DeadLetter(frame, str(error)))
                 continue
-            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:
                 # A stranger's record must not stop the worker, which would read it again and again.
-                letters.append(DeadLetter(frame, f"no document could be made of it, a bug: {error}"))
+                letters.append(_unusable(frame, error))
                 continue
-            document, time_us = made
-            identity = document.identity
             times.append(time_us)
             delays.append(arrived_us - identity.instant_us)
             future += identity.is_future
             fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
-            day = document.day
-            if day not in indices:
-                indices[day] = None if self._days.is_expired(day) else self._days.name(day)
             if (index := indices[day]) is None:
                 outcome.expired += 1
             else:
@@ -211,6 +215,7 @@ class Indexer:
             items = self._try(pending)
             held: list[_Pending] = []
             again: list[_Pending] = []
+            suspects: list[_Pending] = []
             asked: dict[tuple[int, str], Verdict] = {}
             troubles: dict[tuple[int, str], tuple[Verdict, Item]] = {}
             for one, item in zip(pending, items, strict=True):
@@ -220,6 +225,11 @@ class Indexer:
                     if question not in asked:
                         asked[question] = self._ask_canary(one.day, item)
                     verdict = asked[question]
+                    if verdict is Verdict.DOCUMENT and not one.suspected:
+                        # What rejected it may have been over before the canary was sent.
+                        one.suspected = True
+                        suspects.append(one)
+                        continue
                 if verdict is Verdict.INDEXED:
                     if one.quarantined:
                         outcome.quarantined += 1
@@ -233,8 +243,13 @@ class Indexer:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
                     else:
-                        again.append(self._in_quarantine(one, item, batch, now_us))
                         refused = item
+                        try:
+                            again.append(self._in_quarantine(one, item, batch, now_us))
+                        except MemoryError:
+                            raise
+                        except Exception as error:
+                            letters.append(_unusable(one.frame, error))
                 else:
                     held.append(one)
                     troubles.setdefault((one.day, item.type), (verdict, item))
@@ -245,7 +260,9 @@ class Indexer:
                 self._trouble(verdict, item, day)
             if not any(verdict is Verdict.DENIED for verdict, _ in troubles.values()):
                 self._granted(items)
-            pending = held + again
+            if len(held) < len(pending):
+                backoff.reset()
+            pending = held + suspects + again
             if held:
                 if self._halt.is_over():
                     raise NotFlushed
@@ -267,8 +284,8 @@ class Indexer:
                 answers.extend(send(self._elastic.client, actions, self._beat, self._bulk_took))
         except ApiError as error:
             failed = repeat(_held(error))
-        except (TransportError, UnsupportedProductError) as error:
-            failed = repeat(Item(503, _NO_ANSWER, describe(error)))
+        except TransportError as error:
+            failed = repeat(Item(503, NO_ANSWER, describe(error)))
         items = chain(answers, failed)
         return [barred.get(one.day) or next(items) for one in pending]
 
@@ -278,14 +295,14 @@ class Indexer:
         for day in days:
             self._beat()
             try:
-                self._days.ensure(day)
+                self._days.ensure(day, self._beat)
             except ApiError as error:
                 barred[day] = _held(error)
         return barred
 
     def _granted(self, items: list[Item]) -> None:
         """The cluster took something, or refused it for another reason than our rights."""
-        if any(item.type != _NO_ANSWER for item in items):
+        if any(item.type != NO_ANSWER for item in items):
             self._elastic.granted()
 
     def _trouble(self, verdict: Verdict, item: Item, day: int) -> None:
@@ -332,6 +349,11 @@ class Indexer:
             log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.warning("%s takes a canary, so the document is at fault: %s", index, item)
         return Verdict.DOCUMENT
+
+
+def _unusable(frame: bytes, error: Exception) -> DeadLetter:
+    """The letter for a frame that no document can be built from, though it is an event."""
+    return DeadLetter(frame, f"no document can be built from it, which is a bug: {describe_bug(error)}")
 
 
 def _held(error: ApiError) -> Item:

@@ -37,13 +37,19 @@ class Retention:
         index: str,
         retention_days: int | None,
         features: Features,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float | None] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         *,
         no_setup: bool = False,
         stop: threading.Event | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted."""
+        """`clock` is the time (Unix seconds) that it is at least: nothing is deleted before that is known.
+
+        `no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted.
+        `beat` is called before each deletion: there may be many, and a slow cluster is not a hung thread.
+        """
+        self._beat = beat
         self._stop = stop or threading.Event()
         self._elastic = elastic
         self._index = index
@@ -59,7 +65,7 @@ class Retention:
         """Cheap until the hour is over; whether it looked. Raises what the client raises for a cluster in
         trouble."""
         now = self._monotonic()
-        if now < self._due:
+        if now < self._due or (self._retention is not None and self._clock() is None):
             return False
         # Trouble: a minute later again.
         self._due = now + 60
@@ -75,9 +81,10 @@ class Retention:
 
     def expired(self, client: Elasticsearch) -> list[str]:
         """Names of our days that are past retention, the oldest first."""
-        if self._retention is None:
+        now = self._clock()
+        if self._retention is None or now is None:
             return []
-        oldest = int(self._clock()) // _DAY - self._retention
+        oldest = int(now) // _DAY - self._retention
         ages = {name: day_in(self._index, name) for name in our_days(client, self._index)}
         return sorted(name for name, day in ages.items() if day is not None and day < oldest)
 
@@ -102,6 +109,7 @@ class Retention:
         for name in self.expired(client):
             if self._stop.is_set():
                 return  # a slow cluster must not delay the end; the next start goes on
+            self._beat()
             try:
                 # By name: many clusters refuse to delete by wildcard.
                 client.indices.delete(index=name)

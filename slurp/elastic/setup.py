@@ -127,7 +127,7 @@ class Setup:
                 continue
             if version_of(meta) > numbers(__version__):
                 continue
-            there = client.indices.get_mapping(index=name)[name]["mappings"].get("properties", {})
+            there = mapping_of(client, name).get("properties", {})
             _put_mapping(client, name, _absent(mappings["properties"], there), mappings["_meta"])
 
     def _missing(self, client: Elasticsearch) -> Iterator[str]:
@@ -138,7 +138,7 @@ class Setup:
             yield f"index template {self._index!r} is of an older version"
         for name in _OWN_INDICES:
             try:
-                there = client.indices.exists(index=name)
+                there = index_exists(client, name)
             except AuthorizationException:
                 if name != STATS_INDEX:
                     raise
@@ -203,6 +203,24 @@ def create_index(client: Elasticsearch, name: str, **body: Any) -> bool:
     return True
 
 
+def index_exists(client: Elasticsearch, name: str) -> bool:
+    """Return whether there is an index, or an alias, of that name. Raises what the client raises.
+
+    By GET: the answer to a HEAD has no body, so that a rejection could not be told from that of a proxy.
+    """
+    try:
+        client.indices.get(index=name, filter_path="*.settings.index.uuid")
+    except NotFoundError:
+        return False
+    return True
+
+
+def mapping_of(client: Elasticsearch, name: str) -> dict[str, Any]:
+    """Return the mapping of an index, which may stand behind an alias of that name."""
+    found = client.indices.get_mapping(index=name)
+    return next((body["mappings"] for body in found.values()), {})
+
+
 def create_own_index(client: Elasticsearch, name: str) -> bool:
     """Create one of our indices with its explicit mapping; False when it is there already."""
     return create_index(client, name, **_own_index(name))
@@ -217,7 +235,7 @@ def _own_index(name: str) -> dict[str, Any]:
 def _put_own_index(client: Elasticsearch, name: str) -> None:
     # Looked at first: to create is a privilege that a later start can do without.
     try:
-        found = client.indices.get_mapping(index=name)[name]["mappings"].get("_meta")
+        found = mapping_of(client, name).get("_meta")
     except NotFoundError:
         if create_own_index(client, name):
             return

@@ -19,6 +19,10 @@ class Verdict(Enum):
     UNKNOWN = "never seen: ask a canary"
 
 
+# The type of an item for which there was none.
+NO_ANSWER = "no_answer"
+
+
 class Item(NamedTuple):
     """The answer to one item of a bulk request."""
 
@@ -27,6 +31,8 @@ class Item(NamedTuple):
     reason: str = ""
 
     def __str__(self) -> str:
+        if self.type == NO_ANSWER:
+            return self.reason
         return f"{self.status} {self.type}: {self.reason}"
 
 

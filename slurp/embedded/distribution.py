@@ -141,7 +141,10 @@ def fetch_with_jgo(version: str, folder: Path, stop: Stop) -> Path:
     except ImportError as error:
         raise missing_extra("jgo") from error
 
-    settings = GlobalSettings.load()
+    try:
+        settings = GlobalSettings.load()
+    except RuntimeError as error:  # no home directory, where Maven's and jgo's settings are
+        raise EmbeddedNodeError(f"cannot fetch Elasticsearch {version}: {error} Set HOME") from None
     context = MavenContext(
         # A folder of our own: jgo writes straight to the final name, so a copy cut short would stay.
         repo_cache=folder / "repository",

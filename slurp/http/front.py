@@ -21,6 +21,11 @@ from slurp.vitals import Vitals
 
 log = logging.getLogger(__name__)
 
+# For so long each may be at one thing before it counts as stuck: the accepting thread comes round several
+# times a second, a question to Elasticsearch has 5 s for each node.
+_HTTP_LIMIT = 30.0
+_PROBE_LIMIT = 120.0
+
 
 class Front:
     """Two threads: `serve` and `probe` work until `over` is set. `metrics` is for the indexers."""
@@ -37,7 +42,14 @@ class Front:
         history = History(vitals)
         questions = Questions(self._elastic, self._probe, config.index, secrets.scrub)
         page = Page(vitals, health, history, questions, version)
-        self._server = Server(address, Site(health, self.metrics, page).answer, history.step)
+        serving = vitals.watchdog.pulse("http", _HTTP_LIMIT, vital=False)
+        self._probing = vitals.watchdog.pulse("http-probe", _PROBE_LIMIT, vital=False)
+
+        def tick() -> None:
+            serving.beat()
+            history.step()
+
+        self._server = Server(address, Site(health, self.metrics, page).answer, tick)
         self.over = threading.Event()
         self.address = self._server.address
         log.info("page, health and metrics: http://%s", self.address)
@@ -50,5 +62,5 @@ class Front:
         self._server.run(self.over)
 
     def probe(self) -> None:
-        self._probe.run(self.over)
+        self._probe.run(self.over, self._probing)
         self._elastic.close()

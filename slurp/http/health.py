@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from slurp.heartbeat import Pulse
 from slurp.http.probe import Probe
 from slurp.http.safe import label
 from slurp.units import format_duration
@@ -24,10 +25,11 @@ class Health:
 
     def stuck(self) -> list[str]:
         """Threads that hang, as systemd's watchdog sees them."""
-        return [
-            f"{pulse.name} hangs for {format_duration(pulse.still_for)}"
-            for pulse in self._vitals.watchdog.stuck
-        ]
+        return [_hangs(pulse) for pulse in self._vitals.watchdog.stuck]
+
+    def impaired(self) -> list[str]:
+        """Threads that hang while indexing goes on without them."""
+        return [f"{_hangs(pulse)}; indexing goes on" for pulse in self._vitals.watchdog.impaired]
 
     def unready(self) -> list[str]:
         """Why no event is indexed now, or would be if one came. It may quote a server, so it is made fit
@@ -52,6 +54,8 @@ class Health:
             )
         elif unanswered := vitals.unanswered:
             found.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
+        if vitals.clock_trouble:
+            found.append(vitals.clock_trouble)
         return found
 
     def _stream(self, down: float) -> str:
@@ -61,3 +65,7 @@ class Health:
         what = "down for" if ever else "no connection yet after"
         why = f": {self._scrub(readers.trouble)}" if readers.trouble else ""
         return f"stream: {what} {format_duration(down)}{why}"
+
+
+def _hangs(pulse: Pulse) -> str:
+    return f"{pulse.name} hangs for {format_duration(pulse.still_for)}"

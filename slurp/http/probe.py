@@ -9,6 +9,7 @@ from collections.abc import Callable
 from elasticsearch import AuthenticationException
 
 from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.heartbeat import Pulse
 
 _EVERY = 3.0
 _WITHIN = 5.0
@@ -60,9 +61,10 @@ class Probe:
         """It answered somebody else."""
         self._answered = self._clock()
 
-    def run(self, over: threading.Event) -> None:
+    def run(self, over: threading.Event, pulse: Pulse) -> None:
         while not over.is_set():
-            self.step()
+            with pulse:
+                self.step()
             over.wait(_EVERY)
 
     def step(self) -> None:

@@ -16,7 +16,7 @@ class Site:
         self._files = assets()
         self._paths: dict[str, Callable[[Request], Answer]] = {
             "/": page.render,
-            "/healthz": lambda request: _verdict("alive", health.stuck()),
+            "/healthz": lambda request: _verdict("\n".join(["alive", *health.impaired()]), health.stuck()),
             "/readyz": lambda request: _verdict("ready", health.unready()),
             "/metrics": lambda request: Answer(*metrics.render(request.accept)),
         }

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from slurp.heartbeat import Pulse
 from slurp.jetstream import hosts
 from slurp.jetstream.hosts import Probe, host_of
 from slurp.jetstream.reader import Reader
@@ -38,9 +39,10 @@ class Scout:
         self._best = ""
         self._times = 0
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, pulse: Pulse) -> None:
         while not stop.wait(self._every):
-            self.step()
+            with pulse:
+                self.step()
 
     def step(self) -> None:
         probes = self._probe(self._servers)

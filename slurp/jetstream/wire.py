@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from slurp.documents.identity import MAX_TIME_US, parse_time
+from slurp.errors import describe_bug
 from slurp.position import FIRST_TIME_CURSOR, Position
 
 # What a frame may hold, and what is left of a larger one.
@@ -45,7 +46,17 @@ class Notice(NamedTuple):
 
 
 def parse(frame: bytes) -> dict[str, Any]:
-    """The event in a frame, checked. Raises BadFrame."""
+    """The event in a frame, checked. Raises BadFrame, whatever is wrong with it."""
+    try:
+        return _parse(frame)
+    except (BadFrame, MemoryError):
+        raise
+    except Exception as error:
+        # Reader and indexers parse: anything else would stop the worker at the same frame each time.
+        raise BadFrame(f"can't be decoded, which is a bug: {describe_bug(error)}") from error
+
+
+def _parse(frame: bytes) -> dict[str, Any]:
     decoded = _decode(frame)
     if type(decoded) is not dict:
         raise BadFrame("not a JSON object")
@@ -179,7 +190,8 @@ def _second(text: str) -> int | None:
 
 def _shown(text: Any) -> str:
     """Somebody else's words as they may stand in a line of the log."""
-    return "".join(c if c.isprintable() else "?" for c in str(text or ""))[:300]
+    # Not str(): of anything nested deeply that is a RecursionError.
+    return "".join(c if c.isprintable() else "?" for c in text[:300]) if type(text) is str else ""
 
 
 def _check_commit(commit: Any) -> None:

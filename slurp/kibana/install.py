@@ -13,6 +13,7 @@ from slurp import __version__
 from slurp.config import Config
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.templates import numbers
+from slurp.heartbeat import Pulse
 from slurp.kibana import objects
 from slurp.kibana.client import Conflict, Key, Kibana, NotReady, Refused, Unauthorized
 from slurp.kibana.memory import Memory, Remembered
@@ -98,11 +99,12 @@ class Installer:
         self._done: dict[Key, Verdict] = {}
         self._fresh: dict[Key, Remembered] = {}
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, pulse: Pulse) -> None:
         """Try until it is done, as long as that takes."""
         try:
             while not stop.is_set():
-                wait = self._try()
+                with pulse:
+                    wait = self._try()
                 if wait is None:
                     return
                 stop.wait(wait)

@@ -1,0 +1,178 @@
+"""A thread that hangs is seen, whichever it is: each one of a whole service is blocked in turn."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from slurp.config import parse
+from slurp.elastic.days import Days
+from slurp.elastic.indexer import Indexer
+from slurp.embedded import EmbeddedNode
+from slurp.heartbeat import Pulse, Watchdog
+from slurp.http.history import History
+from slurp.http.probe import Probe
+from slurp.jetstream.reader import Reader
+from slurp.jetstream.scout import Scout
+from slurp.kibana.install import Installer
+from slurp.logs import Screen, Secrets
+from slurp.service import Service
+from slurp.simulator import Simulator
+from slurp.stats import Stats
+
+# The thread, and a step of it that is made to block.
+STEPS: dict[str, tuple[type, str]] = {
+    "MainThread": (Service, "_check_catch_up"),
+    "reader-1": (Reader, "_connect"),
+    "indexer-1": (Indexer, "_answer"),
+    "checkpoint": (Service, "_save"),
+    "housekeeping": (Days, "ensure_tomorrow"),
+    "stats": (Stats, "step"),
+    "scout": (Scout, "step"),
+}
+# Indexing goes on without these.
+OTHERS: dict[str, tuple[type, str]] = {
+    "kibana": (Installer, "_try"),
+    "http": (History, "step"),
+    "http-probe": (Probe, "step"),
+}
+# Longer than any thread may be at one thing.
+HOURS = 10_000.0
+
+
+class Blocked:
+    """A whole service on a thread of its own, one step of which blocks, and the clock of its watchdog."""
+
+    def __init__(
+        self, options: tuple[str, ...], home: Path, owner: type, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.ahead = 0.0
+        self._entered = threading.Event()
+        self._released = threading.Event()
+        monkeypatch.setattr(owner, name, self._blocking(getattr(owner, name)))
+        monkeypatch.setattr("slurp.service.Scout", partial(Scout, every=0.2))
+        monkeypatch.setattr("slurp.service.Watchdog", partial(Watchdog, clock=self._clock))
+        config = parse(list(options), {"HOME": str(home), "STATE_DIRECTORY": str(home)})
+        self.service = Service(config, Screen(), Secrets(config.secrets), version="0")
+        self._thread = threading.Thread(target=self.service.run, daemon=True)
+        self._thread.start()
+        assert self._entered.wait(60)
+
+    def _clock(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def _blocking(self, step: Callable[..., object]) -> Callable[..., object]:
+        def block(*arguments: object, **named: object) -> object:
+            if not self._entered.is_set():
+                self._entered.set()
+                self._released.wait(120)
+            return step(*arguments, **named)
+
+        return block
+
+    def wait_for(self, pulses: Callable[[], list[Pulse]], names: set[str]) -> None:
+        """Wait until exactly these are seen: all others come round again."""
+        deadline = time.monotonic() + 60
+        while (seen := {pulse.name for pulse in pulses()}) != names:
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.05)
+
+    def ask(self) -> tuple[int, str]:
+        """The answer of /healthz."""
+        deadline = time.monotonic() + 60
+        while (front := self.service._front) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        connection = http.client.HTTPConnection(front.address.host, front.address.port, timeout=30)
+        try:
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def end(self) -> None:
+        self._released.set()
+        self.service._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize("thread", [*STEPS, *OTHERS])
+def test_a_thread_that_hangs_is_seen(
+    thread: str,
+    es_node: EmbeddedNode,
+    jetstream: Simulator,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner, name = (STEPS | OTHERS)[thread]
+    with Simulator(port=0, seed=2) as other:
+        for server in (jetstream, other):
+            server.run_at(200)
+        options = (
+            *("--jetstream", jetstream.url, "--jetstream", other.url, "--es", es_node.url),
+            *("--index", fresh_index_prefix, "--stats-interval", "1s", "--indexers", "1", "--grace", "5s"),
+            *("--http", "127.0.0.1:0", "--kibana", "http://127.0.0.1:1"),
+        )
+        blocked = Blocked(options, tmp_path, owner, name, monkeypatch)
+        try:
+            watchdog = blocked.service._watchdog
+            assert not watchdog.stuck
+            blocked.ahead = HOURS
+            blocked.wait_for(lambda: watchdog.stuck, {thread} & STEPS.keys())
+            blocked.wait_for(lambda: watchdog.impaired, {thread} & OTHERS.keys())
+            if thread in STEPS:
+                status, text = blocked.ask()
+                assert status == 503
+                assert text.startswith(f"{thread} hangs for 2h46m")
+            elif thread != "http":
+                assert blocked.ask() == (200, f"alive\n{thread} hangs for 2h46m; indexing goes on\n")
+        finally:
+            blocked.end()
+
+
+def test_a_hang_is_logged_also_without_systemd(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    fed: list[str] = []
+    watchdog = Watchdog(None, fed.append, lambda: now[0])
+    watchdog.pulse("stats", 60).beat()
+    watchdog.pulse("kibana", 60, vital=False).beat()
+    for _ in range(20):
+        now[0] += 10
+        watchdog.step()
+    assert [record.getMessage().partition(" hangs for ")[0] for record in caplog.records] == [
+        "stats",
+        "kibana",
+    ]
+    assert fed == []
+
+
+def test_what_is_not_vital_keeps_systemd_quiet() -> None:
+    now, fed = [0.0], list[str]()
+    watchdog = Watchdog(30, fed.append, lambda: now[0])
+    watchdog.pulse("kibana", 60, vital=False).beat()
+    for _ in range(30):
+        now[0] += 10
+        watchdog.step()
+    assert len(fed) == 30
+    assert [pulse.name for pulse in watchdog.impaired] == ["kibana"]
+    assert watchdog.stuck == []
+
+
+def test_a_pause_between_two_steps_is_no_hang() -> None:
+    now = [0.0]
+    watchdog = Watchdog(30, lambda line: None, lambda: now[0])
+    pulse = watchdog.pulse("scout", 60)
+    with pulse:
+        now[0] += 61
+        assert watchdog.stuck == [pulse]
+    now[0] += 1800
+    assert watchdog.stuck == []

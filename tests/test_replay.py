@@ -1,0 +1,124 @@
+"""`python -m slurp.deadletter replay` as a process: trouble with the cluster, and signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
+from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import free_port
+from tests.harness import InProcess
+from tests.proxy import Proxy
+from tests.worker import documents
+
+Start = Callable[..., subprocess.Popen[str]]
+FRAMES = 20
+
+
+@pytest.fixture
+def letters(indexer: InProcess, tmp_path: Path) -> Path:
+    """A file of dead letters that can be indexed now."""
+    path = tmp_path / "letters-of-old.jsonl"
+    with DeadLetterFile(path) as file:
+        file.write([DeadLetter(frame, "refused once") for frame in indexer.posts(FRAMES)], "host")
+    return path
+
+
+@pytest.fixture
+def start(letters: Path, fresh_index_prefix: str, tmp_path: Path) -> Iterator[Start]:
+    """Start the command against `127.0.0.1:port`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(port: int, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "slurp.deadletter", "replay", str(letters)]
+        process = subprocess.Popen(
+            [*command, "--es", f"http://127.0.0.1:{port}", "--index", fresh_index_prefix, *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"HOME": str(tmp_path)},
+            cwd=Path(__file__).parents[1],
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
+    es_node: EmbeddedNode, es: Elasticsearch, start: Start, letters: Path, fresh_index_prefix: str
+) -> None:
+    before = letters.read_bytes()
+    with Proxy(es_node.port) as proxy:
+        proxy.hold_answers(b"/_bulk")
+        process = start(proxy.port, "--wait", "2s")
+        _, log = process.communicate(timeout=120)
+        assert process.returncode == 1, log
+        assert "given up after 10 s without progress (--wait)" in log
+        assert f"{FRAMES} letters = indexed 0 + " in log
+        assert f"in flight {FRAMES}" in log
+        assert "Traceback" not in log
+        assert letters.read_bytes() == before
+        assert not Path(f"{letters}.remaining").exists(), "what was not sent is in FILE, and nowhere else"
+    process = start(es_node.port)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 0, log
+    assert len(documents(es, fresh_index_prefix)) == FRAMES
+    assert letters.read_bytes() == before
+
+
+def test_no_cluster_at_the_start_is_waited_for_and_given_up(start: Start) -> None:
+    process = start(free_port(), "--wait", "1s")
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1, log
+    assert "is not ready after 1 s" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_during_a_request_is_one_line(
+    es_node: EmbeddedNode, start: Start, number: signal.Signals
+) -> None:
+    with Proxy(es_node.port) as proxy:
+        proxy.hold_answers(b"/_bulk")
+        process = start(proxy.port)
+        until = time.monotonic() + 60
+        while not proxy.count(b"/_bulk"):
+            assert time.monotonic() < until, "no bulk request"
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 1, log
+    assert log.count("stopped by a signal") == 1
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6])
+def test_a_signal_during_the_imports_is_one_line(start: Start, delay: float) -> None:
+    process = start(free_port())
+    until = time.monotonic() + 60
+    while not handles(process.pid, signal.SIGINT, signal.SIGTERM):
+        assert time.monotonic() < until and process.poll() is None, "it never handles signals"
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1, log
+    assert log.count("stopped by a signal") == 1
+    assert "Traceback" not in log
+
+
+def handles(pid: int, *numbers: signal.Signals) -> bool:
+    """Whether a process has handlers for these signals."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return all(caught & 1 << number - 1 for number in numbers)

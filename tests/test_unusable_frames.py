@@ -1,0 +1,213 @@
+"""One frame that raises anything, or a silent cluster, does not end the worker."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from elastic_transport import ConnectionTimeout
+
+from slurp.documents import document, express
+from slurp.elastic import days as days_module
+from slurp.elastic import indexer as indexer_module
+from slurp.elastic.bulk import Action
+from slurp.elastic.verdict import Item
+from slurp.errors import describe_bug
+from slurp.jetstream import wire
+from slurp.jetstream.line import Line, LineV2
+from slurp.jetstream.resyncs import Resyncs
+from slurp.jetstream.wire import BadFrame, notice_of, parse
+from tests.harness import InProcess, commit
+
+_DEEP = "[" * 950 + "]" * 950
+_INFO = "network.bsky.jetstream.subscribeEvents#info"
+
+
+class Strange(Exception):
+    """Of no kind that anybody expects."""
+
+
+ERRORS = [KeyError("facet\ud800"), AttributeError("no such thing"), Strange("?" * 10_000), IndexError()]
+
+
+def raiser(error: Exception, guilty: bytes) -> Any:
+    """A function that fails for what has `guilty` in it."""
+
+    def maybe(whole: Any) -> None:
+        if guilty in (whole if isinstance(whole, bytes) else json.dumps(whole).encode()):
+            raise error
+
+    return maybe
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("step", ["build", "_look", "express", "days"])
+def test_a_frame_that_raises_anything_is_a_dead_letter(
+    indexer: InProcess, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
+) -> None:
+    fail = raiser(error, b"post 3")
+    frames = indexer.posts(6)
+    if step == "build":
+        build = document.build
+        monkeypatch.setattr(indexer_module, "build", lambda event, *rest: fail(event) or build(event, *rest))
+    elif step == "_look":
+        look = indexer.drift.look
+        monkeypatch.setattr(indexer.drift, "look", lambda event: fail(event) or look(event))
+    elif step == "express":
+        make = express.Express.make
+        monkeypatch.setattr(
+            express.Express, "make", lambda self, frame, *rest: fail(frame) or make(self, frame, *rest)
+        )
+    else:
+        frames[3] = commit(3, {"text": "post 3"}, at=indexer.began - 86_400)
+
+        def is_expired(day: int) -> bool:
+            if day != indexer.day:
+                raise error
+            return False
+
+        monkeypatch.setattr(indexer.days, "is_expired", is_expired)
+    counted = indexer.feed(frames)
+
+    assert (counted.indexed, counted.dead_lettered, counted.in_flight) == (5, 1, 0)
+    letter = orjson.loads(indexer.letters.path.read_bytes())
+    assert letter["frame"].encode() == frames[3]
+    assert f"which is a bug: {type(error).__name__}: " in letter["reason"]
+    assert "(tests/test_unusable_frames.py:" in letter["reason"]
+    assert len(letter["reason"]) < 1000
+
+
+def test_a_document_that_cannot_be_quarantined_is_a_dead_letter(
+    indexer: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(client: object, actions: Sequence[Action], *rest: object) -> list[Item]:
+        return [
+            Item(400, "document_parsing_exception", "x") if b"post 1" in action else Item(201)
+            for action in actions
+        ]
+
+    def broken(*arguments: object) -> None:
+        raise KeyError("did")
+
+    monkeypatch.setattr(indexer_module, "send", refuse)
+    monkeypatch.setattr(indexer_module, "quarantined", broken)
+    counted = indexer.feed(indexer.posts(4))
+
+    assert (counted.indexed, counted.dead_lettered) == (3, 1)
+    assert "KeyError" in orjson.loads(indexer.letters.path.read_bytes())["reason"]
+
+
+def test_lack_of_memory_is_no_fault_of_the_frame(indexer: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(indexer_module, "build", build)
+    with pytest.raises(MemoryError):
+        indexer.feed(indexer.posts(1))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail = raiser(error, b"text")
+    monkeypatch.setattr(wire, "_check_commit", fail)
+    frames = [commit(1, {}), commit(2, {"text": ""})]
+    with pytest.raises(BadFrame, match=f"bug: {type(error).__name__}"):
+        parse(frames[1])
+    for line in (Line(None, None), LineV2(None, None, None, Resyncs())):
+        position = line.portion(frames, "host").position
+        assert position is not None
+        assert position.cursor == 1, "of the frame that can be parsed"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        f'{{"$type":"error","error":"Strange","message":{_DEEP}}}',
+        f'{{"$type":"message","payload":{{"$type":"{_INFO}","name":{_DEEP}}}}}',
+        f'{{"$type":{_DEEP}}}',
+        _DEEP,
+    ],
+    ids=["message", "name", "type", "bare"],
+)
+def test_a_notice_may_hold_anything(frame: str) -> None:
+    notice_of(frame.encode())
+    LineV2(None, None, None, Resyncs()).portion([frame.encode(), commit(1, {})], "host")
+
+
+def test_a_bug_is_described_in_one_bounded_line() -> None:
+    try:
+        raise ValueError("\ud800" + "x" * 1000)
+    except ValueError as error:
+        text = describe_bug(error)
+    assert text.startswith("ValueError: \\ud800xxx")
+    assert "(tests/test_unusable_frames.py:" in text
+    assert len(text.encode()) < 400
+
+
+def test_back_off_begins_anew_when_some_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = InProcess("http://127.0.0.1:9", "none", tmp_path, setup=False)
+    waits: list[float] = []
+    rounds = iter(range(100))
+
+    def one_a_round(client: object, actions: Sequence[Action], *rest: object) -> list[Item]:
+        # Nothing at all in the first rounds, then one event each time.
+        stored = 0 if next(rounds) < 4 else 1
+        return [Item(201)] * stored + [Item(429, "es_rejected_execution_exception", "full")] * (
+            len(actions) - stored
+        )
+
+    monkeypatch.setattr(indexer_module, "send", one_a_round)
+    monkeypatch.setattr(inner.days, "ensure", lambda *arguments: None)
+    monkeypatch.setattr(inner.halt, "wait", waits.append)
+    counted = inner.feed(inner.posts(12))
+
+    assert counted.indexed == 12
+    assert waits[3] >= 0.8, "without progress it grows"
+    assert max(waits[4:]) <= 0.2, "with progress it does not"
+
+
+def test_indexers_that_wait_for_a_day_show_that_they_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = InProcess("http://127.0.0.1:9", "none", tmp_path, setup=False)
+    hung, looks = threading.Event(), list[float]()
+
+    def hang(*arguments: object) -> None:
+        looks.append(time.monotonic())
+        hung.wait(60)
+        raise ConnectionTimeout("silent")
+
+    monkeypatch.setattr(days_module, "_uuid_and_mark", hang)
+    monkeypatch.setattr(days_module, "_BEAT_EVERY", 0.01, raising=False)
+    beats = [0] * 10
+    threads = []
+    for number in range(10):
+
+        def beat(number: int = number) -> None:
+            beats[number] += 1
+
+        inner.put(inner.posts(1, first=number))
+        threads.append(threading.Thread(target=inner.one_indexer(beat).step, daemon=True))
+    for thread in threads:
+        thread.start()
+    try:
+        until = time.monotonic() + 20
+        while sum(count > 20 for count in beats) < 9:
+            assert time.monotonic() < until, f"of ten, nine wait for the first, and beat: {beats}"
+            time.sleep(0.01)
+        assert len(looks) == 1
+        # None waits for the others to find out the same: at the first failure all hold their batches.
+        inner.halt.deadline = time.monotonic()
+        hung.set()
+    finally:
+        hung.set()
+        for thread in threads:
+            thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(looks) == 1
