@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 # A cursor at or above this is a time in Unix microseconds, below it a sequence number.
@@ -13,13 +13,13 @@ FIRST_TIME_CURSOR = 10**15
 # In place of a cursor: begin with what happens now.
 LIVE = -1
 
-# A crashed server uses sequence numbers again: at most a block of events or what it had not yet
-# made durable (4,096 events or 30 s were seen). We go back twice that time.
-REWIND_EVENTS = 4096
+# Read again after every disconnect and at every start: a server makes 4,096 events durable at once, and
+# what it had sent beyond that comes again under other sequence numbers, also after a close with 1001.
+# Two such blocks. By time only where a host sends no sequence numbers, or on another host.
+REWIND_EVENTS = 8192
 REWIND_US = 60_000_000
 REWIND_OTHER_HOST_US = 300_000_000
 
-_TRAIL_STEP_US = 10_000_000
 _MEDIANS = 9
 # One imported or future event must not move the lag: it is the median delay of so many events.
 DELAYS = 9
@@ -43,44 +43,11 @@ class Position:
         return self.time_us > other.time_us or (self.time_us == other.time_us and self != other)
 
 
-class Trail:
-    """Sparse memory of (cursor, stream time), enough to say which cursor lies a minute back."""
-
-    def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
-        self._entries = deque((int(cursor), int(time_us)) for cursor, time_us in entries)
-
-    def add(self, position: Position) -> None:
-        if position.cursor is None:
-            return
-        entries = self._entries
-        while entries and entries[-1][0] >= position.cursor:
-            entries.pop()  # read again after a rewind, or counted anew
-        if not entries or position.time_us - entries[-1][1] >= _TRAIL_STEP_US:
-            entries.append((position.cursor, position.time_us))
-        while len(entries) > 2 and entries[1][1] <= position.time_us - REWIND_US:
-            entries.popleft()
-        if len(entries) > 64:
-            entries.popleft()
-
-    def rewound(self, position: Position) -> int:
-        """The cursor to resume at on the same host after anything but a clean end."""
-        if position.cursor is None:
-            return max(0, position.time_us - REWIND_US)
-        back = position.cursor - REWIND_EVENTS
-        minute = position.time_us - REWIND_US
-        older = [cursor for cursor, time_us in self._entries if time_us <= minute]
-        known = older or [cursor for cursor, _ in self._entries]
-        if known:
-            back = min(back, known[-1] if older else known[0])
-        return max(0, back)
-
-    def entries(self) -> list[tuple[int, int]]:
-        return list(self._entries)
-
-
 def resume_cursor(position: Position) -> int:
-    """The cursor to resume at on the same host after a clean end. Both kinds are inclusive."""
-    return position.cursor if position.cursor is not None else position.time_us
+    """Return the cursor to resume at on the same host. Both kinds are inclusive."""
+    if position.cursor is None:
+        return max(0, position.time_us - REWIND_US)
+    return max(0, position.cursor + 1 - REWIND_EVENTS)
 
 
 def resume_elsewhere(position: Position) -> int:
@@ -110,6 +77,9 @@ class Gap:
     from_us: int
     to_us: int
     possible: bool = False
+    # The first and the last missing sequence number, where the host's numbers show the gap.
+    from_cursor: int | None = None
+    to_cursor: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -139,14 +109,13 @@ class Answered:
 class Hold:
     """Keeps the checkpoint of `reader` at batch `after` at most, until it is released.
 
-    `position` and `trail` are those of that batch, once the ledger has `passed` it.
+    `position` is that of that batch, once the ledger has `passed` it.
     """
 
     reader: int
     after: int
     passed: bool = False
     position: Position | None = None
-    trail: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Saveable(NamedTuple):
@@ -154,7 +123,6 @@ class Saveable(NamedTuple):
 
     reader: int
     position: Position
-    trail: list[tuple[int, int]]
     held: bool
 
 
@@ -165,7 +133,6 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.trail = Trail()
         # There is no gap between these two and `position`.
         self.whole_since_us = 0
         self.begun_us = 0
@@ -187,23 +154,21 @@ class Ledger:
         while (done := self._answered.pop(self._next, None)) is not None:
             for hold in self.holds:
                 if not hold.passed and self._next > hold.after:
-                    hold.passed, hold.position, hold.trail = True, self.position, self.trail.entries()
+                    hold.passed, hold.position = True, self.position
             self._next += 1
             self._pass(done, now_us)
 
     def saveable(self, reader: int) -> Saveable | None:
         """The position to save: not beyond the oldest hold. None before there is one."""
         held = bool(self.holds)
-        if held and self.holds[0].passed:
-            position, trail = self.holds[0].position, self.holds[0].trail
-        else:
-            position, trail = self.position, self.trail.entries()
-        return None if position is None else Saveable(reader, position, trail, held)
+        position = self.holds[0].position if held and self.holds[0].passed else self.position
+        return None if position is None else Saveable(reader, position, held)
 
     def covers(self, from_us: int, to_us: int) -> bool:
         """Whether everything in between is answered for, here or by an earlier run."""
-        # Not the time of `position`, which in a replay lies some batches back. Medians are robust already.
-        upto = max((self.begun_us, *self._medians))
+        # Not the time of `position`, which in a replay lies some batches back. These are robust already. The
+        # median of a batch alone may lie far before its end, when a rewind has filled it up.
+        upto = max((self.begun_us, *self._medians, self.newest_us or 0))
         return self.whole_since_us <= from_us and to_us <= upto
 
     def _pass(self, batch: Answered, now_us: int) -> None:
@@ -215,11 +180,12 @@ class Ledger:
         if batch.delays_us:
             self._delays.extend(batch.delays_us)
             self.newest_us = batch.arrived_us - _middle(self._delays)
-        if self.position is not None and self.position.host != batch.position.host:
-            self.trail = Trail()
         # One back-dated event must not cost hours of replay, one from the future not a hole.
-        self.position = replace(batch.position, time_us=min(_middle(self._medians), now_us))
-        self.trail.add(self.position)
+        position = replace(batch.position, time_us=min(_middle(self._medians), now_us))
+        # After a rewind the same events are acknowledged again, which is no way back.
+        before = self.position
+        if before is None or before.host != position.host or position.is_beyond(before):
+            self.position = position
 
     @property
     def stream_us(self) -> int:

@@ -43,7 +43,7 @@ from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
 from slurp.notify import notify
-from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, Trail, resume_elsewhere
+from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
 from slurp.signals import StopSignals
 from slurp.stats import Stats
 from slurp.streamclock import StreamClock
@@ -354,7 +354,7 @@ class Service:
         self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
-            known, clean, live = self._find_start(number, hosts.host_of(own[0]), found)
+            known, start = self._find_start(number, hosts.host_of(own[0]), found)
             readers.append(
                 Reader(
                     self._config,
@@ -364,8 +364,7 @@ class Service:
                     self._tally,
                     self._stop,
                     known,
-                    clean=clean,
-                    live=live,
+                    start=start,
                     number=number,
                     missed=self._gaps.found,
                     beat=self._watchdog.pulse(f"reader-{number}", _READER_LIMIT).beat,
@@ -374,37 +373,35 @@ class Service:
         if not self._stop.is_set():
             self._start_threads(Readers(readers, self._tally), servers)
 
-    def _find_start(self, reader: int, host: str, found: list[Checkpoint]) -> tuple[Position, bool, bool]:
-        """Where to read from: position, whether the last run ended in order, whether to start live."""
+    def _find_start(self, reader: int, host: str, found: list[Checkpoint]) -> tuple[Position, int | None]:
+        """Return the position to resume behind, and the cursor or LIVE if the user says where to start."""
         config = self._config
         if config.replay_from is not None or not found:
             start = config.since if config.replay_from is None else config.replay_from
             position = _start_position(host, start)
             if not found:
                 # Before the first frame: a kill in the first second must not turn into a new start.
-                begin = Checkpoint(position, trail=(), started=True, clean=True)
+                begin = Checkpoint(position, started=True, clean=True)
                 self._insist(lambda: self._checkpoints.save(begin))
             log.info("start: %s", "live" if start == LIVE else f"cursor {start}, as asked")
-            self._tally.begin(reader, position, Trail(), position.time_us)
-            return position, True, start == LIVE
+            self._tally.begin(reader, position, position.time_us)
+            return position, start
         newest = found[0]
         if config.redundant:
             # Each host goes on where it was itself: it may lie behind, and have what others missed.
             newest = next((one for one in found if one.position.host == host), newest)
             if newest.position.host != host:
                 before = Position(host, None, resume_elsewhere(newest.position))
-                newest = Checkpoint(before, trail=(), started=True, clean=True)
+                newest = Checkpoint(before, started=True, clean=True)
                 self._insist(lambda: self._checkpoints.save(newest))
-        # Sequence numbers of another host mean nothing on this one.
-        trail = newest.trail if newest.position.host == host else ()
-        self._tally.begin(reader, newest.position, Trail(trail), whole_since_us=0)
+        self._tally.begin(reader, newest.position, whole_since_us=0)
         log.info(
             "start: where the last run %s, cursor %s of %s",
             "ended" if newest.clean else "was cut off",
             newest.position.cursor or newest.position.time_us,
             newest.position.host,
         )
-        return newest.position, newest.clean, False
+        return newest.position, None
 
     def _start_threads(self, readers: Readers, servers: list[str]) -> None:
         config, days = self._config, self._days
@@ -559,11 +556,9 @@ class Service:
         # In this order: a gap found after the positions were taken is not behind any of them.
         positions = self._tally.checkpoints()
         wrote = self._gaps.step()
-        in_order = {reader.number: clean and reader.ended_clean for reader in self._readers}
-        for reader, position, trail, held in positions:
+        for _, position, held in positions:
             # A held position is not where the reader ended.
-            saved = Checkpoint(position, tuple(trail), started=False, clean=in_order[reader] and not held)
-            wrote |= self._checkpoints.save(saved)
+            wrote |= self._checkpoints.save(Checkpoint(position, started=False, clean=clean and not held))
         if not any(one.held for one in positions):
             self._vitals.saved = time.monotonic()
         return wrote

@@ -14,7 +14,6 @@ from slurp.position import (
     Position,
     Resume,
     Saveable,
-    Trail,
     resume_cursor,
     resume_elsewhere,
 )
@@ -135,29 +134,25 @@ class Tally:
             found = (ledger.saveable(number) for number, ledger in self._ledgers.items())
             return [one for one in found if one is not None]
 
-    def resume(
-        self, reader: int, known: Position, clean: bool, host: str, *, by_time: bool = False
-    ) -> Resume:
+    def resume(self, reader: int, known: Position, host: str, *, by_time: bool = False) -> Resume:
         """What `reader` has to ask `host` for, when everything up to `known` has reached it."""
         with self._lock:
-            ledger = self._ledgers[reader]
-            settled = ledger.position
+            settled = self._ledgers[reader].position
             # The time of one event may be far off; that of the acknowledged ones is a median.
             if settled is not None and (settled.host == known.host or settled.time_us < known.time_us):
                 known = replace(known, time_us=settled.time_us)
             known = replace(known, time_us=min(known.time_us, int(time.time() * 1e6)))
             if known.host != host or by_time:
                 return Resume(resume_elsewhere(known), known)
-            return Resume(resume_cursor(known) if clean else ledger.trail.rewound(known), known)
+            return Resume(resume_cursor(known), known)
 
-    def begin(self, reader: int, start: Position, trail: Trail, whole_since_us: int) -> None:
-        """Where a reader starts: with the trail of a checkpoint, if it is of the same host.
+    def begin(self, reader: int, start: Position, whole_since_us: int) -> None:
+        """Set where a reader starts.
 
         `whole_since_us` is 0 when earlier runs have read, and told the gaps of, what came before.
         """
         with self._lock:
             ledger = self._ledgers[reader]
-            ledger.trail = trail
             ledger.whole_since_us, ledger.begun_us = whole_since_us, start.time_us
 
     def fresh_run(self, reader: int) -> int:

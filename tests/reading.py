@@ -12,7 +12,7 @@ from slurp.flow import Batch, Buffer
 from slurp.jetstream.hosts import host_of
 from slurp.jetstream.reader import Reader
 from slurp.jetstream.subscription import Subscription
-from slurp.position import Answered, Gap, Position
+from slurp.position import LIVE, Answered, Gap, Position
 from slurp.simulator import Simulator
 from slurp.tally import Outcome, Tally
 
@@ -33,8 +33,12 @@ class Reading:
         self.buffer = Buffer(config.buffer, config.buffer_bytes)
         self.tally = Tally()
         self.stop = threading.Event()
+        # Cleared, nothing is acknowledged, as while Elasticsearch pauses.
+        self.acknowledges = threading.Event()
+        self.acknowledges.set()
         self.batches: list[Batch] = []
         self.gaps: list[Gap] = []
+        resumes = known is not None
         known = known or Position(
             host_of(servers[0]), start, 0 if start is not None else int(time.time() * 1e6)
         )
@@ -46,8 +50,7 @@ class Reading:
             self.tally,
             self.stop,
             known,
-            clean=True,
-            live=start is None,
+            start=None if resumes else LIVE if start is None else start,
             missed=lambda reader, gap, hold=None: self.gaps.append(gap),
         )
         self.threads: list[threading.Thread] = []
@@ -65,6 +68,7 @@ class Reading:
 
     def end(self) -> None:
         self.stop.set()
+        self.acknowledges.set()
         for thread in self.threads:
             thread.join(10)
             assert not thread.is_alive()
@@ -80,6 +84,7 @@ class Reading:
 
     def _consume(self) -> None:
         while not self.buffer.drained:
+            self.acknowledges.wait()
             batch = self.buffer.get(0.05)
             if batch is None:
                 continue

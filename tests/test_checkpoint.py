@@ -40,7 +40,7 @@ def new_run(
 
 
 def at(host: str, cursor: int | None, seconds: float, started: bool = False) -> Checkpoint:
-    return Checkpoint(Position(host, cursor, NOON + int(seconds * SECOND)), (), started=started, clean=False)
+    return Checkpoint(Position(host, cursor, NOON + int(seconds * SECOND)), started=started, clean=False)
 
 
 def farthest(run: Checkpoints) -> Position:
@@ -72,9 +72,23 @@ def test_the_farthest_counts_and_not_the_last_written(new_run: NewRun) -> None:
     assert farthest(new_run()) == at("a", 1002, 0).position, "the later of two at one time"
 
 
+def test_a_checkpoint_of_the_version_before_is_read(
+    new_run: NewRun, es: Elasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a `trail` as well."""
+    run = new_run()
+    document = run._document
+    monkeypatch.setattr(run, "_document", lambda one: {**document(one), "trail": [[900, NOON], [990, NOON]]})
+    run.save(at("a", 1000, 0))
+    later = new_run()
+    (found,) = later.load()
+    assert found == at("a", 1000, 0)
+    assert later.save(at("a", 1001, 1))
+
+
 def test_a_first_start_is_saved_wherever_it_begins(new_run: NewRun) -> None:
     run = new_run()
     assert run.load() == []
-    assert run.save(Checkpoint(Position("a", 0, 0), (), started=True, clean=True))
+    assert run.save(Checkpoint(Position("a", 0, 0), started=True, clean=True))
     assert run.save(at("b", 1, 0)), "the next host goes on from there"
     assert farthest(new_run()) == at("b", 1, 0).position

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,19 @@ def test_every_field_of_a_gap_is_mapped(elastic: Elastic, es: Elasticsearch, fre
     assert document.keys() - unmapped <= asset("state")["mappings"]["properties"].keys()
     assert document["from"] == "2026-11-18T11:06:40.123+00:00"
     assert document["seconds"] == 3599.877
+
+
+def test_gaps_that_begin_at_one_time_are_two(
+    elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was acknowledged between them, so the time they begin at is the same."""
+    gaps = gaps_of(elastic, fresh_index_prefix)
+    for first in (1001, 5001):
+        gaps.found(1, replace(GAP, from_cursor=first, to_cursor=first + 999))
+    gaps.step()
+    found = gap_documents(es, fresh_index_prefix)
+    assert sorted((one["from_cursor"], one["to_cursor"]) for one in found) == [(1001, 2000), (5001, 6000)]
+    assert "UTC (1h, cursors 5001 to 6000)" in caplog.text
 
 
 def test_the_command_goes_back_to_whole_seconds(

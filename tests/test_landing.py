@@ -23,8 +23,11 @@ def run_of(cursor: int, seconds: float, step: float = 0.01, count: int = 9) -> l
 
 
 def look(first: list[Position], cursor: int = 10_000, newest: float = 0, **more: bool) -> Finding:
-    filtered = more.get("filtered", False)
-    return Landing(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered).look(first)
+    return landing(cursor, newest, **more).look(first)
+
+
+def landing(cursor: int = 10_000, newest: float = 0, *, filtered: bool = False, **more: bool) -> Landing:
+    return Landing(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered, **more)
 
 
 BACK_DATED = [at(10_000, 0), *(at(10_001 + n, -50 * HOUR) for n in range(8))]
@@ -110,7 +113,119 @@ def test_the_floor_that_a_server_tells_is_looked_at_by_time() -> None:
     landing = Landing(Resume(10_000, KNOWN), NOW, False)
     floor = landing.at_the_floor()
     assert floor is not None
+    assert floor.refused
     assert floor.look(run_of(10_500, HOUR)).found is Found.GAP
     assert floor.look(run_of(10_001, 1)).found is Found.PLACE
     unknown = Landing(Resume(7, Position("a", 7, 0)), NOW, False)
     assert unknown.at_the_floor() is None, "nobody knows of what time it was"
+
+
+# Gaps that sequence numbers show
+
+
+REWOUND = 10_001 - 8192
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2, 30])
+def test_a_missing_number_on_v2_is_a_gap_of_any_length(seconds: float) -> None:
+    first = run_of(10_002, seconds, step=0)
+    assert look(first, REWOUND, v2=True).found is Found.GAP
+    gap = landing(REWOUND, v2=True).gap_before(first[0])
+    assert (gap.from_cursor, gap.to_cursor) == (10_001, 10_001)
+    assert (gap.from_us, gap.to_us) == (NOW, first[0].time_us)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(run_of(10_001, 30), id="the next one"),
+        pytest.param(run_of(9_990, 0), id="some of what we had"),
+        pytest.param([at(10_000, 0), *run_of(10_900, 30)], id="a hole later on"),
+    ],
+)
+def test_what_begins_where_we_were_is_no_gap(first: list[Position]) -> None:
+    for v2 in (False, True):
+        assert look(first, REWOUND, v2=v2).found is Found.PLACE
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(4.5, Found.PLACE), (6, Found.GAP), (59, Found.GAP)])
+def test_on_v1_time_must_be_missing_too(seconds: float, found: Found) -> None:
+    """A resync of 50,000 records is hidden there, and takes no time."""
+    assert look(run_of(60_000, seconds), REWOUND).found is found
+    assert look(run_of(60_000, seconds + 100), REWOUND, newest=100).found is found, "from the newest we had"
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_behind_a_filter_numbers_are_missing_everywhere(v2: bool) -> None:
+    assert look(run_of(60_000, 30), REWOUND, filtered=True, v2=v2).found is Found.PLACE
+
+
+@pytest.mark.parametrize("seconds", [-3, 0, 3, 30, HOUR])
+def test_a_floor_behind_us_is_a_gap_of_any_length(seconds: float) -> None:
+    """Also where its time is no later: that of what we have is a median, and may be off."""
+    refused = landing(REWOUND, refused=True)
+    first = run_of(10_500, seconds, step=0)
+    assert refused.look(first).found is Found.GAP
+    gap = refused.gap_before(first[0])
+    assert (gap.from_cursor, gap.to_cursor) == (10_001, 10_499)
+    assert gap.from_us == NOW <= gap.to_us == max(NOW, first[0].time_us)
+    assert landing(REWOUND, refused=True, filtered=True).look(first).found is Found.MAYBE
+
+
+def test_a_floor_that_is_older_than_what_we_have_is_of_another_store() -> None:
+    assert landing(REWOUND, refused=True).look(run_of(10_000_000, -HOUR)).found is Found.PLACE
+
+
+@pytest.mark.parametrize(
+    ("floor", "refused", "is_gap"),
+    [
+        (at(10_500, 30), True, True),
+        (at(10_500, -1), True, True),
+        (at(9_000, -30), True, False),
+        (at(10_500, 4), False, False),
+        (at(10_500, 6), False, True),
+        (at(None, 50), False, False),
+        (at(None, 70), False, True),
+    ],
+)
+def test_the_floor_that_was_asked_for_tells_whether_there_is_a_gap(
+    floor: Position, refused: bool, is_gap: bool
+) -> None:
+    assert landing(REWOUND, filtered=True, refused=refused).is_gap_before(floor) is is_gap
+
+
+def test_asked_by_time_numbers_say_nothing() -> None:
+    gap = landing(FIVE_MINUTES_BACK).gap_before(at(60_000, 100))
+    assert (gap.from_cursor, gap.to_cursor) == (None, None)
+
+
+# Too early
+
+
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [
+        (run_of(1, -2 * HOUR), Found.EARLY),
+        (run_of(1, -300 - 130), Found.EARLY),
+        (run_of(1, -300 - 110), Found.PLACE),
+        ([at(None, -2 * HOUR)], Found.PLACE),
+        ([*run_of(1, -300, count=5), *run_of(6, -50 * HOUR, count=4)], Found.PLACE),
+    ],
+)
+def test_a_time_that_is_answered_with_far_older_events(first: list[Position], found: Found) -> None:
+    assert look(first, FIVE_MINUTES_BACK).found is found
+
+
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [
+        (run_of(777, -370), Found.PLACE),
+        (run_of(779, -370), Found.PLACE),
+        (run_of(776, -370), Found.FOREIGN),
+        (run_of(777, -299), Found.FOREIGN),
+        ([at(None, -370)], Found.FOREIGN),
+    ],
+)
+def test_a_number_that_was_found_for_a_time(first: list[Position], found: Found) -> None:
+    asked = Resume(FIVE_MINUTES_BACK, Position("elsewhere", 5, NOW))
+    assert Landing(asked, NOW, filtered=False, sought=777).look(first).found is found

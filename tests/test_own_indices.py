@@ -23,7 +23,7 @@ def assert_mapped_as_made(es: Elasticsearch, index: str, file: str) -> None:
 
 def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
     def at(cursor: int) -> Checkpoint:
-        return Checkpoint(Position("host", cursor, cursor), (), started=False, clean=False)
+        return Checkpoint(Position("host", cursor, cursor), started=False, clean=False)
 
     def new_run() -> Checkpoints:
         return Checkpoints(indexer.elastic, Subscription.of(indexer.config))

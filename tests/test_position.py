@@ -7,7 +7,6 @@ from slurp.position import (
     Answered,
     Ledger,
     Position,
-    Trail,
     resume_cursor,
     resume_elsewhere,
 )
@@ -67,41 +66,26 @@ def test_fresh_events_are_counted_in_a_row() -> None:
     assert ledger.fresh_run == 13
 
 
-def test_rewinding_goes_back_a_block_or_a_minute_whichever_is_more() -> None:
-    slow, fast = Trail(), Trail()
-    for second in range(0, 300, 5):
-        slow.add(at(100_000 + second, second))
-        fast.add(at(100_000 + second * 1000, second))
-    assert slow.rewound(at(100_295, 295)) == 100_295 - REWIND_EVENTS
-    back = fast.rewound(at(395_000, 295))
-    assert 395_000 - 75_000 <= back <= 395_000 - 60_000
+def test_resuming_reads_two_blocks_again_however_much_time_they_are() -> None:
+    assert REWIND_EVENTS == 2 * 4096
+    assert resume_cursor(at(100_000, 0)) == 100_001 - REWIND_EVENTS, "a cursor is inclusive"
+    assert resume_cursor(at(100, 0)) == 0
 
 
-def test_rewinding_a_short_trail_goes_to_its_beginning() -> None:
-    trail = Trail()
-    trail.add(at(50_000, 0))
-    trail.add(at(90_000, 20))
-    assert trail.rewound(at(90_000, 20)) == 50_000
+def test_resuming_goes_by_time_where_there_is_no_number_or_another_host() -> None:
+    assert resume_cursor(at(None, 0)) == NOW - REWIND_US
+    assert resume_elsewhere(at(100_000, 0)) == NOW - 300 * SECOND
 
 
-def test_rewinding_never_goes_below_zero_and_works_without_cursors() -> None:
-    assert Trail().rewound(at(100, 0)) == 0
-    assert Trail().rewound(at(None, 0)) == NOW - REWIND_US
-
-
-def test_the_trail_stays_short_and_survives_a_rewind() -> None:
-    trail = Trail()
-    for second in range(0, 10_000, 10):
-        trail.add(at(second, second))
-    assert len(trail.entries()) < 10
-    trail.add(at(9_900, 9_900))
-    assert trail.entries()[-1][0] == 9_900
-
-
-def test_resuming_in_order_is_inclusive_and_elsewhere_goes_by_time() -> None:
-    assert resume_cursor(at(7, 0)) == 7
-    assert resume_cursor(at(None, 0)) == NOW
-    assert resume_elsewhere(at(7, 0)) == NOW - 300 * SECOND
+def test_what_is_acknowledged_again_after_a_rewind_is_no_way_back() -> None:
+    ledger = Ledger()
+    for number, cursor in enumerate((10, 20, 12, 18), start=1):
+        ledger.answer(number, answered(at(cursor, cursor)), NOW + 99 * SECOND)
+        assert ledger.position is not None
+        assert ledger.position.cursor == max(10, 20 if number > 1 else 0)
+    ledger.answer(5, answered(at(7, 40, "b")), NOW + 99 * SECOND)
+    assert ledger.position is not None
+    assert (ledger.position.host, ledger.position.cursor) == ("b", 7), "numbers of another host"
 
 
 def test_a_position_is_beyond_another() -> None:
@@ -118,11 +102,11 @@ def test_the_tally_resumes_by_the_time_of_what_is_settled() -> None:
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 5))
     tally.received(batch)
     tally.answered(batch, Outcome(indexed=10), answered(at(10, 5)))
-    back_dated_by_nothing = at(20, 8)
-    assert tally.resume(1, back_dated_by_nothing, clean=True, host="a").cursor == 20
-    elsewhere = tally.resume(1, back_dated_by_nothing, clean=True, host="b")
-    assert elsewhere == (at(10, 5 - 300).time_us, at(20, 5))
-    assert tally.resume(1, back_dated_by_nothing, clean=True, host="a", by_time=True) == elsewhere
+    back_dated_by_nothing = at(20_000, 8)
+    assert tally.resume(1, back_dated_by_nothing, host="a").cursor == 20_001 - REWIND_EVENTS
+    elsewhere = tally.resume(1, back_dated_by_nothing, host="b")
+    assert elsewhere == (at(10, 5 - 300).time_us, at(20_000, 5))
+    assert tally.resume(1, back_dated_by_nothing, host="a", by_time=True) == elsewhere
 
 
 def test_the_tally_adds_up() -> None:

@@ -22,7 +22,7 @@ from slurp.embedded import EmbeddedNode
 from slurp.flow import Batch, Buffer
 from slurp.heartbeat import Watchdog
 from slurp.logs import Secrets
-from slurp.position import Position, Trail
+from slurp.position import Position
 from slurp.simulator import Simulator
 from slurp.tally import Tally
 from tests.harness import commit
@@ -75,7 +75,7 @@ class Play:
         self.watchdog = Watchdog(0.15, self._feed)
         self.halt = Halt()
         buffer, tally = Buffer(10, 1_000_000), Tally(1)
-        tally.begin(1, Position("h", None, 0), Trail(), 0)
+        tally.begin(1, Position("h", None, 0), 0)
         elastic = Elastic(config, Secrets())
         days = Days(elastic, "ev", None, lambda client: None)
         days.ensure = ensure  # type: ignore[method-assign]

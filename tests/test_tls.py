@@ -17,7 +17,7 @@ from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
 from slurp.embedded import EmbeddedNode
 from slurp.errors import Fatal
 from slurp.jetstream.dictionary import NoDictionary, fetch
-from slurp.jetstream.floor import floor_us
+from slurp.jetstream.floor import floor_of
 from slurp.jetstream.hosts import probe
 from slurp.kibana import client
 from slurp.logs import Secrets
@@ -110,7 +110,7 @@ def test_a_jetstream_that_our_ca_vouches_for_is_read(
             until(lambda: len(run.frames) == 50)
         (found,) = probe([proxy.url], ca=authority.file)
         assert len(found.times) == 3
-        assert floor_us(proxy.url, ca=authority.file) is not None
+        assert floor_of(proxy.url, ca=authority.file) is not None
         assert fetch(proxy.url, ca=authority.file).id == busy.dictionary_id
 
 
@@ -121,7 +121,7 @@ def test_a_jetstream_that_nobody_vouches_for_gets_no_request(
     with Proxy(busy.port, getattr(authority, bad.shows)) as proxy:
         (found,) = probe([proxy.url], ca=ca)
         assert not found.times
-        assert floor_us(proxy.url, timeout=5, ca=ca) is None
+        assert floor_of(proxy.url, timeout=5, ca=ca) is None
         with pytest.raises(NoDictionary, match="SSLError"):
             fetch(proxy.url, ca=ca)
         with reading(proxy.url, options=options("--jetstream-ca", ca)):

@@ -21,6 +21,7 @@ from slurp.embedded import EmbeddedNode
 from slurp.embedded.node import free_port
 from slurp.embedded.places import cache_dir
 from slurp.jetstream.wire import parse
+from slurp.position import REWIND_EVENTS
 from slurp.simulator import Simulator
 from slurp.simulator.connection import Manners
 from tests.fixtures_es import OwnNode, client_for
@@ -130,17 +131,17 @@ def test_sigterm_under_load_ends_in_order(
     assert len(upto) == counted["indexed"]
 
 
-def test_a_clean_end_is_resumed_without_a_rewind(
+def test_a_clean_end_is_resumed_with_a_rewind(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    jetstream.generate(3000)
+    jetstream.generate(9000)
     with start("--since", "0", "--catch-up") as worker:
         assert worker.exit_code() == 0
     jetstream.generate(2000)
     with start("--catch-up") as worker:
         assert worker.exit_code() == 0
         counted = worker.counted()
-    assert (counted["indexed"], counted["duplicates"]) == (2000, 1), "a cursor is inclusive"
+    assert (counted["indexed"], counted["duplicates"]) == (2000, REWIND_EVENTS)
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 

@@ -18,7 +18,7 @@ from slurp.jetstream.reader import Reader
 from slurp.jetstream.readers import Readers
 from slurp.jetstream.subscription import Subscription
 from slurp.logs import Secrets
-from slurp.position import Answered, Position
+from slurp.position import LIVE, Answered, Position
 from slurp.tally import Outcome, Tally
 from slurp.vitals import Vitals
 
@@ -65,8 +65,7 @@ class Watched:
         return Reader(
             *(self.config, Subscription.of(self.config), [server], self.vitals.buffer, self.vitals.tally),
             *(self.stop, start),
-            clean=True,
-            live=True,
+            start=LIVE,
             number=number,
         )
 

@@ -25,11 +25,10 @@ class Checkpoint:
     """A saved position of one host's stream.
 
     `started` is true while it is only the place where the subscription began: nothing has been
-    acknowledged yet. `clean` tells that the worker ended in order.
+    acknowledged yet. `clean` tells that the worker stopped in order; it decides nothing.
     """
 
     position: Position
-    trail: tuple[tuple[int, int], ...]
     started: bool
     clean: bool
 
@@ -139,7 +138,6 @@ class Checkpoints:
             "host": checkpoint.position.host,
             "cursor": checkpoint.position.cursor,
             "time_us": checkpoint.position.time_us,
-            "trail": checkpoint.trail,
             "started": checkpoint.started,
             "clean": checkpoint.clean,
             "writer": self._writer,
@@ -158,7 +156,6 @@ def _says_more(new: Checkpoint, old: Checkpoint) -> bool:
 def _read(source: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         position=Position(source["host"], source["cursor"], source["time_us"]),
-        trail=tuple((cursor, time_us) for cursor, time_us in source.get("trail") or ()),
         started=source["started"],
         clean=source["clean"],
     )

@@ -157,6 +157,8 @@ class Gaps:
             "to": _utc(gap.to_us).isoformat(timespec="milliseconds"),
             "seconds": round(gap.seconds, 3),
             "possible": gap.possible,
+            "from_cursor": gap.from_cursor,
+            "to_cursor": gap.to_cursor,
             "found_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
 
@@ -164,7 +166,9 @@ class Gaps:
         """The same when the same gap is found again after a crash."""
         subscription = self._subscription
         whose = f"{subscription.index}:{subscription.worker or '-'}:{gap.host[:150]}:{subscription.key}"
-        return f"gap:{whose}:{gap.from_us}"
+        # Two short ones may begin at the same time, which is that of the newest acknowledged events.
+        first = "" if gap.from_cursor is None else f":{gap.from_cursor}"
+        return f"gap:{whose}:{gap.from_us}{first}"
 
 
 def _utc(time_us: int) -> datetime:
@@ -173,4 +177,5 @@ def _utc(time_us: int) -> datetime:
 
 def _span(gap: Gap) -> str:
     begin, end = (_utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (gap.from_us, gap.to_us))
-    return f"from {begin} to {end} UTC ({format_duration(gap.seconds)})"
+    cursors = "" if gap.to_cursor is None else f", cursors {gap.from_cursor} to {gap.to_cursor}"
+    return f"from {begin} to {end} UTC ({format_duration(gap.seconds)}{cursors})"

@@ -1,44 +1,67 @@
-"""How far back a server goes: the only way to tell a gap from silence behind a filter."""
+"""Short connections that read a few events: how far back a server goes, and of what time an event is."""
 
 from __future__ import annotations
 
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import websocket
 from websocket import ABNF
 
 from slurp.jetstream.connection import connect
-from slurp.jetstream.hosts import hang_up, why
-from slurp.jetstream.landing import SAMPLE
-from slurp.jetstream.wire import position_of
+from slurp.jetstream.hosts import hang_up, host_of, why
+from slurp.jetstream.landing import SAMPLE, middle
+from slurp.jetstream.subscription import V2_PATH
+from slurp.jetstream.wire import BadFrame, cursor_of, parse
+from slurp.position import FIRST_TIME_CURSOR, Position
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0
 
 
-def floor_us(server: str, timeout: float = _TIMEOUT, ca: Path | None = None) -> int | None:
-    """The median time of the first events that a server still has; None when it sends none in time."""
-    times: list[int] = []
-    deadline = time.monotonic() + timeout
+# "From the beginning", without filters. The v2 wire refuses a number below its floor, but no time.
+_V1_PATH = "/subscribe?cursor=0"
+_V2_PATH = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
+
+
+def floor_of(
+    server: str, timeout: float = _TIMEOUT, ca: Path | None = None, *, v2: bool = False
+) -> Position | None:
+    """Return where a server's oldest events are, with their median time; None when it sends none in time."""
     try:
-        # 0 is "from the beginning", and everything counts.
-        connection = connect(f"{server}/subscribe?cursor=0", timeout, ca)
+        events = first_events(f"{server}{_V2_PATH if v2 else _V1_PATH}", timeout, ca)
     except (OSError, websocket.WebSocketException) as error:
         log.debug("no floor of %s: %s", server, why(error))
         return None
+    if not events:
+        return None
+    return Position(host_of(server), cursor_of(events[0]), middle([one["time_us"] for one in events]))
+
+
+def first_events(url: str, timeout: float, ca: Path | None = None) -> list[dict[str, Any]]:
+    """Return up to SAMPLE events, all that a connection brings within `timeout` seconds.
+
+    Raises what `websocket` raises when there is no connection; one that ends early is none of it.
+    """
+    events: list[dict[str, Any]] = []
+    deadline = time.monotonic() + timeout
+    connection = connect(url, timeout, ca)
     try:
-        connection.settimeout(timeout)
-        while len(times) < SAMPLE and time.monotonic() < deadline:
+        while len(events) < SAMPLE and (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
             for opcode, data in connection.receive():
                 if opcode == ABNF.OPCODE_CLOSE:
                     deadline = 0.0
-                elif (position := position_of([data], server)) is not None:
-                    times.append(position.time_us)
+                elif opcode == ABNF.OPCODE_TEXT and len(events) < SAMPLE:
+                    try:
+                        events.append(parse(data))
+                    except BadFrame:
+                        continue
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("the floor of %s, after %d event(s): %s", server, len(times), why(error))
+        log.debug("%s, after %d event(s): %s", url, len(events), why(error))
     finally:
         hang_up(connection)
-    return sorted(times)[(len(times) - 1) // 2] if times else None
+    return events

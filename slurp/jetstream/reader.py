@@ -6,26 +6,22 @@ import logging
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import websocket
 from websocket import ABNF
 
 from slurp.config import Config
 from slurp.flow import Batch, Buffer
+from slurp.jetstream.cursors import Cursors, Missed, ignore
 from slurp.jetstream.dialer import Dialer
-from slurp.jetstream.floor import floor_us
 from slurp.jetstream.hosts import hang_up, host_of, why
-from slurp.jetstream.landing import SAMPLE, TOLERANCE_US, Found, Landing
 from slurp.jetstream.line import Line
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.wire import position_of
 from slurp.pacing import Backoff
-from slurp.position import Gap, Hold, Position
+from slurp.position import Position
 from slurp.tally import Tally
 from slurp.units import format_duration
 
@@ -50,11 +46,6 @@ _PINGS = 16
 
 # With collection filters pongs keep a quiet stream alive, but identity and account events still come.
 _QUIET_TIMES = 10
-
-# Behind a filter nothing may come for long. After this we ask the host how far back it goes.
-_ASK_FLOOR_AFTER = 15.0
-# The checkpoint stays where it is meanwhile, so it must not take for ever: two minutes at most.
-_FLOOR_ATTEMPTS = 3
 
 # A change of hosts for the better waits until little would be read again.
 _SMALL_LAG_US = 30_000_000
@@ -82,15 +73,6 @@ class Ending(NamedTuple):
     ours: bool = False
 
 
-class Missed(Protocol):
-    def __call__(self, reader: int, gap: Gap, hold: Hold | None = None) -> None:
-        """`reader` has found `gap`; `hold` keeps the checkpoint before it already."""
-
-
-def _ignore(reader: int, gap: Gap, hold: Hold | None = None) -> None:
-    pass
-
-
 class Reader:
     """Keeps one subscription connected. `step` is one connection, from handshake to its end."""
 
@@ -104,29 +86,33 @@ class Reader:
         stop: threading.Event,
         known: Position,
         *,
-        clean: bool,
-        live: bool,
+        start: int | None = None,
         number: int = 1,
-        missed: Missed = _ignore,
+        missed: Missed = ignore,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`known` is where an earlier run came to, or where to start; `clean` is false when it may
-        have ended in disorder; `live` makes the first connection start with what happens now;
-        `missed` is told of gaps; `beat` is called whenever the thread comes round."""
+        """`known`, `start` and `missed` are those of `Cursors`; `beat` is called whenever the thread comes
+        round."""
         self._beat = beat
         self.number = number
-        self._missed = missed
         self._subscription = subscription
         self._dialer = Dialer(config, subscription)
-        self._ca = config.jetstream_ca
+        self._cursors = Cursors(
+            subscription,
+            tally,
+            known,
+            number=number,
+            start=start,
+            missed=missed,
+            stop=stop,
+            beat=beat,
+            ca=config.jetstream_ca,
+        )
         self._line: Line | None = None
         self._servers = list(servers)
         self._buffer = buffer
         self._tally = tally
         self._stop = stop
-        self._known = known
-        self._clean = clean
-        self._live = live
         self._batch_events = config.batch
         self._flush = config.flush
         self._stall = config.stall_timeout
@@ -147,15 +133,9 @@ class Reader:
         self._down_since = time.monotonic()
         self._trouble = ""
         self._got_data = False
-        self._told_to_stop = False
         self._away = False
-        self._ask_floor_at = 0.0
-        self._asking: set[tuple[str, int]] = set()
         self._garbage_since: float | None = None
-        self._landing: Landing | None = None
         self._foreign = ""
-        self._by_time = False
-        self._newest: deque[int] = deque(maxlen=SAMPLE)
         self._advice: tuple[tuple[str, ...], str] = ((), "")
         self._left: dict[str, tuple[float, int]] = {}
 
@@ -190,11 +170,6 @@ class Reader:
     def trouble(self) -> str:
         """Why the last connection ended, or could not be made."""
         return self._trouble
-
-    @property
-    def ended_clean(self) -> bool:
-        """After the end: no disorder of the server's is left to be read again."""
-        return self._clean or (self._got_data and self._told_to_stop)
 
     @property
     def silent_for(self) -> float:
@@ -235,28 +210,19 @@ class Reader:
 
     def _connect(self, server: str) -> Line:
         host = host_of(server)
-        cursor, self._landing, self._foreign = None, None, ""
-        if not self._live:
-            resume = self._tally.resume(self.number, self._known, self._clean, host, by_time=self._by_time)
-            cursor = resume.cursor
-            filtered = bool(self._subscription.collections or self._subscription.dids)
-            self._landing = Landing(resume, self._newest_us(), filtered)
-        known = self._known.cursor if self._known.host == host else None
-        line = self._line = self._dialer.connect(server, cursor, known)
-        if self._landing is not None and line.cursor != cursor:
-            self._landing = self._landing.at_the_floor()
+        self._foreign = ""
+        cursor = self._cursors.ask_for(server)
+        line = self._line = self._dialer.connect(server, cursor, self._cursors.known_to(host))
+        self._cursors.connected(line, cursor, time.monotonic())
         line.connection.settimeout(min(max(self._flush / 4, 0.02), 0.5))
         start = "live" if line.cursor is None else f"from cursor {line.cursor}"
         log.info("connected to %s, reading %s, %s wire", host, start, line.name)
         if self._connections:
             self._tally.reconnected()
         self._connections += 1
-        # From here on a lost connection would lose events: no more live starts.
-        self._live = False
         self._got_data = False
         self._last_data = time.monotonic()
         self._connected, self._away = True, False
-        self._ask_floor_at = time.monotonic() + _ASK_FLOOR_AFTER
         self._garbage_since = None
         return line
 
@@ -331,8 +297,8 @@ class Reader:
                     return self._cut(why(error))
             if self._is_stalled(now, last_pong):
                 return Ending(End.STALLED, f"no data for {format_duration(now - self._last_data)}")
-            if silent and self._landing is not None and self._landing.filtered:
-                self._look_at_silence(self._landing, now)
+            if silent and not self._got_data:
+                self._cursors.look_at_silence(self.server, now)
         return Ending(End.STOPPED, "told to stop")
 
     def _note_pong(self, sent: float | None, now: float) -> None:
@@ -365,7 +331,8 @@ class Reader:
         if not portion.frames:
             self._frames, self._size = [], 0
             return
-        if self._landing is not None and not self._lands(self._landing, portion.frames):
+        self._foreign = self._cursors.check(self.server, self._line, portion.frames)
+        if self._foreign:
             self._frames, self._size = [], 0
             return
         batch = Batch(
@@ -383,9 +350,7 @@ class Reader:
                 return  # never counted as received; the next run reads them again
         self._batches += 1
         if batch.position is not None:
-            self._known = batch.position
-            self._by_time = False
-            self._newest.append(batch.position.time_us)
+            self._cursors.passed(batch.position)
             self._garbage_since = None
         elif self._garbage_since is None:
             self._garbage_since = self._began
@@ -397,14 +362,11 @@ class Reader:
         """Hand over what came before the end, and decide where and when to go on."""
         self._hand_over()
         if ending.end is End.STOPPED:
-            self._told_to_stop = True
             return False
         if self._line is not None and self._line.error is not None:
             ending = self._cut(str(self._line.error))  # however it closed afterwards
         self._line = None
         self._trouble = ending.reason
-        # An orderly close says nothing of a disorder before it unless data came in between.
-        self._clean = ending.end is End.CLOSED and (self._clean or self._got_data)
         if self._stop.is_set():
             return False
         if ending.end is End.FOREIGN:
@@ -467,81 +429,8 @@ class Reader:
 
     def _is_quiet(self, now: float) -> bool:
         """Nothing waits for an answer, and the stream is at what happens now, or silent."""
-        lag = time.time() * 1e6 - self._known.time_us
+        lag = time.time() * 1e6 - self._cursors.known.time_us
         return self._buffer.events == 0 and (lag < _SMALL_LAG_US or now - self._last_data >= _SILENT)
-
-    def _newest_us(self) -> int:
-        """The time of the newest event we had: the second highest of some, as one may be of the future.
-
-        Of the servers' clocks only: with ours behind theirs, everything would seem too new.
-        """
-        return sorted(self._newest)[-2:][0] if self._newest else 0
-
-    def _lands(self, landing: Landing, frames: Sequence[bytes]) -> bool:
-        """Compare the first events with what was asked for. False when they must not be taken."""
-        found = (position_of([frame], self.host) for frame in frames)
-        first = list(islice((position for position in found if position is not None), SAMPLE))
-        if not first:
-            return True
-        self._landing = None
-        finding = landing.look(first)
-        # Asked by time there is nothing else to try: a second finding would go round in circles.
-        if finding.found is Found.FOREIGN and not self._by_time:
-            # They would move the position over what lies between. Asked by time they come again.
-            log.warning("%s %s; asking it by time instead", self.host, finding.reason)
-            self._by_time, self._foreign = True, finding.reason
-            return False
-        if finding.found is Found.GAP:
-            self._missed(self.number, Gap(self.host, landing.asked.known.time_us, finding.to_us))
-        elif finding.found is Found.MAYBE:
-            self._ask_floor(landing, finding.to_us)
-        return True
-
-    def _look_at_silence(self, landing: Landing, now: float) -> None:
-        if not self._got_data and now >= self._ask_floor_at:
-            self._ask_floor_at = float("inf")
-            self._ask_floor(landing)
-
-    def _ask_floor(self, landing: Landing, begins_us: int | None = None) -> None:
-        """Whether the host goes back to where we were; beside the stream, which must be read.
-
-        The checkpoint does not move until that is known. A host that never says has a possible gap, up to
-        `begins_us`, or to now where nothing has come yet.
-        """
-        server, host, known_us = self._servers[0], self.host, landing.asked.known.time_us
-        question = host, known_us
-        if question in self._asking:
-            return  # after a lost connection: the first thread is still at it, and holds the checkpoint
-        self._asking.add(question)
-        hold = self._tally.hold(self.number)
-
-        def ask() -> None:
-            floor = self._find_floor(server)
-            self._asking.discard(question)
-            if floor is not None and floor <= known_us + TOLERANCE_US:
-                self._tally.release(hold)
-            elif floor is not None:
-                self._missed(self.number, Gap(host, known_us, floor), hold)
-            elif not self._stop.is_set():  # else the next start asks again, from where we stand
-                to_us = int(time.time() * 1e6) if begins_us is None else begins_us
-                gap = Gap(host, known_us, max(known_us, to_us), possible=True)
-                self._missed(self.number, gap, hold)
-
-        threading.Thread(target=ask, name=f"floor-{self.number}", daemon=True).start()
-
-    def _find_floor(self, server: str) -> int | None:
-        """The time of the oldest event of `server`; None when it does not say, or we stop."""
-        backoff = Backoff(first=2.0)
-        for attempt in range(_FLOOR_ATTEMPTS):
-            if attempt and self._stop.wait(backoff.next()):
-                return None
-            try:
-                if (floor := floor_us(server, ca=self._ca)) is not None:
-                    return floor
-            except Exception:
-                # A hold that nobody releases would stop the checkpoint for good.
-                log.exception("asking %s how far back it goes failed, which is a bug", server)
-        return None
 
 
 def _closed(payload: bytes) -> Ending:

@@ -1,0 +1,225 @@
+"""A time that a server answers with hours of older events is looked up by sequence numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import orjson
+import pytest
+from websocket import WebSocketTimeoutException
+
+from slurp import tid
+from slurp.jetstream import cursors as cursors_module
+from slurp.jetstream.hosts import host_of
+from slurp.jetstream.seek import Seen, search, seek, seen_in
+from slurp.jetstream.wire import parse
+from slurp.position import Position
+from slurp.simulator import Simulator
+from slurp.simulator.connection import Manners
+from tests.clocks import Clock
+from tests.reading import Reading, reading, until
+
+SECOND = 1_000_000
+NOW = 1_795_000_000 * SECOND
+
+# Sequence number to time.
+Times = Callable[[int], int]
+
+
+def steady(rate: float) -> Times:
+    return lambda cursor: NOW + int(cursor * SECOND / rate)
+
+
+class Stream:
+    """A server with `count` events. Beyond its end it answers with its next event, or with nothing."""
+
+    def __init__(self, count: int, times: Times, *, quiet: bool = False) -> None:
+        self.count = count
+        self.times = times
+        self.quiet = quiet
+        self.asked: list[int] = []
+
+    def probe(self, cursor: int) -> Seen | None:
+        self.asked.append(cursor)
+        if cursor <= self.count:
+            return Seen(cursor, self.times(cursor))
+        return None if self.quiet else Seen(self.count + 1, self.times(self.count + 1))
+
+    def find(self, target_us: int) -> int:
+        found = seek(Seen(1, self.times(1)), target_us, self.probe, lambda: True)
+        assert found is not None
+        return found
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize(
+    ("count", "rate"), [(6_000_000, 1600.0), (6_000_000, 30.0), (400_000, 7.0), (20_000, 0.5), (9, 0.001)]
+)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.9999, 1.0])
+def test_a_few_connections_find_a_place_just_before(
+    count: int, rate: float, share: float, quiet: bool
+) -> None:
+    stream = Stream(count, steady(rate), quiet=quiet)
+    target_us = stream.times(1) + int((stream.times(count) - stream.times(1)) * share)
+    found = stream.find(target_us)
+    assert stream.times(found) <= target_us
+    asked = math.floor((target_us - NOW) / SECOND * rate)
+    assert asked - found <= max(8192, 10 * rate) + 1
+    assert len(stream.asked) <= 20
+
+
+def test_busy_and_quiet_hours() -> None:
+    """All events of the first half in a second, then one every minute."""
+    stream = Stream(
+        200_000, lambda n: NOW + (n * 10 if n < 100_000 else SECOND + (n - 100_000) * 60 * SECOND)
+    )
+    for hours in (0.001, 1, 100, 1600):
+        target_us = NOW + int(hours * 3600 * SECOND)
+        found = stream.find(target_us)
+        assert stream.times(found) <= target_us
+
+
+def test_times_that_go_back_do_not_lead_behind_the_target() -> None:
+    """A long run of events with a time of long ago, in which everything else is asked."""
+    stream = Stream(1_000_000, steady(100))
+    target_us = steady(100)(300_000)
+    honest = stream.times
+    stream.times = lambda n: NOW if 600_000 < n < 600_500 else honest(n)
+    assert honest(stream.find(target_us)) <= target_us
+
+
+def test_a_server_that_sends_anything_is_not_asked_for_ever() -> None:
+    asked: list[int] = []
+
+    def probe(cursor: int) -> Seen:
+        asked.append(cursor)
+        return Seen(cursor + 10**9, NOW)
+
+    seek(Seen(1, NOW), NOW + 10**12, probe, lambda: True)
+    assert len(asked) <= 32
+
+
+def test_it_gives_up_in_time_when_it_is_told_to_and_when_a_connection_fails() -> None:
+    now = iter(range(0, 1000, 12))
+    stream = Stream(6_000_000, steady(100))
+    target_us = stream.times(5_000_000)
+    low = Seen(1, stream.times(1))
+    assert seek(low, target_us, stream.probe, lambda: True, clock=lambda: next(now)) is None
+    assert len(stream.asked) <= 3
+    assert seek(low, target_us, stream.probe, lambda: False) is None
+
+    def fail(cursor: int) -> Seen | None:
+        raise WebSocketTimeoutException("late")
+
+    assert seek(low, target_us, fail, lambda: True) is None
+
+
+def test_close_enough_is_not_asked_about() -> None:
+    with pytest.raises(StopIteration) as found:
+        next(search(Seen(77, NOW), NOW + 5 * SECOND))
+    assert found.value.value == 77
+
+
+def test_a_rewritten_time_does_not_hide_when_an_event_was() -> None:
+    """An operator may rewrite the times of commits to earlier ones; the rev of a commit stays."""
+    commit = {
+        "did": "did:plc:a",
+        "kind": "commit",
+        "cursor": 5,
+        "time_us": NOW - 10**12,
+        "commit": {"rev": tid.from_micros(NOW), "collection": "c", "rkey": "r", "operation": "delete"},
+    }
+    assert seen_in([commit]) == Seen(5, NOW)
+    # And one of a dormant account that is announced again, which has an old rev, is of today.
+    assert seen_in([{**commit, "time_us": NOW + 10**12}]) == Seen(5, NOW + 10**12)
+    assert seen_in([]) is None
+    assert seen_in([{**commit, "cursor": None}]) is None
+
+
+# With a server
+
+
+SEGMENT = 3600.0
+
+
+def since(run: Reading, simulator: Simulator, time_us: int) -> bool:
+    """Whether everything from a time on is there."""
+    frames = run.frames
+    # First the last one, as the rest takes long to compare.
+    if not frames or parse(frames[-1])["cursor"] != len(simulator.frames):
+        return False
+    had = {parse(frame)["cursor"] for frame in frames}
+    return all(
+        event["cursor"] in had for event in map(orjson.loads, simulator.frames) if event["time_us"] >= time_us
+    )
+
+
+@pytest.mark.parametrize("wire", ["v1", "v2"])
+@pytest.mark.parametrize("by", ["start", "another host"])
+def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) -> None:
+    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+        jetstream.generate(60_000, span=SEGMENT + 100)
+        time_us = int((time.time() - 300) * 1e6)
+        known = None if by == "start" else Position("elsewhere.example", 5, time_us + 300 * SECOND)
+        with reading(jetstream, start=time_us, known=known, options=("--protocol", wire)) as run:
+            until(lambda: since(run, jetstream, time_us))
+        # Five minutes are 4,865 events, and the search stops at two blocks.
+        assert len(run.frames) < 4_865 + 1_000 + 8192 + 500
+        assert not run.gaps
+        assert len(jetstream.connections) < 20
+
+
+def test_filters_are_no_obstacle() -> None:
+    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+        jetstream.generate(60_000, span=SEGMENT + 100)
+        time_us = int((time.time() - 300) * 1e6)
+        likes = {
+            event["cursor"]: event["time_us"]
+            for event in map(orjson.loads, jetstream.frames)
+            if event["kind"] == "commit" and event["commit"]["collection"] == "app.bsky.feed.like"
+        }
+        wanted = {cursor for cursor, when in likes.items() if when >= time_us}
+        options = ("--protocol", "v2", "--collections", "app.bsky.feed.like")
+        with reading(jetstream, start=time_us, options=options) as run:
+            until(lambda: run.frames and parse(run.frames[-1])["cursor"] == max(likes))
+            assert wanted <= {parse(frame)["cursor"] for frame in run.frames}
+        assert len(run.frames) < len(likes) / 2
+
+
+def test_a_server_that_fails_meanwhile_is_read_from_where_it_begins(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+
+    def fail(*_: object) -> None:
+        raise WebSocketTimeoutException("late")
+
+    monkeypatch.setattr(cursors_module, "first_events", fail)
+    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+        jetstream.generate(20_000, span=SEGMENT)
+        time_us = int((time.time() - 300) * 1e6)
+        with reading(jetstream, start=time_us) as run:
+            until(lambda: len(run.frames) >= 19_000 and since(run, jetstream, time_us))
+        assert len(jetstream.connections) == 2
+    assert "no sequence number found, reading all it sends" in caplog.text
+
+
+def test_nothing_is_sought_where_a_server_begins_in_time() -> None:
+    with Simulator(port=0, seed=1) as jetstream:
+        jetstream.generate(20_000, span=SEGMENT)
+        time_us = int((time.time() - 300) * 1e6)
+        with reading(jetstream, start=time_us) as run:
+            until(lambda: since(run, jetstream, time_us))
+        assert len(jetstream.connections) == 1
+
+
+def test_a_server_without_numbers_is_read_from_where_it_begins() -> None:
+    manners = Manners(active_segment=SEGMENT)
+    with Simulator(port=0, seed=1, cursors=False, manners=manners, clock=Clock()) as old:
+        old.generate(20_000, span=SEGMENT)
+        with reading(old, start=int((time.time() - 300) * 1e6)) as run:
+            until(lambda: run.frames and run.frames[-1] == old.frames[-1])
+        assert host_of(old.url) == run.reader.host
+        assert len(old.connections) == 1
