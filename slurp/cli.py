@@ -21,6 +21,10 @@ _M_ARENA_MAX, _ARENAS = -8, 2
 
 
 def main(argv: Sequence[str] | None = None, signals: StopSignals | None = None) -> int:
+    """Run the worker. Without `signals`, which a program installs before its imports, handlers begin here."""
+    if signals is None:
+        signals = StopSignals()
+        signals.install()
     gc.set_threshold(*_GC)
     bound_arenas()
     config = parse(argv)

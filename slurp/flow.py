@@ -17,7 +17,8 @@ class Batch:
     monotonic clock.
 
     `number` counts the batches of one reader. `announced` tells which of its events nobody wrote just then:
-    see `slurp.jetstream.resyncs`.
+    see `slurp.jetstream.resyncs`. `bootstrap` is None except while a server announces all existing records:
+    see `slurp.jetstream.bootstrap`.
     """
 
     number: int
@@ -28,6 +29,7 @@ class Batch:
     arrived: float = field(default_factory=time.time)
     arrived_at: float = field(default_factory=time.monotonic)
     announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    bootstrap: frozenset[tuple[str, str]] | None = None
     reader: int = 1
 
     @property

@@ -92,14 +92,12 @@ class Answered:
 
     `position` is None when the batch held nothing but garbage; `median_us` is of its events' time_us;
     `arrived_us` is when it came, and `delays_us` how long after their own time (`@timestamp`) its last
-    events did, as many as `DELAYS` at most; `fresh` counts the events at its end that came soon after
-    their time_us. `future` counts the revs that were too far in the future to choose a day.
+    events did, as many as `DELAYS` at most. `future` counts the revs that were too far in the future to
+    choose a day.
     """
 
-    events: int
     position: Position | None
     median_us: int | None
-    fresh: int
     arrived_us: int = 0
     delays_us: tuple[int, ...] = ()
     future: int = 0
@@ -138,7 +136,6 @@ class Ledger:
         self.begun_us = 0
         self.position: Position | None = None
         self.newest_us: int | None = None
-        self.fresh_run = 0
         # The number of the last batch that the reader handed over.
         self.handed = 0
         # In the order they were opened, so the first is the one that holds most.
@@ -168,11 +165,10 @@ class Ledger:
         """Whether everything in between is answered for, here or by an earlier run."""
         # Not the time of `position`, which in a replay lies some batches back. These are robust already. The
         # median of a batch alone may lie far before its end, when a rewind has filled it up.
-        upto = max((self.begun_us, *self._medians, self.newest_us or 0))
+        upto = max(self.begun_us, self.reached_us, self.newest_us or 0)
         return self.whole_since_us <= from_us and to_us <= upto
 
     def _pass(self, batch: Answered, now_us: int) -> None:
-        self.fresh_run = batch.fresh + (self.fresh_run if batch.fresh == batch.events else 0)
         if batch.position is None:
             return
         if batch.median_us is not None:
@@ -186,6 +182,11 @@ class Ledger:
         before = self.position
         if before is None or before.host != position.host or position.is_beyond(before):
             self.position = position
+
+    @property
+    def reached_us(self) -> int:
+        """The latest median time of the newest batches, by the clock of the servers; 0 before the first."""
+        return max(self._medians, default=0)
 
     @property
     def stream_us(self) -> int:

@@ -35,10 +35,12 @@ from slurp.flow import Buffer
 from slurp.heartbeat import Watchdog
 from slurp.http.address import Address
 from slurp.jetstream import hosts
+from slurp.jetstream.catchup import CatchUp
 from slurp.jetstream.reader import Reader
 from slurp.jetstream.readers import Readers
 from slurp.jetstream.scout import Scout
 from slurp.jetstream.subscription import Subscription
+from slurp.jetstream.tip import tip
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
@@ -93,10 +95,9 @@ _MAY_END = ("startup", "kibana", "http", "http-probe")
 # For the answers that are under way at the end.
 _WAIT_FOR_HTTP = 2.0
 
-# --catch-up: caught up after so many fresh events, or so many silent seconds.
-_FRESH_EVENTS = 1000
-_FRESH_WITHIN_FLUSHES = 5
-_SILENT = 5.0
+# --catch-up: what the servers had so long before the end is indexed, in seconds, or in multiples of --flush.
+_CAUGHT_UP_WITHIN = 5.0
+_CAUGHT_UP_WITHIN_FLUSHES = 5
 
 
 class Service:
@@ -124,8 +125,10 @@ class Service:
         self._watchdog = Watchdog()
         self._ready = False
 
-        self._probe = partial(hosts.probe, ca=config.jetstream_ca)
         self._subscription = Subscription.of(config)
+        # With --redundant all are read, whether they send or not.
+        listen = not (config.redundant or self._subscription.filters)
+        self._probe = partial(hosts.probe, ca=config.jetstream_ca, listen=listen)
         self._buffer = Buffer(config.buffer, config.buffer_bytes)
         self._tally = Tally(len(config.jetstream) if config.redundant else 1)
         self._secrets = secrets
@@ -158,7 +161,7 @@ class Service:
             self._pulse.beat()
             if self._signals.requested:
                 self._stop.set()
-            self._check_catch_up()
+            self._check_received()
             self._check_ready()
             self._watchdog.step()
         # A sign of life as well: the rest ends within `--grace`.
@@ -371,7 +374,7 @@ class Service:
                 )
             )
         if not self._stop.is_set():
-            self._start_threads(Readers(readers, self._tally), servers)
+            self._start_threads(Readers(readers), servers)
 
     def _find_start(self, reader: int, host: str, found: list[Checkpoint]) -> tuple[Position, int | None]:
         """Return the position to resume behind, and the cursor or LIVE if the user says where to start."""
@@ -437,7 +440,6 @@ class Service:
                 self._tally,
                 self._patience,
                 self._halt,
-                fresh_within=_FRESH_WITHIN_FLUSHES * config.flush,
                 drift=self._drift,
                 typed=self._typed,
                 beat=self._watchdog.pulse(name, _INDEXER_LIMIT).beat,
@@ -455,6 +457,8 @@ class Service:
                 self._spawn(
                     "scout", partial(scout.run, self._stop, self._watchdog.pulse("scout", _SCOUT_LIMIT))
                 )
+        if config.catch_up:
+            self._spawn("catch-up", partial(self._catch_up, readers))
         self._vitals.starting = ""
 
     # Work that belongs to no other place
@@ -563,24 +567,32 @@ class Service:
             self._vitals.saved = time.monotonic()
         return wrote
 
-    def _check_catch_up(self) -> None:
-        if not self._config.catch_up or self._readers is None or self._reading_since is None:
-            return
-        now = self._tally.snapshot()
-        if not now.received:
-            if time.monotonic() - self._reading_since >= self._config.wait:
-                log.error(
-                    "nothing received within %.0f s, so there is no saying what to catch up with",
-                    self._config.wait,
-                )
-                self._fail(Exit.FAILED)
-            return
-        if self._buffer.events or self._tally.held:
-            return
-        if self._readers.caught_up(_FRESH_EVENTS, _SILENT):
-            self._caught_up = True
-            log.info("caught up")
-            self._stop.set()
+    def _catch_up(self, readers: Readers) -> None:
+        within = max(_CAUGHT_UP_WITHIN, _CAUGHT_UP_WITHIN_FLUSHES * self._config.flush)
+        ask = partial(tip, ca=self._config.jetstream_ca)
+        catch_up = CatchUp(readers, self._tally, self._buffer, within, ask)
+        pulse = self._watchdog.pulse("catch-up", _READER_LIMIT)
+        while not self._stop.wait(_SUPERVISE_EVERY):
+            pulse.beat()
+            if catch_up.step() and self._tally.snapshot().received:
+                self._caught_up = True
+                log.info("caught up")
+                self._stop.set()
+
+    def _check_received(self) -> None:
+        """End a --catch-up that has received nothing within --wait."""
+        if (
+            self._config.catch_up
+            and self._reading_since is not None
+            and time.monotonic() - self._reading_since >= self._config.wait
+            and not self._tally.snapshot().received
+            and not self._stop.is_set()
+        ):
+            log.error(
+                "nothing received within %.0f s, so there is no saying what to catch up with",
+                self._config.wait,
+            )
+            self._fail(Exit.FAILED)
 
     # Shutdown
 

@@ -155,10 +155,14 @@ class Tally:
             ledger = self._ledgers[reader]
             ledger.whole_since_us, ledger.begun_us = whole_since_us, start.time_us
 
-    def fresh_run(self, reader: int) -> int:
-        """How many events in a row came to this reader soon after their time."""
+    def reached(self, reader: int) -> tuple[Position | None, int]:
+        """Return the position up to which this reader's events are acknowledged, and their newest time.
+
+        That is the newest of some medians, in Unix microseconds by the clock of the servers.
+        """
         with self._lock:
-            return self._ledgers[reader].fresh_run
+            ledger = self._ledgers[reader]
+            return ledger.position, ledger.reached_us
 
     def broken(self, reader: int, until_us: int) -> None:
         """What this reader has is whole only from here on."""

@@ -59,9 +59,9 @@ class InProcess:
             for number in range(first, first + count)
         ]
 
-    def feed(self, frames: Iterable[bytes]) -> Snapshot:
+    def feed(self, frames: Iterable[bytes], bootstrap: frozenset[tuple[str, str]] | None = None) -> Snapshot:
         """Answer for all frames, on this thread."""
-        self.put(list(frames))
+        self.put(list(frames), bootstrap)
         # What would be held for ever fails the test that asks for the answers.
         self.halt.deadline = time.monotonic() + _FOR_EVER
         self.one_indexer().step()
@@ -102,11 +102,12 @@ class InProcess:
         assert not thread.is_alive(), "it goes on once mended"
         return self.tally.snapshot()
 
-    def put(self, frames: list[bytes]) -> None:
+    def put(self, frames: list[bytes], bootstrap: frozenset[tuple[str, str]] | None = None) -> None:
         """A batch to be answered for, by whoever is at work."""
         self._number += 1
         position = position_of(reversed(frames), "host.example")
-        batch = Batch(self._number, "host.example", frames, sum(map(len, frames)), position)
+        size = sum(map(len, frames))
+        batch = Batch(self._number, "host.example", frames, size, position, bootstrap=bootstrap)
         self._buffer.reserve(batch, 0)
         self.tally.received(batch)
         self._buffer.put(batch)
@@ -125,7 +126,6 @@ class InProcess:
             self.tally,
             self._patience,
             self.halt,
-            fresh_within=5,
             drift=self.drift,
             beat=beat,
         )

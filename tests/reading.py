@@ -91,7 +91,7 @@ class Reading:
             self.batches.append(batch)
             time_us = batch.position.time_us if batch.position else None
             count = len(batch.frames)
-            self.tally.answered(batch, Outcome(indexed=count), Answered(count, batch.position, time_us, 0))
+            self.tally.answered(batch, Outcome(indexed=count), Answered(batch.position, time_us))
             self.buffer.release(batch)
 
 

@@ -175,16 +175,17 @@ def test_quarantined_documents_are_freed_once_mended(
     assert "quarantine" in found["broken"]
 
 
+@pytest.mark.parametrize("mark", ["resync", "bootstrap"])
 def test_what_was_announced_again_stays_marked_when_it_is_freed(
-    es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str
+    es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str, mark: str
 ) -> None:
     frame = commit(1, {"text": "good"}, at=indexer.began)
     event = json.loads(frame)
-    event["commit"]["resync"] = True
+    event["commit"][mark] = True
     document = quarantined(event, frame, "host", 1_700_000_000_000_000, "refused by a bug")
     indexer.feed([commit(2, {}, at=indexer.began)])
     es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
     assert main(["replay", "--quarantined", *options(es_node, fresh_index_prefix)]) == 0
     found = documents(es, fresh_index_prefix)[document.id]
     assert "quarantine" not in found
-    assert found["commit"]["resync"] is True
+    assert found["commit"][mark] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,17 +91,25 @@ class TestWhichWire:
             until(lambda: len(run.frames) == 10)
         assert paths(jetstream) == ["subscribeEvents", "subscribeEvents"]
 
-    def test_a_filter_that_v2_refuses_is_read_by_v1(
-        self, jetstream: Simulator, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize("page", ["<html>400 Bad Request</html>", '{"message": "InvalidRequest"}', ""])
+    def test_a_400_that_is_not_the_servers_is_read_by_v1_and_forgotten(
+        self, jetstream: Simulator, caplog: pytest.LogCaptureFixture, page: str
     ) -> None:
         jetstream.generate(10)
-        jetstream.faults.refuse(400, wire2.refusal("InvalidRequest", "invalid collection wildcard"))
+        jetstream.faults.refuse(400, page)
         with reading(jetstream) as run:
             until(lambda: len(run.frames) == 10)
             jetstream.faults.cut_after()
             until(lambda: len(jetstream.connections) == 3)
         assert paths(jetstream) == ["subscribeEvents", "subscribe", "subscribeEvents"]
         assert "refuses the v2 wire (HTTP 400" in caplog.text
+
+    def test_a_404_of_a_gateway_before_a_host_that_is_down_is_forgotten(self, jetstream: Simulator) -> None:
+        jetstream.generate(10)
+        jetstream.faults.refuse(404, "<html>", times=2)
+        with reading(jetstream) as run:
+            until(lambda: len(run.frames) == 10)
+        assert paths(jetstream) == ["subscribeEvents", "subscribe", "subscribeEvents"]
 
     def test_v2_alone_never_falls_back(self) -> None:
         with Simulator(port=0, seed=1, protocols="v1") as jetstream:
@@ -323,6 +332,55 @@ class TestCompression:
             until(lambda: len(run.frames) == 10)
         assert "no zstd dictionary: HTTP 404, reading plain frames" in caplog.text
 
+    def test_a_host_without_a_dictionary_is_not_asked_again(
+        self, jetstream: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dictionaries, "PATH", "/nowhere")
+        jetstream.generate(10)
+        jetstream.faults.cut_after(5)
+        with reading(jetstream, options=ZSTD) as run:
+            until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
+        assert paths(jetstream) == ["nowhere", "subscribeEvents", "subscribeEvents"]
+
+    @pytest.mark.parametrize("status", [403, 429, 500, 503])
+    def test_a_dictionary_that_cannot_be_fetched_now_is_asked_for_by_the_next_connection(
+        self,
+        jetstream: Simulator,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        status: int,
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        jetstream.generate(10)
+        jetstream.faults.cut_after(5)
+        with first_fetch_answered(status, monkeypatch), reading(jetstream, options=ZSTD) as run:
+            until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
+        assert paths(jetstream) == ["subscribeEvents", "getZstdDictionary", "subscribeEvents"]
+        assert f"HTTP {status}, reading plain frames until the next connection" in caplog.text
+        assert jetstream.connections[-1].params["zstdDictionary"] == ["20260811"]
+
+    def test_a_404_for_everything_says_nothing_of_dictionaries(
+        self, jetstream: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        jetstream.generate(10)
+        jetstream.faults.refuse(404, "<html>no backend</html>")
+        options = ("--protocol", "v2", "--compress", "on")
+        with first_fetch_answered(404, monkeypatch), reading(jetstream, options=options) as run:
+            until(lambda: len(run.frames) == 10)
+        assert paths(jetstream) == ["subscribeEvents", "getZstdDictionary", "subscribeEvents"]
+        assert jetstream.connections[-1].params["zstdDictionary"] == ["20260811"]
+
+    def test_a_host_that_was_down_at_first_contact_is_read_with_zstd(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        dialer = dialing.Dialer(options([*ZSTD], {}), Subscription("i"))
+        with pytest.raises(OSError, match="refused"):
+            dialer.connect(f"ws://127.0.0.1:{port}", None)
+        with Simulator(port=port, seed=1) as jetstream:
+            line = dialer.connect(jetstream.url, None)
+            line.connection.shutdown()
+        assert line.name == "v2 with zstd"
+
     @pytest.mark.parametrize("protocol", ["auto", "v1"])
     def test_on_says_that_v1_is_plain(self, caplog: pytest.LogCaptureFixture, protocol: str) -> None:
         with Simulator(port=0, seed=1, protocols="v1") as jetstream:
@@ -330,6 +388,24 @@ class TestCompression:
             with reading(jetstream, options=("--protocol", protocol, "--compress", "on")) as run:
                 until(lambda: len(run.frames) == 10)
         assert "read by the v1 wire, which is plain" in caplog.text
+
+
+@contextmanager
+def first_fetch_answered(status: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A gateway that answers `status` to whoever asks first for a dictionary."""
+
+    class Gateway(_Answer):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Gateway) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hosts = [f"ws://127.0.0.1:{server.server_port}"]
+        monkeypatch.setattr(
+            dialing, "fetch", lambda host, id, ca: fetch(hosts.pop() if hosts else host, id, ca)
+        )
+        yield
+        server.shutdown()
 
 
 class Bombs:

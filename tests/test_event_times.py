@@ -91,6 +91,6 @@ def test_the_lag_of_a_quiet_stream_is_the_age_of_its_newest_event() -> None:
     for number in range(1, 12):
         at_us = number * 600_000_000
         position = Position("a", number, at_us)
-        done = Answered(1, position, at_us, 1, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
+        done = Answered(position, at_us, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
         ledger.answer(number, done, at_us + 2_000_000)
         assert ledger.newest_us == at_us

@@ -81,7 +81,7 @@ class Run:
         position = Position(f"h{reader}", number * 10, NOW + number * SECOND)
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
         self.tally.received(batch)
-        answer = Answered(1, position, position.time_us, position.time_us, 0)
+        answer = Answered(position, position.time_us)
         return lambda: self.tally.answered(batch, Outcome(indexed=1), answer)
 
     def save(self, clean: bool = False) -> None:

@@ -20,9 +20,9 @@ def at(cursor: int | None, seconds: float, host: str = "a") -> Position:
     return Position(host, cursor, NOW + int(seconds * SECOND))
 
 
-def answered(position: Position | None, events: int = 10, fresh: int = 0) -> Answered:
+def answered(position: Position | None) -> Answered:
     time_us = position.time_us if position else None
-    return Answered(events, position, time_us, fresh)
+    return Answered(position, time_us)
 
 
 def test_the_ledger_stands_before_the_first_batch_that_is_open() -> None:
@@ -57,13 +57,6 @@ def test_the_position_is_never_in_the_future() -> None:
     ledger = Ledger()
     ledger.answer(1, answered(at(1, 500)), NOW)
     assert ledger.position == Position("a", 1, NOW)
-
-
-def test_fresh_events_are_counted_in_a_row() -> None:
-    ledger = Ledger()
-    for number, fresh in enumerate((10, 10, 3, 10), start=1):
-        ledger.answer(number, answered(at(number, number), fresh=fresh), NOW)
-    assert ledger.fresh_run == 13
 
 
 def test_resuming_reads_two_blocks_again_however_much_time_they_are() -> None:

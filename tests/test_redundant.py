@@ -36,12 +36,12 @@ def at(cursor: int, seconds: float, host: str = "a") -> Position:
     return Position(host, cursor, NOW + int(seconds * SECOND))
 
 
-def answer(tally: Tally, reader: int, number: int, position: Position, fresh: int = 0) -> None:
+def answer(tally: Tally, reader: int, number: int, position: Position) -> None:
     batch = Batch(number, position.host, [b""] * 10, 0, position, reader=reader)
     tally.received(batch)
     time_us = position.time_us
     tally.answered(
-        batch, Outcome(indexed=10), Answered(10, position, time_us, fresh, arrived_us=time_us, delays_us=(0,))
+        batch, Outcome(indexed=10), Answered(position, time_us, arrived_us=time_us, delays_us=(0,))
     )
 
 
@@ -81,7 +81,7 @@ def test_a_batch_covers_up_to_its_newest_events_not_to_its_median() -> None:
     tally.begin(1, at(1, 0), 0)
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 200), reader=1)
     tally.received(batch)
-    answer = Answered(10, batch.position, NOW, 0, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
+    answer = Answered(batch.position, NOW, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
     tally.answered(batch, Outcome(indexed=10), answer)
     assert tally.covered(2, NOW, NOW + 200 * SECOND)
     assert not tally.covered(2, NOW, NOW + 201 * SECOND)
@@ -94,24 +94,8 @@ def stand_in(number: int, connected: bool = True, away: bool = False, silent: fl
     )
 
 
-def caught_up(tally: Tally, *readers: Reader) -> bool:
-    return Readers(readers, tally).caught_up(fresh=20, silent=5)
-
-
-def test_all_that_are_connected_must_have_caught_up() -> None:
-    tally = Tally(2)
-    for number in (1, 2):
-        answer(tally, 1, number, at(number, number), fresh=10)
-    assert caught_up(tally, stand_in(1))
-    assert not caught_up(tally, stand_in(1), stand_in(2)), "the second is still behind"
-    assert caught_up(tally, stand_in(1), stand_in(2, silent=6))
-    assert caught_up(tally, stand_in(1), stand_in(2, connected=False, away=True)), "nobody waits for the dead"
-    assert not caught_up(tally, stand_in(1), stand_in(2, connected=False)), "it is about to connect"
-    assert not caught_up(tally, stand_in(1, connected=False, away=True))
-
-
 def test_the_stats_line_names_who_is_away() -> None:
-    readers = Readers([stand_in(1), stand_in(2, connected=False)], Tally(2))
+    readers = Readers([stand_in(1), stand_in(2, connected=False)])
     assert readers.host == "h1 + h2 (away)"
     assert readers.connected
 

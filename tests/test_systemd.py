@@ -81,7 +81,7 @@ class Play:
         days.ensure = ensure  # type: ignore[method-assign]
         pulse = self.watchdog.pulse("indexer-1", 1.5)
         self.indexer = Indexer(
-            *(elastic, days, DeadLetterFile(tmp_path / "dead"), buffer, tally, Patience(), self.halt, 5),
+            *(elastic, days, DeadLetterFile(tmp_path / "dead"), buffer, tally, Patience(), self.halt),
             beat=pulse.beat,
         )
         batch = Batch(1, "h", [commit(1, {"text": "one"})], 100, None)

@@ -56,8 +56,7 @@ class Watched:
         """The start-up is over: there are readers, which have not connected yet."""
         self.vitals.starting = ""
         self.vitals.readers = Readers(
-            [self._reader(number, server) for number, server in enumerate(self.config.jetstream, 1)],
-            self.vitals.tally,
+            [self._reader(number, server) for number, server in enumerate(self.config.jetstream, 1)]
         )
 
     def _reader(self, number: int, server: str) -> Reader:
@@ -80,7 +79,7 @@ class Watched:
 
         def answered(outcome: Outcome) -> None:
             self.vitals.buffer.get(0)
-            position = Answered(events, batch.position, now_us, events, arrived_us=now_us, delays_us=(0,))
+            position = Answered(batch.position, now_us, arrived_us=now_us, delays_us=(0,))
             self.vitals.tally.answered(batch, outcome, position)
             self.vitals.buffer.release(batch)
 

@@ -116,6 +116,8 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
             commit["cid"] = cid
         if inner.get("resync") is True:
             commit["resync"] = True
+        if inner.get("bootstrap") is True:
+            commit["bootstrap"] = True
     else:
         source[kind] = status = {name: inner[name] for name in _NAMES[kind] if inner.get(name) is not None}
         if status.get("time") == "":

@@ -55,6 +55,7 @@ FIELDS: tuple[Field, ...] = (
     Field("commit.rkey", _keyword(1024), "key of the record in its collection", "commits"),
     Field("commit.cid", _keyword(256), "hash of the record", "commits that are no deletion"),
     Field("commit.resync", {"type": "boolean"}, "`true` where a record was not written but announced again: its repository was replaced", "creates after a sync of the same DID and rev, v2 wire only"),
+    Field("commit.bootstrap", {"type": "boolean"}, "`true` where a record existed before: a server that was set up recently announced it", "creates with an old rev, an rkey far older than it, or a rev that many rows share, while such a server sends the records of all accounts"),
     Field("identity.handle", _keyword(512), "the new handle", "identity events"),
     Field("identity.seq", _THEIR_LONG, "the relay's sequence number", "identity events"),
     Field("identity.time", _THEIR_DATE, "when it changed", "identity events"),

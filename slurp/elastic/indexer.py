@@ -25,7 +25,7 @@ from slurp.elastic.drift import Drift, Sighting
 from slurp.elastic.verdict import NO_ANSWER, Item, Verdict, judge
 from slurp.errors import describe_bug
 from slurp.flow import Batch, Buffer
-from slurp.jetstream.resyncs import mark
+from slurp.jetstream import bootstrap, resyncs
 from slurp.jetstream.wire import BadFrame, parse
 from slurp.logs import cut
 from slurp.pacing import Backoff
@@ -94,7 +94,6 @@ class Indexer:
         tally: Tally,
         patience: Patience,
         halt: Halt,
-        fresh_within: float,
         drift: Drift | None = None,
         typed: Container[str] = TYPED,
         beat: Callable[[], None] = lambda: None,
@@ -117,7 +116,6 @@ class Indexer:
         self._express = Express(typed, self._look)
         self._batch_took = batch_took
         self._bulk_took = bulk_took
-        self._fresh_within_us = int(fresh_within * 1e6)
 
     def step(self) -> bool:
         """Answer for one batch if one comes; False when there will be no more."""
@@ -141,14 +139,14 @@ class Indexer:
         pending: list[_Pending] = []
         times: list[int] = []
         delays: deque[int] = deque(maxlen=DELAYS)
-        fresh = future = 0
+        future = 0
         indices: dict[int, str | None] = {}
-        host, arrived_us, fresh_within_us = batch.host, batch.arrived_us, self._fresh_within_us
+        host, arrived_us = batch.host, batch.arrived_us
         # The later of the two: with our clock behind that of the servers, every rev would be of the future.
         now_us = max(arrived_us, self._tally.stream_us)
         seen_us = batch.position.time_us if batch.position else None
         # The short way knows nothing of what was announced.
-        express = None if batch.announced else self._express.make
+        express = None if batch.announced or batch.bootstrap is not None else self._express.make
         for frame in batch.frames:
             sighting = None
             try:
@@ -169,9 +167,10 @@ class Indexer:
                 letters.append(_unusable(frame, error))
                 continue
             times.append(time_us)
-            delays.append(arrived_us - identity.instant_us)
+            # In a bootstrap a rev is when the repository last changed; only time_us says when it came.
+            own_us = identity.instant_us if batch.bootstrap is None else time_us
+            delays.append(arrived_us - own_us)
             future += identity.is_future
-            fresh = fresh + 1 if abs(arrived_us - time_us) <= fresh_within_us else 0
             if (index := indices[day]) is None:
                 outcome.expired += 1
             else:
@@ -185,10 +184,8 @@ class Indexer:
             outcome.dead_lettered += len(letters)
         median = sorted(times)[(len(times) - 1) // 2] if times else None
         return outcome, Answered(
-            events=len(batch.frames),
             position=batch.position,
             median_us=median,
-            fresh=fresh,
             arrived_us=arrived_us,
             delays_us=tuple(delays),
             future=future,
@@ -202,7 +199,9 @@ class Indexer:
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)
         if batch.announced:
-            mark(event, batch.announced)
+            resyncs.mark(event, batch.announced)
+        if batch.bootstrap is not None:
+            bootstrap.mark(event, batch.bootstrap)
         return event
 
     def _deliver(

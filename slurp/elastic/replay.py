@@ -155,7 +155,6 @@ class Replay:
                 tally,
                 self._patience,
                 self._halt,
-                fresh_within=0,
                 typed=frozenset(compiled.record_types),
             )
             for number, (host, arrived, frames) in enumerate(_batches(lines), start=1):
@@ -211,8 +210,9 @@ def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | N
     source = hit["_source"]
     try:
         event = parse_frame(source["quarantine"]["raw"].encode())
-        if source.get("commit", {}).get("resync"):
-            event["commit"]["resync"] = True  # of which its frame knows nothing
+        for mark in ("resync", "bootstrap"):
+            if source.get("commit", {}).get(mark):
+                event["commit"][mark] = True  # of which its frame knows nothing
         arrived_us = parse_time(source["event"]["ingested"]) or 0
         # As it was when it came, so that its @timestamp stays.
         document = build(event, source["jetstream"]["host"], arrived_us, typed, now_us=arrived_us)

@@ -245,9 +245,10 @@ class Questions:
 
 
 def _written(*more: Mapping[str, Any]) -> dict[str, Any]:
-    """New posts, and not what is announced again after a resync."""
+    """Return the query for new posts: not for what a server announces that existed before."""
     new = [{"term": {"commit.collection": _POST}}, {"term": {"commit.operation": "create"}}]
-    return {"bool": {"filter": [*new, *more], "must_not": [{"term": {"commit.resync": True}}]}}
+    old = [{"term": {"commit.resync": True}}, {"term": {"commit.bootstrap": True}}]
+    return {"bool": {"filter": [*new, *more], "must_not": old}}
 
 
 def _conditions(wish: Wish) -> list[dict[str, Any]]:

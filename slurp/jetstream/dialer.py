@@ -9,15 +9,17 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-from websocket import WebSocketBadStatusException
+from websocket import WebSocketBadStatusException, WebSocketException
 
 from slurp.config import Config
+from slurp.errors import Exit, Fatal
 from slurp.jetstream.connection import Connection, connect
-from slurp.jetstream.dictionary import Dictionary, NoDictionary, fetch
-from slurp.jetstream.hosts import host_of, why
+from slurp.jetstream.dictionary import Dictionary, DictionaryUnavailable, NoDictionary, fetch
+from slurp.jetstream.hosts import SILENT_V1, hang_up, host_of, why
 from slurp.jetstream.line import Line, LineV2
 from slurp.jetstream.resyncs import Resyncs
 from slurp.jetstream.subscription import Subscription
+from slurp.jetstream.wire import shown
 from slurp.position import FIRST_TIME_CURSOR
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 _HANDSHAKE_TIMEOUT = 10.0
 _TRIES = 4
 
-# A host that has only v1 today may have been upgraded tomorrow.
+# A host that has only v1, or no dictionary, may have been upgraded a day later.
 _REMEMBERED = 24 * 3600.0
 
 # Not the host's word on what it offers, but on how it is, or how we are.
@@ -53,12 +55,15 @@ class Dialer:
         self._ca = config.jetstream_ca
         self._resyncs = Resyncs()
         self._only_v1: dict[str, float] = {}
-        self._dictionaries: dict[str, Dictionary | None] = {}
+        self._dictionaries: dict[str, Dictionary] = {}
+        self._no_dictionary: dict[str, float] = {}
 
     def connect(self, server: str, cursor: int | None, known: int | None = None) -> Line:
-        """A line from `cursor`, or live. `known` is the sequence number up to which nothing is missing.
+        """Open a line from `cursor`, or live. `known` is the sequence number up to which nothing is missing.
 
-        Raises what `websocket` raises when the host can't be reached or refuses.
+        Raises:
+            OSError or what `websocket` raises: the host can't be reached, or rejects for now.
+            Fatal: the host rejects the request itself, so that trying again is of no use.
         """
         if not self._asks_for_v2(server):
             return self._connect_v1(server, cursor)
@@ -67,7 +72,12 @@ class Dialer:
         except WebSocketBadStatusException as error:
             if self._protocol == "v2" or not self._goes_back_to_v1(server, error):
                 raise
-        return self._connect_v1(server, cursor)
+            status = error.status_code
+        line = self._connect_v1(server, cursor)
+        # Remembered once v1 works: a gateway before a host that is down answers 404 as well.
+        if status != 400:
+            self._only_v1[server] = time.monotonic() + _REMEMBERED
+        return line
 
     def _asks_for_v2(self, server: str) -> bool:
         if self._protocol == "auto":
@@ -81,17 +91,22 @@ class Dialer:
             return False
         host = host_of(server)
         if status == 400:
-            # It may only dislike a filter; the next connection asks again.
             log.warning("%s refuses the v2 wire (%s), reading v1", host, why(error))
         else:
             log.info("%s has no v2 wire (HTTP %d), reading v1", host, status)
-            self._only_v1[server] = time.monotonic() + _REMEMBERED
         return True
 
     def _connect_v1(self, server: str, cursor: int | None) -> Line:
         if self._compress == "on":
             log.warning("--compress on: %s is read by the v1 wire, which is plain", host_of(server))
-        line = Line(self._open(self._subscription.url(server, cursor)), cursor)
+        url = self._subscription.url(server, cursor)
+        try:
+            line = Line(self._open(url), cursor)
+        except WebSocketBadStatusException as error:
+            if self._dislikes_the_filter(server, url, error):
+                body = (error.resp_body or b"").decode("utf-8", "replace").strip()
+                raise self._rejected(server, f"HTTP 400 {shown(body)}") from None
+            raise
         if self._subscription.needs_hello:
             line.connection.send(self._subscription.hello)
         return line
@@ -104,8 +119,14 @@ class Dialer:
             url = self._subscription.v2_url(server, cursor, dictionary.id if dictionary else None)
             try:
                 return LineV2(self._open(url), cursor, dictionary, self._resyncs)
-            except WebSocketBadStatusException as error:
+            except (OSError, WebSocketException) as error:
+                # What a host in trouble, or a gateway before it, said of dictionaries counts for nothing.
+                self._no_dictionary.pop(server, None)
+                if not isinstance(error, WebSocketBadStatusException):
+                    raise
                 refusal = _refusal(error)
+                if refusal.name == "InvalidRequest" and error.status_code == 400:
+                    raise self._rejected(server, f"InvalidRequest: {refusal.message}") from None
                 if not tries:
                     raise
                 if refusal.name == "UnknownZstdDictionary" and dictionary is not None:
@@ -115,26 +136,56 @@ class Dialer:
                 else:
                     raise
 
+    def _dislikes_the_filter(self, server: str, url: str, error: WebSocketBadStatusException) -> bool:
+        """Whether a 400 of the v1 wire, which is plain text, is about the filter.
+
+        A gateway may answer 400, too. So the host must accept a connection without the filter, and then give
+        the same answer again.
+        """
+        if error.status_code != 400 or not self._subscription.filters or self._subscription.needs_hello:
+            return False
+        try:
+            hang_up(self._open(f"{server}{SILENT_V1}"))
+        except (OSError, WebSocketException):
+            return False
+        try:
+            hang_up(self._open(url))
+        except WebSocketBadStatusException as again:
+            return again.status_code == 400 and again.resp_body == error.resp_body
+        except (OSError, WebSocketException):
+            return False
+        return False
+
+    def _rejected(self, server: str, answer: str) -> Fatal:
+        host, options = host_of(server), " and ".join(self._subscription.filters)
+        if not options:
+            advice = "use another --jetstream host or --protocol v1"
+            return Fatal(f"{host} rejects the request: {answer}; {advice}", Exit.USAGE)
+        return Fatal(f"{host} rejects the filter: {answer}; correct {options}", Exit.USAGE)
+
     def _open(self, url: str) -> Connection:
         return connect(url, _HANDSHAKE_TIMEOUT, self._ca)
 
     def _dictionary(self, server: str, refusal: _Refusal | None = None) -> Dictionary | None:
-        """The one to use with a host, fetched again after a refusal; None for a plain line."""
+        """Return the dictionary to use with a host, None for a plain line; fetch it again after a refusal."""
         if self._compress == "off" or (self._compress == "auto" and _is_near(server)):
             return None
         if refusal is None and server in self._dictionaries:
             return self._dictionaries[server]
-        host, found = host_of(server), None
+        if refusal is None and time.monotonic() < self._no_dictionary.get(server, 0):
+            return None
+        host, level = host_of(server), logging.WARNING if self._compress == "on" else logging.INFO
+        self._dictionaries.pop(server, None)
         try:
             found = fetch(server, refusal.number("current") if refusal else None, self._ca)
+        except DictionaryUnavailable as error:
+            log.log(level, "%s: %s, reading plain frames until the next connection", host, error)
+            return None
         except NoDictionary as error:
-            log.log(
-                logging.WARNING if self._compress == "on" else logging.INFO,
-                "%s: %s, reading plain frames",
-                *(host, error),
-            )
-        else:
-            log.info("%s: zstd dictionary %d%s", host, found.id, ", fetched again" if refusal else "")
+            self._no_dictionary[server] = time.monotonic() + _REMEMBERED
+            log.log(level, "%s: %s, reading plain frames", host, error)
+            return None
+        log.info("%s: zstd dictionary %d%s", host, found.id, ", fetched again" if refusal else "")
         self._dictionaries[server] = found
         return found
 
@@ -157,7 +208,7 @@ class Dialer:
 def _refusal(error: WebSocketBadStatusException) -> _Refusal:
     try:
         body = orjson.loads(error.resp_body or b"")
-        return _Refusal(str(body["error"]), str(body.get("message") or "")[:300])
+        return _Refusal(shown(body["error"]), shown(body.get("message")))
     except (ValueError, KeyError, TypeError, AttributeError):
         return _Refusal("", "")
 

@@ -21,7 +21,8 @@ PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 _FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 _DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 _MAX_DICTIONARY = 2_000_000
-_TIMEOUT = 10.0
+# To connect, and to wait for bytes. A host that is down is found out by the connection that follows.
+_TIMEOUT = (3.0, 10.0)
 _DEADLINE = 20.0
 _PIECE = 65_536
 
@@ -29,8 +30,16 @@ _PIECE = 65_536
 _MAX_WINDOW = 1 << 23
 
 
+# A host that answers so has no dictionary. Any other answer may be one of a gateway, or of a host in trouble.
+_HAS_NONE = (404, 405, 410, 501)
+
+
 class NoDictionary(Exception):
-    """A server that offers none, or one that is of no use; the text says why."""
+    """The server offers none, or one that is of no use; the text says why."""
+
+
+class DictionaryUnavailable(NoDictionary):
+    """It could not be fetched now; the server may well offer one."""
 
 
 class Dictionary:
@@ -82,12 +91,15 @@ def _stub(data: bytes, size: int | None) -> bytes:
 
 
 def fetch(server: str, id: int | None = None, ca: Path | None = None) -> Dictionary:
-    """The dictionary of a server (`ws(s)://…`), that with `id` if it is given. Raises NoDictionary.
-
-    Also after _DEADLINE: the time-outs of `requests` begin anew with each byte that trickles in.
+    """Fetch the dictionary of a server (`ws(s)://…`), that with `id` if it is given.
 
     Without an id a cache on the way may answer with one of the past. `ca` has the certificates to
     verify with.
+
+    Raises:
+        DictionaryUnavailable: it could not be fetched now. Also after _DEADLINE, as the time-outs of
+            `requests` begin anew with each byte that trickles in.
+        NoDictionary: the server has none, or one that is of no use.
     """
     found: list[Dictionary | NoDictionary] = []
 
@@ -101,7 +113,7 @@ def fetch(server: str, id: int | None = None, ca: Path | None = None) -> Diction
     thread.start()
     thread.join(_DEADLINE)
     if not found:
-        raise NoDictionary(f"no zstd dictionary within {_DEADLINE:.0f} s")
+        raise DictionaryUnavailable(f"no zstd dictionary within {_DEADLINE:.0f} s")
     if isinstance(found[0], NoDictionary):
         raise found[0]
     return found[0]
@@ -122,12 +134,15 @@ def _fetch(server: str, id: int | None, ca: Path | None) -> Dictionary:
             verify=str(ca) if ca else True,
         ) as answer:
             if answer.status_code != 200:
-                raise NoDictionary(f"no zstd dictionary: HTTP {answer.status_code}")
+                # With an id it says that there is none with that id.
+                has_none = id is None and answer.status_code in _HAS_NONE
+                kind = NoDictionary if has_none else DictionaryUnavailable
+                raise kind(f"no zstd dictionary: HTTP {answer.status_code}")
             data = bytearray()
             for piece in answer.iter_content(_PIECE):
                 data += piece
                 if len(data) > _MAX_DICTIONARY:
                     raise NoDictionary(f"a zstd dictionary of more than {_MAX_DICTIONARY:,} bytes")
     except requests.RequestException as error:
-        raise NoDictionary(f"no zstd dictionary: {type(error).__name__}") from None
+        raise DictionaryUnavailable(f"no zstd dictionary: {type(error).__name__}") from None
     return Dictionary(bytes(data))

@@ -1,4 +1,4 @@
-"""Which Jetstream server to read from: probe all, take the quickest, keep the rest for fail-over."""
+"""Which Jetstream server to read from: take the quickest that sends, keep the rest for fail-over."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
+from websocket import ABNF
 
 from slurp.jetstream.connection import connect
-from slurp.jetstream.subscription import V2_PATH
+from slurp.jetstream.subscription import V1_PATH, V2_PATH
+from slurp.jetstream.wire import position_of
 
 log = logging.getLogger(__name__)
 
@@ -25,40 +27,81 @@ _TRIES = 3
 _TRY_TIMEOUT = 3.0
 _ALL_TIMEOUT = 4.0
 
+# For a first event of each server that answers; and for those of the others once one has sent.
+_EVENT_WITHIN = 3.0
+_GRACE = 1.0
+_LISTEN_POLL = 0.25
+
 # By these a server sends nothing, however busy the network is.
-_SILENT_V1 = "/subscribe?requireHello=true"
+SILENT_V1 = f"{V1_PATH}?requireHello=true"
 _SILENT_V2 = f"{V2_PATH}?dids=did:plc:nobody"
 
 
 @dataclass(slots=True)
 class Probe:
-    """What the handshakes with one server took (seconds), or why there were none."""
+    """What the handshakes with one server took (seconds), or why there were none.
+
+    `listened` says that an event was waited for, `first_event` after how many seconds it came.
+    """
 
     url: str
     times: list[float] = field(default_factory=list)
     error: str = ""
+    listened: bool = False
+    first_event: float | None = None
 
     @property
     def median(self) -> float:
         return statistics.median(self.times) if self.times else float("inf")
 
 
-def probe(urls: Sequence[str], timeout: float = _ALL_TIMEOUT, ca: Path | None = None) -> list[Probe]:
-    """Handshake with all servers at once, three tries each; the quickest first, then the unreachable.
+def probe(
+    urls: Sequence[str], timeout: float = _ALL_TIMEOUT, ca: Path | None = None, *, listen: bool = False
+) -> list[Probe]:
+    """Handshake with all servers at once, three tries each, and rank them: the quickest first, then the
+    unreachable.
 
-    `ca` has the certificates to verify them with, without one those of the machine count.
+    With `listen`, servers that send an event rank before those that are silent. Only for an unfiltered
+    stream, as behind a filter silence means nothing. The wait ends when all have sent, _GRACE seconds after
+    the first, or after _EVENT_WITHIN seconds if none has. A single server that answers is not waited for.
+
+    `ca` has the certificates to verify the servers with, without one those of the machine count.
     """
     probes = [Probe(url, error=f"no answer within {timeout:.0f} s") for url in urls]
-    threads = [
-        threading.Thread(target=_try, args=(one, ca), name=f"probe-{host_of(one.url)}", daemon=True)
-        for one in probes
-    ]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + timeout
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return sorted(probes, key=lambda one: one.median)
+    changed, over = threading.Condition(), threading.Event()
+    shaking, silent = {*range(len(probes))}, {*range(len(probes))}
+
+    def work(number: int) -> None:
+        one = probes[number]
+        path = _shake_hands(one, ca)
+        with changed:
+            shaking.discard(number)
+            changed.notify_all()
+        if listen and one.times:
+            one.first_event = _first_event(f"{one.url}{path}", ca, over)
+        with changed:
+            silent.discard(number)
+            changed.notify_all()
+
+    for number, one in enumerate(probes):
+        name = f"probe-{host_of(one.url)}"
+        threading.Thread(target=work, args=(number,), name=name, daemon=True).start()
+    with changed:
+        changed.wait_for(lambda: not shaking, timeout)
+        reachable = [number for number, one in enumerate(probes) if one.times]
+
+        def all_sent() -> bool:
+            return silent.isdisjoint(reachable)
+
+        if listen and len(reachable) > 1:
+            changed.wait_for(
+                lambda: all_sent() or any(one.first_event is not None for one in probes), _EVENT_WITHIN
+            )
+            changed.wait_for(all_sent, 0 if all(one.first_event is None for one in probes) else _GRACE)
+            for number in reachable:
+                probes[number].listened = True
+    over.set()
+    return sorted(probes, key=lambda one: (not one.times, one.first_event is None, one.median))
 
 
 def host_of(url: str) -> str:
@@ -79,15 +122,18 @@ def answers(host: str, port: int) -> bool:
 def table(probes: Sequence[Probe]) -> list[str]:
     """A line a server, aligned."""
     width = max((len(host_of(one.url)) for one in probes), default=0)
-    return [
-        f"  {host_of(one.url):<{width}}  "
-        + (
-            f"{one.median * 1000:6.0f} ms  ({len(one.times)} tries)"
-            if one.times
-            else f"unreachable: {one.error}"
-        )
-        for one in probes
-    ]
+    return [f"  {host_of(one.url):<{width}}  {_finding(one)}" for one in probes]
+
+
+def _finding(one: Probe) -> str:
+    if not one.times:
+        return f"unreachable: {one.error}"
+    text = f"{one.median * 1000:6.0f} ms  ({len(one.times)} tries)"
+    if not one.listened:
+        return text
+    if one.first_event is None:
+        return f"{text}  sent no event"
+    return f"{text}  first event after {one.first_event * 1000:.0f} ms"
 
 
 def hang_up(connection: Any) -> None:
@@ -113,8 +159,9 @@ def why(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _try(result: Probe, ca: Path | None) -> None:
-    target = _SILENT_V1
+def _shake_hands(result: Probe, ca: Path | None) -> str:
+    """Fill in the times of the handshakes; return the path of a live stream on the wire that answered."""
+    target, path = SILENT_V1, V1_PATH
     for _ in range(_TRIES):
         started = time.monotonic()
         try:
@@ -122,7 +169,34 @@ def _try(result: Probe, ca: Path | None) -> None:
         except (OSError, websocket.WebSocketException) as error:
             result.error = why(error)
             if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 404:
-                target = _SILENT_V2
+                target, path = _SILENT_V2, V2_PATH
             continue
         result.times.append(time.monotonic() - started)
         hang_up(connection)
+    return path
+
+
+def _first_event(url: str, ca: Path | None, over: threading.Event) -> float | None:
+    """Seconds until a live stream sends an event; None when it has sent none until `over`, or ends."""
+    started = time.monotonic()
+    try:
+        connection = connect(url, _TRY_TIMEOUT, ca)
+    except (OSError, websocket.WebSocketException):
+        return None
+    try:
+        connection.settimeout(_LISTEN_POLL)
+        while not over.is_set():
+            try:
+                messages = connection.receive()
+            except websocket.WebSocketTimeoutException:
+                continue
+            for opcode, data in messages:
+                if opcode == ABNF.OPCODE_CLOSE:
+                    return None
+                if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY) and position_of([data], url) is not None:
+                    return time.monotonic() - started
+    except (OSError, websocket.WebSocketException):
+        return None
+    finally:
+        hang_up(connection)
+    return None

@@ -15,6 +15,7 @@ from websocket import ABNF
 
 from slurp.config import Config
 from slurp.flow import Batch, Buffer
+from slurp.jetstream.bootstrap import BootstrapDetector
 from slurp.jetstream.cursors import Cursors, Missed, ignore
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.hosts import hang_up, host_of, why
@@ -109,6 +110,7 @@ class Reader:
             ca=config.jetstream_ca,
         )
         self._line: Line | None = None
+        self._bootstrap = BootstrapDetector()
         self._servers = list(servers)
         self._buffer = buffer
         self._tally = tally
@@ -343,6 +345,7 @@ class Reader:
             size=self._size,
             position=portion.position,
             announced=portion.announced,
+            bootstrap=self._bootstrap.look_through(portion.frames, self.host, portion.announced),
         )
         while not self._buffer.reserve(batch, timeout=0.25):
             self._beat()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from slurp.jetstream.reader import Reader
-from slurp.tally import Tally
 
 
 class Readers:
     """What others want to know of them."""
 
-    def __init__(self, readers: Sequence[Reader], tally: Tally) -> None:
+    def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = tuple(readers)
-        self._tally = tally
 
     def __iter__(self) -> Iterator[Reader]:
         return iter(self._readers)
@@ -49,17 +47,3 @@ class Readers:
             return self._readers[0].trouble
         away = (reader for reader in self._readers if not reader.connected and reader.trouble)
         return "; ".join(f"{reader.host}: {reader.trouble}" for reader in away)
-
-    def caught_up(self, fresh: int, silent: float) -> bool:
-        """Each connected reader got so many fresh events in a row, or none for so many seconds.
-
-        One that is about to connect for the first time is waited for, one that failed is not.
-        """
-        return self.connected and all(
-            reader.away
-            or (
-                reader.connected
-                and (self._tally.fresh_run(reader.number) >= fresh or reader.silent_for >= silent)
-            )
-            for reader in self._readers
-        )

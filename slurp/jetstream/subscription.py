@@ -14,8 +14,10 @@ from slurp.config import Config
 # Servers read a URL of some hundred kilobytes, proxies before them do not: longer filters travel in
 # a message after the handshake.
 _MAX_DIDS_IN_URL = 100
+# Characters of a filter in a message.
+_SHOWN = 200
 
-
+V1_PATH = "/subscribe"
 V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 
 
@@ -31,6 +33,12 @@ class Subscription:
     @classmethod
     def of(cls, config: Config) -> Subscription:
         return cls(config.index, config.collections, config.dids, config.worker_name)
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Return the options that filter the stream, as they are spelled; empty when it is whole."""
+        collections = f"--collections {','.join(self.collections)[:_SHOWN]}" if self.collections else ""
+        return tuple(option for option in (collections, "--dids" if self.dids else "") if option)
 
     @property
     def key(self) -> str:
@@ -62,7 +70,7 @@ class Subscription:
         if cursor is not None:
             parameters.append(("cursor", str(cursor)))
         query = urlencode(parameters)
-        return f"{server}/subscribe{'?' if query else ''}{query}"
+        return f"{server}{V1_PATH}{'?' if query else ''}{query}"
 
     def v2_url(self, server: str, cursor: int | None, dictionary: int | None) -> str:
         """`subscribeEvents` of a server, from `cursor` or live, compressed with `dictionary` or plain."""

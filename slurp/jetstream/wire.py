@@ -89,10 +89,10 @@ def notice_of(frame: bytes) -> Notice | None:
     if type(said) is not dict:
         return None
     if said.get("$type") == "error" and type(name := said.get("error")) is str:
-        return Notice(_shown(name), _shown(said.get("message")), is_error=True)
+        return Notice(shown(name), shown(said.get("message")), is_error=True)
     payload = said.get("payload")
     if type(payload) is dict and payload.get("$type") == f"{_V2}info":
-        return Notice(_shown(payload.get("name")), _shown(payload.get("message")), is_error=False)
+        return Notice(shown(payload.get("name")), shown(payload.get("message")), is_error=False)
     return None
 
 
@@ -188,8 +188,8 @@ def _second(text: str) -> int | None:
     return parse_time(f"{text}Z")
 
 
-def _shown(text: Any) -> str:
-    """Somebody else's words as they may stand in a line of the log."""
+def shown(text: Any) -> str:
+    """Return text of a server as it may stand in a line of the log: printable, 300 characters at most."""
     # Not str(): of anything nested deeply that is a RecursionError.
     return "".join(c if c.isprintable() else "?" for c in text[:300]) if type(text) is str else ""
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from slurp.kibana import lens
-from slurp.kibana.conditions import All, Condition, Is, Not
+from slurp.kibana.conditions import All, Condition, Either, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.dataviews import DATA_VIEWS, DataView
 from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, View
@@ -55,9 +55,11 @@ def ndjson(objects: Iterable[Json]) -> bytes:
 
 
 def scope(view: View, index: str) -> Condition:
-    """Of the documents behind `view`, those that count: of events, what happened, and not what a server
-    announced again; of the others, those that belong to `--index`."""
-    return Not(Is("commit.resync", True)) if view is View.EVENTS else Is("index", index)
+    """Of the documents behind `view`, those that count: of events, what happened, and not what existed and
+    was only announced by a server; of the others, those that belong to `--index`."""
+    if view is not View.EVENTS:
+        return Is("index", index)
+    return Not(Either(Is("commit.resync", True), Is("commit.bootstrap", True)))
 
 
 class _Names:

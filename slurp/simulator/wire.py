@@ -173,6 +173,10 @@ def with_cursor(frame: bytes, old: int, new: int) -> bytes:
     return frame.replace(b'"cursor":%d' % old, b'"cursor":%d' % new, 1)
 
 
+def is_nsid(name: str) -> bool:
+    return _NSID(name) is not None
+
+
 def cursor_of(params: Mapping[str, list[str]]) -> int | None:
     text = last(params, "cursor")
     return None if text is None or text == "" else number("cursor", text)
@@ -216,7 +220,7 @@ def filter_of(
     if len(dids) > MAX_DIDS:
         raise BadRequest(f"{names[1]}: {len(dids)} are more than {MAX_DIDS}")
     for name in collections:
-        if _NSID(name) is None and _PREFIX(name) is None:
+        if not is_nsid(name) and _PREFIX(name) is None:
             raise BadRequest(f"{names[0]}: {name[:80]!r} is neither an NSID nor a prefix like a.b.*")
     for did in dids:
         if _DID(did) is None:

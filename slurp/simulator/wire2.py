@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from slurp.simulator.wire import BadRequest, Filter, cursor_of, filter_of, last, number
+from slurp.simulator.wire import BadRequest, Filter, cursor_of, filter_of, is_nsid, last, number
 
 PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 DICTIONARY_PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
@@ -30,6 +30,10 @@ class Subscription:
         self.kinds = frozenset(params.get("kinds", ()))
         for kind in sorted(self.kinds - {*KINDS}):
             raise BadRequest(f"unknown kind {kind[:80]!r}")
+        for name in params.get("collections", ()):
+            # Stricter than v1: the head of a wildcard must be that of an NSID.
+            if name.endswith(".*") and not is_nsid(f"{name[:-1]}x"):
+                raise BadRequest(f"invalid collection wildcard: {name[:80]}")
         size, dictionary = last(params, "maxMessageSizeBytes"), last(params, "zstdDictionary")
         self.cursor = cursor_of(params)
         self.dictionary = number("zstdDictionary", dictionary) if dictionary else None

@@ -23,7 +23,7 @@ def _lose(self: Indexer, batch: Batch) -> tuple[Outcome, Answered]:
     if next(_numbers) % _EVERY:
         return _answer(self, batch)
     count = len(batch.frames)
-    return Outcome(indexed=count), Answered(count, batch.position, None, 0)
+    return Outcome(indexed=count), Answered(batch.position, None)
 
 
 if __name__ == "__main__":
