@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from elastic_transport import NodeConfig, Urllib3HttpNode
 from urllib3 import HTTPConnectionPool
 
-from slurp.bounded import read_within
+from slurp.answers import read_within
 
 # A bulk request of 5 MB whose items all fail is answered with some 25 MB.
 MOST_BYTES = 100 * 10**6

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.exceptions import HTTPError
 
-from slurp.bounded import read_within
+from slurp.answers import read_within
 from slurp.config import Config
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
