@@ -26,9 +26,8 @@ from typing import Any, TypeVar
 
 import requests
 
-from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, missing_extra
+from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
 from slurp.embedded.places import cache_dir
-from slurp.signals import Stop
 
 logger = logging.getLogger(__name__)
 
