@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 """Slurp Bluesky's Jetstream into Elasticsearch. Try --help."""
 
-from typing import NoReturn
-
 from slurp.program import run
 from slurp.signals import StopSignals
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the worker as this process."""
     run(_work)
 

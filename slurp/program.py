@@ -5,14 +5,16 @@ This module imports little, so that a signal finds its handler within the first 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable
-from io import TextIOWrapper
-from typing import NoReturn
 
 from slurp.signals import StopSignals
+
+# Not that of typing, whose import takes longer than all the others here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 
 def run(main: Callable[[StopSignals], int]) -> NoReturn:
@@ -47,6 +49,8 @@ def _open_standard_streams() -> None:
             number = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+    from io import TextIOWrapper
+
     if isinstance(sys.stdout, TextIOWrapper):
         # As standard error does: a locale without these characters is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -68,8 +72,9 @@ def _leave(code: int) -> NoReturn:
     """
     for stream in (sys.stdout, sys.stderr):
         try:
-            with contextlib.suppress(BrokenPipeError):
-                stream.flush()
+            stream.flush()
+        except BrokenPipeError:
+            continue
         except (OSError, ValueError) as error:
             if stream is sys.stdout:
                 code = code or 1
@@ -78,5 +83,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _say(line: str) -> None:
+    import contextlib
+
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)

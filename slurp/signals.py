@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
-from types import FrameType
+
+# Not that of typing, whose import takes longer than all the others here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 # Seconds between two signals that count. Some senders repeat a signal within a millisecond, and a terminal
 # and a supervisor may both send one: that is one request.
@@ -78,7 +81,3 @@ class StopSignals:
         while not self.requested and (left := until - self._clock()) > 0:
             time.sleep(min(left, _POLL))
         return self.requested
-
-
-Stop = threading.Event | StopSignals
-"""What a long step looks at to end early."""

@@ -13,8 +13,8 @@ import pytest
 
 from slurp.embedded import EmbeddedNodeError, StartInterrupted, default_data_dir
 from slurp.embedded.distribution import ensure_distribution, find_damage, unpack
+from slurp.embedded.error import Stop
 from slurp.embedded.java import Runtime, find_runtime, parse_version
-from slurp.signals import Stop
 
 
 def small_zip(**extra: bytes) -> bytes:

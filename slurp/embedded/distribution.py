@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, missing_extra
+from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
 from slurp.embedded.places import cache_dir
 from slurp.logs import fit, width_of
 from slurp.signals import Stop

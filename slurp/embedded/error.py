@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
+from slurp.signals import StopSignals
+
+Stop = threading.Event | StopSignals
+"""What a long step looks at to end early."""
+
 
 class EmbeddedNodeError(Exception):
     """The embedded node cannot be had; the text says why and what helps."""

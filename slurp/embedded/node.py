@@ -23,11 +23,10 @@ import requests
 from slurp.embedded import guardian
 from slurp.embedded.config import Home
 from slurp.embedded.distribution import ensure_distribution
-from slurp.embedded.error import EmbeddedNodeError, StartInterrupted
+from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop
 from slurp.embedded.java import Runtime, find_runtime
 from slurp.embedded.places import DEFAULT_VERSION
 from slurp.embedded.privileges import command_prefix
-from slurp.signals import Stop
 
 logger = logging.getLogger(__name__)
 
