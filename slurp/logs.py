@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -15,6 +16,8 @@ from urllib.parse import quote
 log = logging.getLogger(__name__)
 
 _RESET_LINE = "\r\x1b[K"
+# Of a terminal that does not say how wide it is.
+_COLUMNS = 80
 
 # What the journal of systemd takes from the begin of a line: syslog's, see sd-daemon(3).
 _PRIORITIES = (
@@ -49,7 +52,7 @@ class Screen(logging.StreamHandler[TextIO]):
             return
         self._write(_RESET_LINE)
         super().emit(record)
-        self._write(self._live)
+        self._write(self._fitted(self._live))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a record that cannot be written: a reader of the log that is gone must not stop the work."""
@@ -62,7 +65,11 @@ class Screen(logging.StreamHandler[TextIO]):
             return
         with self.lock or threading.RLock():
             self._live = line
-            self._write(_RESET_LINE + line)
+            self._write(_RESET_LINE + self._fitted(line))
+
+    def _fitted(self, line: str) -> str:
+        """Return what of `line` fits into one row of the terminal."""
+        return fit(line, width_of(self.stream))
 
     def _write(self, text: str) -> None:
         try:
@@ -142,6 +149,28 @@ class _Json(_Redacted):
 CUT = "…"
 # Characters of a secret that tell something of it.
 _TELLING = 3
+
+
+def width_of(stream: TextIO) -> int:
+    """Return how many columns a live line may take on the terminal `stream`, which may change at any time."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    # Some terminals wrap as soon as the last column is written.
+    return (columns or _COLUMNS) - 1
+
+
+def fit(line: str, columns: int) -> str:
+    """Return the beginning of `line` that takes at most `columns` columns of a terminal.
+
+    Characters of East Asian width "ambiguous" count two: some terminals show them so.
+    """
+    for at, char in enumerate(line):
+        columns -= 2 if unicodedata.east_asian_width(char) in "WFA" else 1
+        if columns < 0:
+            return line[:at]
+    return line
 
 
 def cut(text: str, most: int) -> str:

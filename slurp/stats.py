@@ -51,20 +51,27 @@ class Stats:
         self._status = status
         self._waiting = waiting
         self._first = self._told = self._shown = tally.snapshot()
+        self._due = self._first.at + interval
 
     def run(self, stop: threading.Event, pulse: Pulse) -> None:
-        tick = min(_LIVE_EVERY, self._interval) if self._screen.is_terminal else self._interval
-        while not stop.wait(tick):
+        while not stop.wait(self._pause()):
             with pulse:
                 self.step()
         self._screen.show("")
+
+    def _pause(self) -> float:
+        """Return the seconds until the next live line or stats line, whichever comes first."""
+        left = max(0.0, self._due - self._tally.snapshot().at)
+        return min(_LIVE_EVERY, left) if self._screen.is_terminal else left
 
     def step(self) -> None:
         now = self._tally.snapshot()
         if self._screen.is_terminal:
             self._screen.show(self._live(now, Rates.between(self._shown, now)))
             self._shown = now
-        if now.at - self._told.at >= self._interval * 0.95:
+        if now.at >= self._due:
+            # Whole intervals after the first, however long a step took.
+            self._due += self._interval * ((now.at - self._due) // self._interval + 1)
             self._tell(now, Rates.between(self._told, now))
             if reason := self._waiting():
                 log.warning("%s", reason)
@@ -118,7 +125,7 @@ class Stats:
         return (
             f"▸ {rates.received:,.0f} events/s  indexed {now.indexed:,}  in flight {now.in_flight:,}"
             f"  lag {_lag_text(now)}  {state}"
-        )[:110]
+        )
 
 
 def _lag(now: Snapshot) -> float | None:

@@ -43,7 +43,7 @@ class Cluster:
         self.gaps: dict[str, Any] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self.client = self
-        self.indices = SimpleNamespace(exists=lambda **_: True)
+        self.indices = SimpleNamespace(get=lambda **_: {})
 
     def options(self, **_: object) -> Cluster:
         return self

@@ -137,7 +137,7 @@ class Written:
 
     def __init__(self) -> None:
         self.documents: list[Any] = []
-        self.indices = SimpleNamespace(exists=lambda **_: True)
+        self.indices = SimpleNamespace(get=lambda **_: {})
 
     @property
     def client(self) -> Written:

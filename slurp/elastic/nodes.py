@@ -27,6 +27,8 @@ from elastic_transport import (
     Urllib3HttpNode,
 )
 
+from slurp.elastic.bounded import BoundedAnswers
+
 log = logging.getLogger(__name__)
 
 # Seconds. A first SYN that gets lost is repeated after one.
@@ -92,7 +94,7 @@ class Node(Urllib3HttpNode):
         super().__init__(config)
         self.pool.ConnectionCls = type("Connection", (_Connection, self.pool.ConnectionCls), {})
         # With connections of its own: those of the pool may all be in use, or as dead as the node.
-        self._prober = Urllib3HttpNode(config)
+        self._prober = BoundedAnswers(config)
         self._calls: set[_Call] = set()
         self._slowest = 0.0
         self._lock = threading.Lock()

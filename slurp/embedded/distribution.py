@@ -28,6 +28,7 @@ import requests
 
 from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, missing_extra
 from slurp.embedded.places import cache_dir
+from slurp.logs import fit, width_of
 from slurp.signals import Stop
 
 logger = logging.getLogger(__name__)
@@ -267,7 +268,8 @@ def _progress(version: str, size: int, stop: Stop) -> Iterator[Callable[[int], N
         if live:
             filled = 30 * done // size
             bar = "#" * filled + "-" * (30 - filled)
-            sys.stderr.write(f"\r{title} [{bar}] {done // 10**6}/{size // 10**6} MB")
+            line = f"{title} [{bar}] {done // 10**6}/{size // 10**6} MB"
+            sys.stderr.write(f"\r{fit(line, width_of(sys.stderr))}")
             sys.stderr.flush()
         else:
             logger.info("Fetching %s: %d of %d MB", title, done // 10**6, size // 10**6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterable
@@ -99,11 +100,11 @@ class Installer:
         self._done: dict[Key, Verdict] = {}
         self._fresh: dict[Key, Remembered] = {}
 
-    def run(self, stop: threading.Event, pulse: Pulse) -> None:
+    def run(self, stop: threading.Event, pulse: Pulse | None = None) -> None:
         """Try until it is done, as long as that takes."""
         try:
             while not stop.is_set():
-                with pulse:
+                with pulse or contextlib.nullcontext():
                     wait = self._try()
                 if wait is None:
                     return

@@ -159,7 +159,13 @@ def _renumbered(stage: Stage, order: Order) -> None:
 @fault("Jetstream closed with 1001, its numbers used again")
 def _disk_full(stage: Stage, order: Order) -> None:
     """As with a full disk: what it sent since its last block of events was not stored."""
-    stage.simulator.restart(lost=order.number % RENUMBERED + 1, downtime=order.length / 2)
+    full = stage.simulator
+    # It is read again, and from where it was left: a time on another server would mend what that loses.
+    for other in stage.simulators:
+        if other is not full:
+            other.faults.refuse(503, times=None)
+    full.restart(lost=order.number % RENUMBERED + 1, downtime=order.length / 2)
+    time.sleep(order.length / 2)
 
 
 @fault("timestamps imported")

@@ -1,0 +1,121 @@
+"""The stats line on time, and a live line that stays in one row of the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import pty
+import struct
+import termios
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TextIO, cast
+
+import pytest
+
+from slurp.flow import Buffer
+from slurp.heartbeat import Pulse
+from slurp.jetstream.readers import Readers
+from slurp.logs import Screen, fit, width_of
+from slurp.stats import Stats
+from slurp.tally import Snapshot, Tally
+
+INTERVAL = 30.0
+
+
+class Time:
+    """A clock that waiting and looking move on: a stop event, and counters that say when they were read."""
+
+    def __init__(self, step_takes: float) -> None:
+        self.now = 1000.0
+        self._step_takes = step_takes
+        self._counters = Tally().snapshot()
+        self.until = 1000.0 + 10 * INTERVAL + 1
+
+    def snapshot(self) -> Snapshot:
+        self.now += self._step_takes / 2
+        return replace(self._counters, at=self.now)
+
+    def wait(self, seconds: float) -> bool:
+        assert seconds >= 0
+        self.now += max(seconds, 0.001)
+        return self.now >= self.until
+
+
+class Terminal:
+    """The two ends of a pseudo-terminal."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = pty.openpty()
+        self.stream: TextIO = os.fdopen(theirs, "w")
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def read(self) -> str:
+        return os.read(self._ours, 65_536).decode()
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self._ours)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    one = Terminal()
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("step_takes", [0.0, 0.07, 1.3])
+def test_stats_lines_come_every_interval(
+    is_terminal: bool, step_takes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time, told = Time(step_takes), list[float]()
+    screen = cast(Screen, type("Stub", (), {"is_terminal": is_terminal, "show": lambda self, line: None})())
+    readers = cast(Readers, type("Stub", (), {"host": "one.example", "connected": True, "trouble": ""})())
+    stats = Stats(cast(Tally, time), Buffer(1, 1), readers, screen, INTERVAL)
+    began = time.now
+    monkeypatch.setattr(stats, "_tell", lambda now, rates: told.append(now.at - began))
+    stats.run(cast(threading.Event, time), Pulse("stats", 60))
+    # Late by what a look takes, never early, and not later each time.
+    assert len(told) == 10
+    for number, at in enumerate(told, start=1):
+        assert number * INTERVAL - 0.01 <= at <= number * INTERVAL + 2 * step_takes + 0.01
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_a_live_line_takes_one_row_of_the_terminal(terminal: Terminal, columns: int) -> None:
+    terminal.resize(columns)
+    screen = Screen(terminal.stream)
+    screen.show("▸ 1,234 events/s  " + "x" * 300)
+    shown = terminal.read().removeprefix("\r\x1b[K")
+    # The arrow may take two columns.
+    assert columns - 3 <= len(shown) <= columns - 1
+
+
+def test_a_resized_terminal_counts_at_once_also_below_a_log_line(terminal: Terminal) -> None:
+    terminal.resize(100)
+    screen = Screen(terminal.stream)
+    screen.show("x" * 300)
+    terminal.read()
+    terminal.resize(30)
+    screen.emit(logging.LogRecord("a", logging.INFO, "", 0, "a record", (), None))
+    assert terminal.read().endswith("\n" + "x" * 29)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("日本語", "日本"), ("ab日本", "ab日"), ("abcdef", "abcde"), ("", "")]
+)
+def test_wide_characters_take_two_columns(line: str, expected: str) -> None:
+    assert fit(line, 5) == expected
+
+
+def test_a_terminal_that_does_not_tell_its_size_has_eighty_columns(terminal: Terminal) -> None:
+    terminal.resize(0)
+    assert width_of(terminal.stream) == 79
+    nothing: Any = type("Stub", (), {"fileno": lambda self: -1})()
+    assert width_of(nothing) == 79
