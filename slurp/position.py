@@ -177,7 +177,9 @@ class Ledger:
             self._delays.extend(batch.delays_us)
             self.newest_us = batch.arrived_us - _middle(self._delays)
         # One back-dated event must not cost hours of replay, one from the future not a hole.
-        position = replace(batch.position, time_us=min(_middle(self._medians), now_us))
+        # No median before the first event that a document could be built from.
+        time_us = _middle(self._medians) if self._medians else batch.position.time_us
+        position = replace(batch.position, time_us=min(time_us, now_us))
         # After a rewind the same events are acknowledged again, which is no way back.
         before = self.position
         if before is None or before.host != position.host or position.is_beyond(before):

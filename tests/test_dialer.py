@@ -21,7 +21,7 @@ from slurp.jetstream import dictionary as dictionaries
 from slurp.jetstream.dictionary import Dictionary, NoDictionary, fetch
 from slurp.jetstream.hosts import probe
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.wire import STUB, BadFrame, parse
+from slurp.jetstream.wire import MAX_FRAME, STUB, BadFrame, parse
 from slurp.simulator import Manners, Simulator, wire2
 from slurp.simulator.dictionaries import Dictionary as TheirDictionary
 from tests.reading import Reading, until
@@ -427,10 +427,10 @@ class TestBombs:
     def test_no_frame_grows_beyond_the_limit(self, bombs: Bombs) -> None:
         ours = Dictionary(bombs.theirs.data)
         for told in (bombs.told, bombs.untold):
-            assert ours.unpack(told.compress(b"x" * 4_000_000)) == b"x" * 4_000_000
-            stub = orjson.loads(ours.unpack(told.compress(b"x" * 4_000_001)))
+            assert ours.unpack(told.compress(b"x" * MAX_FRAME)) == b"x" * MAX_FRAME
+            stub = orjson.loads(ours.unpack(told.compress(b"x" * (MAX_FRAME + 1))))
             assert stub["$type"] == STUB
-            assert stub["decompressed"] == (4_000_001 if told is bombs.told else None)
+            assert stub["decompressed"] == (MAX_FRAME + 1 if told is bombs.told else None)
 
     def test_a_lie_about_the_size_allocates_nothing(self, bombs: Bombs) -> None:
         honest = bombs.told.compress(b"x" * 3_000_000)
@@ -470,7 +470,7 @@ class TestBombs:
         stub = orjson.loads(run.frames[5])
         assert stub["decompressed"] == 500_000_000
         assert stub["received"] == len(bomb)
-        with pytest.raises(BadFrame, match=r"more than 4,000,000 bytes when decompressed"):
+        with pytest.raises(BadFrame, match=r"more than 33,554,432 bytes when decompressed"):
             parse(run.frames[5])
         assert orjson.loads(run.frames[6])["decompressed"] is None
         assert run.frames[7] == b"\x28\xb5\x2f\xfd!"

@@ -127,7 +127,7 @@ def test_times(time: str, micros: int) -> None:
         (payload_with(sync(), sync={"rev": 5}), "sync.rev"),
         (wire2.info("OutdatedCursor", ""), "unknown kind"),
         (wire2.error("ConsumerTooSlow", ""), "unknown type"),
-        (stub(4, "ab12", decompressed=10**9), "more than 4,000,000 bytes"),
+        (stub(4, "ab12", decompressed=10**9), "more than 33,554,432 bytes"),
     ],
 )
 def test_what_is_no_event_says_why(garbage: bytes, reason: str) -> None:
@@ -157,7 +157,7 @@ def test_a_stub_tells_size_and_hash() -> None:
         "received": 4,
         "blake2b": "ab12",
     }
-    assert MAX_FRAME == 4_000_000
+    assert MAX_FRAME == 33_554_432
 
 
 def test_a_sync_is_a_document_without_its_blocks() -> None:

@@ -188,7 +188,7 @@ def test_a_retired_dictionary_and_bombs_stop_nothing(
         assert worker.stop() == 0
         counted = worker.counted()
     (letter,) = map(orjson.loads, letters.read_bytes().splitlines())
-    assert "more than 4,000,000 bytes when decompressed" in letter["reason"]
+    assert "more than 33,554,432 bytes when decompressed" in letter["reason"]
     stub = orjson.loads(letter["frame"])
     assert stub["decompressed"] == 300_000_000
     assert len(stub["blake2b"]) == 32

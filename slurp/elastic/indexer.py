@@ -35,6 +35,8 @@ from slurp.tally import Outcome, Tally
 log = logging.getLogger(__name__)
 
 _POLL = 0.25
+# A node rejects a request above a tenth of its heap (51 MB of 512 MB) each time: it would be held for ever.
+_MAX_DOCUMENT = 40_000_000
 _CANARY = b'{"kind":"canary"}'
 _CANARY_TIMEOUT = 15.0
 _NOT_FOUND = 404
@@ -154,6 +156,7 @@ class Indexer:
                 if made is None:
                     made, sighting = self._make(frame, batch, now_us)
                 document, time_us = made
+                _check_size(document.body)
                 identity, day = document.identity, document.day
                 if day not in indices:
                     indices[day] = None if self._days.is_expired(day, seen_us) else self._days.name(day)
@@ -245,6 +248,8 @@ class Indexer:
                         refused = item
                         try:
                             again.append(self._in_quarantine(one, item, batch, now_us))
+                        except BadFrame as error:
+                            letters.append(DeadLetter(one.frame, f"not even for quarantine: {error}"))
                         except MemoryError:
                             raise
                         except Exception as error:
@@ -320,6 +325,7 @@ class Indexer:
         event = self._event(one.frame, batch)
         error = f"{item.type}: {item.reason}"
         document = quarantined(event, one.frame, batch.host, batch.arrived_us, error, now_us)
+        _check_size(document.body)
         action = create(self._days.name(one.day), document.id, document.body)
         return _Pending(one.frame, one.day, action, quarantined=True)
 
@@ -359,3 +365,9 @@ def _held(error: ApiError) -> Item:
     """A request refused as a whole. Never the documents' fault: `send` has halved those."""
     item = Item(error.status_code, *error_of(error))
     return item if judge(item) in (Verdict.HOLD, Verdict.DENIED) else Item(503, item.type, item.reason)
+
+
+def _check_size(body: bytes) -> None:
+    """Raise BadFrame for a document that Elasticsearch would reject each time."""
+    if len(body) > _MAX_DOCUMENT:
+        raise BadFrame(f"a document of {len(body):,} bytes, more than {_MAX_DOCUMENT:,}")

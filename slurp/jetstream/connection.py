@@ -121,7 +121,9 @@ class Messages:
                 continue
             if have < end:
                 return None
-            data = bytes(unread[at:end])
+            # Without a copy between: a message may be large.
+            with memoryview(unread) as view:
+                data = bytes(view[at:end])
             del unread[:end]
             if is_data:
                 if opcode and first & 0x80:

@@ -27,7 +27,7 @@ _DEADLINE = 20.0
 _PIECE = 65_536
 
 # What a frame may make the decoder allocate for looking back; those of a server need no more than they hold.
-_MAX_WINDOW = 1 << 23
+_MAX_WINDOW = MAX_FRAME
 
 
 # A host that answers so has no dictionary. Any other answer may be one of a gateway, or of a host in trouble.

@@ -18,8 +18,14 @@ from slurp.documents.identity import MAX_TIME_US, parse_time
 from slurp.errors import describe_bug
 from slurp.position import FIRST_TIME_CURSOR, Position
 
-# What a frame may hold, and what is left of a larger one.
-MAX_FRAME = 4_000_000
+# What a frame may hold, and what is left of a larger one. A legal record of 1 MB can make a frame of 14 MB:
+# `<` is written in six bytes, an empty byte string in fourteen. 32 MiB is the limit of the official client.
+MAX_FRAME = 32 * 2**20
+# Beyond this size a frame may have so many commas and opening brackets; objects take 30 times their JSON.
+_LARGE = 4_000_000
+_MAX_PARTS = 1_000_000
+# A notice is a sentence.
+_MAX_NOTICE = 65_536
 STUB = "skeetslurper.stub"
 DIGEST_SIZE = 16
 
@@ -82,6 +88,8 @@ def _parse(frame: bytes) -> dict[str, Any]:
 
 def notice_of(frame: bytes) -> Notice | None:
     """What the server says in a v2 frame that is no event."""
+    if len(frame) > _MAX_NOTICE:
+        return None
     try:
         said = orjson.loads(frame)
     except orjson.JSONDecodeError:
@@ -140,9 +148,14 @@ def time_us_of(text: str) -> int | None:
 
 
 def _decode(frame: bytes) -> Any:
+    is_large = len(frame) > _LARGE
+    if is_large and (parts := sum(map(frame.count, (b",", b"[", b"{")))) > _MAX_PARTS:
+        raise BadFrame(f"{len(frame):,} bytes with {parts:,} commas and brackets, more than {_MAX_PARTS:,}")
     try:
         return orjson.loads(frame)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if is_large:
+            raise BadFrame(f"no JSON: {error}") from None
         return _parse_leniently(frame)
 
 
