@@ -67,7 +67,7 @@ def test_a_frame_that_raises_anything_is_a_dead_letter(
     else:
         frames[3] = commit(3, {"text": "post 3"}, at=indexer.began - 86_400)
 
-        def is_expired(day: int) -> bool:
+        def is_expired(day: int, seen_us: int | None = None) -> bool:
             if day != indexer.day:
                 raise error
             return False
