@@ -29,7 +29,6 @@ import requests
 from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
 from slurp.embedded.places import cache_dir
 from slurp.logs import fit, width_of
-from slurp.signals import Stop
 
 logger = logging.getLogger(__name__)
 
