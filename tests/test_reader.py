@@ -50,16 +50,18 @@ def test_a_close_with_1001_is_resumed_with_a_rewind(jetstream: Simulator) -> Non
 
 
 def test_numbers_used_again_after_1001_lose_no_event(jetstream: Simulator) -> None:
-    """What a full disk does, five times: other events under the numbers of the last block."""
+    """What a full disk does: other events under the numbers of the last block, and an orderly close."""
     jetstream.generate(20_000)
     with reading(jetstream) as run:
-        for _ in range(5):
+        for times in (1, 2, 3):
             jetstream.generate(500, span=0.01)
-            until(lambda: run.frames[-1] == jetstream.frames[-1])
-            jetstream.stop()
+            until(lambda: run.frames and run.frames[-1] == jetstream.frames[-1])
             jetstream._store.renumber(4096, jetstream._rng)
-            jetstream.start()
-        until(lambda: set(jetstream.frames) <= set(run.frames))
+            jetstream.faults.close(1001, "server shutting down")
+            until(lambda times=times: len(jetstream.connections) > times)  # type: ignore[misc]
+            jetstream.generate(1, span=0.01)
+            until(lambda: run.frames[-1] == jetstream.frames[-1])
+            assert set(jetstream.frames) <= set(run.frames)
     assert not run.gaps
 
 
