@@ -208,7 +208,7 @@ def test_an_error_without_a_sign_of_elasticsearch_is_no_answer(
     gateway.fail(Answer(status, SPRING, JSON))
     with pytest.raises(UnexpectedAnswer) as said:
         call(client)
-    assert said.value.is_foreign
+    assert said.value.foreign_status == status
 
 
 def test_an_error_of_the_security_layer_counts_without_the_header(

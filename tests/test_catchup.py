@@ -126,9 +126,11 @@ def test_numbers_of_another_life_of_the_server_do_not_count() -> None:
     """Its store was wiped, it counts from 1, and nothing of that is acknowledged yet."""
     stage = Stage()
     stage.acknowledge(at(1_000_000))
-    stage.tips["ws://h1"] = at(5)
+    stage.tips["ws://h1"] = at(5, 100)
     assert not stage.has_caught_up(2)
-    stage.acknowledge(at(6))
+    # A lower number counts once the median of the times is clearly later.
+    stage.acknowledge(at(6, 100))
+    stage.acknowledge(at(7, 100))
     assert stage.has_caught_up(1)
 
 
@@ -137,11 +139,11 @@ def test_a_number_that_is_never_reached_is_given_up() -> None:
     stage.tips["ws://h1"] = at(1_000_000)
     stage.acknowledge(at(10))
     assert not stage.has_caught_up(2)
-    stage.tips["ws://h1"] = at(5)  # wiped meanwhile
-    stage.acknowledge(at(6))
+    stage.tips["ws://h1"] = at(5, 100)  # wiped meanwhile
+    stage.acknowledge(at(6, 100))
     assert not stage.has_caught_up(30)
     assert not stage.has_caught_up(31)
-    stage.acknowledge(at(7))
+    stage.acknowledge(at(7, 100))
     assert stage.has_caught_up(1)
 
 

@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith(("/_ilm/policy/", "/_ingest/pipeline/")):
             self._answer(200, {path.rsplit("/", 1)[1]: body})
         elif "_doc" in path:
-            self._answer(200, {"_source": body})
+            self._answer(200, {"_source": body, "_seq_no": 0, "_primary_term": 1})
         else:
             kind = "index_template" if "_index_template" in path else "component_template"
             self._answer(200, {f"{kind}s": [{"name": "x", kind: body}]})
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
         self.server.kept[path] = body
         self.server.puts.append(path)
-        self._answer(200, {"acknowledged": True})
+        self._answer(200, {"acknowledged": True, "result": "created", "_seq_no": 0, "_primary_term": 1})
 
     def _answer(self, status: int, body: Json) -> None:
         data = json.dumps(body).encode()

@@ -18,7 +18,7 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.gaps import Gaps
 from slurp.embedded import EmbeddedNode
 from slurp.flow import Batch
-from slurp.jetstream import reader as reader_module
+from slurp.jetstream import cursors as cursors_module
 from slurp.jetstream.subscription import Subscription
 from slurp.pacing import Backoff
 from slurp.position import Answered, Gap, Position
@@ -263,7 +263,7 @@ def test_a_host_that_never_says_how_far_back_it_goes_has_a_possible_gap(
     short: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(reader_module, "floor_us", lambda server, **_: asked.append(server))
+    monkeypatch.setattr(cursors_module, "floor_of", lambda server, **_: asked.append(server))
     monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     away = filtered(short, clock)
     with reading(short, known=away, options=("--dids", QUIET)) as run:
@@ -280,7 +280,7 @@ def test_a_bug_in_asking_holds_no_checkpoint_for_ever(
     def fails(server: str, **_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reader_module, "floor_us", fails)
+    monkeypatch.setattr(cursors_module, "floor_of", fails)
     monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     with reading(short, known=filtered(short, clock), options=("--dids", QUIET)) as run:
         until(lambda: len(run.gaps) == 1)
@@ -298,7 +298,7 @@ from skeetslurper import main
 main()
 """
 NEVER_SAYS = (
-    "import time; from slurp.jetstream import reader; reader.floor_us = lambda *_, **__: time.sleep(3600)"
+    "import time; from slurp.jetstream import cursors; cursors.floor_of = lambda *_, **__: time.sleep(3600)"
 )
 WAITS_LONG = "from slurp.elastic.gaps import Gaps; Gaps.__init__.__defaults__ = (3600.0,)"
 

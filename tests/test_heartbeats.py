@@ -28,7 +28,7 @@ from slurp.stats import Stats
 
 # The thread, and a step of it that is made to block.
 STEPS: dict[str, tuple[type, str]] = {
-    "MainThread": (Service, "_check_catch_up"),
+    "MainThread": (Service, "_check_received"),
     "reader-1": (Reader, "_connect"),
     "indexer-1": (Indexer, "_answer"),
     "checkpoint": (Service, "_save"),

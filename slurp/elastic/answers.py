@@ -19,15 +19,18 @@ from slurp.logs import cut
 
 _TOO_LARGE = 413
 # Characters of a foreign answer that are shown, of one line.
-_SHOWN = 120
+_SHOWN = 300
 
 
 class UnexpectedAnswer(TransportError):
-    """Something answered that says nothing about the request. `is_foreign` when it is not Elasticsearch."""
+    """Something answered that says nothing about the request.
 
-    def __init__(self, message: str, *, is_foreign: bool = False) -> None:
+    `foreign_status` is the HTTP status of an answer that is not Elasticsearch's, else None.
+    """
+
+    def __init__(self, message: str, *, foreign_status: int | None = None) -> None:
         super().__init__(message)
-        self.is_foreign = is_foreign
+        self.foreign_status = foreign_status
 
 
 class CheckedElasticsearch(Elasticsearch):
@@ -71,9 +74,11 @@ class CheckedElasticsearch(Elasticsearch):
             raise _foreign(answer.meta.status, answer.meta.headers, answer.body)
         if method != "HEAD":
             expected = _SHAPES.get(endpoint_id or "")
-            if endpoint_id == "search" and isinstance(body, dict) and "aggs" in body:
-                expected = {**_SEARCH, "aggregations": {}}
-            if expected is not None and (problem := _mismatch(answer.body, expected)):
+            problem = "" if expected is None else _mismatch(answer.body, expected)
+            if endpoint_id == "search" and not problem and isinstance(body, dict) and "aggs" in body:
+                # Of no shard there are none.
+                problem = answer["_shards"]["total"] and _mismatch(answer.body, {"aggregations": {}})
+            if problem:
                 raise UnexpectedAnswer(f"an answer of unknown shape to {method} {path}: {problem}")
         return answer
 
@@ -91,7 +96,7 @@ def _is_error_of_elasticsearch(error: ApiError) -> bool:
         isinstance(cause, dict)
         and isinstance(cause.get("type"), str)
         and "reason" in cause
-        and body.get("status") == error.status_code
+        and body.get("status", error.status_code) == error.status_code
     )
 
 
@@ -102,7 +107,7 @@ def _foreign(status: int, headers: Mapping[str, str], body: object) -> Unexpecte
     shown = cut(" ".join(text.split()), _SHOWN)
     return UnexpectedAnswer(
         f"HTTP {status} from something that is not Elasticsearch ({kind})" + (f": {shown}" if shown else ""),
-        is_foreign=True,
+        foreign_status=status,
     )
 
 

@@ -250,7 +250,9 @@ def _version(client: Elasticsearch) -> str:
 def _is_stranger(error: Exception) -> bool:
     """Return whether the answer came from anything but Elasticsearch."""
     if isinstance(error, UnexpectedAnswer):
-        return error.is_foreign
+        # A proxy says 429 or 5xx while Elasticsearch starts behind it.
+        status = error.foreign_status
+        return status is not None and status not in (408, 429) and status < 500
     return "BadStatusLine" in describe(error)  # not even HTTP
 
 
