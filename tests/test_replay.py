@@ -69,7 +69,7 @@ def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
         assert f"in flight {FRAMES}" in log
         assert "Traceback" not in log
         assert letters.read_bytes() == before
-        assert not Path(f"{letters}.remaining").exists(), "what was not sent is in FILE, and nowhere else"
+        assert not Path(f"{letters}.remaining").read_bytes(), "what was not sent is in FILE, and nowhere else"
     process = start(es_node.port)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log

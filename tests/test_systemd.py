@@ -106,7 +106,7 @@ class Play:
 
 
 def test_an_indexer_that_tries_again_is_alive(tmp_path: Path) -> None:
-    play = Play(tmp_path, ensure=lambda day: None)
+    play = Play(tmp_path, ensure=lambda day, *beat: None)
     play.fed_in(1.6)
     assert play.fed_in(0.5) > 2, "it has held its batch for longer than one attempt may take"
     play.halt.deadline = 0.0
@@ -114,7 +114,7 @@ def test_an_indexer_that_tries_again_is_alive(tmp_path: Path) -> None:
 
 def test_an_indexer_that_hangs_is_not(tmp_path: Path) -> None:
     over = threading.Event()
-    play = Play(tmp_path, ensure=lambda day: cast(None, over.wait(30)))
+    play = Play(tmp_path, ensure=lambda day, *beat: cast(None, over.wait(30)))
     assert play.fed_in(0.5) > 2
     play.fed_in(1.2)
     assert play.fed_in(0.5) == 0
