@@ -199,9 +199,8 @@ def test_a_worker_with_an_unusable_file_ends_before_anything_else(tmp_path: Path
 
 
 def test_a_replay_that_can_not_write_what_remains_sends_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("slurp.deadletter.Setup.run", lambda *_: None)
     letters = tmp_path / "letters.jsonl"
     with DeadLetterFile(letters) as file:
         write(file, "no JSON")

@@ -128,7 +128,9 @@ class Replay:
         """Whether all is in Elasticsearch after that."""
         compiled = lexicons(self._config)
         if self._path is not None:
-            self._path.open("rb").close()  # before the wait: a wrong name is told at once
+            # Before the wait, so that a wrong name is reported at once.
+            self._path.open("rb").close()
+            _remaining(self._path).close()
         wait_until_ready(self._elastic, self._config, self._halt.stop)
         self._progress = time.monotonic()
         left = 0
