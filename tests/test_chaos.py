@@ -13,18 +13,20 @@ import pytest
 from slurp.documents.document import build, quarantined
 from slurp.simulator import Simulator
 from tests.chaos.__main__ import CONTROL, LOSER
-from tests.chaos.faults import KINDS
+from tests.chaos.faults import KINDS, LONG
 from tests.chaos.oracle import Published, Verdict
 from tests.chaos.plan import orders
 from tests.chaos.run import run
 
 
 def test_a_minute_of_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    report = run(tmp_path / "chaos", seconds=45, seed=109577, rate=1000)
+    kinds = [kind for kind in KINDS if kind not in LONG]
+    report = run(tmp_path / "chaos", seconds=45, seed=170221, rate=1000, kinds=kinds)
     print("\n".join(report.lines()))
     assert not report.failures
     assert report.published > 20_000
-    assert {"node killed", "answers cut short"} <= report.faults.keys()
+    # This seed has them first, as a node may take half a minute to start on a busy machine.
+    assert {"answers cut short", "worker killed", "node killed"} <= report.faults.keys()
 
 
 def test_the_oracle_sees_a_worker_that_doubles_events(tmp_path: Path) -> None:

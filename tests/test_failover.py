@@ -261,6 +261,25 @@ def test_what_is_no_reason_to_change(seconds: dict[str, float | None], barred: s
     assert told.advice[1] == ""
 
 
+def test_a_silent_server_is_no_better_however_quick() -> None:
+    told = Told("b")
+    silent = Probe("a", [0.001] * 3, listened=True)
+    busy = Probe("c", [0.01] * 3, listened=True, first_event=0.1)
+    ours = Probe("b", [0.1] * 3, listened=True, first_event=0.1)
+    for ranked, reason in (([busy, ours, silent], "10 ms"), ([ours, silent], "")):
+        looking = Scout(told, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[arg-type, misc]
+        for _ in range(2):
+            looking.step()
+        assert reason in told.advice[1]
+        assert bool(told.advice[1]) is bool(reason)
+    # Those that send may all be barred.
+    told = Told("b", barred="c")
+    looking = Scout(told, "", probe=lambda _: [busy, ours, silent])  # type: ignore[arg-type]
+    for _ in range(2):
+        looking.step()
+    assert told.advice[1] == ""
+
+
 def test_a_change_waits_for_a_quiet_moment(jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     jetstream.run_at(500)

@@ -42,9 +42,9 @@ def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
             home=tmp_path,
         ) as worker,
     ):
-        # A minute of stream is all of it.
-        jetstream.generate(25_000, span=60)
-        worker.wait_for(r"indexed \d")
+        # All of it lies within a minute: a rewind by time reads all that is indexed by now once more.
+        jetstream.generate(100_000, span=55)
+        worker.wait_until_counted(lambda now: now["indexed"] > 3 * REWIND_EVENTS)
         elastic.hold_answers(b"/_bulk")
         jetstream.wait_until(hung_up, timeout=60)
         elastic.release_answers()

@@ -151,16 +151,18 @@ def test_a_live_replay_leaves_out_what_came_before(
     jetstream.generate(100)
     with start("--since", "0", "--catch-up") as worker:
         assert worker.exit_code() == 0
-    jetstream.generate(50)
+    jetstream.generate(10_000)
     with start("--replay-from", "live") as worker:
         worker.wait_for("connected to .*, reading live")
         jetstream.generate(20)
         worker.wait_for("received 20 = indexed 20")
         assert worker.stop() == 0
-    with start() as worker:
-        worker.wait_for("start: where the last run ended, cursor 170 of")
-        assert worker.stop() == 0
     assert count(es, fresh_index_prefix) == 120
+    with start("--catch-up") as worker:
+        worker.wait_for("start: where the last run ended, cursor 10120 of")
+        assert worker.exit_code() == 0
+    # The rewind of a start reads some of what was left out, and no more.
+    assert count(es, fresh_index_prefix) == 100 + REWIND_EVENTS
 
 
 def test_elasticsearch_away_for_20_seconds(

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 EVERY = 1800.0
 
-# Changing costs five minutes of duplicates, and a probe can be luck: it must be so much quicker,
-# in share and in seconds, and so many times in a row.
+# A change causes duplicates, and a probe can be luck: the other server must be so much quicker, in share
+# and in seconds, and so many times in a row.
 _SHARE = 0.7
 _SECONDS = 0.02
 _TIMES = 2
@@ -49,7 +49,7 @@ class Scout:
         here = self._reader.server
         current = next(one for one in probes if one.url == here)
         ranked = [one.url for one in probes]
-        best = next((one for one in probes if one.times and not self._reader.is_barred(one.url)), current)
+        best = next((one for one in probes if self._may_be_better(one)), current)
         # Ours may fail a probe while its stream flows. When it does not, the reader sees that for itself.
         if best is current or not current.times or not _is_clearly_better(best, current):
             self._best, self._times = "", 0
@@ -63,6 +63,11 @@ class Scout:
             self._reader.advise(ranked)
         else:
             self._reader.advise([best.url, *(url for url in ranked if url != best.url)], text)
+
+    def _may_be_better(self, one: Probe) -> bool:
+        """A server that was listened to and sent nothing is none, however quick."""
+        is_silent = one.listened and one.first_event is None
+        return bool(one.times) and not is_silent and not self._reader.is_barred(one.url)
 
 
 def _is_clearly_better(best: Probe, current: Probe) -> bool:
