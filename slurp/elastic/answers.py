@@ -112,11 +112,16 @@ def _foreign(status: int, headers: Mapping[str, str], body: object) -> Unexpecte
 
 
 class _Each:
-    """Every value of an object, or every item of a list, `least` of them at least."""
+    """Every value of an object, or every item of a list, `least` of them at least.
 
-    def __init__(self, of: Any, least: int = 0) -> None:
+    An entry that equals `usual` is not looked into, which is many times as fast.
+    """
+
+    def __init__(self, of: Any, least: int = 0, usual: Any = ()) -> None:
         self.of = of
         self.least = least
+        # By default a tuple, which JSON has none of.
+        self.usual = usual
 
 
 _SHARDS = {"total": int, "failed": int}
@@ -127,7 +132,7 @@ _ITEM = _Each({"status": int}, least=1)
 # By the name of the API: what we read of its answers. A type is that of the value, an object names fields
 # that must be there.
 _SHAPES: Mapping[str, Any] = {
-    "bulk": {"items": _Each(_ITEM, least=1)},
+    "bulk": {"items": _Each(_ITEM, least=1, usual={"create": {"status": 201}})},
     "cluster.get_component_template": {"component_templates": _Each({"name": str, "component_template": {}})},
     "cluster.health": {"status": str},
     "cluster.put_component_template": _ACKNOWLEDGED,
@@ -161,7 +166,8 @@ def _mismatch(value: Any, expected: Any, where: str = "the answer") -> str:
         if len(value) < expected.least:
             return f"{where} is empty"
         entries = value.values() if isinstance(value, dict) else value
-        problems = (_mismatch(entry, expected.of, f"an entry of {where}") for entry in entries)
+        unusual = [entry for entry in entries if entry != expected.usual]
+        problems = (_mismatch(entry, expected.of, f"an entry of {where}") for entry in unusual)
         return next((problem for problem in problems if problem), "")
     if isinstance(expected, dict):
         if not isinstance(value, dict):
