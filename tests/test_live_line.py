@@ -55,7 +55,13 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def read(self) -> str:
-        return os.read(self._ours, 65_536).decode()
+        """Return all that was written; one read may return a part."""
+        self.stream.write("\0")
+        self.stream.flush()
+        text = ""
+        while not text.endswith("\0"):
+            text += os.read(self._ours, 65_536).decode()
+        return text.removesuffix("\0")
 
     def close(self) -> None:
         self.stream.close()
