@@ -44,6 +44,7 @@ def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
     ):
         # All of it lies within a minute: a rewind by time reads all that is indexed by now once more.
         jetstream.generate(100_000, span=55)
+        worker.wait_for(r"indexed \d")
         worker.wait_until_counted(lambda now: now["indexed"] > 3 * REWIND_EVENTS)
         elastic.hold_answers(b"/_bulk")
         jetstream.wait_until(hung_up, timeout=60)
