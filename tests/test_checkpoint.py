@@ -13,6 +13,7 @@ from slurp.elastic.checkpoint import Checkpoint, Checkpoints
 from slurp.elastic.client import Elastic
 from slurp.elastic.setup import Setup
 from slurp.embedded import EmbeddedNode
+from slurp.errors import Fatal
 from slurp.jetstream.subscription import Subscription
 from slurp.lexicons import committed
 from slurp.logs import Secrets
@@ -92,3 +93,23 @@ def test_a_first_start_is_saved_wherever_it_begins(new_run: NewRun) -> None:
     assert run.save(Checkpoint(Position("a", 0, 0), started=True, clean=True))
     assert run.save(at("b", 1, 0)), "the next host goes on from there"
     assert farthest(new_run()) == at("b", 1, 0).position
+
+
+def test_a_late_write_of_a_killed_worker_stops_nothing(new_run: NewRun) -> None:
+    killed = new_run()
+    killed.save(at("a.example", 1000, 0))
+    run = new_run()
+    run.load()
+    killed.save(at("a.example", 2000, 1))
+    assert run.save(at("a.example", 1500, 2))
+    assert farthest(new_run()).cursor == 1500, "what this run has acknowledged"
+
+
+def test_two_workers_that_write_the_same_checkpoint_are_an_error(new_run: NewRun) -> None:
+    first, second = new_run(), new_run()
+    first.save(at("a.example", 1000, 0))
+    second.load()
+    with pytest.raises(Fatal, match="another worker writes the checkpoint"):
+        for number in range(1, 4):
+            second.save(at("a.example", 1000 + number, number))
+            first.save(at("a.example", 1000 + number, number))

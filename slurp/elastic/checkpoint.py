@@ -42,6 +42,8 @@ class Checkpoints:
         self._writer = uuid.uuid4().hex
         self._saved: dict[str, Checkpoint] = {}
         self._versions: dict[str, tuple[int, int]] = {}
+        # Host and writer of a write that was not ours and came after `load`.
+        self._late: set[tuple[str, str]] = set()
 
     def load(self) -> list[Checkpoint]:
         """What earlier runs left, the one that came farthest first: a replay of old days is no way on."""
@@ -115,7 +117,11 @@ class Checkpoints:
         self._versions[checkpoint.position.host] = answer["_seq_no"], answer["_primary_term"]
 
     def _settle_conflict(self, host: str) -> None:
-        """A write of ours whose answer was lost conflicts with the next one; anybody else's is an error."""
+        """Find out who has written in between, and adopt the version that is there.
+
+        It may be a write of ours whose answer was lost, or the last one of a worker that was killed, which
+        a busy cluster carries out late. A worker that is alive writes again: that is an error.
+        """
         doc_id = self._subscription.document_id(host)
         try:
             found = self._elastic.client.get(index=STATE_INDEX, id=doc_id)
@@ -123,11 +129,15 @@ class Checkpoints:
             log.warning("the checkpoint %s was deleted, writing it anew", doc_id)
             self._versions.pop(host, None)
             return
-        if found["_source"]["writer"] != self._writer:
-            raise Fatal(
-                f"another worker writes the checkpoint {doc_id} too: stop one of them, "
-                "or tell them apart with --worker-name or --index"
-            )
+        writer = found["_source"]["writer"]
+        if writer != self._writer:
+            if (host, writer) in self._late:
+                raise Fatal(
+                    f"another worker writes the checkpoint {doc_id} too: stop one of them, "
+                    "or tell them apart with --worker-name or --index"
+                )
+            self._late.add((host, writer))
+            log.warning("the checkpoint %s was written by an earlier run meanwhile, writing it anew", doc_id)
         self._versions[host] = found["_seq_no"], found["_primary_term"]
 
     def _document(self, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Ended:
     asked: bool
     as_it_should: bool
     said: str
-    """The last line of its log."""
+    """The last error of its log, else the last line."""
     adds_up: bool | None
     """Whether what it counted is what it received; None when it had no time to say."""
 
@@ -155,7 +155,8 @@ class Runs:
         fine = unborn or code in (by_itself if asked is None else asked)
         self.log.write("\n".join(worker.lines) + "\n--- ended\n")
         self.log.flush()
-        last = (worker.lines or [""])[-1]
+        errors = [line for line in worker.lines if " ERROR " in line]
+        last = (errors or worker.lines or [""])[-1]
         self.ended.append(Ended(code, asked is not None, fine, last, _adds_up(worker.lines)))
 
     def _watch(self) -> None:

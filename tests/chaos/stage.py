@@ -39,6 +39,7 @@ _SHIFT = 7_000_000
 RENUMBERED = 4096
 _BURST_PORTION = 1000
 _RETAIN = 8 * 10**9
+_FIRST_WITHIN = 120.0
 
 
 class Stage:
@@ -102,8 +103,13 @@ class Stage:
         self._exits.close()
 
     def begin(self) -> None:
+        """Let the events flow, and wait for the first day index, which some faults act on."""
         self._pacer = Pacer(self._feed, self._rate, lambda: 0, "chaos-feed")
         self.runs.begin()
+        deadline = time.monotonic() + _FIRST_WITHIN
+        while not self.indices():
+            assert time.monotonic() < deadline, f"no index after {_FIRST_WITHIN:.0f} s"
+            time.sleep(0.1)
 
     @property
     def simulator(self) -> Simulator:
