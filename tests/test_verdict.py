@@ -11,7 +11,8 @@ from slurp.elastic.verdict import Item, Verdict, judge
     ("item", "verdict"),
     [
         (Item(201), Verdict.INDEXED),
-        (Item(200), Verdict.INDEXED),
+        (Item(200, result="updated"), Verdict.INDEXED),
+        (Item(200, result="noop"), Verdict.DROPPED),
         (Item(409, "version_conflict_engine_exception", "document already exists"), Verdict.DUPLICATE),
         (Item(400, "document_parsing_exception", "[1:10] failed to parse field [did]"), Verdict.DOCUMENT),
         (Item(400, "mapper_parsing_exception", "failed to parse"), Verdict.DOCUMENT),

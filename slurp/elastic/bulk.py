@@ -14,7 +14,9 @@ from slurp.elastic.verdict import Item
 
 MAX_CHUNK_BYTES = 10_000_000
 
-_FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_FILTER_PATH = (
+    "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+)
 
 # These come back for the request as a whole and mean one of its items, or its size.
 _GUILTY_INSIDE = (400, 413)
@@ -119,7 +121,10 @@ def _item(answer: dict[str, Any]) -> Item:
     (fields,) = answer.values()
     error = fields.get("error")
     if error is None:
-        return _CREATED if fields["status"] == 201 else Item(fields["status"])
+        # Elasticsearch 8 answers 200 and `noop` for a document that an ingest pipeline dropped.
+        return (
+            _CREATED if fields["status"] == 201 else Item(fields["status"], result=fields.get("result", ""))
+        )
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))

@@ -210,7 +210,7 @@ class Indexer:
     def _deliver(
         self, pending: list[_Pending], batch: Batch, outcome: Outcome, now_us: int
     ) -> list[DeadLetter]:
-        """Send until each event is indexed, a duplicate, quarantined, or returned as a dead letter."""
+        """Send until each event is indexed, a duplicate, quarantined, dropped, or a dead letter."""
         letters: list[DeadLetter] = []
         backoff = Backoff(first=0.2, cap=10.0)
         while pending:
@@ -241,6 +241,8 @@ class Indexer:
                             self._drift.count(one.sighting)
                 elif verdict is Verdict.DUPLICATE:
                     outcome.duplicates += 1
+                elif verdict is Verdict.DROPPED:
+                    outcome.dropped += 1
                 elif verdict is Verdict.DOCUMENT:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 class Verdict(Enum):
     INDEXED = "indexed"
     DUPLICATE = "duplicate"
+    DROPPED = "taken, and dropped by a pipeline: there is no document"
     DOCUMENT = "the document's fault: quarantine"
     HOLD = "cluster trouble: hold and retry"
     DENIED = "credentials or rights: stop sending"
@@ -29,6 +30,7 @@ class Item(NamedTuple):
     status: int
     type: str = ""
     reason: str = ""
+    result: str = ""
 
     def __str__(self) -> str:
         if self.type == NO_ANSWER:
@@ -67,7 +69,7 @@ _TRANSIENT = frozenset((408, 429))
 
 def judge(item: Item) -> Verdict:
     if 200 <= item.status < 300:
-        return Verdict.INDEXED
+        return Verdict.DROPPED if item.result == "noop" else Verdict.INDEXED
     if item.status == 409:
         return Verdict.DUPLICATE
     if item.type in _DENIED_TYPES or item.status == 401:
