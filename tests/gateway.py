@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-# What an ingest pipeline makes of a document, by its `_id`: None lets it pass, else it is the bulk item.
-Pipeline = Callable[[str, dict[str, Any]], dict[str, Any] | None]
+# What an ingest pipeline makes of a document, by its `_id` and routing: None lets it pass, else it is the
+# bulk item.
+Pipeline = Callable[[str, str | None], dict[str, Any] | None]
 
 # As Elasticsearch 8 answers for a document that the processor `drop` has met, and for one that `fail` has.
 DROPPED = {"_version": -3, "result": "noop", "status": 200}
@@ -130,7 +131,7 @@ def _ingest(pipeline: Pipeline, body: bytes) -> tuple[bytes, dict[int, dict[str,
             left.append(line)
             continue
         source = next(lines)
-        item = pipeline(target["_id"], orjson.loads(source))
+        item = pipeline(target["_id"], target.get("routing"))
         if item is None:
             left += [line, source]
         else:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+import orjson
 from elasticsearch import ApiError, Elasticsearch, helpers
 
 from slurp.elastic.answers import UnexpectedAnswer
@@ -37,9 +38,20 @@ def create(index: str, doc_id: str, body: bytes) -> Action:
     return f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}\n'.encode() + body
 
 
-def delete(index: str, doc_id: str) -> Action:
-    """The action that takes a document away."""
-    return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}"}}}}'.encode()
+def create_beside(index: str, doc_id: str, body: bytes, routing: str) -> Action:
+    """The same, in the shard of the document whose `_id` is `routing`."""
+    return f'{{"create":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}\n'.encode() + body
+
+
+def delete_beside(index: str, doc_id: str, routing: str) -> Action:
+    """The action that takes such a document away."""
+    return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}'.encode()
+
+
+def id_of(action: Action) -> str:
+    """The `_id` that an action is about."""
+    (target,) = orjson.loads(action.split(b"\n", 1)[0]).values()
+    return str(target["_id"])
 
 
 # What a request took: seconds, and whether it was answered.

@@ -193,7 +193,7 @@ class Replay:
                 elif verdict is Verdict.DROPPED:
                     self._kept += 1
                     log.warning("stays in quarantine: an ingest pipeline drops it")
-                elif verdict in (Verdict.DOCUMENT, Verdict.DUPLICATE):
+                elif verdict in (Verdict.DOCUMENT, Verdict.DUPLICATE, Verdict.UNKNOWN):
                     self._kept += 1
                     log.warning("stays in quarantine: %s", item)
                 else:
