@@ -27,9 +27,12 @@ def admin(index: str) -> Role:
 
 
 def worker(index: str) -> Role:
-    """For a worker with `--no-setup`: the least."""
+    """For a worker with `--no-setup`: the least.
+
+    The last two cluster privileges let it check what the set-up put; without them it warns that it cannot.
+    """
     return {
-        "cluster": ["monitor"],
+        "cluster": ["monitor", "read_pipeline", "read_ilm"],
         "indices": [
             {
                 "names": [f"{index}-*"],
