@@ -26,8 +26,9 @@ for Elasticsearch: --es, --es-user, --es-pass-file, --index, …; give --lexicon
 the start and when nothing gets done later. Running it again does no harm: what is
 there already counts as a duplicate.
 
-exit codes: 0 all are in Elasticsearch; 1 some are not: refused again, past --retention,
-no Elasticsearch for --wait, or stopped by Ctrl+C or SIGTERM; 2 wrong usage\
+exit codes: 0 all are in Elasticsearch, or dropped by an ingest pipeline there; 1 some
+are not: refused again, past --retention, no Elasticsearch for --wait, or stopped by
+Ctrl+C or SIGTERM; 2 wrong usage\
 """
 
 

@@ -28,6 +28,7 @@ from slurp.elastic.drift import Drift
 from slurp.elastic.gaps import Gaps
 from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.lifecycle import Retention
+from slurp.elastic.pipeline import Attachment
 from slurp.elastic.statsindex import StatsIndex
 from slurp.elastic.templates import STATE_INDEX
 from slurp.errors import Exit, Fatal, Stopped
@@ -139,6 +140,7 @@ class Service:
         self._clock = StreamClock(lambda: self._tally.stream_us)
         self._days: Days | None = None
         self._retention: Retention | None = None
+        self._pipeline: Attachment | None = None
         self._drift: Drift | None = None
         self._typed: frozenset[str] = frozenset()
         self._readers: Readers | None = None
@@ -322,7 +324,6 @@ class Service:
         config, index = self._config, self._config.index
         work = setup.Setup(config, compiled)
         self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
-        log.info("ingest pipeline: %s", index if work.features.pipeline else "none, no processors for it")
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
         self._days = Days(
             self._elastic,
@@ -332,6 +333,7 @@ class Service:
             clock=self._clock.probable,
             earliest=self._clock.earliest,
         )
+        self._pipeline = work.attachment
         self._drift = Drift(compiled, index)
         self._typed = frozenset(compiled.record_types)
         self._retention = Retention(
@@ -519,6 +521,11 @@ class Service:
             "can't look for days past retention: {}; trying again each minute",
             "days past retention can be looked for again",
         )
+        pipeline = self._chore(
+            self._look_at_pipeline,
+            "can't look for changes of ingest pipelines: {}; trying again each minute",
+            "changes of ingest pipelines can be looked for again",
+        )
         drift = self._chore(
             self._write_drift, "drift was not written, it waits: {}", "drift is written again"
         )
@@ -531,12 +538,17 @@ class Service:
                 self._housekeeping.beat()
                 retention.do()
                 self._housekeeping.beat()
+                pipeline.do()
+                self._housekeeping.beat()
                 if time.monotonic() >= drift_due:
                     drift_due = time.monotonic() + _DRIFT_EVERY
                     drift.do()
         # What the last batches brought as well.
         self._indexed.wait()
         drift.do()
+
+    def _look_at_pipeline(self) -> bool:
+        return self._pipeline is not None and self._pipeline.step(self._elastic, self._housekeeping.beat)
 
     def _look_at_clock(self, patience: Patience) -> None:
         self._vitals.clock_trouble = trouble = self._clock.look()

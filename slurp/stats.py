@@ -99,7 +99,7 @@ class Stats:
         line = (
             f"{prefix}received {now.received:,} = indexed {now.indexed:,} + duplicates {now.duplicates:,}"
             f" + quarantined {now.quarantined:,} + dead-lettered {now.dead_lettered:,}"
-            f" + expired {now.expired:,} + in flight {now.in_flight:,}"
+            f" + dropped {now.dropped:,} + expired {now.expired:,} + in flight {now.in_flight:,}"
             f" | in {rates.received:,.0f}/s, out {rates.answered:,.0f}/s"
             f" | queue {self._buffer.depth:,} batches"
             f" | lag {_lag_text(now)} | reconnects {now.reconnects} | gaps {now.gaps} | {self._readers.host}"

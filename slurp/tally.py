@@ -21,17 +21,14 @@ from slurp.position import (
 
 @dataclass(slots=True)
 class Outcome:
-    """How the events of one batch ended. The five add up to the batch."""
+    """How the events of one batch ended. Their sum is the batch."""
 
     indexed: int = 0
     duplicates: int = 0
     quarantined: int = 0
     dead_lettered: int = 0
+    dropped: int = 0
     expired: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.indexed + self.duplicates + self.quarantined + self.dead_lettered + self.expired
 
 
 OUTCOMES = tuple(f.name for f in fields(Outcome))
@@ -46,6 +43,7 @@ class Snapshot:
     duplicates: int
     quarantined: int
     dead_lettered: int
+    dropped: int
     expired: int
     in_flight: int
     reconnects: int

@@ -8,6 +8,17 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+
+# What an ingest pipeline makes of a document, by its `_id` and routing: None lets it pass, else it is the
+# bulk item.
+Pipeline = Callable[[str, str | None], dict[str, Any] | None]
+
+# As Elasticsearch 8 answers for a document that the processor `drop` has met, and for one that `fail` has.
+DROPPED = {"_version": -3, "result": "noop", "status": 200}
+FAILED = {"status": 500, "error": {"type": "fail_processor_exception", "reason": "not this one"}}
 
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length")
 
@@ -36,6 +47,8 @@ class Gateway(ThreadingHTTPServer):
         self.answered: list[str] = []
         # Bytes of a request body; a larger one is rejected.
         self.limit: int | None = None
+        # The small node has no ingest processors: documents of bulk requests meet this one here.
+        self.pipeline: Pipeline | None = None
 
     def __enter__(self) -> Gateway:
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -76,12 +89,21 @@ class _Handler(BaseHTTPRequestHandler):
                 headers["X-elastic-product"] = "Elasticsearch"
             self._send(answer.status, headers, answer.body)
             return
+        failed: dict[int, dict[str, Any]] = {}
+        if self.server.pipeline is not None and urlsplit(self.path).path == "/_bulk":
+            body, failed = _ingest(self.server.pipeline, body)
+        if failed and not body:
+            headers = {"Content-Type": "application/json", "X-elastic-product": "Elasticsearch"}
+            self._send(200, headers, _with_items(b'{"items":[]}', failed, self.path))
+            return
         node = http.client.HTTPConnection("127.0.0.1", self.server.target, timeout=60)
         with contextlib.closing(node):
-            node.request(self.command, self.path, body, dict(self.headers.items()))
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            node.request(self.command, self.path, body, headers)
             found = node.getresponse()
             headers = {name: value for name, value in found.getheaders() if name.lower() not in _HOP_BY_HOP}
-            self._send(found.status, headers, found.read())
+            text = found.read()
+            self._send(found.status, headers, _with_items(text, failed, self.path) if failed else text)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve
 
@@ -96,3 +118,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def _ingest(pipeline: Pipeline, body: bytes) -> tuple[bytes, dict[int, dict[str, Any]]]:
+    """The bulk request without the documents that the pipeline keeps, and their items by position."""
+    lines = iter(body.splitlines())
+    left: list[bytes] = []
+    kept: dict[int, dict[str, Any]] = {}
+    for position, line in enumerate(lines):
+        ((action, target),) = orjson.loads(line).items()
+        if action == "delete":
+            left.append(line)
+            continue
+        source = next(lines)
+        item = pipeline(target["_id"], target.get("routing"))
+        if item is None:
+            left += [line, source]
+        else:
+            kept[position] = {action: {**target, **item}}
+    return b"".join(line + b"\n" for line in left), kept
+
+
+def _with_items(text: bytes, items: dict[int, dict[str, Any]], path: str) -> bytes:
+    """The answer to a bulk request with these items at their positions, with the fields of `filter_path`."""
+    answer = orjson.loads(text)
+    (wanted,) = parse_qs(urlsplit(path).query)["filter_path"]
+    fields = {one.split(".")[2] for one in wanted.split(",")}
+    for position, item in sorted(items.items()):
+        ((action, found),) = item.items()
+        shown = {name: value for name, value in found.items() if name in fields}
+        answer["items"].insert(position, {action: shown})
+    return orjson.dumps(answer)

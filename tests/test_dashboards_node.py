@@ -22,6 +22,7 @@ from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
 from slurp.simulator import Simulator
+from slurp.tally import OUTCOMES
 from tests.fixtures_es import client_for, remove
 from tests.harness import InProcess, commit
 
@@ -68,10 +69,9 @@ def filled(es_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def _statistics(index: str) -> Json:
     """As `slurp.elastic.statsindex` writes them."""
-    names = ("received", "indexed", "duplicates", "quarantined", "dead_lettered", "expired", "reconnects")
-    states = ("in_flight", "queue", "lag_ms", "rate_in", "rate_out")
+    names = ("received", *OUTCOMES, "reconnects", "in_flight", "queue", "lag_ms", "rate_in", "rate_out")
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"@timestamp": moment, "index": index, **dict.fromkeys((*names, *states), 3)}
+    return {"@timestamp": moment, "index": index, **dict.fromkeys(names, 3)}
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def samples(watched: Watched) -> Samples:
 def test_the_counters_of_the_stats_line_are_there_and_add_up() -> None:
     watched = Watched()
     watched.batch(10)(Outcome(indexed=4, duplicates=3, quarantined=2, dead_lettered=1))
-    watched.batch(5)(Outcome(expired=5))
+    watched.batch(5)(Outcome(dropped=2, expired=3))
     watched.batch(7)
     watched.vitals.tally.gap()
     watched.vitals.tally.reconnected()
@@ -45,7 +45,8 @@ def test_the_counters_of_the_stats_line_are_there_and_add_up() -> None:
         "duplicates": 3,
         "quarantined": 2,
         "dead_lettered": 1,
-        "expired": 5,
+        "dropped": 2,
+        "expired": 3,
     }
     assert found["skeetslurper_events_received_total"] == 22
     assert found["skeetslurper_in_flight_events"] == 7

@@ -107,7 +107,7 @@ def test_the_tally_adds_up() -> None:
     one, two = (Batch(n, "a", [b""] * 10, 0, at(n, n)) for n in (1, 2))
     tally.received(one)
     tally.received(two)
-    tally.answered(one, Outcome(4, 3, 1, 1, 1), answered(one.position))
+    tally.answered(one, Outcome(4, 2, 1, 1, 1, 1), answered(one.position))
     snapshot = tally.snapshot()
     assert snapshot.adds_up
     assert (snapshot.received, snapshot.in_flight, snapshot.indexed) == (20, 10, 4)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from elasticsearch import Elasticsearch
+from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.privileges import ROLES, admin, page, worker, worker_with_setup
+from slurp.elastic.privileges import ROLES, admin, api_key, main, page, viewer, worker, worker_with_setup
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATS_INDEX
 from slurp.embedded import EmbeddedNode
@@ -211,3 +212,63 @@ def test_the_documented_roles_are_the_tested_ones() -> None:
     assert {name: json.loads(body) for name, body in shown} == {
         name: role("bluesky-events") for name, role in ROLES.items()
     }
+
+
+def test_the_documented_api_keys_are_those_of_the_roles(capsys: pytest.CaptureFixture[str]) -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    shown = [
+        json.loads(body) for body in re.findall(r"POST _security/api_key\n(\{.*?\n\})", text, flags=re.S)
+    ]
+    assert shown == [api_key(role, "bluesky-events") for role in ROLES]
+    for body in shown:
+        for name, role in body["role_descriptors"].items():
+            assert role == ROLES[name]("bluesky-events")
+    assert main(["skeetslurper_worker", "--api-key"]) == 0
+    assert json.loads(capsys.readouterr().out) == api_key("skeetslurper_worker", "bluesky-events")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_elasticsearch_understands_each_role_and_each_request_for_an_api_key(
+    es: Elasticsearch, role: str
+) -> None:
+    """It checks them before it stores them, which the small node cannot for lack of a filter."""
+    cannot_store = "Unknown filter type \\[pattern_capture\\]"
+    key = api_key(role, INDEX)
+    with pytest.raises(BadRequestError, match=cannot_store):
+        es.security.create_api_key(name=key["name"], role_descriptors=key["role_descriptors"])
+    with pytest.raises(BadRequestError, match=cannot_store):
+        es.security.put_role(name=role, **ROLES[role](INDEX))
+    key["role_descriptors"][role]["cluster"] = ["mistyped"]
+    with pytest.raises(BadRequestError, match=r"unknown cluster privilege \[mistyped\]"):
+        es.security.create_api_key(name=key["name"], role_descriptors=key["role_descriptors"])
+
+
+def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
+    realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
+) -> None:
+    remove(es)
+    set_up(realm, es_node, "t_admin")
+    indexer = InProcess(es_node.url, INDEX, tmp_path)
+    indexer.feed(indexer.posts(3))
+    es.indices.refresh(index=f"{INDEX}-*")
+    realm.roles({"t_admin": admin(INDEX), "t_viewer": viewer(INDEX)})
+    realm.add("t_viewer", PASSWORD, "t_viewer")
+    realm.wait_for_right("t_viewer", PASSWORD, f"{INDEX}-x", "read")
+    with realm.client("t_viewer", PASSWORD) as client:
+        assert client.count(index=f"{INDEX}-*")["count"] == 3
+        for index in (f"{INDEX}-*", "skeetslurper-*"):
+            assert client.search(index=index)["hits"]
+            # Kibana's data views ask for these.
+            assert client.field_caps(index=index, fields="*")["fields"]
+            assert client.indices.get_mapping(index=index)
+        changes: list[Callable[[], object]] = [
+            lambda: client.index(index=indexer.today, document={}),
+            lambda: client.delete(index=indexer.today, id="a"),
+            lambda: client.indices.delete(index=indexer.today),
+            lambda: client.index(index=STATS_INDEX, document={}),
+            lambda: client.indices.put_index_template(name=INDEX, index_patterns=["x"]),
+        ]
+        for change in changes:
+            with pytest.raises(AuthorizationException):
+                change()
+    remove(es)

@@ -113,7 +113,8 @@ class Worker:
 
 def counters(lines: Iterable[str]) -> list[dict[str, int]]:
     """The counters of each stats line."""
-    names = ("received", "indexed", "duplicates", "quarantined", "dead-lettered", "expired", "in flight")
+    outcomes = ("indexed", "duplicates", "quarantined", "dead-lettered", "dropped", "expired")
+    names = ("received", *outcomes, "in flight")
     return [
         {
             name: int(re.search(rf"{name} ([\d,]+)", line)[1].replace(",", ""))  # type: ignore[index]

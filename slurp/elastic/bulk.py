@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+import orjson
 from elasticsearch import ApiError, Elasticsearch, helpers
 
 from slurp.elastic.answers import UnexpectedAnswer
@@ -14,7 +15,9 @@ from slurp.elastic.verdict import Item
 
 MAX_CHUNK_BYTES = 10_000_000
 
-_FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_FILTER_PATH = (
+    "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+)
 
 # These come back for the request as a whole and mean one of its items, or its size.
 _GUILTY_INSIDE = (400, 413)
@@ -35,9 +38,20 @@ def create(index: str, doc_id: str, body: bytes) -> Action:
     return f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}\n'.encode() + body
 
 
-def delete(index: str, doc_id: str) -> Action:
-    """The action that takes a document away."""
-    return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}"}}}}'.encode()
+def create_beside(index: str, doc_id: str, body: bytes, routing: str) -> Action:
+    """The same, in the shard of the document whose `_id` is `routing`."""
+    return f'{{"create":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}\n'.encode() + body
+
+
+def delete_beside(index: str, doc_id: str, routing: str) -> Action:
+    """The action that takes such a document away."""
+    return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}'.encode()
+
+
+def id_of(action: Action) -> str:
+    """The `_id` that an action is about."""
+    (target,) = orjson.loads(action.split(b"\n", 1)[0]).values()
+    return str(target["_id"])
 
 
 # What a request took: seconds, and whether it was answered.
@@ -119,7 +133,10 @@ def _item(answer: dict[str, Any]) -> Item:
     (fields,) = answer.values()
     error = fields.get("error")
     if error is None:
-        return _CREATED if fields["status"] == 201 else Item(fields["status"])
+        # Elasticsearch 8 answers 200 and `noop` for a document that an ingest pipeline dropped.
+        return (
+            _CREATED if fields["status"] == 201 else Item(fields["status"], result=fields.get("result", ""))
+        )
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))

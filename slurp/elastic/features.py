@@ -38,7 +38,7 @@ def detect(client: Elasticsearch) -> Features:
     modules = _on_each(nodes, lambda node: node.get("modules", []), "name")
     processors = _on_each(nodes, lambda node: node.get("ingest", {}).get("processors", []), "type")
     return Features(
-        pipeline="set" in processors,
+        pipeline=processors >= {"pipeline", "set"},
         lifecycle="x-pack-ilm" in modules,
         folding="analysis-common" in modules,
     )

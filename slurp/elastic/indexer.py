@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from elasticsearch import ApiError
 
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.express import Express, Made
-from slurp.elastic.bulk import Action, Took, create, delete, request, send
-from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, Patience, describe, error_of
+from slurp.elastic.bulk import Action, Took, create, send
+from slurp.elastic.canary import Canaries
+from slurp.elastic.client import BELIEVE_DENIED, Elastic, Patience, describe, error_of
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.drift import Drift, Sighting
@@ -37,9 +37,7 @@ log = logging.getLogger(__name__)
 _POLL = 0.25
 # A node rejects a request above a tenth of its heap (51 MB of 512 MB) each time: it would be held for ever.
 _MAX_DOCUMENT = 40_000_000
-_CANARY = b'{"kind":"canary"}'
-_CANARY_TIMEOUT = 15.0
-_NOT_FOUND = 404
+_TAKEN = (Verdict.INDEXED, Verdict.DUPLICATE)
 # Characters of a refusal in the log: it may quote the document.
 _REASON = 500
 
@@ -76,7 +74,7 @@ class _Pending:
     action: Action
     sighting: Sighting | None = None
     quarantined: bool = False
-    # Rejected for an unknown reason while its index accepted a canary.
+    # Rejected for an unknown reason while its shard took a canary.
     suspected: bool = False
 
 
@@ -210,26 +208,25 @@ class Indexer:
     def _deliver(
         self, pending: list[_Pending], batch: Batch, outcome: Outcome, now_us: int
     ) -> list[DeadLetter]:
-        """Send until each event is indexed, a duplicate, quarantined, or returned as a dead letter."""
+        """Send until each event is indexed, a duplicate, quarantined, dropped, or a dead letter."""
         letters: list[DeadLetter] = []
         backoff = Backoff(first=0.2, cap=10.0)
+        canaries = Canaries(self._elastic, self._days, self._beat)
         while pending:
             items = self._try(pending)
+            first = [judge(item) for item in items]
+            canaries.begin(one.day for one, verdict in zip(pending, first, strict=True) if verdict in _TAKEN)
             held: list[_Pending] = []
             again: list[_Pending] = []
             suspects: list[_Pending] = []
-            asked: dict[tuple[int, str], Verdict] = {}
             troubles: dict[tuple[int, str], tuple[Verdict, Item]] = {}
-            for one, item in zip(pending, items, strict=True):
-                verdict = judge(item)
-                if verdict is Verdict.UNKNOWN:
-                    question = (one.day, item.type)
-                    if question not in asked:
-                        asked[question] = self._ask_canary(one.day, item)
-                    verdict = asked[question]
-                    if verdict is Verdict.DOCUMENT and not one.suspected:
+            for one, answer, found in zip(pending, items, first, strict=True):
+                verdict, item = found, answer
+                if found is Verdict.UNKNOWN:
+                    verdict, item = canaries.ask(one.day, one.action, answer)
+                    was_suspected, one.suspected = one.suspected, verdict is Verdict.DOCUMENT
+                    if one.suspected and not was_suspected:
                         # What rejected it may have been over before the canary was sent.
-                        one.suspected = True
                         suspects.append(one)
                         continue
                 if verdict is Verdict.INDEXED:
@@ -241,6 +238,8 @@ class Indexer:
                             self._drift.count(one.sighting)
                 elif verdict is Verdict.DUPLICATE:
                     outcome.duplicates += 1
+                elif verdict is Verdict.DROPPED:
+                    outcome.dropped += 1
                 elif verdict is Verdict.DOCUMENT:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
@@ -289,7 +288,7 @@ class Indexer:
         except ApiError as error:
             failed = repeat(_held(error))
         except TransportError as error:
-            failed = repeat(Item(503, NO_ANSWER, describe(error)))
+            failed = repeat(Item(503, NO_ANSWER, describe(error), whole=True))
         items = chain(answers, failed)
         return [barred.get(one.day) or next(items) for one in pending]
 
@@ -329,32 +328,6 @@ class Indexer:
         action = create(self._days.name(one.day), document.id, document.body)
         return _Pending(one.frame, one.day, action, quarantined=True)
 
-    def _ask_canary(self, day: int, item: Item) -> Verdict:
-        """An error never seen: would the same index take a document that is known to be good?"""
-        self._beat()
-        index = self._days.name(day)
-        client = self._elastic.client.options(request_timeout=_CANARY_TIMEOUT)
-        canary = f"canary-{uuid.uuid4().hex}"
-        try:
-            # One request: of two, the second may be rejected, and the canary would stay.
-            taken, removed = request(client, [create(index, canary, _CANARY), delete(index, canary)])
-            trouble = "" if judge(taken) is Verdict.INDEXED else str(taken)
-        except FAILURES as error:
-            trouble = describe(error)
-        if trouble:
-            log.warning(
-                "%s takes no canary either (%s), so this is not the documents' fault: %s",
-                index,
-                trouble,
-                item,
-            )
-            return Verdict.HOLD
-        # 404: somebody's pipeline dropped it, or put it elsewhere.
-        if judge(removed) is not Verdict.INDEXED and removed.status != _NOT_FOUND:
-            log.warning("%s keeps the canary %s: %s", index, canary, removed)
-        log.warning("%s takes a canary, so the document is at fault: %s", index, item)
-        return Verdict.DOCUMENT
-
 
 def _unusable(frame: bytes, error: Exception) -> DeadLetter:
     """The letter for a frame that no document can be built from, though it is an event."""
@@ -363,8 +336,7 @@ def _unusable(frame: bytes, error: Exception) -> DeadLetter:
 
 def _held(error: ApiError) -> Item:
     """A request refused as a whole. Never the documents' fault: `send` has halved those."""
-    item = Item(error.status_code, *error_of(error))
-    return item if judge(item) in (Verdict.HOLD, Verdict.DENIED) else Item(503, item.type, item.reason)
+    return Item(error.status_code, *error_of(error), whole=True)
 
 
 def _check_size(body: bytes) -> None:

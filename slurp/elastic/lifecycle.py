@@ -14,11 +14,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from elasticsearch import ApiError, AuthorizationException, Elasticsearch, NotFoundError
+from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.features import Features
-from slurp.elastic.templates import MARK, STATE_INDEX, is_ours
+from slurp.elastic.templates import MARK, STATE_INDEX, Change, belongs_to_others, is_ours
 
 log = logging.getLogger(__name__)
 
@@ -153,30 +153,55 @@ def our_days(client: Elasticsearch, index: str) -> dict[str, Any]:
     return {name: meta for name, meta in metas.items() if day_in(index, name) is not None and is_ours(meta)}
 
 
-def put_policy_unless_shorter(client: Elasticsearch, index: str, retention_days: int | None) -> None:
+def put_policy_unless_shorter(client: Elasticsearch, index: str, retention_days: int | None) -> Change:
     """Put the policy; one that would take days sooner waits until `Retention` has announced it."""
     before = remembered(client, index)
-    shorter = before is not None and _shorter(retention_days, before["retention_days"])
-    if shorter and _has_policy(client, index):
-        return
-    put_policy(client, index, retention_days)
+    if (
+        before is None
+        or not _shorter(retention_days, before["retention_days"])
+        or find_policy(client, index) is None
+    ):
+        return put_policy(client, index, retention_days)
+    kept = before["retention_days"]
+    log.warning(
+        "lifecycle policy %r keeps a retention of %s until a worker has announced and enforced that of %d "
+        "days; with --no-setup run --setup-only once more after that",
+        index,
+        "forever" if kept is None else f"{kept} days",
+        retention_days,
+    )
+    # Put again all the same: its mark is of this version then.
+    return put_policy(client, index, kept)
 
 
-def put_policy(client: Elasticsearch, index: str, retention_days: int | None) -> None:
-    phases: dict[str, Any] = {"hot": {"actions": {}}}
+def put_policy(client: Elasticsearch, index: str, retention_days: int | None) -> Change:
+    # With its defaults, as Elasticsearch gives it back: equal ones are not put again.
+    phases: dict[str, Any] = {"hot": {"min_age": "0ms", "actions": {}}}
     if retention_days is not None:
         # An index is made up to an hour before its day, and the day itself is kept as well.
-        phases["delete"] = {"min_age": f"{(retention_days + 1) * 24 + 1}h", "actions": {"delete": {}}}
-    try:
-        found = client.ilm.get_lifecycle(name=index).body
-    except NotFoundError:
-        found = {}
-    if index in found and not is_ours(found[index]["policy"].get("_meta")):
-        log.warning("lifecycle policy %r was not made by us, leaving it alone", index)
-        return
+        age = f"{(retention_days + 1) * 24 + 1}h"
+        phases["delete"] = {
+            "min_age": age,
+            "actions": {"delete": {"delete_searchable_snapshot": True}},
+        }
+    there = find_policy(client, index)
+    if there is not None and belongs_to_others(there.get("_meta")):
+        log.warning("lifecycle policy %r is of a newer version or not ours, leaving it alone", index)
+        return Change.LEFT_ALONE
     policy = {"phases": phases, "_meta": MARK}
-    if index not in found or found[index]["policy"] != policy:
-        client.ilm.put_lifecycle(name=index, policy=policy)
+    if there is not None and {name: there.get(name) for name in policy} == policy:
+        return Change.UNCHANGED
+    client.ilm.put_lifecycle(name=index, policy=policy)
+    return Change.CREATED if there is None else Change.REPLACED
+
+
+def find_policy(client: Elasticsearch, name: str) -> dict[str, Any] | None:
+    """The body of a lifecycle policy; None where there is none of that name."""
+    try:
+        found: dict[str, Any] = client.ilm.get_lifecycle(name=name).body
+    except NotFoundError:
+        return None
+    return found[name]["policy"] if name in found else None
 
 
 def remembered(client: Elasticsearch, index: str) -> dict[str, Any] | None:
@@ -196,16 +221,6 @@ def remember(client: Elasticsearch, index: str, retention_days: int | None) -> N
         "updated_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
     client.index(index=STATE_INDEX, id=f"retention:{index}", document=document)
-
-
-def _has_policy(client: Elasticsearch, index: str) -> bool:
-    try:
-        client.ilm.get_lifecycle(name=index)
-    except NotFoundError:
-        return False
-    except ApiError as error:
-        log.warning("can't look at the lifecycle policy: %s", describe(error))
-    return True
 
 
 def _shorter(now: int | None, before: int | None) -> bool:

@@ -27,9 +27,12 @@ def admin(index: str) -> Role:
 
 
 def worker(index: str) -> Role:
-    """For a worker with `--no-setup`: the least."""
+    """For a worker with `--no-setup`: the least.
+
+    The last two cluster privileges let it check what the set-up put; without them it warns that it cannot.
+    """
     return {
-        "cluster": ["monitor"],
+        "cluster": ["monitor", "read_pipeline", "read_ilm"],
         "indices": [
             {
                 "names": [f"{index}-*"],
@@ -63,21 +66,51 @@ def page(index: str) -> Role:
     }
 
 
+def viewer(index: str) -> Role:
+    """For people who only look: with Kibana's dashboards and Discover, or with searches of their own."""
+    return {
+        "cluster": [],
+        "indices": [
+            # All of ours, by pattern: dashboards read the statistics as well.
+            {"names": [f"{index}-*", "skeetslurper-*"], "privileges": ["read", "view_index_metadata"]}
+        ],
+        # As Kibana stores "read" for all features of a space.
+        "applications": [
+            {"application": "kibana-.kibana", "privileges": ["space_read"], "resources": ["space:default"]}
+        ],
+    }
+
+
 ROLES = {
     "skeetslurper_setup": admin,
     "skeetslurper_worker": worker,
     "skeetslurper_worker_with_setup": worker_with_setup,
     "skeetslurper_page": page,
+    "skeetslurper_viewer": viewer,
 }
+# What a role is of no use without: a worker has one key.
+_BESIDE = {"skeetslurper_page": ("skeetslurper_worker",)}
+
+
+def api_key(role: str, index: str) -> dict[str, Any]:
+    """The body of the request that creates an API key with the privileges of a role."""
+    names = (*_BESIDE.get(role, ()), role)
+    return {"name": role, "role_descriptors": {name: ROLES[name](index) for name in names}}
+
+
+def _role(role: str, index: str) -> Role:
+    return ROLES[role](index)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m slurp.elastic.privileges ROLE [INDEX]`: the body of a role as JSON."""
+    """Print the body of a role, or of the request for an API key with its privileges, as JSON."""
     parser = argparse.ArgumentParser(prog="python -m slurp.elastic.privileges", description=main.__doc__)
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("index", nargs="?", default="bluesky-events", help="(default: bluesky-events)")
+    parser.add_argument("--api-key", action="store_true", help="the request that creates an API key")
     options = parser.parse_args(arguments)
-    print(json.dumps(ROLES[options.role](options.index), indent=2))
+    body = (api_key if options.api_key else _role)(options.role, options.index)
+    print(json.dumps(body, indent=2))
     return 0
 
 

@@ -97,7 +97,7 @@ class Replay:
             parts.append(
                 f"{self._path}: {now.received} letters = indexed {now.indexed} + duplicates {now.duplicates}"
                 f" + quarantined {now.quarantined} + still refused {now.dead_lettered}"
-                f" + expired {now.expired} + in flight {now.in_flight}"
+                f" + dropped {now.dropped} + expired {now.expired} + in flight {now.in_flight}"
             )
         if self._quarantined:
             parts.append(f"quarantine: {self._freed} freed, {self._kept} stay")
@@ -171,6 +171,8 @@ class Replay:
         counted = tally.snapshot()
         if counted.dead_lettered:
             log.warning("%d remain in %s", counted.dead_lettered, remaining.path)
+        if counted.dropped:
+            log.warning("%d were dropped by an ingest pipeline, only %s has them", counted.dropped, path)
         if counted.expired:
             log.warning("%d of days past --retention were not sent, only %s has them", counted.expired, path)
         return counted.dead_lettered + counted.expired
@@ -188,7 +190,10 @@ class Replay:
                 verdict = judge(item)
                 if verdict is Verdict.INDEXED:
                     self._freed += 1
-                elif verdict in (Verdict.DOCUMENT, Verdict.DUPLICATE):
+                elif verdict is Verdict.DROPPED:
+                    self._kept += 1
+                    log.warning("stays in quarantine: an ingest pipeline drops it")
+                elif verdict in (Verdict.DOCUMENT, Verdict.DUPLICATE, Verdict.UNKNOWN):
                     self._kept += 1
                     log.warning("stays in quarantine: %s", item)
                 else:

@@ -15,14 +15,17 @@ from slurp.config import Config
 from slurp.elastic import lifecycle
 from slurp.elastic.client import describe, error_of
 from slurp.elastic.features import Features, detect
+from slurp.elastic.pipeline import Attachment, find_pipeline, put_pipeline
 from slurp.elastic.templates import (
     DRIFT_INDEX,
     MARK,
     STATE_INDEX,
     STATS_INDEX,
+    Change,
     Layout,
     Templates,
     asset,
+    component_meta,
     day_mappings,
     index_template_meta,
     is_ours,
@@ -66,7 +69,10 @@ class Setup:
         self._index = config.index
         self._compiled = compiled
         self._clock = clock
+        self._changes: dict[str, Change] = {}
         self.features = Features()
+        # None where the set-up, and with it the pipeline of each day, is not ours to change.
+        self.attachment: Attachment | None = None
 
     def run(self, client: Elasticsearch) -> None:
         """Raises what the client raises, and Fatal where a privilege or (--no-setup) a part is missing."""
@@ -88,28 +94,53 @@ class Setup:
             self._put(client)
         except AuthorizationException as error:
             self._without_right(client, error)
+        else:
+            self._report()
 
     def put_templates(self, client: Elasticsearch) -> None:
         """Put the templates again, which somebody has deleted while we run."""
         if self._config.no_setup:
             raise Fatal(f"index template {self._index!r} is gone: an administrator has to run --setup-only")
         self._templates().put(client)
+        if self.attachment is not None:
+            self.attachment.apply(client)
 
     def _put(self, client: Elasticsearch) -> None:
         for name in _OWN_INDICES:
             try:
-                _put_own_index(client, name)
+                self._note(f"index {name}", _put_own_index(client, name))
             except AuthorizationException as error:
                 # A worker without stats is still a worker.
                 if name != STATS_INDEX:
                     raise
                 log.warning("%s left as it is: Elasticsearch denies us %s", name, missing_privilege(error))
         if self.features.lifecycle:
-            lifecycle.put_policy_unless_shorter(client, self._index, self._config.retention_days)
+            policy = lifecycle.put_policy_unless_shorter(client, self._index, self._config.retention_days)
+            self._note(f"lifecycle policy {self._index}", policy)
         if self.features.pipeline:
-            put_pipeline(client, self._index)
-        if self._templates().put(client):
+            self._note(f"ingest pipeline {self._index}", put_pipeline(client, self._index))
+        changes = self._templates().put(client)
+        for name, change in changes.items():
+            self._note(f"template {name}", change)
+        if Change.LEFT_ALONE not in changes.values():
             self._add_new_fields(client)
+        if self.features.pipeline:
+            attachment = Attachment(self._index)
+            attachment.apply(client)
+            self.attachment = attachment
+
+    def _note(self, part: str, change: Change) -> None:
+        # A start that tries again finds unchanged what it has put itself.
+        if change is not Change.UNCHANGED or part not in self._changes:
+            self._changes[part] = change
+
+    def _report(self) -> None:
+        told = []
+        for change in Change:
+            parts = [part for part, became in self._changes.items() if became is change]
+            if parts:
+                told.append(f"{change.value}: {', '.join(parts)}")
+        log.info("set-up: %s", "; ".join(told))
 
     def _templates(self) -> Templates:
         config = self._config
@@ -131,11 +162,19 @@ class Setup:
             _put_mapping(client, name, _absent(mappings["properties"], there), mappings["_meta"])
 
     def _missing(self, client: Elasticsearch) -> Iterator[str]:
-        meta = index_template_meta(client, self._index)
-        if meta is None or not is_ours(meta):
-            yield f"there is no index template {self._index!r} of ours"
-        elif version_of(meta) < numbers(__version__):
-            yield f"index template {self._index!r} is of an older version"
+        yield from _missing_part(
+            f"index template {self._index!r}", index_template_meta(client, self._index), ours=True
+        )
+        for name in self._templates().components:
+            yield from _missing_part(f"component template {name!r}", component_meta(client, name), ours=True)
+        if self.features.pipeline:
+            yield from self._missing_unless_denied(
+                f"ingest pipeline {self._index!r}", lambda: find_pipeline(client, self._index)
+            )
+        if self.features.lifecycle:
+            yield from self._missing_unless_denied(
+                f"lifecycle policy {self._index!r}", lambda: lifecycle.find_policy(client, self._index)
+            )
         for name in _OWN_INDICES:
             try:
                 there = index_exists(client, name)
@@ -145,6 +184,14 @@ class Setup:
                 continue  # the first document that can't be written will tell
             if not there:
                 yield f"there is no index {name}"
+
+    def _missing_unless_denied(self, part: str, find: Callable[[], dict[str, Any] | None]) -> Iterator[str]:
+        try:
+            found = find()
+        except AuthorizationException as error:
+            log.warning("%s is not checked: Elasticsearch denies us %s", part, missing_privilege(error))
+            return
+        yield from _missing_part(part, None if found is None else found.get("_meta", {}))
 
     def _without_right(self, client: Elasticsearch, error: AuthorizationException) -> None:
         """Fewer rights are no trouble while somebody else has done the set-up."""
@@ -162,30 +209,22 @@ class Setup:
         log.warning("set-up left as it is: Elasticsearch denies us %s", right)
 
 
+def _missing_part(part: str, meta: Any, *, ours: bool = False) -> Iterator[str]:
+    """What is wrong with a part of the set-up: `meta` is its `_meta`, None where there is no such part.
+
+    `ours` says that one of somebody else will not do.
+    """
+    if meta is None or (ours and not is_ours(meta)):
+        yield f"there is no {part}{' of ours' if ours else ''}"
+    elif is_ours(meta) and version_of(meta) < numbers(__version__):
+        yield f"{part} is of an older version"
+
+
 def missing_privilege(error: AuthorizationException) -> str:
     """Its name, as Elasticsearch tells it: the least of those that would do."""
     reason = error_of(error)[1]
     found = _GRANTED_BY.search(reason)
     return f"the {found[1]} privilege {found[2]!r}" if found else f"a privilege ({describe(error)})"
-
-
-def put_pipeline(client: Elasticsearch, name: str) -> None:
-    """It marks what it can't do and never drops a document."""
-    try:
-        there = client.ingest.get_pipeline(id=name).body.get(name, {}).get("_meta")
-    except NotFoundError:
-        pass
-    else:
-        if not is_ours(there) or version_of(there) > numbers(__version__):
-            log.warning("ingest pipeline %r is of a newer version or not ours, leaving it alone", name)
-            return
-    client.ingest.put_pipeline(
-        id=name,
-        description="Stamps the time at which Elasticsearch took the event",
-        processors=[{"set": {"field": "event.ingested", "value": "{{{_ingest.timestamp}}}"}}],
-        on_failure=[{"set": {"field": "event.pipeline_error", "value": "{{{_ingest.on_failure_message}}}"}}],
-        meta=MARK,
-    )
 
 
 def has_our_template(client: Elasticsearch, index: str) -> bool:
@@ -232,26 +271,32 @@ def _own_index(name: str) -> dict[str, Any]:
     return body
 
 
-def _put_own_index(client: Elasticsearch, name: str) -> None:
+def _put_own_index(client: Elasticsearch, name: str) -> Change:
     # Looked at first: to create is a privilege that a later start can do without.
     try:
         found = mapping_of(client, name).get("_meta")
     except NotFoundError:
         if create_own_index(client, name):
-            return
+            return Change.CREATED
         found = None
-    if version_of(found) < numbers(__version__):
-        mappings = _own_index(name)["mappings"]
-        _put_mapping(client, name, mappings["properties"], mappings["_meta"])
+    if version_of(found) == numbers(__version__):
+        return Change.UNCHANGED
+    if version_of(found) > numbers(__version__):
+        return Change.LEFT_ALONE
+    mappings = _own_index(name)["mappings"]
+    done = _put_mapping(client, name, mappings["properties"], mappings["_meta"])
+    return Change.REPLACED if done else Change.LEFT_ALONE
 
 
-def _put_mapping(client: Elasticsearch, name: str, properties: dict[str, Any], meta: dict[str, Any]) -> None:
+def _put_mapping(client: Elasticsearch, name: str, properties: dict[str, Any], meta: dict[str, Any]) -> bool:
+    """Return whether the index took it."""
     try:
         client.indices.put_mapping(index=name, properties=properties, meta=meta)
     except (BadRequestError, NotFoundError) as error:
         log.warning("%s keeps its mapping: %s", name, describe(error))
-    else:
-        log.info("%s: mapping brought up to date", name)
+        return False
+    log.info("%s: mapping brought up to date", name)
+    return True
 
 
 def _absent(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:

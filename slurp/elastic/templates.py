@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any
@@ -52,6 +53,15 @@ _ANALYSIS = {
 }
 
 
+class Change(Enum):
+    """What a start made of a part of the set-up."""
+
+    CREATED = "created"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+    LEFT_ALONE = "left alone"
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the user may choose about day indices. `replicas` None lets the cluster choose 0 or 1."""
@@ -72,6 +82,7 @@ class Templates:
         lexicon_body = dict(lexicons.component_template)
         self.components: dict[str, Json] = {
             f"{index}@settings": {
+                # Without `default_pipeline`, which comes and goes: see slurp/elastic/pipeline.py.
                 "template": {"settings": {"index": _settings(index, base, layout, features)}},
                 "_meta": {},
             },
@@ -95,12 +106,12 @@ class Templates:
         for body in (*self.components.values(), self.index_template):
             body["_meta"] = {_OWNER: {**MARK[_OWNER], "hash": _hash(body), **body["_meta"]}}
 
-    def put(self, client: Elasticsearch) -> bool:
-        """Put what is missing or differs; False when a newer version's are there and stay.
+    def put(self, client: Elasticsearch) -> dict[str, Change]:
+        """Put what is missing or differs, unless a newer version's are there: then all are left alone.
 
         Raises Fatal for a template of somebody else under one of our names.
         """
-        there = {name: _component_meta(client, name) for name in self.components}
+        there = {name: component_meta(client, name) for name in self.components}
         there[self.index] = index_template_meta(client, self.index)
         for name, meta in there.items():
             if meta is not None and not is_ours(meta):
@@ -114,7 +125,7 @@ class Templates:
                 "the templates of a newer version are there (%s), leaving them alone",
                 ", ".join(sorted(newer)),
             )
-            return False
+            return dict.fromkeys(there, Change.LEFT_ALONE)
         for name, body in self.components.items():
             if there[name] != body["_meta"]:
                 client.cluster.put_component_template(
@@ -122,7 +133,15 @@ class Templates:
                 )
         if there[self.index] != self.index_template["_meta"]:
             client.indices.put_index_template(name=self.index, **_parameters(self.index_template))
-        return True
+        wanted = {**self.components, self.index: self.index_template}
+        return {
+            name: Change.CREATED
+            if meta is None
+            else Change.UNCHANGED
+            if meta == wanted[name]["_meta"]
+            else Change.REPLACED
+            for name, meta in there.items()
+        }
 
 
 def day_mappings(lexicons: Compiled) -> Json:
@@ -145,6 +164,11 @@ def version_of(meta: Any) -> tuple[int, ...]:
     """The version in our mark; () where there is none, which is older than any."""
     mark = meta.get(_OWNER) if isinstance(meta, dict) else None
     return numbers(str(mark.get("version", ""))) if isinstance(mark, dict) else ()
+
+
+def belongs_to_others(meta: Any) -> bool:
+    """Whether something under one of our names is somebody else's, or of a newer version of ours."""
+    return not is_ours(meta) or version_of(meta) > numbers(__version__)
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -204,8 +228,6 @@ def _settings(index: str, base: Mapping[str, Any], layout: Layout, features: Fea
         "translog": {"durability": "request"},
         "mapping": {"total_fields": {"limit": MAX_FIELDS}},
     }
-    if features.pipeline:
-        settings["default_pipeline"] = index
     if features.lifecycle:
         settings["lifecycle"] = {"name": index}
     if features.folding:
@@ -217,12 +239,19 @@ def _matches(pattern: str, index: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), index) is not None
 
 
-def _component_meta(client: Elasticsearch, name: str) -> Any:
+def component_template(client: Elasticsearch, name: str) -> Json | None:
+    """The body of a component template; None where there is none of that name."""
     try:
         found = client.cluster.get_component_template(name=name)["component_templates"]
     except NotFoundError:
         return None
-    return found[0]["component_template"].get("_meta", {}) if found else None
+    return found[0]["component_template"] if found else None
+
+
+def component_meta(client: Elasticsearch, name: str) -> Any:
+    """`_meta` of a component template; {} where it has none, None where there is no such template."""
+    found = component_template(client, name)
+    return None if found is None else found.get("_meta", {})
 
 
 def _parameters(body: Json) -> Json:

@@ -136,6 +136,7 @@ STATS = DataView(
     labels={
         "@timestamp": "Time",
         "dead_lettered": "Dead letters",
+        "dropped": "Dropped by a pipeline",
         "expired": "Expired",
         "in_flight": "In flight",
         "index": "Index",

@@ -122,6 +122,7 @@ INSIDE = Dashboard(
                     total("duplicates", "duplicates"),
                     total("quarantined", "quarantined"),
                     total("dead_lettered", "dead letters"),
+                    total("dropped", "dropped by a pipeline"),
                     total("expired", "expired"),
                 ),
             ),
