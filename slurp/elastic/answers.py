@@ -132,7 +132,7 @@ _ITEM = _Each({"status": int}, least=1)
 # By the name of the API: what we read of its answers. A type is that of the value, an object names fields
 # that must be there.
 _SHAPES: Mapping[str, Any] = {
-    "bulk": {"items": _Each(_ITEM, least=1, usual={"create": {"status": 201}})},
+    "bulk": {"items": _Each(_ITEM, least=1, usual={"create": {"result": "created", "status": 201}})},
     "cluster.get_component_template": {"component_templates": _Each({"name": str, "component_template": {}})},
     "cluster.health": {"status": str},
     "cluster.put_component_template": _ACKNOWLEDGED,
