@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from urllib.parse import urlsplit
 import configargparse
 
 from slurp import values as check
+from slurp.configfile import FLAGS_ONLY, SECRETS, suggestion
 from slurp.errors import Exit, Fatal
 from slurp.home import user_folder
 from slurp.http.address import Address, is_loopback
 from slurp.logs import for_journal, is_journal
-from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
+from slurp.options import ENV_PREFIX, Usage, build_parser, config_files, variable
 from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
 
 PUBLIC_HOSTS = tuple(
@@ -28,8 +30,13 @@ PUBLIC_HOSTS = tuple(
 )
 KIBANA = "http://localhost:5601"
 _FOR_KIBANA = ("kibana-space", "kibana-user", "kibana-pass", "kibana-pass-file", "kibana-overwrite")
-# Options whose values are secrets. Each has one more, which names a file.
-_SECRETS = ("es-pass", "es-api-key", "kibana-pass")
+
+# What Kubernetes puts into every container for a Service named skeetslurper, or skeetslurper-something.
+_OF_KUBERNETES = re.compile(
+    r".*_SERVICE_HOST|.*_SERVICE_PORT(_.+)?|.+_PORT(_\d+_[A-Z]+(_[A-Z]+)?)?"
+).fullmatch
+# Which names count as a slip of the pen: ES_PASSWORD for ES_PASS, and not MEM_LIMIT for anything.
+_SLIP = 0.75
 
 
 @dataclass(frozen=True)
@@ -108,19 +115,18 @@ class Config:
 def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The `Config` of a command line. What is wrong ends the program: one line, exit code 2."""
     environ = os.environ if environ is None else environ
-    parser = build_parser()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = build_parser(config_files(environ))
     try:
-        _refuse_unknown(environ, parser)
-        options = parser.parse_args(args=None if argv is None else list(argv), env_vars=environ)
-        return _config(options, environ, _config_files_with_secrets(parser))
-    except UnicodeDecodeError as error:
-        problem = f"a config file is no UTF-8 text: {error.reason}"
+        strange = _check_variables(environ, parser)
+        options = parser.parse_args(args=argv, env_vars=environ)
+        return _config(options, environ, _config_files_with_secrets(parser), strange)
     except OSError as error:
         if error.filename is None:
             raise  # not of a file of options: `--print-completion` could not write
         problem = f"can't read {error.filename}: {error.strerror}"
     except (Usage, ValueError, Fatal) as error:
-        problem = str(error)
+        problem = _with_origin(str(error), origins(parser, argv))
     line = f"{parser.prog}: {problem}; --help lists the options"
     # There is no log yet.
     with contextlib.suppress(OSError):
@@ -128,13 +134,57 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     raise SystemExit(Exit.USAGE)
 
 
-def _refuse_unknown(environ: Mapping[str, str], parser: configargparse.ArgumentParser) -> None:
+def origins(parser: configargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, str]:
+    """Return where the value of each option comes from, by its name without dashes; defaults are left out.
+
+    To be called once `parser` has parsed `argv`, also when it failed.
+    """
+    found: dict[str, str] = {}
+    for source, settings in getattr(parser, "_source_to_settings", {}).items():
+        kind, _, file = source.partition("|")
+        if kind == "config_file":
+            lines = parser._config_file_parser.lines
+            found |= {name: f"{file}, line {lines[file, name]}" for name in settings}
+        elif kind == "environment_variables":
+            found |= {action.option_strings[-1][2:]: name for name, (action, _) in settings.items()}
+    # Last: they win.
+    options = {word.partition("=")[0] for word in argv}
+    flags = {name for action in parser._actions for name in action.option_strings if name in options}
+    return found | {name[2:]: "command line" for name in flags}
+
+
+def _with_origin(problem: str, found: Mapping[str, str]) -> str:
+    """Add to an error about an option the file or variable that the option comes from."""
+    named = re.match(r"--([a-z-]+)", problem)
+    origin = found.get(named[1], "") if named else ""
+    return problem if origin in ("", "command line") else f"{problem} ({origin})"
+
+
+def _check_variables(environ: Mapping[str, str], parser: configargparse.ArgumentParser) -> str:
+    """Return a warning of variables that look like ours and are no options, '' where there are none.
+
+    Other programs make such names, so they are no reason to stop. Raises Usage for one that is nearly an
+    option, or a worker would run without what somebody meant to set.
+    """
     # configargparse names the variables only while it parses.
-    options = (name for action in parser._actions for name in action.option_strings if name.startswith("--"))
-    known = {variable(option) for option in options} - {variable(option) for option in FLAGS_ONLY}
+    options = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
+    known = {variable(option).removeprefix(ENV_PREFIX) for option in options - {*FLAGS_ONLY}}
+    strange = []
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in known:
-            raise Usage(f"unknown environment variable {name}{suggestion(name, known)}")
+        short = name.removeprefix(ENV_PREFIX)
+        if short == name or short in known:
+            continue
+        if name == variable("--config"):
+            raise Usage(f"{name}: --config is a flag only")
+        if not _OF_KUBERNETES(name) and (hint := suggestion(short, known, _SLIP)):
+            raise Usage(f"unknown environment variable {name}{hint.replace('mean ', f'mean {ENV_PREFIX}')}")
+        strange.append(name)
+    if not strange:
+        return ""
+    text = f"not options, ignored: environment variables {', '.join(strange)}"
+    if any(map(_OF_KUBERNETES, strange)):
+        text += " (Kubernetes sets such for a Service; enableServiceLinks: false leaves them out)"
+    return text
 
 
 def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Path, str]:
@@ -142,20 +192,19 @@ def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Pa
     found: dict[Path, str] = {}
     for source, settings in parser.get_source_to_settings_dict().items():
         kind, _, name = source.partition("|")
-        given = {key.removeprefix("--") for key in settings}
-        if kind == "config_file" and (options := [one for one in _SECRETS if one in given]):
+        if kind == "config_file" and (options := [one for one in SECRETS if one in settings]):
             found[Path(name)] = f"--{options[0]}"
     return found
 
 
 def _config(
-    options: argparse.Namespace, environ: Mapping[str, str], config_files: Mapping[Path, str]
+    options: argparse.Namespace, environ: Mapping[str, str], with_secrets: Mapping[Path, str], strange: str
 ) -> Config:
     values = vars(options)
     values.pop("config_file", None)
     for_kibana = [f"--{name}" for name in _FOR_KIBANA if values[name.replace("-", "_")]]
-    holders = dict(config_files)
-    for name in _SECRETS:
+    holders = dict(with_secrets)
+    for name in SECRETS:
         if (path := values[f"{name}_file".replace("-", "_")]) is not None:
             holders[path] = f"--{name}-file"
     credentials = environ.get("CREDENTIALS_DIRECTORY")
@@ -188,7 +237,7 @@ def _config(
     retention_days = values.pop("retention")
     es = tuple(http_url(url, "--es") for url in items_of(values["es"])) or ("http://localhost:9200",)
     kibana = _kibana(values, es)
-    warnings = list(filter(None, exposures))
+    warnings = list(filter(None, (strange, *exposures)))
     if kibana is None and not values["no_kibana"] and for_kibana:
         warnings.append(
             f"{', '.join(for_kibana)}: no effect, as Kibana is disabled (--es is not on this machine; "
