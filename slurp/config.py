@@ -99,6 +99,8 @@ class Config:
     embedded_data: Path | None
     embedded_version: str | None
 
+    check: bool
+
     warnings: tuple[str, ...]
     """What is questionable in these options, to be logged once there is a log."""
 
@@ -114,13 +116,21 @@ class Config:
 
 def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The `Config` of a command line. What is wrong ends the program: one line, exit code 2."""
+    return parse_with_origins(argv, environ)[0]
+
+
+def parse_with_origins(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Config, dict[str, str]]:
+    """As `parse`, and where the value of each option comes from, see `origins`."""
     environ = os.environ if environ is None else environ
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = build_parser(config_files(environ))
     try:
-        strange = _check_variables(environ, parser)
-        options = parser.parse_args(args=argv, env_vars=environ)
-        return _config(options, environ, _config_files_with_secrets(parser), strange)
+        known, strange = _variables(environ, parser)
+        options = parser.parse_args(args=argv, env_vars=known)
+        config = _config(options, environ, _config_files_with_secrets(parser), strange)
+        return config, origins(parser, argv)
     except OSError as error:
         if error.filename is None:
             raise  # not of a file of options: `--print-completion` could not write
@@ -160,31 +170,28 @@ def _with_origin(problem: str, found: Mapping[str, str]) -> str:
     return problem if origin in ("", "command line") else f"{problem} ({origin})"
 
 
-def _check_variables(environ: Mapping[str, str], parser: configargparse.ArgumentParser) -> str:
-    """Return a warning of variables that look like ours and are no options, '' where there are none.
+def _variables(
+    environ: Mapping[str, str], parser: configargparse.ArgumentParser
+) -> tuple[dict[str, str], str]:
+    """Return the variables that are options, and a warning of those that only look like it, '' without such.
 
     Other programs make such names, so they are no reason to stop. Raises Usage for one that is nearly an
     option, or a worker would run without what somebody meant to set.
     """
     # configargparse names the variables only while it parses.
     options = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
-    known = {variable(option).removeprefix(ENV_PREFIX) for option in options - {*FLAGS_ONLY}}
-    strange = []
-    for name in sorted(environ):
-        short = name.removeprefix(ENV_PREFIX)
-        if short == name or short in known:
-            continue
+    known = {variable(option) for option in options - {*FLAGS_ONLY}}
+    strange = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+    for name in strange:
         if name == variable("--config"):
             raise Usage(f"{name}: --config is a flag only")
-        if not _OF_KUBERNETES(name) and (hint := suggestion(short, known, _SLIP)):
+        short = [one.removeprefix(ENV_PREFIX) for one in known]
+        if not _OF_KUBERNETES(name) and (hint := suggestion(name.removeprefix(ENV_PREFIX), short, _SLIP)):
             raise Usage(f"unknown environment variable {name}{hint.replace('mean ', f'mean {ENV_PREFIX}')}")
-        strange.append(name)
-    if not strange:
-        return ""
-    text = f"not options, ignored: environment variables {', '.join(strange)}"
+    warning = f"not options, ignored: environment variables {', '.join(strange)}" if strange else ""
     if any(map(_OF_KUBERNETES, strange)):
-        text += " (Kubernetes sets such for a Service; enableServiceLinks: false leaves them out)"
-    return text
+        warning += " (Kubernetes sets such for a Service; enableServiceLinks: false leaves them out)"
+    return {name: value for name, value in environ.items() if name in known}, warning
 
 
 def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Path, str]:

@@ -14,8 +14,8 @@ from typing import Any, NoReturn, TextIO
 
 import configargparse
 
-# They end the program at once, or say where the others stand.
-FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion")
+# They end the program without its work, or say where the others stand.
+FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion", "--check")
 # Options whose values are secrets. Each has one more, which names a file.
 SECRETS = ("es-pass", "es-api-key", "kibana-pass")
 

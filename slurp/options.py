@@ -93,6 +93,13 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
         help="print what bash, zsh or fish needs to complete options, and exit",
     )
 
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="show the effective options, connect to every server, change nothing, and exit: 0 all good, "
+        "1 something can't be reached, 2 wrong options, credentials or privileges",
+    )
+
     group = parser.add_argument_group("what to read")
     group.add_argument(
         "--jetstream",

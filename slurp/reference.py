@@ -60,6 +60,22 @@ second line for an option that is not repeatable (as `es-pass` above), a quote t
 `es-pass = a # b`, which may be a comment or a part of the password. Such errors repeat no value. A password
 that needs quotes and has both kinds goes into a file of its own: `es-pass-file`.
 
+## Check
+
+`skeetslurper --check`, with the options of the worker, prints each effective option as a line of a config
+file, secrets as `***`, with the flag, the variable, or the file and line that it comes from. Then it looks at
+these, once:
+
+- every `--jetstream`: a handshake;
+- every `--es`: health, version, and the privileges that [privileges.md](privileges.md) names; where the set-up
+  is not ours to do, whether it is there;
+- Kibana: its status, our credentials, the space. A Kibana that is only the default may be absent;
+- whether the dead-letter file can be written.
+
+It writes nothing, in no cluster and to no file, and takes no port and no lock, so it can run beside the
+worker. With `--embedded` no node is started. Exit codes: **0** all good, **1** something can't be reached, **2**
+wrong options, credentials or privileges.
+
 ## Completion
 
 Completion of options and their values, once for each shell:
