@@ -61,6 +61,10 @@ class Config:
     es_api_key: str | None = field(repr=False)
     es_secret_file: SecretFile | None
     es_ca: Path | None
+    es_ca_fingerprint: str | None
+    es_cert: Path | None
+    es_key: Path | None
+    es_compress: str
     index: str
     retention_days: int | None
     shards: int
@@ -214,6 +218,8 @@ def _config(
     for name in SECRETS:
         if (path := values[f"{name}_file".replace("-", "_")]) is not None:
             holders[path] = f"--{name}-file"
+    if values["es_key"] is not None:
+        holders[values["es_key"]] = "--es-key"
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     exposures = [check.exposure(option, path, credentials) for path, option in holders.items()]
     values.update(_secrets(values))
@@ -224,6 +230,9 @@ def _config(
     for name in ("es_ca", "jetstream_ca"):
         if values[name] is not None:
             check.certificates(values[name], f"--{name.replace('_', '-')}")
+    check.client_certificate(values["es_cert"], values["es_key"])
+    if values["es_ca"] is not None and values["es_ca_fingerprint"] is not None:
+        raise ValueError("--es-ca and --es-ca-fingerprint: give one of them")
     if values["buffer"] < values["batch"]:
         raise ValueError(f"--buffer {values['buffer']} holds less than one --batch of {values['batch']}")
     if values["setup_only"] and values["no_setup"]:
@@ -243,6 +252,9 @@ def _config(
 
     retention_days = values.pop("retention")
     es = tuple(http_url(url, "--es") for url in items_of(values["es"])) or ("http://localhost:9200",)
+    for name in ("es_ca_fingerprint", "es_cert"):
+        if values[name] is not None and not any(url.startswith("https:") for url in es):
+            raise ValueError(f"--{name.replace('_', '-')} is for https, and --es is http")
     kibana = _kibana(values, es)
     warnings = list(filter(None, (strange, *exposures)))
     if kibana is None and not values["no_kibana"] and for_kibana:

@@ -17,7 +17,7 @@ from slurp.configfile import ConfigFile, suggestion
 from slurp.http import address
 from slurp.position import LIVE
 from slurp.units import parse_duration, parse_size
-from slurp.values import api_key, at_least, parse_replicas, parse_retention, parse_start, secret
+from slurp.values import api_key, at_least, fingerprint, parse_replicas, parse_retention, parse_start, secret
 
 ENV_PREFIX = "SKEETSLURPER_"
 CONFIG_FILES = ("/etc/skeetslurper.conf", "~/.config/skeetslurper.conf")
@@ -194,6 +194,28 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
         help="file with the API key; read again when Elasticsearch refuses it",
     )
     group.add_argument("--es-ca", metavar="FILE", type=Path, help="CA certificates (PEM) for https")
+    group.add_argument(
+        "--es-ca-fingerprint",
+        metavar="HEX",
+        type=_value(fingerprint),
+        help="SHA-256 of the CA of --es, instead of --es-ca; Kibana is not verified by it",
+    )
+    group.add_argument(
+        "--es-cert",
+        metavar="FILE",
+        type=Path,
+        help="client certificate (PEM) to show to --es",
+    )
+    group.add_argument(
+        "--es-key", metavar="FILE", type=Path, help="its private key (PEM), unless it is in the same file"
+    )
+    group.add_argument(
+        "--es-compress",
+        choices=["auto", "on", "off"],
+        default="auto",
+        metavar="WHEN",
+        help="gzip requests to --es: auto is on, but not to this machine (default: auto)",
+    )
     group.add_argument(
         "--index",
         metavar="NAME",

@@ -67,14 +67,14 @@ file, secrets as `***`, with the flag, the variable, or the file and line that i
 these, once:
 
 - every `--jetstream`: a handshake;
-- every `--es`: health, version, and the privileges that [privileges.md](privileges.md) names; where the set-up
-  is not ours to do, whether it is there;
+- every `--es`: health, version, and the privileges that [privileges.md](privileges.md) names; where the
+  set-up is not ours to do, whether it is there;
 - Kibana: its status, our credentials, the space. A Kibana that is only the default may be absent;
 - whether the dead-letter file can be written.
 
 It writes nothing, in no cluster and to no file, and takes no port and no lock, so it can run beside the
-worker. With `--embedded` no node is started. Exit codes: **0** all good, **1** something can't be reached, **2**
-wrong options, credentials or privileges.
+worker. With `--embedded` no node is started. Exit codes: **0** all good, **1** something can't be reached,
+**2** wrong options, credentials or privileges.
 
 ## Completion
 
