@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from slurp import __version__, logs
-from slurp.config import parse
+from slurp.config import parse_with_origins
 from slurp.service import Service
 from slurp.signals import StopSignals
 
@@ -27,12 +27,16 @@ def main(argv: Sequence[str] | None = None, signals: StopSignals | None = None) 
         signals.install()
     gc.set_threshold(*_GC)
     bound_arenas()
-    config = parse(argv)
+    config, origins = parse_with_origins(argv)
     secrets = logs.Secrets(config.secrets)
     screen = logs.set_up(config.log_level, config.log_format, secrets)
     logs.log_crashes()
     for warning in config.warnings:
         log.warning("%s", warning)
+    if config.check:
+        from slurp.check import Check
+
+        return int(Check(config, origins, secrets, signals).run())
     return int(Service(config, screen, secrets, version=__version__, signals=signals).run())
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from urllib.parse import urlsplit
 import configargparse
 
 from slurp import values as check
+from slurp.configfile import FLAGS_ONLY, SECRETS, suggestion
 from slurp.errors import Exit, Fatal
 from slurp.home import user_folder
 from slurp.http.address import Address, is_loopback
 from slurp.logs import for_journal, is_journal
-from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
+from slurp.options import ENV_PREFIX, Usage, build_parser, config_files, variable
 from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
 
 PUBLIC_HOSTS = tuple(
@@ -28,8 +30,13 @@ PUBLIC_HOSTS = tuple(
 )
 KIBANA = "http://localhost:5601"
 _FOR_KIBANA = ("kibana-space", "kibana-user", "kibana-pass", "kibana-pass-file", "kibana-overwrite")
-# Options whose values are secrets. Each has one more, which names a file.
-_SECRETS = ("es-pass", "es-api-key", "kibana-pass")
+
+# What Kubernetes puts into every container for a Service named skeetslurper, or skeetslurper-something.
+_OF_KUBERNETES = re.compile(
+    r".*_SERVICE_HOST|.*_SERVICE_PORT(_.+)?|.+_PORT(_\d+_[A-Z]+(_[A-Z]+)?)?"
+).fullmatch
+# Which names count as a slip of the pen: ES_PASSWORD for ES_PASS, and not MEM_LIMIT for anything.
+_SLIP = 0.75
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,10 @@ class Config:
     es_api_key: str | None = field(repr=False)
     es_secret_file: SecretFile | None
     es_ca: Path | None
+    es_ca_fingerprint: str | None
+    es_cert: Path | None
+    es_key: Path | None
+    es_compress: str
     index: str
     retention_days: int | None
     shards: int
@@ -92,6 +103,8 @@ class Config:
     embedded_data: Path | None
     embedded_version: str | None
 
+    check: bool
+
     warnings: tuple[str, ...]
     """What is questionable in these options, to be logged once there is a log."""
 
@@ -107,20 +120,27 @@ class Config:
 
 def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The `Config` of a command line. What is wrong ends the program: one line, exit code 2."""
+    return parse_with_origins(argv, environ)[0]
+
+
+def parse_with_origins(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Config, dict[str, str]]:
+    """As `parse`, and where the value of each option comes from, see `origins`."""
     environ = os.environ if environ is None else environ
-    parser = build_parser()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = build_parser(config_files(environ))
     try:
-        _refuse_unknown(environ, parser)
-        options = parser.parse_args(args=None if argv is None else list(argv), env_vars=environ)
-        return _config(options, environ, _config_files_with_secrets(parser))
-    except UnicodeDecodeError as error:
-        problem = f"a config file is no UTF-8 text: {error.reason}"
+        known, strange = _variables(environ, parser)
+        options = parser.parse_args(args=argv, env_vars=known)
+        config = _config(options, environ, _config_files_with_secrets(parser), strange)
+        return config, origins(parser, argv)
     except OSError as error:
         if error.filename is None:
             raise  # not of a file of options: `--print-completion` could not write
         problem = f"can't read {error.filename}: {error.strerror}"
     except (Usage, ValueError, Fatal) as error:
-        problem = str(error)
+        problem = _with_origin(str(error), origins(parser, argv))
     line = f"{parser.prog}: {problem}; --help lists the options"
     # There is no log yet.
     with contextlib.suppress(OSError):
@@ -128,13 +148,54 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None =
     raise SystemExit(Exit.USAGE)
 
 
-def _refuse_unknown(environ: Mapping[str, str], parser: configargparse.ArgumentParser) -> None:
+def origins(parser: configargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, str]:
+    """Return where the value of each option comes from, by its name without dashes; defaults are left out.
+
+    To be called once `parser` has parsed `argv`, also when it failed.
+    """
+    found: dict[str, str] = {}
+    for source, settings in getattr(parser, "_source_to_settings", {}).items():
+        kind, _, file = source.partition("|")
+        if kind == "config_file":
+            lines = parser._config_file_parser.lines
+            found |= {name: f"{file}, line {lines[file, name]}" for name in settings}
+        elif kind == "environment_variables":
+            found |= {action.option_strings[-1][2:]: name for name, (action, _) in settings.items()}
+    # Last: they win.
+    options = {word.partition("=")[0] for word in argv}
+    flags = {name for action in parser._actions for name in action.option_strings if name in options}
+    return found | {name[2:]: "command line" for name in flags}
+
+
+def _with_origin(problem: str, found: Mapping[str, str]) -> str:
+    """Add to an error about an option the file or variable that the option comes from."""
+    named = re.match(r"--([a-z-]+)", problem)
+    origin = found.get(named[1], "") if named else ""
+    return problem if origin in ("", "command line") else f"{problem} ({origin})"
+
+
+def _variables(
+    environ: Mapping[str, str], parser: configargparse.ArgumentParser
+) -> tuple[dict[str, str], str]:
+    """Return the variables that are options, and a warning of those that only look like it, '' without such.
+
+    Other programs make such names, so they are no reason to stop. Raises Usage for one that is nearly an
+    option, or a worker would run without what somebody meant to set.
+    """
     # configargparse names the variables only while it parses.
-    options = (name for action in parser._actions for name in action.option_strings if name.startswith("--"))
-    known = {variable(option) for option in options} - {variable(option) for option in FLAGS_ONLY}
-    for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in known:
-            raise Usage(f"unknown environment variable {name}{suggestion(name, known)}")
+    options = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
+    known = {variable(option) for option in options - {*FLAGS_ONLY}}
+    strange = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+    for name in strange:
+        if name == variable("--config"):
+            raise Usage(f"{name}: --config is a flag only")
+        short = [one.removeprefix(ENV_PREFIX) for one in known]
+        if not _OF_KUBERNETES(name) and (hint := suggestion(name.removeprefix(ENV_PREFIX), short, _SLIP)):
+            raise Usage(f"unknown environment variable {name}{hint.replace('mean ', f'mean {ENV_PREFIX}')}")
+    warning = f"not options, ignored: environment variables {', '.join(strange)}" if strange else ""
+    if any(map(_OF_KUBERNETES, strange)):
+        warning += " (Kubernetes sets such for a Service; enableServiceLinks: false leaves them out)"
+    return {name: value for name, value in environ.items() if name in known}, warning
 
 
 def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Path, str]:
@@ -142,22 +203,23 @@ def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Pa
     found: dict[Path, str] = {}
     for source, settings in parser.get_source_to_settings_dict().items():
         kind, _, name = source.partition("|")
-        given = {key.removeprefix("--") for key in settings}
-        if kind == "config_file" and (options := [one for one in _SECRETS if one in given]):
+        if kind == "config_file" and (options := [one for one in SECRETS if one in settings]):
             found[Path(name)] = f"--{options[0]}"
     return found
 
 
 def _config(
-    options: argparse.Namespace, environ: Mapping[str, str], config_files: Mapping[Path, str]
+    options: argparse.Namespace, environ: Mapping[str, str], with_secrets: Mapping[Path, str], strange: str
 ) -> Config:
     values = vars(options)
     values.pop("config_file", None)
     for_kibana = [f"--{name}" for name in _FOR_KIBANA if values[name.replace("-", "_")]]
-    holders = dict(config_files)
-    for name in _SECRETS:
+    holders = dict(with_secrets)
+    for name in SECRETS:
         if (path := values[f"{name}_file".replace("-", "_")]) is not None:
             holders[path] = f"--{name}-file"
+    if values["es_key"] is not None:
+        holders[values["es_key"]] = "--es-key"
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     exposures = [check.exposure(option, path, credentials) for path, option in holders.items()]
     values.update(_secrets(values))
@@ -168,6 +230,9 @@ def _config(
     for name in ("es_ca", "jetstream_ca"):
         if values[name] is not None:
             check.certificates(values[name], f"--{name.replace('_', '-')}")
+    check.client_certificate(values["es_cert"], values["es_key"])
+    if values["es_ca"] is not None and values["es_ca_fingerprint"] is not None:
+        raise ValueError("--es-ca and --es-ca-fingerprint: give one of them")
     if values["buffer"] < values["batch"]:
         raise ValueError(f"--buffer {values['buffer']} holds less than one --batch of {values['batch']}")
     if values["setup_only"] and values["no_setup"]:
@@ -187,8 +252,11 @@ def _config(
 
     retention_days = values.pop("retention")
     es = tuple(http_url(url, "--es") for url in items_of(values["es"])) or ("http://localhost:9200",)
+    for name in ("es_ca_fingerprint", "es_cert"):
+        if values[name] is not None and not any(url.startswith("https:") for url in es):
+            raise ValueError(f"--{name.replace('_', '-')} is for https, and --es is http")
     kibana = _kibana(values, es)
-    warnings = list(filter(None, exposures))
+    warnings = list(filter(None, (strange, *exposures)))
     if kibana is None and not values["no_kibana"] and for_kibana:
         warnings.append(
             f"{', '.join(for_kibana)}: no effect, as Kibana is disabled (--es is not on this machine; "

@@ -117,7 +117,7 @@ class _Redacted(logging.Formatter):
             # Set off from the margin, where lines of the log begin: strangers' text may be in the error.
             trace = self.secrets.scrub(self.formatException(record.exc_info))
             lines += [f"    {line}" for line in trace.split("\n")]
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(printable, lines))
 
 
 class _Json(_Redacted):
@@ -233,7 +233,8 @@ def log_crashes() -> None:
     sys.excepthook = lambda kind, error, trace: log.critical("died, which is a bug", exc_info=error)
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
+    """Return a line with escapes in place of what could pass for another line or move the cursor."""
     return _escaped(line, lambda c: "\\n" if c == "\n" else f"\\x{ord(c):02x}")
 
 

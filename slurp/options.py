@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import glob
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -13,15 +13,15 @@ import configargparse
 
 from slurp import __version__
 from slurp.completion import SHELLS, PrintCompletion
+from slurp.configfile import ConfigFile, suggestion
 from slurp.http import address
 from slurp.position import LIVE
 from slurp.units import parse_duration, parse_size
-from slurp.values import api_key, at_least, parse_replicas, parse_retention, parse_start, secret
+from slurp.values import api_key, at_least, fingerprint, parse_replicas, parse_retention, parse_start, secret
 
-# They end the program at once, or say where the others stand.
-FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion")
 ENV_PREFIX = "SKEETSLURPER_"
 CONFIG_FILES = ("/etc/skeetslurper.conf", "~/.config/skeetslurper.conf")
+_USER_FILE = "skeetslurper.conf"
 
 
 class Usage(Exception):
@@ -36,48 +36,32 @@ class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
             words = message.split(":", 1)[1].split()
             names = [w.split("=", 1)[0] for w in words if w.startswith("-")] or ["(a word without an option)"]
             message = f"unknown option {names[0]}{suggestion(names[0], self._option_string_actions)}"
-        elif found := _NO_LIST(message):
-            message = f"{found[1]} takes one value, not a list in brackets"
         elif found := _NO_SWITCH(message):
             message = f"{found[1]} takes true or false"
-        raise Usage(message)
+        raise Usage(message.removeprefix("argument "))
 
 
-# What configargparse says of a value in a file or variable, with the value in it.
-_NO_LIST = re.compile(r"(\S+) can't be set to a list ").match
+# What configargparse says of a switch in the environment, with the value in it.
 _NO_SWITCH = re.compile(r"Unexpected value for (\S+): ").match
 
 
-class _ConfigFile(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
-    """Lines of 'name = value'. What is wrong with one is told by its number: it may hold a secret."""
-
-    def parse(self, stream: TextIO) -> dict[str, Any]:
-        number = 0
-
-        def counted() -> Iterator[str]:
-            nonlocal number
-            for number, line in enumerate(stream, start=1):
-                # Some editors begin a file with a byte order mark.
-                yield line.removeprefix("\ufeff") if number == 1 else line
-
-        try:
-            items: dict[str, Any] = super().parse(counted())
-        except configargparse.ConfigFileParserException:
-            raise Usage(f"{stream.name}, line {number}: this is no 'name = value'") from None
-        for key in items:
-            # configargparse would take another file and not read it.
-            if f"--{key.removeprefix('--')}" in FLAGS_ONLY:
-                raise Usage(f"{stream.name}: --{key.removeprefix('--')} is a flag only")
-        return items
+def _open(file: str) -> TextIO:
+    # Whatever the locale. Some editors begin a file with a byte order mark.
+    return open(file, encoding="utf-8-sig")  # noqa: PTH123
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]}?" if close else ""
+def config_files(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the files that are read where they exist, the later one over the earlier one.
+
+    $XDG_CONFIG_HOME takes the place of ~/.config where it has the file.
+    """
+    # The specification says to ignore a relative path.
+    named = Path(environ.get("XDG_CONFIG_HOME", "")) / _USER_FILE
+    return CONFIG_FILES[0], str(named) if named.is_absolute() and named.exists() else CONFIG_FILES[1]
 
 
-def build_parser() -> configargparse.ArgumentParser:
-    """The whole command line; it touches neither network nor file."""
+def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.ArgumentParser:
+    """The whole command line; it touches neither network nor file. `files` are read when it parses."""
     parser = _Parser(
         prog="skeetslurper",
         description="Slurp Bluesky's Jetstream into Elasticsearch, see it in Kibana. No option need be set.",
@@ -85,10 +69,11 @@ def build_parser() -> configargparse.ArgumentParser:
         add_env_var_help=False,
         allow_abbrev=False,
         auto_env_var_prefix=ENV_PREFIX,
-        default_config_files=list(CONFIG_FILES),
+        default_config_files=[glob.escape(file) for file in files],
         args_for_setting_config_path=["-c", "--config"],
         config_arg_help_message="read options from this file as well, one 'name = value' a line",
-        config_file_parser_class=_ConfigFile,
+        config_file_parser_class=ConfigFile,
+        config_file_open_func=_open,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=79),
         epilog=(
             "Every option can also come from the environment (--es-user: SKEETSLURPER_ES_USER) or from "
@@ -106,6 +91,13 @@ def build_parser() -> configargparse.ArgumentParser:
         default=argparse.SUPPRESS,
         metavar="SHELL",
         help="print what bash, zsh or fish needs to complete options, and exit",
+    )
+
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="show the effective options, connect to every server, change nothing, and exit: 0 all good, "
+        "1 something can't be reached, 2 wrong options, credentials or privileges",
     )
 
     group = parser.add_argument_group("what to read")
@@ -202,6 +194,28 @@ def build_parser() -> configargparse.ArgumentParser:
         help="file with the API key; read again when Elasticsearch refuses it",
     )
     group.add_argument("--es-ca", metavar="FILE", type=Path, help="CA certificates (PEM) for https")
+    group.add_argument(
+        "--es-ca-fingerprint",
+        metavar="HEX",
+        type=_value(fingerprint),
+        help="SHA-256 of the CA of --es, instead of --es-ca; Kibana is not verified by it",
+    )
+    group.add_argument(
+        "--es-cert",
+        metavar="FILE",
+        type=Path,
+        help="client certificate (PEM) to show to --es",
+    )
+    group.add_argument(
+        "--es-key", metavar="FILE", type=Path, help="its private key (PEM), unless it is in the same file"
+    )
+    group.add_argument(
+        "--es-compress",
+        choices=["auto", "on", "off"],
+        default="auto",
+        metavar="WHEN",
+        help="gzip requests to --es: auto is on, but not to this machine (default: auto)",
+    )
     group.add_argument(
         "--index",
         metavar="NAME",
@@ -395,6 +409,12 @@ def build_parser() -> configargparse.ArgumentParser:
     group.add_argument(
         "--embedded-version", metavar="X.Y.Z", help="which release (default: the one that runs everywhere)"
     )
+    parser._config_file_parser.actions = {
+        option.removeprefix("--"): action
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
     return parser
 
 

@@ -47,6 +47,7 @@ from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
 from slurp.notify import notify
 from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
+from slurp.proxies import proxies_of
 from slurp.signals import StopSignals
 from slurp.stats import Stats
 from slurp.streamclock import StreamClock
@@ -284,6 +285,8 @@ class Service:
             log.exception("%s died, which is a bug; indexing goes on", threading.current_thread().name)
 
     def _choose_server(self) -> list[str]:
+        for proxy in proxies_of(self._config.jetstream):
+            log.info("Jetstream: connecting through proxy %s", proxy)
         probes = self._probe(self._config.jetstream)
         reachable = [one for one in probes if one.times]
         head = f"{len(reachable)} of {len(probes)} reachable"

@@ -260,6 +260,32 @@ def certificates(path: Path, option: str) -> None:
         raise ValueError(f"{option}: can't use {path}: {reason}") from None
 
 
+def client_certificate(cert: Path | None, key: Path | None) -> None:
+    """Raise ValueError for files that TLS can't use: no request would ever say why."""
+    if cert is None:
+        if key is not None:
+            raise ValueError("--es-key needs --es-cert")
+        return
+    for path, option in ((cert, "--es-cert"), (key, "--es-key")):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{option}: there is no file {path}")
+    try:
+        # With a password, or it would ask for one on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = "certificate and key are not in PEM, do not belong together, or the key has a password"
+        reason = reason if isinstance(error, ssl.SSLError | ValueError) else str(error)
+        raise ValueError(f"--es-cert: can't use {cert}{f' with {key}' if key else ''}: {reason}") from None
+
+
+def fingerprint(text: str) -> str:
+    """The SHA-256 of a certificate, as openssl and Elasticsearch write it; 64 small letters and digits."""
+    digits = text.strip().replace(":", "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        raise ValueError(f"{text!r} is not the SHA-256 of a certificate; it has 64 hexadecimal digits")
+    return digits
+
+
 def basic_token(user: str, password: str) -> str:
     """What stands for them in a request's header, and in the answer of a proxy that shows it."""
     return b64encode(f"{user}:{password}".encode()).decode()

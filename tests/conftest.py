@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from slurp.embedded import EmbeddedNode
-from slurp.options import CONFIG_FILES
+from slurp.options import config_files
 from tests.harness import InProcess
 
 pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
@@ -21,7 +22,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_configure() -> None:
-    found = [file for file in map(Path, CONFIG_FILES) if file.expanduser().exists()]
+    found = [file for file in map(Path, config_files(os.environ)) if file.expanduser().exists()]
     if found:
         # The workers that are started here would take their options from it.
         raise pytest.UsageError(f"move {found[0]} away: the tests read it as every worker does")

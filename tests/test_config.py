@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import stat
 from datetime import UTC, datetime, timedelta
@@ -335,6 +336,71 @@ def test_a_bad_value_is_one_clear_line(
     assert expected in refused(capsys, *argv)
 
 
+KUBERNETES = {
+    "SKEETSLURPER_SERVICE_HOST": "10.0.0.7",
+    "SKEETSLURPER_SERVICE_PORT": "8642",
+    "SKEETSLURPER_SERVICE_PORT_HTTP": "8642",
+    "SKEETSLURPER_PORT": "tcp://10.0.0.7:8642",
+    "SKEETSLURPER_PORT_8642_TCP": "tcp://10.0.0.7:8642",
+    "SKEETSLURPER_PORT_8642_TCP_PROTO": "tcp",
+    # A Service named skeetslurper-es, and one named skeetslurper-http.
+    "SKEETSLURPER_ES_PORT": "tcp://10.0.0.8:9200",
+    "SKEETSLURPER_HTTP_SERVICE_HOST": "10.0.0.9",
+}
+
+
+def test_variables_that_kubernetes_sets_are_warned_of_and_ignored() -> None:
+    config = parse([], KUBERNETES)
+    (warning,) = config.warnings
+    assert warning.startswith("not options, ignored: environment variables SKEETSLURPER_ES_PORT, ")
+    assert all(name in warning for name in KUBERNETES)
+    assert "enableServiceLinks: false" in warning
+    assert "10.0.0" not in warning
+    assert config == dataclasses.replace(parse([], {}), warnings=config.warnings)
+
+
+@pytest.mark.parametrize("name", ["MEM_LIMIT", "VERSION", "HOME", "IMAGE", "", "ELASTICSEARCH_URL"])
+def test_a_variable_that_is_like_no_option_is_warned_of(name: str) -> None:
+    (warning,) = parse([], {f"SKEETSLURPER_{name}": "geheim"}).warnings
+    assert warning == f"not options, ignored: environment variables SKEETSLURPER_{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ES_PASSWORD", "ES_PASS"),
+        ("ES_USERNAME", "ES_USER"),
+        ("RETENTOIN", "RETENTION"),
+        ("COLLECTION", "COLLECTIONS"),
+        ("INDEXER", "INDEXERS"),
+        ("KIBANNA", "KIBANA"),
+        ("es_pass", ""),
+    ],
+)
+def test_a_variable_that_is_nearly_an_option_is_refused(
+    capsys: pytest.CaptureFixture[str], name: str, meant: str
+) -> None:
+    # Names of variables have capital letters; others are nobody's slip of the pen.
+    if not meant:
+        assert parse([], {f"SKEETSLURPER_{name}": "x"}).warnings
+        return
+    message = refused(capsys, env={f"SKEETSLURPER_{name}": "geheim"})
+    assert f"unknown environment variable SKEETSLURPER_{name}, did you mean SKEETSLURPER_{meant}?" in message
+    assert "geheim" not in message
+
+
+def test_a_config_file_is_named_by_a_flag_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "SKEETSLURPER_CONFIG: --config is a flag only" in refused(capsys, env={"SKEETSLURPER_CONFIG": "x"})
+
+
+def test_an_error_names_the_variable_that_the_value_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    env = {"SKEETSLURPER_BATCH": "many", "SKEETSLURPER_FLUSH": "0s"}
+    assert "--batch: 'many' is no whole number of 1 or more (SKEETSLURPER_BATCH);" in refused(capsys, env=env)
+    message = refused(capsys, "--batch", "7", env=env)
+    assert "--flush must be more than nothing (SKEETSLURPER_FLUSH);" in message
+    assert "SKEETSLURPER" not in refused(capsys, "--batch", "few", env=env)
+
+
 def test_a_misspelt_variable_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, env={"SKEETSLURPER_ES_PASSS": "geheim"})
     assert "SKEETSLURPER_ES_PASSS, did you mean SKEETSLURPER_ES_PASS?" in message
@@ -357,9 +423,9 @@ def test_a_key_that_a_file_misspells_is_refused(capsys: pytest.CaptureFixture[st
         ("no-setup = geheim", "no-setup takes true or false"),
         ("# ours\n\n= geheim", "slurp.conf, line 3: this is no 'name = value'"),
         ("es-passs = one -geheim", "unknown option --es-passs, did you mean --es-pass?"),
-        ("config = other.conf", "slurp.conf: --config is a flag only"),
-        ("version = true", "slurp.conf: --version is a flag only"),
-        ("--print-completion = bash", "slurp.conf: --print-completion is a flag only"),
+        ("config = other.conf", "slurp.conf, line 1: --config is a flag only"),
+        ("version = true", "slurp.conf, line 1: --version is a flag only"),
+        ("--print-completion = bash", "slurp.conf, line 1: --print-completion is a flag only"),
     ],
 )
 def test_a_bad_line_of_a_file_is_told_without_its_value(

@@ -12,7 +12,8 @@ import pytest
 
 from slurp import reference
 from slurp.config import parse
-from slurp.options import FLAGS_ONLY, build_parser, variable
+from slurp.configfile import FLAGS_ONLY
+from slurp.options import build_parser, variable
 
 PAGE = reference.FILE.read_text(encoding="utf-8")
 

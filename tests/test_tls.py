@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
@@ -164,6 +167,129 @@ def test_an_elasticsearch_that_nobody_vouches_for_gets_no_password(
         with pytest.raises(Fatal, match=r"is not ready after .*: TLS: "):
             wait_until_ready(elastic(url, ca), config, threading.Event())
         assert proxy.passed == 0
+
+
+class Pinned(NamedTuple):
+    """A CA with the server certificates of a test; `fingerprint` is how Elasticsearch would print it."""
+
+    fingerprint: str
+    cert: Path
+    key: Path
+    ours: trustme.CA
+    folder: Path
+
+    def server(self, leaf: trustme.LeafCert, *chain: trustme.CA, client: bool = False) -> ssl.SSLContext:
+        """A server that sends this leaf and the certificates of `chain`, as Elasticsearch sends its CA."""
+        file = self.folder / "server.pem"
+        parts = (leaf.private_key_pem, *leaf.cert_chain_pems, *(ca.cert_pem for ca in chain))
+        file.write_bytes(b"".join(part.bytes() for part in parts))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        if client:
+            context.verify_mode = ssl.CERT_REQUIRED
+            self.ours.configure_trust(context)
+        return context
+
+
+@pytest.fixture
+def own_ca(tmp_path: Path) -> Pinned:
+    ours = trustme.CA()
+    digest = sha256(ssl.PEM_cert_to_DER_cert(ours.cert_pem.bytes().decode())).hexdigest().upper()
+    mine = ours.issue_cert("worker.example")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    mine.cert_chain_pems[0].write_to_path(str(cert))
+    mine.private_key_pem.write_to_path(str(key))
+    key.chmod(0o600)
+    colons = ":".join(digest[at : at + 2] for at in range(0, 64, 2))
+    return Pinned(colons, cert, key, ours, tmp_path)
+
+
+def asked(proxy: Proxy, *more: str) -> str:
+    """The status of the cluster behind a TLS server, as a worker with these options sees it."""
+    url = proxy.url.replace("wss:", "https:")
+    one = Elastic(parse(["--es", url, *more], {"HOME": "/"}), Secrets(()))
+    try:
+        return str(one.client.cluster.health()["cluster_name"])
+    finally:
+        one.close()
+
+
+def test_a_ca_is_known_by_its_fingerprint(es_node: EmbeddedNode, own_ca: Pinned) -> None:
+    leaf = own_ca.ours.issue_cert("localhost")
+    with Proxy(es_node.port, own_ca.server(leaf, own_ca.ours)) as proxy:
+        assert "embedded" in asked(proxy, "--es-ca-fingerprint", own_ca.fingerprint)
+
+
+def test_the_ca_in_the_chain_is_not_enough_for_its_fingerprint(es_node: EmbeddedNode, own_ca: Pinned) -> None:
+    """Its certificate is public: whoever is in between can send it behind one of their own."""
+    theirs = trustme.CA()
+    servers = {
+        "other": own_ca.server(theirs.issue_cert("localhost"), theirs),
+        "other, with our CA behind it": own_ca.server(theirs.issue_cert("localhost"), own_ca.ours),
+        "elsewhere": own_ca.server(own_ca.ours.issue_cert("elsewhere.example"), own_ca.ours),
+    }
+    reasons = {
+        "other": "no certificate that the server sends has the fingerprint",
+        "other, with our CA behind it": "unable to get|signature|self-signed|certificate verify failed",
+        "elsewhere": "Hostname mismatch|doesn't match",
+    }
+    for name, context in servers.items():
+        with Proxy(es_node.port, context) as proxy:
+            with pytest.raises(FAILURES) as refused:
+                asked(proxy, "--es-ca-fingerprint", own_ca.fingerprint)
+            assert re.search(reasons[name], describe(refused.value)), (name, describe(refused.value))
+            assert not [line for line in proxy.requests if line.startswith(b"GET")], name
+
+
+@pytest.mark.parametrize("pins", [True, False])
+def test_a_client_certificate_is_shown(es_node: EmbeddedNode, own_ca: Pinned, pins: bool) -> None:
+    leaf = own_ca.ours.issue_cert("localhost")
+    ca = own_ca.folder / "ca.pem"
+    own_ca.ours.cert_pem.write_to_path(str(ca))
+    trust = ("--es-ca-fingerprint", own_ca.fingerprint) if pins else ("--es-ca", str(ca))
+    with Proxy(es_node.port, own_ca.server(leaf, own_ca.ours, client=True)) as proxy:
+        assert "embedded" in asked(proxy, *trust, "--es-cert", str(own_ca.cert), "--es-key", str(own_ca.key))
+        both = own_ca.folder / "both.pem"
+        both.write_bytes(own_ca.key.read_bytes() + own_ca.cert.read_bytes())
+        assert "embedded" in asked(proxy, *trust, "--es-cert", str(both))
+        with pytest.raises(FAILURES):
+            asked(proxy, *trust)
+
+
+def test_a_ca_counts_beside_a_node_without_tls(es_node: EmbeddedNode, authority: Authority) -> None:
+    with Proxy(es_node.port, authority.good) as proxy:
+        options = ("--es", es_node.url, "--es-ca", str(authority.file))
+        assert "embedded" in asked(proxy, *options)
+        assert "embedded" in asked(proxy, *options)
+        assert proxy.requests, "both nodes are used"
+
+
+def test_client_certificates_that_can_not_be_used_are_told(
+    own_ca: Pinned, capsys: pytest.CaptureFixture[str]
+) -> None:
+    https = ("--es", "https://localhost:9200")
+    cert, key = str(own_ca.cert), str(own_ca.key)
+    for options, reason in (
+        ((*https, "--es-key", key), "--es-key needs --es-cert"),
+        ((*https, "--es-cert", "/nowhere"), "--es-cert: there is no file /nowhere"),
+        ((*https, "--es-cert", cert, "--es-key", "/nowhere"), "--es-key: there is no file /nowhere"),
+        ((*https, "--es-cert", cert), f"--es-cert: can't use {cert}: certificate and key are not in PEM"),
+        ((*https, "--es-cert", key, "--es-key", key), f"--es-cert: can't use {key} with {key}"),
+        (("--es-cert", cert, "--es-key", key), "--es-cert is for https, and --es is http"),
+        (
+            ("--es-ca-fingerprint", "ab:cd"),
+            "--es-ca-fingerprint: 'ab:cd' is not the SHA-256",
+        ),
+        (("--es-ca-fingerprint", "ab" * 32), "--es-ca-fingerprint is for https, and --es is http"),
+        ((*https, "--es-ca-fingerprint", "ab" * 32, "--es-ca", cert), "give one of them"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            parse(options, {"HOME": "/"})
+        assert stopped.value.code == 2
+        assert reason in capsys.readouterr().err
+    own_ca.key.chmod(0o644)
+    (warning,) = parse([*https, "--es-cert", cert, "--es-key", key], {"HOME": "/"}).warnings
+    assert warning.startswith("--es-key: other users can read")
 
 
 # Kibana

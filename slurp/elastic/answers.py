@@ -28,9 +28,12 @@ class UnexpectedAnswer(TransportError):
     `foreign_status` is the HTTP status of an answer that is not Elasticsearch's, else None.
     """
 
-    def __init__(self, message: str, *, foreign_status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, foreign_status: int | None = None, is_opensearch: bool = False
+    ) -> None:
         super().__init__(message)
         self.foreign_status = foreign_status
+        self.is_opensearch = is_opensearch
 
 
 class CheckedElasticsearch(Elasticsearch):
@@ -108,6 +111,18 @@ def _foreign(status: int, headers: Mapping[str, str], body: object) -> Unexpecte
     return UnexpectedAnswer(
         f"HTTP {status} from something that is not Elasticsearch ({kind})" + (f": {shown}" if shown else ""),
         foreign_status=status,
+        is_opensearch=_is_opensearch(headers, body),
+    )
+
+
+def _is_opensearch(headers: Mapping[str, str], body: object) -> bool:
+    """Whether OpenSearch has answered: the health of a cluster, or the rejection of credentials."""
+    if "opensearch security" in headers.get("www-authenticate", "").lower():
+        return True
+    return (
+        isinstance(body, Mapping)
+        and "cluster_name" in body
+        and ("discovered_master" in body or "discovered_cluster_manager" in body)
     )
 
 

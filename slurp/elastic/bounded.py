@@ -45,4 +45,7 @@ class BoundedAnswers(Urllib3HttpNode):
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
+        if config.ssl_context is not None:
+            # It knows whom to believe; the library would add the public CAs to it.
+            self.pool.ca_certs = None  # type: ignore[attr-defined]
         self.pool = cast(HTTPConnectionPool, _Pool(self.pool, time.monotonic))

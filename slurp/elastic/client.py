@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from elastic_transport import ConnectionError as NodeUnreachable
-from elastic_transport import ConnectionTimeout, TlsError, TransportError
-from elastic_transport.client_utils import DEFAULT
+from elastic_transport import ConnectionTimeout, NodeConfig, TlsError, TransportError
+from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch
 
 from slurp.config import Config
 from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
 from slurp.elastic.bounded import BoundedAnswers
 from slurp.elastic.nodes import Node, Nodes, Watcher
+from slurp.elastic.tls import pinned
 from slurp.errors import Exit, Fatal, Stopped
+from slurp.http.address import is_loopback
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
 
@@ -68,15 +70,13 @@ class Elastic:
         self._secret = config.es_api_key or config.es_pass
         self._denied_since: float | None = None
         self._client: Elasticsearch = CheckedElasticsearch(
-            list(config.es),
+            [_node_config(url, config) for url in config.es],
             request_timeout=REQUEST_TIMEOUT,
             max_retries=0,
             retry_on_timeout=False,
             connections_per_node=config.indexers + 4,
             node_pool_class=Nodes,
             node_class=WholeAnswers,
-            # The client refuses TLS options beside a plain http node.
-            ca_certs=str(config.es_ca) if config.es_ca and _all_tls(config.es) else DEFAULT,
             **self._auth(),
         )
         self._watcher = Watcher(cast(Nodes, self._client.transport.node_pool).nodes)
@@ -220,6 +220,10 @@ class _Waiter:
             if self._elastic.denied() >= BELIEVE_DENIED_AT_START:
                 raise self._elastic.refused() from None
             return "it refuses our credentials (so does a cluster that is still starting)"
+        if product := unsupported_product(error):
+            raise Fatal(
+                f"--es: {product}; use Elasticsearch {'.'.join(map(str, MIN_VERSION))} or later"
+            ) from None
         if isinstance(error, ApiError) and error.status_code == 403:
             raise Fatal(
                 f"Elasticsearch denies the cluster privilege 'monitor' to us: {describe(error)}", Exit.USAGE
@@ -247,6 +251,15 @@ def _version(client: Elasticsearch) -> str:
     return str(version)
 
 
+def unsupported_product(error: Exception) -> str:
+    """Return which relative of Elasticsearch has answered so, '' when it is none."""
+    if isinstance(error, ApiError) and error_of(error)[0] == "api_not_available_exception":
+        return "Elastic Cloud Serverless is not supported: it has no API for cluster health and shards"
+    if isinstance(error, UnexpectedAnswer) and error.is_opensearch:
+        return "OpenSearch is not supported: its API is not Elasticsearch's any more"
+    return ""
+
+
 def _is_stranger(error: Exception) -> bool:
     """Return whether the answer came from anything but Elasticsearch."""
     if isinstance(error, UnexpectedAnswer):
@@ -256,8 +269,19 @@ def _is_stranger(error: Exception) -> bool:
     return "BadStatusLine" in describe(error)  # not even HTTP
 
 
-def _all_tls(urls: tuple[str, ...]) -> bool:
-    return all(url.startswith("https:") for url in urls)
+def _node_config(url: str, config: Config) -> NodeConfig:
+    """How to talk to one node: TLS where its URL is https, compression where it is far away or asked for."""
+    node = url_to_node_config(url)
+    options: dict[str, Any] = {
+        "http_compress": config.es_compress == "on"
+        or (config.es_compress == "auto" and not is_loopback(node.host))
+    }
+    if node.scheme == "https" and config.es_ca_fingerprint is not None:
+        options["ssl_context"] = pinned(config.es_ca_fingerprint, config.es_cert, config.es_key)
+    elif node.scheme == "https":
+        files = {"ca_certs": config.es_ca, "client_cert": config.es_cert, "client_key": config.es_key}
+        options |= {name: str(file) for name, file in files.items() if file is not None}
+    return node.replace(**options)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ once, so that they are sent to another node.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import logging
 import socket
@@ -46,6 +47,10 @@ _OUT_MOST = 30.0
 _FORGIVEN_AFTER = 60.0
 
 _LOOK_EVERY = 0.25
+
+# --es-compress: level of zlib, and the bytes of a request that are worth it.
+_LEVEL = 1
+_COMPRESSED_FROM = 1000
 
 _TOO_MANY = 429
 
@@ -92,6 +97,8 @@ class Node(Urllib3HttpNode):
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
+        # Not by the library, which compresses at level 9; see docs/decisions.md.
+        self._compresses, self._http_compress = self._http_compress, False
         self.pool.ConnectionCls = type("Connection", (_Connection, self.pool.ConnectionCls), {})
         # With connections of its own: those of the pool may all be in use, or as dead as the node.
         self._prober = BoundedAnswers(config)
@@ -103,6 +110,9 @@ class Node(Urllib3HttpNode):
         self._exclusions = 0
 
     def perform_request(self, *args: Any, **options: Any) -> Any:
+        if self._compresses and len(body := options.get("body") or b"") >= _COMPRESSED_FROM:
+            options["body"] = gzip.compress(body, _LEVEL)
+            options["headers"] = HttpHeaders({**options["headers"], "content-encoding": "gzip"})
         call = _current.call = _Call(self.clock())
         self._calls.add(call)
         try:

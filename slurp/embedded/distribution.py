@@ -29,6 +29,7 @@ import requests
 from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
 from slurp.embedded.places import cache_dir
 from slurp.logs import fit, width_of
+from slurp.proxies import proxies_of
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,8 @@ def fetch_with_jgo(version: str, folder: Path, stop: Stop) -> Path:
         timeout=30,
     )
     context.remote_repos.update(settings.repositories)
+    for proxy in proxies_of(context.remote_repos.values()):
+        logger.info("Fetching Elasticsearch %s through proxy %s", version, proxy)
     component = context.project(GROUP, ARTIFACT).at_version(version)
     expected = _with_retries(version, stop, lambda: _expected_digest(component, version))
     archive = _with_retries(version, stop, lambda: _zip_of(component))

@@ -7,6 +7,7 @@ hash stands for it.
 
 from __future__ import annotations
 
+import ssl
 import time
 from hashlib import blake2b
 from pathlib import Path
@@ -14,18 +15,28 @@ from struct import Struct
 from typing import Any
 
 import websocket
-from websocket import ABNF, WebSocketException, WebSocketProtocolException, WebSocketTimeoutException
+from websocket import (
+    ABNF,
+    WebSocketException,
+    WebSocketProtocolException,
+    WebSocketProxyException,
+    WebSocketTimeoutException,
+)
 from websocket._handshake import CookieJar
 from websocket._http import connect as dial
 from websocket._http import proxy_info
 
 from slurp.jetstream.wire import DIGEST_SIZE, MAX_FRAME, stub
+from slurp.proxies import BadProxy, proxy_for
 
 # Status line, headers and body of the answer to a handshake. Real ones have some hundred bytes.
 _MAX_HANDSHAKE = 65_536
 _READ = 65_536
 _MAX_CONTROL = 125
 _WHOLE_TEXT, _WHOLE_BINARY = 0x80 | ABNF.OPCODE_TEXT, 0x80 | ABNF.OPCODE_BINARY
+
+# An entry for a list of hosts that is the name of none.
+_NO_HOST = "-"
 
 _SHORT, _LONG = Struct("!H"), Struct("!Q")
 
@@ -186,12 +197,33 @@ class Connection(websocket.WebSocket):
 
     def connect(self, url: str, **options: Any) -> None:
         self.sock_opt.timeout = options.get("timeout")
-        proxy = proxy_info(**options)  # type: ignore[no-untyped-call]
-        sock, _ = dial(url, self.sock_opt, proxy, None)
+        sock = self._dial(url)
         # It closes the socket when it raises.
         handshake = _Handshake(sock, options.get("timeout"))
         super().connect(url, socket=handshake, **options)  # type: ignore[no-untyped-call]
         self.sock = sock
+
+    def _dial(self, url: str) -> Any:
+        """Return a connected socket. Raises OSError or WebSocketException; an error names the proxy."""
+        try:
+            proxy = proxy_for(url)
+        except BadProxy as error:
+            raise WebSocketProxyException(str(error)) from None
+        # The library would look into the environment itself, and leaves out what is in this list.
+        info = proxy_info()  # type: ignore[no-untyped-call]
+        info.no_proxy = ["*"] if proxy is None else [_NO_HOST]
+        if proxy is not None:
+            info.proxy_host, info.proxy_port, info.auth = proxy.host, proxy.port, proxy.auth
+        try:
+            sock, _ = dial(url, self.sock_opt, info, None)
+        except ssl.SSLError:
+            raise  # which is about the server's certificate
+        except (OSError, WebSocketException) as error:
+            if proxy is None:
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise WebSocketProxyException(f"through proxy {proxy}: {reason}") from None
+        return sock
 
     def receive(self) -> list[tuple[int, bytes]]:
         """Opcode and payload of what came, one at least. Pings are answered and left out.

@@ -13,6 +13,7 @@ from websocket import WebSocketBadStatusException, WebSocketException
 
 from slurp.config import Config
 from slurp.errors import Exit, Fatal
+from slurp.http.address import is_loopback
 from slurp.jetstream.connection import Connection, connect
 from slurp.jetstream.dictionary import Dictionary, DictionaryUnavailable, NoDictionary, fetch
 from slurp.jetstream.hosts import SILENT_V1, hang_up, host_of, why
@@ -215,5 +216,4 @@ def _refusal(error: WebSocketBadStatusException) -> _Refusal:
 
 def _is_near(server: str) -> bool:
     """Whether bytes to this host cost nothing."""
-    name = urlsplit(server).hostname or ""
-    return name in ("localhost", "::1") or name.startswith("127.")
+    return is_loopback(urlsplit(server).hostname or "")

@@ -15,6 +15,7 @@ import requests
 import zstandard
 
 from slurp.jetstream.wire import DIGEST_SIZE, MAX_FRAME, stub
+from slurp.proxies import BadProxy, proxy_for
 
 PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 
@@ -124,6 +125,10 @@ def _fetch(server: str, id: int | None, ca: Path | None) -> Dictionary:
     scheme = "https" if parts.scheme == "wss" else "http"
     url = urlunsplit((scheme, parts.netloc, parts.path + PATH, "", ""))
     try:
+        proxy = proxy_for(url)
+    except BadProxy as error:
+        raise DictionaryUnavailable(f"no zstd dictionary: {error}") from None
+    try:
         with requests.get(
             url,
             params={} if id is None else {"id": id},
@@ -132,6 +137,8 @@ def _fetch(server: str, id: int | None, ca: Path | None) -> Dictionary:
             # As for the stream: a server may not send us elsewhere.
             allow_redirects=False,
             verify=str(ca) if ca else True,
+            # An empty one keeps the library from looking into the environment itself.
+            proxies={scheme: "" if proxy is None else proxy.url},
         ) as answer:
             if answer.status_code != 200:
                 # With an id it says that there is none with that id.
