@@ -23,7 +23,9 @@ from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, FLAGS_ONLY, Usage, build_parser, suggestion, variable
 from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
 
-PUBLIC_HOSTS = tuple(
+PUBLIC_HOSTS = tuple(f"wss://jetstream.us-{coast}.bsky.network" for coast in ("east", "west"))
+# They speak v1 alone and drop events now and then: the probe ranks them after the others.
+LEGACY_HOSTS = tuple(
     f"wss://jetstream{n}.us-{coast}.bsky.network" for coast in ("east", "west") for n in (1, 2)
 )
 KIBANA = "http://localhost:5601"
@@ -177,10 +179,12 @@ def _config(
     for name in ("flush", "refresh", "stall_timeout", "stats_interval", "grace"):
         if values[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be more than nothing")
-    jetstream = tuple(map(jetstream_url, items_of(values["jetstream"]))) or PUBLIC_HOSTS
+    jetstream = tuple(map(jetstream_url, items_of(values["jetstream"]))) or (
+        PUBLIC_HOSTS if values["redundant"] else PUBLIC_HOSTS + LEGACY_HOSTS
+    )
     # Of each host there is one checkpoint, whatever the scheme.
     hosts = {url.partition("://")[2] for url in jetstream}
-    if values["redundant"] and (not values["jetstream"] or len(hosts) < max(2, len(jetstream))):
+    if values["redundant"] and len(hosts) < max(2, len(jetstream)):
         raise ValueError("--redundant needs --jetstream at least twice, each time another host")
     if values["worker_name"]:
         check.worker_name(values["worker_name"])

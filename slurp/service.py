@@ -128,7 +128,12 @@ class Service:
         self._subscription = Subscription.of(config)
         # With --redundant all are read, whether they send or not.
         listen = not (config.redundant or self._subscription.filters)
-        self._probe = partial(hosts.probe, ca=config.jetstream_ca, listen=listen)
+        self._probe = partial(
+            hosts.probe,
+            ca=config.jetstream_ca,
+            protocol=self._subscription.protocol(config.protocol),
+            listen=listen,
+        )
         self._buffer = Buffer(config.buffer, config.buffer_bytes)
         self._tally = Tally(len(config.jetstream) if config.redundant else 1)
         self._secrets = secrets
