@@ -17,6 +17,7 @@ import configargparse
 
 from slurp import values as check
 from slurp.errors import Exit, Fatal
+from slurp.fill import FillCommand
 from slurp.home import user_folder
 from slurp.http.address import Address, is_loopback
 from slurp.logs import for_journal, is_journal
@@ -94,6 +95,8 @@ class Config:
     embedded_data: Path | None
     embedded_version: str | None
 
+    fill: FillCommand = field(repr=False)
+    """The command for a second worker with these options."""
     warnings: tuple[str, ...]
     """What is questionable in these options, to be logged once there is a log."""
 
@@ -110,11 +113,12 @@ class Config:
 def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """The `Config` of a command line. What is wrong ends the program: one line, exit code 2."""
     environ = os.environ if environ is None else environ
-    parser = build_parser()
+    parser, words = build_parser(), sys.argv[1:] if argv is None else list(argv)
     try:
         _refuse_unknown(environ, parser)
-        options = parser.parse_args(args=None if argv is None else list(argv), env_vars=environ)
-        return _config(options, environ, _config_files_with_secrets(parser))
+        options = parser.parse_args(args=words, env_vars=environ)
+        fill = FillCommand.of(parser, words, vars(options), {f"--{one}": variable(one) for one in _SECRETS})
+        return _config(options, environ, _config_files_with_secrets(parser), fill)
     except UnicodeDecodeError as error:
         problem = f"a config file is no UTF-8 text: {error.reason}"
     except OSError as error:
@@ -151,7 +155,10 @@ def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Pa
 
 
 def _config(
-    options: argparse.Namespace, environ: Mapping[str, str], config_files: Mapping[Path, str]
+    options: argparse.Namespace,
+    environ: Mapping[str, str],
+    config_files: Mapping[Path, str],
+    fill: FillCommand,
 ) -> Config:
     values = vars(options)
     values.pop("config_file", None)
@@ -211,6 +218,7 @@ def _config(
             "http": check.http_address(values["http"], embedded=values["embedded"]),
             "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
             "retention_days": retention_days,
+            "fill": fill,
             "warnings": tuple(warnings),
         }
     )

@@ -336,6 +336,7 @@ class Service:
             work.put_templates,
             clock=self._clock.probable,
             earliest=self._clock.earliest,
+            fill=config.fill,
         )
         self._drift = Drift(compiled, index)
         self._typed = frozenset(compiled.record_types)
@@ -359,7 +360,7 @@ class Service:
         for checkpoint in found:
             if not checkpoint.started:  # else its time may be that of the clock
                 self._clock.saw(checkpoint.position.time_us)
-        self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
+        self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally, fill=self._config.fill)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
             known, start = self._find_start(number, hosts.host_of(own[0]), found)
