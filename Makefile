@@ -21,12 +21,13 @@ help: ## list the targets
 setup: .venv/.installed ## make .venv and install the project with all it needs
 
 .venv/.installed: setup.py requirements.txt pyproject.toml
+	@echo "Python packages are fetched the first time, 175 MB, with a Java and the tools of the developers ..."
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with make PYTHON=...")'
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; DEMO_SECONDS=30 ends by itself
+demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; DEMO_SECONDS=60 ends by itself
 	$(BIN)/python -m slurp.demo --rate $(DEMO_RATE) $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
 test: .venv/.installed ## all tests, against a real Elasticsearch node and a real WebSocket server

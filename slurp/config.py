@@ -19,13 +19,16 @@ import configargparse
 from slurp import values as check
 from slurp.configfile import FLAGS_ONLY, SECRETS, suggestion
 from slurp.errors import Exit, Fatal
+from slurp.fill import FillCommand
 from slurp.home import user_folder
 from slurp.http.address import Address, is_loopback
 from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, Usage, build_parser, config_files, variable
 from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
 
-PUBLIC_HOSTS = tuple(
+PUBLIC_HOSTS = tuple(f"wss://jetstream.us-{coast}.bsky.network" for coast in ("east", "west"))
+# They speak v1 alone and drop events now and then: the probe ranks them after the others.
+LEGACY_HOSTS = tuple(
     f"wss://jetstream{n}.us-{coast}.bsky.network" for coast in ("east", "west") for n in (1, 2)
 )
 KIBANA = "http://localhost:5601"
@@ -105,6 +108,8 @@ class Config:
 
     check: bool
 
+    fill: FillCommand = field(repr=False)
+    """The command for a second worker with these options."""
     warnings: tuple[str, ...]
     """What is questionable in these options, to be logged once there is a log."""
 
@@ -133,7 +138,8 @@ def parse_with_origins(
     try:
         known, strange = _variables(environ, parser)
         options = parser.parse_args(args=argv, env_vars=known)
-        config = _config(options, environ, _config_files_with_secrets(parser), strange)
+        fill = FillCommand.of(parser, argv, vars(options), {f"--{one}": variable(one) for one in SECRETS})
+        config = _config(options, environ, _config_files_with_secrets(parser), strange, fill)
         return config, origins(parser, argv)
     except OSError as error:
         if error.filename is None:
@@ -209,7 +215,11 @@ def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Pa
 
 
 def _config(
-    options: argparse.Namespace, environ: Mapping[str, str], with_secrets: Mapping[Path, str], strange: str
+    options: argparse.Namespace,
+    environ: Mapping[str, str],
+    with_secrets: Mapping[Path, str],
+    strange: str,
+    fill: FillCommand,
 ) -> Config:
     values = vars(options)
     values.pop("config_file", None)
@@ -242,10 +252,12 @@ def _config(
     for name in ("flush", "refresh", "stall_timeout", "stats_interval", "grace"):
         if values[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be more than nothing")
-    jetstream = tuple(map(jetstream_url, items_of(values["jetstream"]))) or PUBLIC_HOSTS
+    jetstream = tuple(map(jetstream_url, items_of(values["jetstream"]))) or (
+        PUBLIC_HOSTS if values["redundant"] else PUBLIC_HOSTS + LEGACY_HOSTS
+    )
     # Of each host there is one checkpoint, whatever the scheme.
     hosts = {url.partition("://")[2] for url in jetstream}
-    if values["redundant"] and (not values["jetstream"] or len(hosts) < max(2, len(jetstream))):
+    if values["redundant"] and len(hosts) < max(2, len(jetstream)):
         raise ValueError("--redundant needs --jetstream at least twice, each time another host")
     if values["worker_name"]:
         check.worker_name(values["worker_name"])
@@ -275,6 +287,7 @@ def _config(
             "http": check.http_address(values["http"], embedded=values["embedded"]),
             "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
             "retention_days": retention_days,
+            "fill": fill,
             "warnings": tuple(warnings),
         }
     )

@@ -35,7 +35,11 @@ def main(signals: StopSignals) -> int:
     from slurp.errors import Fatal
 
     parser = argparse.ArgumentParser(prog="python -m slurp.demo", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--seconds", type=float, help="end by itself after so long (default: at Ctrl+C)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="end by itself after so long, downloads not counted (default: at Ctrl+C)",
+    )
     parser.add_argument("--rate", type=float, default=2000, help="events a second (default: 2000)")
     options = parser.parse_args()
     # The programs that it starts must not outlive it, so a second signal waits for their end as well.
@@ -44,7 +48,8 @@ def main(signals: StopSignals) -> int:
         with tempfile.TemporaryDirectory(prefix="skeetslurper-demo-") as folder:
             return _run(Path(folder), options.rate, options.seconds, signals)
     except StartInterrupted:
-        print("Stopped before there was anything to show", file=sys.stderr)
+        reason = "Stopped" if signals.requested else f"--seconds {options.seconds:g}: the time was over"
+        print(f"{reason} before there was anything to show", file=sys.stderr)
         return 1
     except (EmbeddedNodeError, Fatal) as error:
         print(f"The demo's Elasticsearch did not start: {error}", file=sys.stderr)
@@ -55,10 +60,14 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
     from elasticsearch import Elasticsearch
 
     from slurp.embedded import EmbeddedNode
+    from slurp.embedded.distribution import DOWNLOAD_MB, ensure_distribution
 
-    print("Elasticsearch starts (the first time it is fetched, about 50 MB) …", flush=True)
     node = EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD)
-    node.start(stop=signals)
+    print(f"Looking for Elasticsearch (the first time it is fetched, {DOWNLOAD_MB} MB) …", flush=True)
+    ensure_distribution(node.version, stop=signals)
+    print("Elasticsearch starts …", flush=True)
+    over = _Over(signals, seconds)
+    node.start(stop=over)
     with node:
         print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
         jetstream_port, page = _port(6008), f"127.0.0.1:{_port(8642)}"
@@ -76,7 +85,7 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
             )
             print(f"See it at http://{page}", flush=True)
             try:
-                _watch(worker, es, seconds, signals)
+                _watch(worker, over)
             finally:
                 code = _stop(worker, signals)
             if not signals.again:
@@ -84,30 +93,31 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
             return code
 
 
-def _watch(
-    worker: subprocess.Popen[bytes], es: Elasticsearch, seconds: float | None, signals: StopSignals
-) -> None:
-    """Wait for a signal, the worker's end, or the end of the time, which counts from the first document."""
-    until = None
-    while worker.poll() is None and (until is None or time.monotonic() < until):
-        if until is None and seconds is not None and _documents(es):
-            until = time.monotonic() + seconds
-        if signals.wait(0.2):
-            return
+class _Over:
+    """The end of the demo: a signal, or the time is over. Like an Event of threading."""
+
+    def __init__(self, signals: StopSignals, seconds: float | None) -> None:
+        self._signals = signals
+        self._until = time.monotonic() + (float("inf") if seconds is None else seconds)
+
+    def is_set(self) -> bool:
+        return self._signals.requested or time.monotonic() >= self._until
+
+    def wait(self, seconds: float) -> bool:
+        self._signals.wait(min(seconds, max(0.0, self._until - time.monotonic())))
+        return self.is_set()
 
 
-def _documents(es: Elasticsearch) -> int:
-    from elasticsearch import ApiError, TransportError
-
-    try:
-        return int(es.count(index=f"{INDEX}-*")["count"])
-    except (ApiError, TransportError):
-        return 0  # the first index is still being made
+def _watch(worker: subprocess.Popen[bytes], over: _Over) -> None:
+    """Wait for the end of the demo, or of the worker."""
+    while worker.poll() is None and not over.wait(0.2):
+        pass
 
 
 def _summarise(es: Elasticsearch) -> None:
     """What Elasticsearch itself says of what it holds."""
     es.indices.refresh(index=f"{INDEX}-*")
+    # Without an index there are no aggregations in the answer.
     answer = es.search(
         index=f"{INDEX}-*",
         size=0,
@@ -119,7 +129,7 @@ def _summarise(es: Elasticsearch) -> None:
         },
     )
     print(f"\nElasticsearch holds {answer['hits']['total']['value']:,} documents")
-    for title, found in answer["aggregations"].items():
+    for title, found in answer.get("aggregations", {}).items():
         print(f"\n{title}")
         for bucket in found["buckets"]:
             print(f"  {bucket['doc_count']:>9,}  {bucket['key']}")

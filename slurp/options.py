@@ -105,12 +105,14 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
         "--jetstream",
         action="append",
         metavar="URL",
-        help="Jetstream server, repeatable; the quickest is taken (default: the four public ones)",
+        help="Jetstream server, repeatable; the quickest of those with v2 is taken, else the quickest "
+        "(default: the two public v2 servers, and the four legacy v1 servers for fail-over)",
     )
     group.add_argument(
         "--redundant",
         action="store_true",
-        help="read from all --jetstream at once, so that what one of them misses comes from another",
+        help="read from all --jetstream at once, so that what one of them misses comes from another "
+        "(default: the two public v2 servers)",
     )
     group.add_argument(
         "--collections",

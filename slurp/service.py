@@ -130,7 +130,12 @@ class Service:
         self._subscription = Subscription.of(config)
         # With --redundant all are read, whether they send or not.
         listen = not (config.redundant or self._subscription.filters)
-        self._probe = partial(hosts.probe, ca=config.jetstream_ca, listen=listen)
+        self._probe = partial(
+            hosts.probe,
+            ca=config.jetstream_ca,
+            protocol=self._subscription.protocol(config.protocol),
+            listen=listen,
+        )
         self._buffer = Buffer(config.buffer, config.buffer_bytes)
         self._tally = Tally(len(config.jetstream) if config.redundant else 1)
         self._secrets = secrets
@@ -335,6 +340,7 @@ class Service:
             work.put_templates,
             clock=self._clock.probable,
             earliest=self._clock.earliest,
+            fill=config.fill,
         )
         self._pipeline = work.attachment
         self._drift = Drift(compiled, index)
@@ -359,7 +365,7 @@ class Service:
         for checkpoint in found:
             if not checkpoint.started:  # else its time may be that of the clock
                 self._clock.saw(checkpoint.position.time_us)
-        self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally)
+        self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally, fill=self._config.fill)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
             known, start = self._find_start(number, hosts.host_of(own[0]), found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import ssl
 import stat
 import time
@@ -355,6 +356,7 @@ def exposure(option: str, path: Path, credentials: str | None) -> str | None:
     ours = found.st_uid == os.geteuid()
     if not found.st_mode & (stat.S_IROTH | (stat.S_IRGRP if ours else 0)):
         return None
-    fix = f"chmod 600 {path}" if ours else f"make it a file of this user and chmod 600 {path}"
+    chmod = f"chmod 600 {shlex.quote(str(path))}"
+    fix = chmod if ours else f"make it a file of this user and {chmod}"
     mode = f"{found.st_mode & 0o777:04o}"
     return f"{option}: other users can read {path}, which holds a secret (mode {mode}); to fix it: {fix}"

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from slurp.config import PUBLIC_HOSTS, Config, parse
+from slurp.config import LEGACY_HOSTS, PUBLIC_HOSTS, Config, parse
 from slurp.http.address import Address
 from slurp.options import build_parser
 from slurp.position import LIVE
@@ -34,7 +34,11 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str, env: dict[str, str] 
 
 def test_nothing_has_to_be_set() -> None:
     config = parse([], {})
-    assert config.jetstream == PUBLIC_HOSTS
+    assert config.jetstream == PUBLIC_HOSTS + LEGACY_HOSTS
+    assert PUBLIC_HOSTS == (
+        "wss://jetstream.us-east.bsky.network",
+        "wss://jetstream.us-west.bsky.network",
+    )
     assert config.es == ("http://localhost:9200",)
     assert (config.es_user, config.es_pass) == ("elastic", "changeme")
     assert (config.kibana, config.index) == ("http://localhost:5601", "bluesky-events")

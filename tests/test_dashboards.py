@@ -63,6 +63,51 @@ def test_the_file_does_not_depend_on_the_process(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
+def test_panels_that_ignore_the_controls_have_their_condition_in_each_column(dashboard: Json) -> None:
+    """Kibana drops the query of such a panel."""
+    for panel in panels_of(dashboard):
+        if panel["type"] != "lens":
+            continue
+        state = panel["embeddableConfig"]["attributes"]["state"]
+        layers = state["datasourceStates"]["formBased"]["layers"].values()
+        ignores = {layer["ignoreGlobalFilters"] for layer in layers}
+        numbers = [column for layer in layers for column in layer["columns"].values()]
+        filters = [one.get("filter", {}).get("query", "") for one in numbers if not one["isBucketed"]]
+        if ignores == {True}:
+            assert state["query"]["query"] == ""
+            assert all('index : "bluesky-events"' in text for text in filters), panel["title"]
+        else:
+            assert ignores == {False}
+            assert "commit.bootstrap" in state["query"]["query"]
+
+
+def test_no_two_panels_of_all_dashboards_have_one_id() -> None:
+    """Kibana shows the content of the dashboard before where they have."""
+    ids = [panel["panelIndex"] for dashboard in COMPILED for panel in panels_of(dashboard)]
+    assert len(ids) == len(set(ids))
+
+
+def test_rates_are_sums_over_all_workers() -> None:
+    charts = [chart for dashboard in DASHBOARDS for chart in dashboard.charts if chart.view is View.STATS]
+    measures = [measure for chart in charts for layer in chart.layers for measure in layer.measures]
+    assert not [measure.label for measure in measures if measure.field.startswith("rate_")]
+    assert [measure.label for measure in measures if measure.per == "s"] == ["received", "indexed"]
+
+
+def test_labels_say_what_is_counted() -> None:
+    """People and accounts are counted once each; what happened, each time."""
+    beings = {"people", "accounts", "authors", "who", "by"}
+    for dashboard in DASHBOARDS:
+        for chart in dashboard.charts:
+            for measure in (measure for layer in chart.layers for measure in layer.measures):
+                words = set(measure.label.lower().split())
+                if measure.operation == "count":
+                    assert not words & beings, f"{chart.question} {measure.label}"
+                elif measure.operation == "unique_count" and measure.field == "did":
+                    assert words & beings, f"{chart.question} {measure.label}"
+
+
 # What a person sees
 
 

@@ -120,7 +120,7 @@ def assert_told_once(indexer: InProcess, caplog: pytest.LogCaptureFixture) -> No
     assert len(told) == 1
     assert told[0].startswith(f"index {indexer.today} was deleted while we ran: what it held is gone, ")
     begin = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(indexer.began))
-    assert told[0].endswith(f"--catch-up --replay-from {begin}")
+    assert told[0].endswith(f"--worker-name fill --replay-from {begin}")
 
 
 def test_a_bulk_makes_no_index(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.config import parse
+from slurp.config import PUBLIC_HOSTS, parse
 from slurp.elastic.client import Elastic
 from slurp.elastic.gaps import Gaps
 from slurp.embedded import EmbeddedNode
@@ -153,7 +153,6 @@ class Written:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--redundant",),
         ("--redundant", "--jetstream", "ws://a"),
         ("--redundant", "--jetstream", "ws://a", "--jetstream", "wss://a"),
     ],
@@ -163,6 +162,11 @@ def test_it_takes_two_hosts(options: tuple[str, ...], capsys: pytest.CaptureFixt
         parse(options, {})
     assert "--redundant needs --jetstream at least twice" in capsys.readouterr().err
     assert parse(["--redundant", "--jetstream", "ws://a,ws://b"], {}).redundant
+
+
+def test_by_default_it_reads_the_two_public_servers_with_v2() -> None:
+    assert parse(["--redundant"], {}).jetstream == PUBLIC_HOSTS
+    assert len(PUBLIC_HOSTS) == 2
 
 
 # The real program

@@ -18,7 +18,7 @@ import pytest
 import websocket
 
 from slurp import tid
-from slurp.simulator import Simulator
+from slurp.simulator import Simulator, wire2
 from slurp.simulator.__main__ import main
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -137,14 +137,61 @@ class TestFile:
         got = read(jetstream.subscribe_url + "?cursor=1700000000000006", 4)
         assert got == jetstream.frames[6:]
 
-    def test_blank_lines_are_skipped_and_nonsense_is_told_with_its_place(
-        self, jetstream: Simulator, tmp_path: Path
+    NO_EVENTS = (
+        b"{}",
+        b"no JSON",
+        b"\xff\xfe",
+        b"[1]",
+        b"[" * 2000,
+        b'{"did":"did:plc:a","time_us":' + b"9" * 30 + b',"kind":"identity"}',
+        b'{"did":"did:plc:a","time_us":1,"cursor":-1,"kind":"commit","commit":"?"}',
+        b'{"did":"did:plc:a","time_us":1,"kind":"commit","commit":{"collection":"a.b.c"}}',
+        b'{"did":"did:plc:a","time_us":1,"kind":"sync","sync":[]}',
+        b'{"did":"did:plc:a","time_us":1,"kind":"new"}',
+        b'{"$type":"message","payload":{"$type":"network.bsky.jetstream.subscribeEvents#new"}}',
+    )
+
+    @pytest.mark.parametrize("path", ["/subscribe", wire2.PATH])
+    @pytest.mark.parametrize("restamp", [False, True])
+    @pytest.mark.parametrize("rate", [0.0, 1e5])
+    def test_lines_that_are_no_events_are_sent_as_they_are(
+        self,
+        jetstream: Simulator,
+        tmp_path: Path,
+        path: str,
+        restamp: bool,
+        rate: float,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        path = tmp_path / "odd.jsonl"
-        path.write_bytes(orjson.dumps(EVENT | {"time_us": 1}) + b"\r\n\n{}\n")
-        with pytest.raises(ValueError, match=r"odd\.jsonl:3"):
-            jetstream.load(path)
-        assert jetstream.frames == []
+        """A consumer must put them aside: so they have to come."""
+        event = orjson.dumps(EVENT | {"time_us": 1_700_000_000_000_000})
+        lines = [event, b"", *self.NO_EVENTS, event]
+        file = tmp_path / "odd.jsonl"
+        file.write_bytes(b"\r\n".join(lines))
+        jetstream.load(file, restamp=restamp, rate=rate)
+        jetstream.wait_until(lambda one: len(one.frames) == len(lines) - 1)
+        got = read(f"{jetstream.url}{path}?cursor=0", len(lines) - 1)
+        kept = [*self.NO_EVENTS] if path == "/subscribe" and not restamp else [*self.NO_EVENTS[:5]]
+        assert got[1 : 1 + len(kept)] == kept
+        told = [one.getMessage() for one in caplog.records if "not an event" in one.getMessage()]
+        assert told[0] == f"{file}:3 is not an event; it and others like it are sent as they are"
+
+    def test_times_select_as_if_there_were_only_events(self, jetstream: Simulator, tmp_path: Path) -> None:
+        begin = 1_700_000_000_000_000
+        file = tmp_path / "odd.jsonl"
+        lines = [orjson.dumps(EVENT | {"time_us": begin + n}) for n in range(4)]
+        file.write_bytes(b"\n".join([*lines[:2], b"?", *lines[2:]]))
+        jetstream.load(file)
+        assert read(f"{jetstream.subscribe_url}?cursor={begin + 2}", 2) == lines[2:]
+
+    def test_imports_leave_them_alone(self, jetstream: Simulator, tmp_path: Path) -> None:
+        file = tmp_path / "odd.jsonl"
+        file.write_bytes(b"\n".join(self.NO_EVENTS))
+        jetstream.generate(100)
+        assert jetstream.import_timestamps(100, 1.0)
+        jetstream.load(file)
+        jetstream.import_timestamps(100, 1.0)
+        assert jetstream.frames[100:] == [*self.NO_EVENTS]
 
     def test_restamping_moves_all_times_together(self, jetstream: Simulator, tmp_path: Path) -> None:
         then = 1_700_000_000_000_000

@@ -205,3 +205,28 @@ def test_the_quick_tid_is_the_right_one(micros: int, clock: int) -> None:
 def test_a_network_needs_people() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         Network(1, people=1)
+
+
+def test_via_names_a_record_that_exists(commits: list[Event]) -> None:
+    """Likes and reposts come by a repost of the same post, follows through a starter pack."""
+    subjects: dict[str, Any] = {}
+    came: Counter[tuple[str, str]] = Counter()
+    total: Counter[str] = Counter()
+    for event in commits:
+        commit = event["commit"]
+        record, collection = commit.get("record"), commit["collection"]
+        if record is None:
+            continue
+        total[collection] += 1
+        if (via := record.get("via")) is not None:
+            cid, subject = subjects[via["uri"]]
+            kind = via["uri"].split("/")[3]
+            came[collection, kind] += 1
+            assert via["cid"] == cid
+            assert kind == "app.bsky.graph.starterpack" or subject == record["subject"]
+        uri = f"at://{event['did']}/{collection}/{commit['rkey']}"
+        subjects[uri] = commit["cid"], record.get("subject")
+    like, repost, follow = "app.bsky.feed.like", "app.bsky.feed.repost", "app.bsky.graph.follow"
+    assert came.keys() == {(like, repost), (repost, repost), (follow, "app.bsky.graph.starterpack")}
+    for (collection, _), number in came.items():
+        assert 0.02 < number / total[collection] < 0.1

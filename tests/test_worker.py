@@ -145,6 +145,48 @@ def test_a_clean_end_is_resumed_with_a_rewind(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+def test_an_upgrade_from_legacy_hosts_loses_nothing(
+    es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    """0.1.0 read legacy hosts by default: its checkpoint belongs to a host that comes last now, and has no
+    sequence number."""
+
+    def start(*servers: Simulator) -> Worker:
+        return Worker(
+            *(word for server in servers for word in ("--jetstream", server.url)),
+            *(
+                "--es",
+                es_node.url,
+                "--index",
+                fresh_index_prefix,
+                "--no-kibana",
+                "--since",
+                "0",
+                "--catch-up",
+            ),
+            home=tmp_path,
+        )
+
+    network = Simulator(seed=7).generate(3000, span=600).frames
+    bare = [{name: value for name, value in orjson.loads(one).items() if name != "cursor"} for one in network]
+    host = jetstream.url.removeprefix("ws://")
+    jetstream.faults.delay(0.2, times=None)
+    with Simulator(port=0, protocols="v1", cursors=False) as legacy:
+        legacy.publish(bare[:2500])
+        with start(legacy) as worker:
+            assert worker.exit_code() == 0
+        # What both hosts have, has other numbers on the new one.
+        jetstream.publish(bare[500:])
+        legacy.publish(bare[2500:])
+        with start(legacy, jetstream) as worker:
+            worker.wait_for(f"Jetstream: 2 of 2 reachable, taking {host}")
+            worker.wait_for(rf"connected to {host}, reading from cursor \d{{16}}, v2 wire")
+            assert worker.exit_code() == 0
+            assert worker.counted()["duplicates"] > 0
+            assert "gap" not in worker.log.replace("gaps", "")
+    assert_each_once(es, fresh_index_prefix, network)
+
+
 def test_a_live_replay_leaves_out_what_came_before(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

@@ -111,6 +111,19 @@ class Worker:
                 self._changed.notify_all()
 
 
+def run_literally(text: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """In a shell that has no variables but these."""
+    return subprocess.run(
+        ["sh", "-c", text],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd="/",
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", **variables},
+    )
+
+
 def counters(lines: Iterable[str]) -> list[dict[str, int]]:
     """The counters of each stats line."""
     outcomes = ("indexed", "duplicates", "quarantined", "dead-lettered", "dropped", "expired")

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
@@ -16,6 +15,7 @@ from slurp.elastic.client import Elastic, describe
 from slurp.elastic.setup import create_index, has_our_template
 from slurp.elastic.templates import DAY_AT_LEAST, is_of_our_template, winner_for
 from slurp.errors import Fatal
+from slurp.fill import FillCommand
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Days:
         put_templates: Callable[[Elasticsearch], None],
         clock: Callable[[], float] = time.time,
         earliest: Callable[[], float | None] = time.time,
+        *,
+        fill: FillCommand | None = None,
     ) -> None:
         """`clock` tells the time (Unix seconds) and `earliest` the time that it is at least, by which days
         expire; None while nothing is known of that."""
@@ -47,6 +49,7 @@ class Days:
         self._put_templates = put_templates
         self._clock = clock
         self._earliest = earliest
+        self._fill = fill or FillCommand()
         self._lock = threading.Lock()
         self._seen: dict[int, float] = {}
         # How many looks have failed, and the last one that did: its day and error.
@@ -139,10 +142,9 @@ class Days:
         if self._uuids.setdefault(day, uuid) != uuid:
             log.warning(
                 "index %s was deleted while we ran: what it held is gone, and it begins anew. What servers "
-                "still have can be had again: run beside this worker, with the same options, "
-                "--worker-name fill --catch-up --replay-from %s",
+                "still have can be had again: %s",
                 self.name(day),
-                datetime.fromtimestamp(day * _DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                self._fill.advice(day * _DAY * 1_000_000),
             )
             self._uuids[day] = uuid
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from elasticsearch import ConflictError
 
+from slurp.config import PUBLIC_HOSTS
 from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
+from slurp.fill import FillCommand
 from slurp.jetstream.hosts import host_of
 from slurp.jetstream.subscription import Subscription
 from slurp.position import Gap, Hold
@@ -52,10 +54,13 @@ class Gaps:
         servers: Sequence[str],
         tally: Tally,
         wait_for_others: float = _WAIT_FOR_OTHERS,
+        *,
+        fill: FillCommand | None = None,
     ) -> None:
         self._elastic = elastic
         self._subscription = subscription
         self._servers = tuple(servers)
+        self._fill = fill or FillCommand()
         self._tally = tally
         self._patience = wait_for_others if tally.readers > 1 else 0.0
         self._lock = threading.Lock()
@@ -129,20 +134,18 @@ class Gaps:
                     pending.document = self._document(gap)
 
     def _log(self, gap: Gap) -> None:
-        others = [url for url in self._servers if host_of(url) != gap.host]
+        # The public servers have what another one has missed.
+        other = next(url for url in (*self._servers, *PUBLIC_HOSTS) if host_of(url) != gap.host)
         what = (
             "possible gap: %s does not say how far back it goes, and sent nothing %s."
             if gap.possible
             else "gap: %s has nothing %s."
         )
         log.warning(
-            f"{what} A host that goes back further can fill it: run beside this worker, with "
-            "the same options, --worker-name fill --catch-up --replay-from %s --jetstream %s",
+            f"{what} A host that goes back further can fill it: %s",
             gap.host,
             _span(gap),
-            # Whole seconds, rounded down: rather read some again.
-            _utc(gap.from_us).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            others[0] if others else "ANOTHER-HOST",
+            self._fill.advice(gap.from_us, other),
         )
         if not gap.possible:
             self._tally.gap()

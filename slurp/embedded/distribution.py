@@ -42,6 +42,8 @@ _SHA256 = {
     "8.19.21": "215d5f3dbf0609a149f6218a9e47b6ae2df34ebbff3c5754e35f15a5e5393c8a",
     "9.5.3": "bec49f3b8d00e75c8d1cec85c35298635ec9fbd3ae80ef5aeb6bc05abdb3db2d",
 }
+# Of these; other releases are about as large.
+DOWNLOAD_MB = 92
 _MANIFEST = ".skeetslurper-manifest.json"
 _TRIES = 3
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+from typing import Protocol
 
-from slurp.signals import StopSignals
 
-Stop = threading.Event | StopSignals
-"""What a long step looks at to end early."""
+class Stop(Protocol):
+    """What a long step looks at to end early: an Event of threading, or StopSignals."""
+
+    def is_set(self) -> bool:
+        """Return whether to end."""
+
+    def wait(self, timeout: float, /) -> bool:
+        """Wait so many seconds at most; return whether to end."""
 
 
 class EmbeddedNodeError(Exception):

@@ -16,7 +16,7 @@ from slurp.errors import Exit, Fatal
 from slurp.http.address import is_loopback
 from slurp.jetstream.connection import Connection, connect
 from slurp.jetstream.dictionary import Dictionary, DictionaryUnavailable, NoDictionary, fetch
-from slurp.jetstream.hosts import SILENT_V1, hang_up, host_of, why
+from slurp.jetstream.hosts import SILENT_V1, hang_up, has_no_v2, host_of, why
 from slurp.jetstream.line import Line, LineV2
 from slurp.jetstream.resyncs import Resyncs
 from slurp.jetstream.subscription import Subscription
@@ -30,9 +30,6 @@ _TRIES = 4
 
 # A host that has only v1, or no dictionary, may have been upgraded a day later.
 _REMEMBERED = 24 * 3600.0
-
-# Not the host's word on what it offers, but on how it is, or how we are.
-_NOT_ABOUT_THE_WIRE = (401, 408, 425, 429)
 
 
 class _Refusal(NamedTuple):
@@ -51,7 +48,7 @@ class Dialer:
 
     def __init__(self, config: Config, subscription: Subscription) -> None:
         self._subscription = subscription
-        self._protocol = config.protocol
+        self._protocol = subscription.protocol(config.protocol)
         self._compress = config.compress
         self._ca = config.jetstream_ca
         self._resyncs = Resyncs()
@@ -82,13 +79,12 @@ class Dialer:
 
     def _asks_for_v2(self, server: str) -> bool:
         if self._protocol == "auto":
-            # The v2 wire takes filters in the URL alone, and proxies take no URL of 400 kB.
-            return not self._subscription.needs_hello and time.monotonic() >= self._only_v1.get(server, 0)
+            return time.monotonic() >= self._only_v1.get(server, 0)
         return self._protocol == "v2"
 
     def _goes_back_to_v1(self, server: str, error: WebSocketBadStatusException) -> bool:
         status = error.status_code
-        if (status >= 500 and status != 501) or status in _NOT_ABOUT_THE_WIRE:
+        if not has_no_v2(status):
             return False
         host = host_of(server)
         if status == 400:

@@ -1,4 +1,4 @@
-"""Which Jetstream server to read from: take the quickest that sends, keep the rest for fail-over."""
+"""Rank Jetstream servers: v2 before v1, of these the quickest that sends; the rest is for fail-over."""
 
 from __future__ import annotations
 
@@ -36,17 +36,22 @@ _LISTEN_POLL = 0.25
 SILENT_V1 = f"{V1_PATH}?requireHello=true"
 _SILENT_V2 = f"{V2_PATH}?dids=did:plc:nobody"
 
+# Not the host's word on what it offers, but on how it is, or how we are.
+_NOT_ABOUT_THE_WIRE = (401, 408, 425, 429)
+
 
 @dataclass(slots=True)
 class Probe:
     """What the handshakes with one server took (seconds), or why there were none.
 
-    `listened` says that an event was waited for, `first_event` after how many seconds it came.
+    `v2` says that it speaks v2, on whichever wire it is read; `listened` that an event was waited for,
+    `first_event` after how many seconds it came.
     """
 
     url: str
     times: list[float] = field(default_factory=list)
     error: str = ""
+    v2: bool = False
     listened: bool = False
     first_event: float | None = None
 
@@ -56,14 +61,22 @@ class Probe:
 
 
 def probe(
-    urls: Sequence[str], timeout: float = _ALL_TIMEOUT, ca: Path | None = None, *, listen: bool = False
+    urls: Sequence[str],
+    timeout: float = _ALL_TIMEOUT,
+    ca: Path | None = None,
+    *,
+    protocol: str = "auto",
+    listen: bool = False,
 ) -> list[Probe]:
-    """Handshake with all servers at once, three tries each, and rank them: the quickest first, then the
-    unreachable.
+    """Handshake with all servers at once, three tries each, and rank them: those that speak v2 by latency,
+    those that speak v1 alone by latency, the unreachable.
 
-    With `listen`, servers that send an event rank before those that are silent. Only for an unfiltered
-    stream, as behind a filter silence means nothing. The wait ends when all have sent, _GRACE seconds after
-    the first, or after _EVENT_WITHIN seconds if none has. A single server that answers is not waited for.
+    `protocol` is that of `Subscription.protocol`: handshakes go by the wire that a reader will use.
+
+    With `listen`, servers that send an event rank before those of the same wire that are silent. Only for
+    an unfiltered stream, as behind a filter silence means nothing. The wait ends when all have sent, _GRACE
+    seconds after the first, or after _EVENT_WITHIN seconds if none has. A single server that answers is not
+    waited for.
 
     `ca` has the certificates to verify the servers with, without one those of the machine count.
     """
@@ -73,7 +86,7 @@ def probe(
 
     def work(number: int) -> None:
         one = probes[number]
-        path = _shake_hands(one, ca)
+        path = _shake_hands(one, protocol, ca)
         with changed:
             shaking.discard(number)
             changed.notify_all()
@@ -101,7 +114,12 @@ def probe(
             for number in reachable:
                 probes[number].listened = True
     over.set()
-    return sorted(probes, key=lambda one: (not one.times, one.first_event is None, one.median))
+    return sorted(probes, key=lambda one: (not one.times, not one.v2, one.first_event is None, one.median))
+
+
+def has_no_v2(status: int) -> bool:
+    """Whether this HTTP status of a v2 handshake says that the host has no such wire."""
+    return (status < 500 or status == 501) and status not in _NOT_ABOUT_THE_WIRE
 
 
 def host_of(url: str) -> str:
@@ -128,7 +146,8 @@ def table(probes: Sequence[Probe]) -> list[str]:
 def _finding(one: Probe) -> str:
     if not one.times:
         return f"unreachable: {one.error}"
-    text = f"{one.median * 1000:6.0f} ms  ({len(one.times)} tries)"
+    wire = "v2" if one.v2 else "v1 only"
+    text = f"{one.median * 1000:6.0f} ms  ({len(one.times)} tries, {wire})"
     if not one.listened:
         return text
     if one.first_event is None:
@@ -159,21 +178,39 @@ def why(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _shake_hands(result: Probe, ca: Path | None) -> str:
-    """Fill in the times of the handshakes; return the path of a live stream on the wire that answered."""
-    target, path = SILENT_V1, V1_PATH
+def _shake_hands(result: Probe, protocol: str, ca: Path | None) -> str:
+    """Fill in what the handshakes say; return the path of a live stream on the wire to read."""
+    path = V1_PATH if protocol == "v1" else V2_PATH
     for _ in range(_TRIES):
         started = time.monotonic()
         try:
+            target = SILENT_V1 if path == V1_PATH else _SILENT_V2
             connection = connect(f"{result.url}{target}", _TRY_TIMEOUT, ca)
         except (OSError, websocket.WebSocketException) as error:
             result.error = why(error)
-            if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 404:
-                target, path = _SILENT_V2, V2_PATH
+            if protocol == "auto" and _says_no_v2(error):
+                path = V1_PATH
             continue
         result.times.append(time.monotonic() - started)
         hang_up(connection)
+        if path == V2_PATH:
+            result.v2 = True
+        elif protocol == "v1" and len(result.times) == 1:
+            # A server that has v2 is the better one also on this wire.
+            result.v2 = _speaks_v2(result.url, ca)
     return path
+
+
+def _says_no_v2(error: Exception) -> bool:
+    return isinstance(error, websocket.WebSocketBadStatusException) and has_no_v2(error.status_code)
+
+
+def _speaks_v2(server: str, ca: Path | None) -> bool:
+    try:
+        hang_up(connect(f"{server}{_SILENT_V2}", _TRY_TIMEOUT, ca))
+    except (OSError, websocket.WebSocketException):
+        return False
+    return True
 
 
 def _first_event(url: str, ca: Path | None, over: threading.Event) -> float | None:

@@ -92,8 +92,8 @@ class Reader:
         missed: Missed = ignore,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`known`, `start` and `missed` are those of `Cursors`; `beat` is called whenever the thread comes
-        round."""
+        """`servers` are ranked, the best one first; `known`, `start` and `missed` are those of `Cursors`;
+        `beat` is called whenever the thread comes round."""
         self._beat = beat
         self.number = number
         self._subscription = subscription
@@ -111,7 +111,9 @@ class Reader:
         )
         self._line: Line | None = None
         self._bootstrap = BootstrapDetector()
+        # The best one first, as the last probe found them; `_server` is the one in use.
         self._servers = list(servers)
+        self._server = self._servers[0]
         self._buffer = buffer
         self._tally = tally
         self._stop = stop
@@ -143,11 +145,11 @@ class Reader:
 
     @property
     def server(self) -> str:
-        return self._servers[0]
+        return self._server
 
     @property
     def host(self) -> str:
-        return host_of(self._servers[0])
+        return host_of(self._server)
 
     @property
     def connected(self) -> bool:
@@ -195,7 +197,7 @@ class Reader:
         self._beat()
         if self._stop.is_set():
             return False
-        server = self._servers[0]
+        server = self._server
         began = time.monotonic()
         try:
             line = self._connect(server)
@@ -404,29 +406,27 @@ class Reader:
         return self._got_data and served >= _GOOD_SERVICE
 
     def _leave(self) -> None:
-        """To the next-best server, and back here no sooner than after a while."""
-        server = self._servers[0]
-        times = self._left.get(server, (0.0, 0))[1]
+        """To the best of the other servers, and back here no sooner than after a while."""
+        ranked = {server: place for place, server in enumerate(self._advice[0])}
+        self._servers.sort(key=lambda server: ranked.get(server, len(ranked)))
+        times = self._left.get(self._server, (0.0, 0))[1]
         barred = min(_BARRED * 2.0**times, _BARRED_MOST)
-        self._left[server] = time.monotonic() + barred, times + 1
-        self._rank(self._advice[0])
-        self._servers.append(self._servers.pop(0))
-
-    def _rank(self, ranked: Sequence[str]) -> None:
-        """Order the servers behind the first, unless nobody advised."""
-        if ranked:
-            place = {server: number for number, server in enumerate(ranked)}
-            others = sorted(self._servers[1:], key=lambda server: place.get(server, len(place)))
-            self._servers[1:] = others
+        self._left[self._server] = time.monotonic() + barred, times + 1
+        better = next((one for one in self._servers if not self.is_barred(one)), None)
+        if better is None:
+            # All have failed, which says more about the network than about them: take turns.
+            self._left.clear()
+            place = self._servers.index(self._server)
+            better = self._servers[(place + 1) % len(self._servers)]
+        self._server = better
 
     def _change(self, reason: str) -> None:
-        ranked, self._advice = self._advice[0], ((), "")
-        better = ranked[0]
+        ranked = self._advice[0]
+        self._advice, better = (ranked, ""), ranked[0]
         if better not in self._servers:
             return
         log.info("going over from %s to %s: %s", self.host, host_of(better), reason)
-        self._servers.remove(better)
-        self._servers.insert(0, better)
+        self._server = better
         self._failures = 0
         self._backoff.reset()
 

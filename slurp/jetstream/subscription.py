@@ -83,6 +83,11 @@ class Subscription:
         query = urlencode(parameters)
         return f"{server}{V2_PATH}{'?' if query else ''}{query}"
 
+    def protocol(self, chosen: str) -> str:
+        """The wire to ask a server for: `--protocol`, but `auto` is v1 where filters do not fit into a URL,
+        as the v2 wire takes none elsewhere."""
+        return "v1" if chosen == "auto" and self.needs_hello else chosen
+
     @property
     def needs_hello(self) -> bool:
         return len(self.dids) > _MAX_DIDS_IN_URL

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slurp.elastic.templates import asset, day_mappings
-from slurp.kibana.conditions import All, Begins, Between, Condition, Has, Is
+from slurp.kibana.conditions import Begins, Between, Condition, Has, Is
 from slurp.kibana.objects import scope
-from slurp.kibana.panels import Bucket, Cases, Chart, Layer, Measure, OverTime, Search, Top, View
+from slurp.kibana.panels import Bucket, Cases, Chart, Layer, Measure, OverTime, Search, Top, View, asked
 from slurp.lexicons import Compiled
 
 Json = dict[str, Any]
@@ -21,7 +21,6 @@ _WORDS = frozenset({"keyword", "boolean"})
 
 # Which types of field an operation of Lens, or a condition, can work on.
 _FITTING = {
-    "average": _NUMBERS,
     "last_value": _WORDS | _NUMBERS | {"date"},
     "max": _NUMBERS | {"date"},
     "percentile": _NUMBERS,
@@ -32,10 +31,10 @@ _FITTING = {
 
 def requests(chart: Chart, index: str) -> list[Json]:
     """Bodies for `_search`, one for each layer of the panel."""
-    where = All(scope(chart.view, index), chart.where)
+    where, layers = asked(chart, scope(chart.view, index))
     return [
         {"size": 0, "track_total_hits": True, "query": where.query, "aggs": _aggregations(layer)}
-        for layer in chart.layers
+        for layer in layers
     ]
 
 
@@ -144,6 +143,6 @@ def _measure(measure: Measure) -> Json | None:
     if measure.operation == "percentile":
         body = {"percentiles": {"field": measure.field, "percents": [measure.percentile]}}
     else:
-        names = {"unique_count": "cardinality", "average": "avg", "sum": "sum", "max": "max"}
+        names = {"unique_count": "cardinality", "sum": "sum", "max": "max"}
         body = {names[measure.operation]: {"field": measure.field}}
-    return body
+    return body if measure.where is None else {"filter": measure.where.query, "aggs": {"value": body}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.kibana.conditions import All, Condition
+from slurp.kibana.conditions import Condition
 from slurp.kibana.panels import (
     Bucket,
     Cases,
@@ -23,7 +23,7 @@ from slurp.kibana.panels import (
     Series,
     Shares,
     Table,
-    View,
+    asked,
 )
 
 Json = dict[str, Any]
@@ -51,11 +51,12 @@ _ZERO_WHERE_NONE = ("count", "unique_count", "sum")
 
 def attributes(chart: Chart, data_view: str, scope: Condition) -> Json:
     """The by-value attributes of a Lens panel over the data view with this id, of which `scope` counts."""
-    layers = dict(zip((_MAIN, _TREND), chart.layers, strict=False))
-    datasource = {_MAIN: _layer(layers[_MAIN], chart.view)}
+    query, asked_of = asked(chart, scope)
+    layers = dict(zip((_MAIN, _TREND), asked_of, strict=False))
+    datasource = {_MAIN: _layer(layers[_MAIN], chart.ignores_controls)}
     if _TREND in layers:
         # Names of columns are unique over all layers.
-        datasource[_TREND] = {**_layer(layers[_TREND], chart.view, "t"), "linkToLayers": [_MAIN]}
+        datasource[_TREND] = {**_layer(layers[_TREND], chart.ignores_controls, "t"), "linkToLayers": [_MAIN]}
     kind, visualization = _visualization(chart)
     return {
         "title": "",
@@ -67,7 +68,7 @@ def attributes(chart: Chart, data_view: str, scope: Condition) -> Json:
         ],
         "state": {
             "visualization": visualization,
-            "query": _kuery(All(scope, chart.where)),
+            "query": _kuery(query),
             "filters": [],
             "datasourceStates": {
                 "formBased": {"layers": datasource},
@@ -91,7 +92,7 @@ def _kuery(condition: Condition) -> Json:
 # Columns: b0, b1 … are buckets, m0, m1 … measures.
 
 
-def _layer(layer: Layer, view: View, suffix: str = "") -> Json:
+def _layer(layer: Layer, ignores_controls: bool, suffix: str = "") -> Json:
     columns = {f"b{n}{suffix}": _bucket(bucket) for n, bucket in enumerate(layer.buckets)}
     columns |= {f"m{n}{suffix}": _measure(measure) for n, measure in enumerate(layer.measures)}
     return {
@@ -100,8 +101,7 @@ def _layer(layer: Layer, view: View, suffix: str = "") -> Json:
         "columnOrder": list(columns),
         "incompleteColumns": {},
         "sampling": 1,
-        # A control over collections says nothing to documents that have none.
-        "ignoreGlobalFilters": view is not View.EVENTS,
+        "ignoreGlobalFilters": ignores_controls,
     }
 
 

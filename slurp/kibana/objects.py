@@ -147,7 +147,7 @@ def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
         x = 0
         for panel, width in zip(row.panels, row.widths(), strict=True):
             place = {"x": x, "y": y, "w": width, "h": row.height}
-            body, inner = _panel(panel, place, names)
+            body, inner = _panel(panel, place, names, dashboard.name)
             panels.append(body)
             references += inner
             x += width
@@ -183,9 +183,10 @@ def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
     return _object("dashboard", names.of(dashboard.name), attributes, references)
 
 
-def _panel(panel: Panel, place: Json, names: _Names) -> tuple[Json, list[Json]]:
+def _panel(panel: Panel, place: Json, names: _Names, dashboard: str) -> tuple[Json, list[Json]]:
     """The panel, and its references again as the dashboard must have them: with the panel's id before."""
-    id = _slug(panel.question)
+    # Kibana keeps a panel when the next dashboard has one of the same id, and shows the old content.
+    id = f"{dashboard}-{_slug(panel.question)}"
     body: Json = {
         "panelIndex": id,
         "gridData": {**place, "i": id},
@@ -208,10 +209,11 @@ def _navigation(here: Dashboard, names: _Names) -> Json:
         f"**{one.title}**" if one is here else f"[{one.title}](#/view/{names.of(one.name)})"
         for one in DASHBOARDS
     )
+    id = f"{here.name}-navigation"
     return {
         "type": "visualization",
-        "panelIndex": "navigation",
-        "gridData": {"x": 0, "y": 0, "w": 48, "h": _NAVIGATION, "i": "navigation"},
+        "panelIndex": id,
+        "gridData": {"x": 0, "y": 0, "w": 48, "h": _NAVIGATION, "i": id},
         "embeddableConfig": {
             "hidePanelTitles": True,
             "savedVis": {

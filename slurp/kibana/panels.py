@@ -7,7 +7,7 @@ A description says which question a panel answers and from what. `lens` makes Ki
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from slurp.kibana.conditions import All, Condition, Has
@@ -35,7 +35,7 @@ class Measure:
     field: str = ""
     where: Condition | None = None
     per: str = ""
-    """`m`: per minute, on a time axis."""
+    """`s` or `m`: per second or minute, on a time axis."""
     percentile: int = 0
     decimals: int | None = None
 
@@ -52,12 +52,8 @@ def percentile(percent: int, field: str, label: str) -> Measure:
     return Measure("percentile", label, field, percentile=percent)
 
 
-def average(field: str, label: str, decimals: int | None = None) -> Measure:
-    return Measure("average", label, field, decimals=decimals)
-
-
-def total(field: str, label: str) -> Measure:
-    return Measure("sum", label, field)
+def total(field: str, label: str, per: str = "", decimals: int | None = None) -> Measure:
+    return Measure("sum", label, field, per=per, decimals=decimals)
 
 
 def highest(field: str, label: str) -> Measure:
@@ -113,6 +109,11 @@ class Chart(Panel):
     view: View = View.EVENTS
 
     @property
+    def ignores_controls(self) -> bool:
+        """A control over collections says nothing to documents that have none."""
+        return self.view is not View.EVENTS
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """What Elasticsearch is asked."""
         raise NotImplementedError
@@ -124,6 +125,26 @@ class Layer:
 
     buckets: tuple[Bucket, ...]
     measures: tuple[Measure, ...]
+
+
+def asked(chart: Chart, scope: Condition) -> tuple[Condition, tuple[Layer, ...]]:
+    """Return the query of a panel and what it asks, of the documents in `scope`.
+
+    A panel that ignores the controls loses its query as well (seen in Kibana 8.12), so there each measure
+    has the condition.
+    """
+    where = All(scope, chart.where)
+    if not chart.ignores_controls:
+        return where, chart.layers
+    layers = (
+        replace(layer, measures=tuple(_narrowed(measure, where) for measure in layer.measures))
+        for layer in chart.layers
+    )
+    return EVERYTHING, tuple(layers)
+
+
+def _narrowed(measure: Measure, where: Condition) -> Measure:
+    return replace(measure, where=All(where, measure.where or EVERYTHING))
 
 
 @dataclass(frozen=True, kw_only=True)

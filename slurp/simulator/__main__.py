@@ -205,7 +205,8 @@ def _add_events(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--file",
         type=Path,
-        help="serve the events of this .jsonl file, byte for byte, instead of made-up ones",
+        help="serve the lines of this .jsonl file, byte for byte, instead of made-up events; "
+        "also those that are no events",
     )
     group.add_argument("--restamp", action="store_true", help="with --file: move all times to now")
 

@@ -36,6 +36,15 @@ class V1:
         return b""
 
 
+def _message(stored: bytes, seq: int) -> tuple[str, bytes]:
+    """The kind of what is stored, and its frame; of what is no event, nothing and what is stored."""
+    try:
+        event = orjson.loads(stored)
+        return event["kind"], wire2.frame(event, seq)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return "", stored
+
+
 class V2:
     """All events, in messages, perhaps compressed. Made anew for each subscriber: a test has few."""
 
@@ -50,10 +59,9 @@ class V2:
         for stored, did, collection, seq in zip(
             batch.frames, batch.dids, batch.collections, batch.keys, strict=True
         ):
-            event = orjson.loads(stored)
-            if self._kinds and event["kind"] not in self._kinds:
+            kind, frame = _message(stored, seq)
+            if self._kinds and kind not in self._kinds:
                 continue
-            frame = wire2.frame(event, seq)
             if chosen.everything or chosen.wants(collection, did, len(frame)):
                 frames.append(frame)
         return frames

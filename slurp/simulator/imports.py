@@ -37,7 +37,7 @@ class Imports:
         """Return a stored frame with an earlier time where the dice, one throw a frame, say so."""
         drawn = dice.random() < share
         by_us = dice.randrange(_FROM_US, _TO_US)
-        if not drawn or (key := _key(event := orjson.loads(frame))) is None:
+        if not drawn or (key := _key(event := _loads(frame))) is None:
             return frame
         return _earlier(frame, event, self._moved.setdefault(key, by_us))
 
@@ -45,22 +45,34 @@ class Imports:
         """Return a new frame, with an earlier time when it updates a record that was imported."""
         if not self._moved:
             return frame
-        event = orjson.loads(frame)
+        event = _loads(frame)
         key = _key(event)
         if key is None or key not in self._moved or event["commit"]["operation"] != "update":
             return frame
         return _earlier(frame, event, self._moved[key])
 
 
+def _loads(frame: bytes) -> dict[str, Any]:
+    """The event in a frame; an empty one where there is none."""
+    try:
+        event = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
 def _key(event: Mapping[str, Any]) -> Key | None:
     """The record of a commit whose time an import may rewrite; None for other events."""
     if event.get("kind") != "commit":
         return None
-    commit = event["commit"]
-    micros = tid.to_micros(str(commit.get("rev")))
-    if micros is None or abs(micros - event["time_us"]) > _NEAR_US:
-        return None
-    return event["did"], commit["collection"], commit["rkey"]
+    try:
+        commit = event["commit"]
+        micros = tid.to_micros(str(commit.get("rev")))
+        if micros is None or abs(micros - event["time_us"]) > _NEAR_US:
+            return None
+        return event["did"], commit["collection"], commit["rkey"]
+    except (KeyError, TypeError, AttributeError):
+        return None  # of a file, and no event
 
 
 def _earlier(frame: bytes, event: Mapping[str, Any], by_us: int) -> bytes:

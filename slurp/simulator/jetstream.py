@@ -186,12 +186,19 @@ class Simulator:
     def publish(self, events: Iterable[bytes | Mapping[str, Any]]) -> Simulator:
         """Frames of either wire as they are, or dictionaries, which get a time and a cursor unless
         they have one. After a `sync` the creates of its DID and rev are hidden from v1."""
+        return self._publish(events, replay.read_entry)
+
+    def _publish(
+        self,
+        events: Iterable[bytes | Mapping[str, Any]],
+        read: Callable[[bytes, int, replay.Resyncs], Entry],
+    ) -> Simulator:
         with self._producing:
             now, cursor = self._now_us(), self._store.next_cursor
             entries: list[Entry] = []
             for event in events:
                 if isinstance(event, bytes):
-                    entry = replay.read_entry(event, now, self._resyncs)
+                    entry = read(event, now, self._resyncs)
                 else:
                     cursor_shown = cursor if self._cursors else None
                     entry = replay.complete(event, now, cursor_shown, self._resyncs)
@@ -245,7 +252,8 @@ class Simulator:
     def load(
         self, path: str | Path, *, restamp: bool = False, rate: float = 0.0, limit: int | None = None
     ) -> Simulator:
-        """The events of a .jsonl file, byte for byte unless `restamp` moves them to now.
+        """The lines of a .jsonl file, byte for byte unless `restamp` moves their events to now. Lines
+        that are no events are sent as well.
 
         Without a rate all at once, else in the background.
         """
@@ -258,9 +266,9 @@ class Simulator:
         elif restamp:
             # One shift for all, so that the distances stay; the newest happens now.
             by_us = self._now_us() - replay.last_time(path)
-            self.publish(replay.moved(line, by_us) for line in lines)
+            self._publish((replay.moved(line, by_us) for line in lines), replay.read_line)
         else:
-            self.publish(lines)
+            self._publish(lines, replay.read_line)
         return self
 
     def pause(self) -> None:
@@ -279,8 +287,8 @@ class Simulator:
             part = list(islice(lines, count))
             if restamp:
                 now = self._now_us()
-                part = [replay.moved(line, now - replay.time_of(line)) for line in part]
-            self.publish(part)
+                part = [replay.moved_to(line, now) for line in part]
+            self._publish(part, replay.read_line)
             return len(part)
 
         return produce

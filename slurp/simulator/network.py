@@ -20,6 +20,7 @@ FOLLOW = "app.bsky.graph.follow"
 BLOCK = "app.bsky.graph.block"
 LIST = "app.bsky.graph.list"
 LIST_ITEM = "app.bsky.graph.listitem"
+STARTER_PACK = "app.bsky.graph.starterpack"
 
 _DAY = 86_400_000_000
 _OLDER_POSTS = 300
@@ -125,9 +126,9 @@ class Network:
         """Ten thousand slots, filled in the proportions of the real network."""
         shares: list[tuple[int, Callable[[], _Change | tuple[str, str, str]]]] = [
             (1340, self._post),
-            (940, lambda: self._short(REPOST, records.repost)),
-            (940, lambda: self._short(FOLLOW, records.follow)),
-            (240, lambda: self._short(BLOCK, records.block)),
+            (940, lambda: self._attention(REPOST)),
+            (940, self._follow),
+            (240, self._block),
             (500, lambda: self._delete(LIKE)),
             (100, lambda: self._delete(POST)),
             (90, lambda: self._delete(FOLLOW)),
@@ -168,10 +169,26 @@ class Network:
         return _Change(person, "create", collection, rkey, record, cid)
 
     def _like(self) -> _Change:
-        return self._short(LIKE, records.like)
+        return self._attention(LIKE)
 
-    def _short(self, collection: str, write: Callable[[Desk, int], str]) -> _Change:
-        return self._create(self._person(), collection, write(self._desk, self._now))
+    def _attention(self, collection: str) -> _Change:
+        """A like or repost; one in twelve came to the post by a repost of it."""
+        via = self._via(REPOST, 0.08)
+        target = self._desk.posts.pick() if via is None or via.root is None else via.root
+        record = records.attention(self._desk, self._now, collection, target, via)
+        return self._create(self._person(), collection, record, target if collection == REPOST else None)
+
+    def _follow(self) -> _Change:
+        """One in twenty through a starter pack."""
+        record = records.relation(self._desk, self._now, FOLLOW, self._via(STARTER_PACK, 0.05))
+        return self._create(self._person(), FOLLOW, record)
+
+    def _block(self) -> _Change:
+        return self._create(self._person(), BLOCK, records.relation(self._desk, self._now, BLOCK))
+
+    def _via(self, collection: str, share: float) -> Ref | None:
+        pool = self._pools[collection]
+        return pool.pick() if self._random() < share and len(pool) else None
 
     def _long(self, collection: str, write: Callable[[Desk, Person, int], Record]) -> _Change:
         person = self._person()
@@ -246,7 +263,7 @@ class Network:
             return self._long(LIST, records.new_list)
         target = lists.pick()
         record = records.to_json(records.starter_pack(self._desk, target.person, self._now, target))
-        return self._create(target.person, "app.bsky.graph.starterpack", record)
+        return self._create(target.person, STARTER_PACK, record)
 
     def _notice_time(self, person: Person) -> str:
         """To the millisecond, and never twice the same for a person: it is all that tells them apart."""

@@ -37,7 +37,7 @@ class Ref(NamedTuple):
     rkey: str
     cid: str
     root: Ref | None = None
-    """For a post within a thread: the post that opened it."""
+    """For a post within a thread: the post that opened it. For a repost: the post."""
 
     @property
     def uri(self) -> str:

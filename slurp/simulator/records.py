@@ -66,35 +66,25 @@ def to_json(record: Record) -> str:
 # The three that make up most of the network are written without a dictionary.
 
 
-def like(desk: Desk, at: int, kind: str = "like") -> str:
-    target = desk.posts.pick()
-    via = ""
-    if desk.random() < 0.08:
-        source = desk.somebody()
-        via = (
-            f',"via":{{"cid":"{desk.cids.record()}",'
-            f'"uri":"at://{source.did}/app.bsky.feed.repost/{target.rkey}"}}'
-        )
+def attention(desk: Desk, at: int, collection: str, target: Ref, via: Ref | None) -> str:
+    """A like or repost of a post, perhaps seen by a repost."""
     return (
-        f'{{"$type":"app.bsky.feed.{kind}","createdAt":"{desk.created_at(at)}",'
+        f'{{"$type":"{collection}","createdAt":"{desk.created_at(at)}",'
         f'"subject":{{"cid":"{target.cid}",'
-        f'"uri":"at://{target.person.did}/{target.collection}/{target.rkey}"}}{via}}}'
+        f'"uri":"at://{target.person.did}/{target.collection}/{target.rkey}"}}{_via(via)}}}'
     )
 
 
-def repost(desk: Desk, at: int) -> str:
-    return like(desk, at, "repost")
-
-
-def follow(desk: Desk, at: int, kind: str = "follow") -> str:
+def relation(desk: Desk, at: int, collection: str, via: Ref | None = None) -> str:
+    """A follow, perhaps through a starter pack, or a block."""
     return (
-        f'{{"$type":"app.bsky.graph.{kind}","createdAt":"{desk.created_at(at)}",'
-        f'"subject":"{desk.somebody().did}"}}'
+        f'{{"$type":"{collection}","createdAt":"{desk.created_at(at)}",'
+        f'"subject":"{desk.somebody().did}"{_via(via)}}}'
     )
 
 
-def block(desk: Desk, at: int) -> str:
-    return follow(desk, at, "block")
+def _via(ref: Ref | None) -> str:
+    return "" if ref is None else f',"via":{{"cid":"{ref.cid}","uri":"{ref.uri}"}}'
 
 
 # Others: one function each, called with the desk, the author and the time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,12 @@ from slurp.simulator import wire2
 from slurp.simulator.store import Entry
 from slurp.simulator.wire import event_key
 
+log = logging.getLogger(__name__)
+
 _TIMES = ("createdAt", "time")
+# What decoding and looking into a frame of any content raises.
+_NO_EVENT = (ValueError, KeyError, TypeError, AttributeError)
+_INT64 = range(2**63)
 
 
 Resyncs = set[tuple[str, str]]
@@ -32,6 +38,18 @@ def read_entry(frame: bytes, arrived_us: int, resyncs: Resyncs) -> Entry:
     if cursor is not None and not isinstance(cursor, int):
         raise ValueError(f"cursor {cursor!r} is no integer")
     return Entry(frame, did, collection, time_us, cursor, arrived_us, _is_hidden(event, resyncs))
+
+
+def read_line(frame: bytes, arrived_us: int, resyncs: Resyncs) -> Entry:
+    """A ready frame of a file: one that is no event is sent as well, as it is, to whoever takes all DIDs."""
+    try:
+        entry = read_entry(frame, arrived_us, resyncs)
+        if entry.time_us in _INT64 and (entry.cursor is None or entry.cursor in _INT64):
+            return entry
+    except _NO_EVENT:
+        pass
+    # It moves no time: cursors reach it by its neighbors.
+    return Entry(frame, "", "", 0, None, arrived_us)
 
 
 def _is_hidden(event: Mapping[str, Any], resyncs: Resyncs) -> bool:
@@ -54,40 +72,52 @@ def complete(event: Mapping[str, Any], time_us: int, cursor: int | None, resyncs
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The events of a .jsonl file as they stand, blank lines left out."""
+    """The lines of a .jsonl file as they stand, blank ones left out. The first that is no event is logged."""
+    told = False
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             frame = line.rstrip(b"\r\n")
             if not frame:
                 continue
-            try:
-                _loads(frame)
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: {error}") from error
+            if not told and _loads(frame) is None:
+                told = True
+                log.warning("%s:%d is not an event; it and others like it are sent as they are", path, number)
             yield frame
 
 
-def time_of(frame: bytes) -> int:
-    return event_key(_loads(frame))[2]
-
-
-def _loads(frame: bytes) -> dict[str, Any]:
-    """The event in a frame of either wire. Raises ValueError."""
-    event = orjson.loads(frame)
-    if isinstance(event, dict) and "payload" in event:
-        event = wire2.event_of(event)
-    event_key(event)
-    return dict(event)
+def _loads(frame: bytes) -> dict[str, Any] | None:
+    """The event in a frame of either wire; None where there is none."""
+    try:
+        event = orjson.loads(frame)
+        if isinstance(event, dict) and "payload" in event:
+            event = wire2.event_of(event)
+        _, _, time_us = event_key(event)
+        return dict(event) if time_us in _INT64 else None
+    except _NO_EVENT:
+        return None
 
 
 def last_time(path: Path) -> int:
     """The highest time_us of a file."""
-    return max((time_of(frame) for frame in read_lines(path)), default=0)
+    events = (event for frame in read_lines(path) if (event := _loads(frame)) is not None)
+    return max((event["time_us"] for event in events), default=0)
 
 
 def moved(frame: bytes, by_us: int) -> bytes:
     """The event as if it had happened `by_us` later: time_us, rev, createdAt and inner times."""
-    event = _loads(frame)
+    if (event := _loads(frame)) is None:
+        return frame
+    return _moved(event, by_us)
+
+
+def moved_to(frame: bytes, now_us: int) -> bytes:
+    """The event as if it happened now."""
+    if (event := _loads(frame)) is None:
+        return frame
+    return _moved(event, now_us - event["time_us"])
+
+
+def _moved(event: dict[str, Any], by_us: int) -> bytes:
     event["time_us"] += by_us
     for body in (event.get("commit"), event.get("sync")):
         if isinstance(body, dict) and (micros := tid.to_micros(str(body.get("rev")))) is not None:
@@ -95,7 +125,7 @@ def moved(frame: bytes, by_us: int) -> bytes:
             body["rev"] = tid.from_micros(micros + by_us, clock)
     if isinstance(commit := event.get("commit"), dict):
         _move_times(commit.get("record"), by_us)
-    _move_times(event.get(event["kind"]), by_us)
+    _move_times(event.get(str(event["kind"])), by_us)
     return orjson.dumps(event)
 
 

@@ -74,11 +74,16 @@ FOLLOWED = Dashboard(
                 color=BLUE,
                 trend=True,
             ),
-            Metric(question="How many are gone?", where=_GONE, measure=count("Deleted accounts"), color=GREY),
+            Metric(
+                question="How many are gone?",
+                where=_GONE,
+                measure=unique("did", "Deleted accounts"),
+                color=GREY,
+            ),
             Metric(
                 question="How many change their name?",
                 where=All(_IDENTITIES, Has("identity.handle")),
-                measure=unique("did", "Handle changes"),
+                measure=count("Handle changes"),
             ),
         ),
         Row(
@@ -154,9 +159,9 @@ FOLLOWED = Dashboard(
                         "taken down": All(_ACCOUNTS, Is("account.status", "takendown")),
                         "suspended": All(_ACCOUNTS, Is("account.status", "suspended")),
                     },
-                    "Accounts",
+                    "What happened",
                 ),
-                measures=(count("Accounts"),),
+                measures=(count("Events"),),
             ),
             Shares(
                 question="Why can accounts not be seen?",

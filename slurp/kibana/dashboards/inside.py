@@ -15,7 +15,6 @@ from slurp.kibana.panels import (
     Table,
     Top,
     View,
-    average,
     count,
     highest,
     latest,
@@ -91,10 +90,11 @@ INSIDE = Dashboard(
         Row(
             11,
             Series(
-                question="How many events a second come in and go out?",
+                question="How many events a second are received, and how many of them are new?",
                 view=View.STATS,
                 style="line",
-                measures=(average("rate_in", "in", 0), average("rate_out", "out", 0)),
+                # Sums, for an average would be that of the workers.
+                measures=(total("received", "received", "s", 0), total("indexed", "indexed", "s", 0)),
             ),
             Series(
                 question="How much waits for an answer?",

@@ -1,0 +1,202 @@
+"""Every command in the pages is run as it stands there, or named here with what keeps it from being run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slurp.config import parse
+from slurp.embedded import EmbeddedNode
+from slurp.options import build_parser
+from slurp.simulator import Simulator
+from slurp.values import exposure
+from tests.conftest import SHARED
+from tests.proxy import self_signed
+from tests.test_docs import PAGES, ROOT
+
+# What was once done and seen is told in the past, not to be repeated.
+HISTORY = ("CHANGELOG.md", "docs/decisions.md")
+
+_PROGRAMS = (
+    r"make|python|skeetslurper(?:\.py)?|pre-commit|curl|docker|git|pip|systemctl|systemd-analyze|journalctl"
+)
+_PROGRAMS += r"|openssl|ssh|sudo|wsl|apt|pipx|chmod|printf|cd|mkdir|install|umask|rm"
+_COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:{_PROGRAMS}) \S").match
+
+# In a copy of the project, with these words in place of those that stand for the reader's own.
+PLACEHOLDERS = {
+    "DIR": str(SHARED / "lexicons"),
+    "NAME": "bsky",
+    "SPACE": "team",
+    "FILE.ndjson": "dashboards.ndjson",
+}
+
+RUN = re.compile(
+    r"(?:\.venv/bin/)?python -m slurp\.(?:lexicons|kibana|reference|documents|elastic\.privileges) "
+    r"|\.venv/bin/python skeetslurper\.py(?: --embedded)?$"
+    r"|(?:\.venv/bin/)?python -m slurp\.simulator --help$"
+    r"|printf .*\.skeetslurper\.password$|mkdir -p ~/\.local"
+    r"|skeetslurper --print-completion (?:bash|fish)"
+).match
+# Of servers that are not here: their options are checked.
+PARSED = re.compile(r"\.venv/bin/python skeetslurper\.py --es").match
+COLLECTED = re.compile(r"\.venv/bin/python -m pytest ").match
+DRY = re.compile(r"make ").match
+NOT_HERE = {
+    r"(\(?cd (elk|\.\.)|docker |git clone .* && cd )": "Docker; elk/ has tests/test_elk.py",
+    r"curl -u elastic:changeme ": "tests/test_docs_node.py asks a node",
+    r"curl -sv --max-time 5 https://jetstream": "the internet",
+    r"git (clone|submodule|tag|rm|commit)": "changes the repository",
+    r"skeetslurper --print-completion zsh": "needs zsh; tests/test_completion.py",
+    r"(sudo|wsl|ssh|openssl|apt|systemctl|systemd-\S+|journalctl|\(?umask|install|PIPX_HOME=\S+) ": "root",
+    r"(chmod 600|pip install)$": "a part of a command",
+    r"\"\$\{EDITOR|/(usr|opt)/|chmod 600 \.env": "another folder, as root",
+    r"\.venv/bin/pre-commit install$": "changes the hooks of this clone",
+    r"\.venv/bin/python -m build$": "tests/test_packaging.py builds",
+    r"python -m slurp\.deadletter replay( FILE)?$": "tests/test_deadletter.py",
+    r"\.venv/bin/python -m slurp\.(embedded|simulator)$": "run until a signal; tests/test_signals.py",
+    r"skeetslurper \[OPTION\]": "a synopsis",
+}
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Lines of shell blocks, and what in backticks begins with the name of a program."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        for line in re.sub(r"(^|\s)#.*", "", block).splitlines():
+            if line.strip():
+                yield " ".join(line.split())
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (found for found in re.findall(r"`([^`\n]+)`", prose) if _COMMAND(found))
+
+
+ALL = sorted({c for page in PAGES if str(page.relative_to(ROOT)) not in HISTORY for c in commands(page)})
+
+
+def chosen(rule: object) -> list[str]:
+    return [command for command in ALL if rule(command)]  # type: ignore[operator]
+
+
+def test_every_command_has_a_rule() -> None:
+    rules = (RUN, PARSED, COLLECTED, DRY)
+    elsewhere = {c for c in ALL for rule in NOT_HERE if re.match(rule, c)}
+    assert [c for c in ALL if not any(rule(c) for rule in rules) and c not in elsewhere] == []
+    assert [c for c in elsewhere if any(rule(c) for rule in rules)] == []
+    assert [rule for rule in NOT_HERE if not any(re.match(rule, c) for c in ALL)] == []
+    assert all(len(chosen(rule)) >= 2 for rule in rules)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, to be changed."""
+    there = tmp_path_factory.mktemp("copy")
+    for name in ("slurp", "docs", "elk"):
+        shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "skeetslurper.py", there)
+    (there / ".venv").symlink_to(sys.prefix)
+    return there
+
+
+def run(command: str, folder: Path, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    path = f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin"
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env={"HOME": str(home), "PATH": path, **variables},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("command", chosen(RUN))
+def test_a_command_does_what_the_page_says(
+    command: str,
+    copy: Path,
+    jetstream: Simulator,
+    es_node: EmbeddedNode,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+) -> None:
+    if "DIR" in command and not (SHARED / "lexicons").is_dir():
+        pytest.skip(f"the lexicons are not at {SHARED.name}/lexicons beside the project")
+    for placeholder, word in PLACEHOLDERS.items():
+        command = re.sub(rf"(?<=\s){re.escape(placeholder)}\b", word, command)
+    for folder in (".local/share/bash-completion/completions", ".config/fish/completions"):
+        (tmp_path / folder).mkdir(parents=True)
+    variables = {}
+    if "skeetslurper.py" in command:
+        # Against the servers of this test, until it has caught up.
+        jetstream.generate(200)
+        variables = {
+            "SKEETSLURPER_JETSTREAM": jetstream.url,
+            "SKEETSLURPER_ES": es_node.url,
+            "SKEETSLURPER_INDEX": fresh_index_prefix,
+            "SKEETSLURPER_KIBANA": "http://127.0.0.1:1",
+            "SKEETSLURPER_SINCE": "0",
+            "SKEETSLURPER_CATCH_UP": "true",
+        }
+    done = run(command, copy, tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "skeetslurper.py" not in command or "indexed 200 " in done.stderr
+
+
+@pytest.mark.parametrize("command", chosen(PARSED))
+def test_the_options_of_a_command_are_right(command: str, tmp_path: Path) -> None:
+    certificate, _ = self_signed(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("changeme")
+    secret.chmod(0o600)
+    words = [
+        str({"ca.pem": certificate}.get(word, secret if word.endswith(".password") else word))
+        for word in shlex.split(command)
+    ]
+    config = parse(words[2:], {})
+    assert (config.es_pass, config.warnings) == ("changeme", ())
+
+
+@pytest.mark.parametrize("command", chosen(COLLECTED))
+def test_pytest_finds_the_tests_of_a_command(command: str) -> None:
+    words = [sys.executable, *shlex.split(command)[1:], "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("command", chosen(DRY))
+def test_make_would_run(command: str, tmp_path: Path) -> None:
+    done = run(command.replace("make ", "make -n ", 1), ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_that_hides_a_secret_works(tmp_path: Path) -> None:
+    secret = tmp_path / "my 'secret'"
+    secret.write_text("changeme")
+    secret.chmod(0o644)
+    told = exposure("--es-pass-file", secret, None)
+    assert told is not None
+    assert run(told.partition("to fix it: ")[2], tmp_path, tmp_path).returncode == 0
+    assert exposure("--es-pass-file", secret, None) is None
+
+
+def test_options_in_messages_exist() -> None:
+    """What a hint in the log, an error or a panel names can be given."""
+    known = {option for action in build_parser()._actions for option in action.option_strings}
+    # Of other commands of this project, and of programs that it calls.
+    known |= {"--quarantined", "--check", "--output", "--space", "--seconds", "--rate"}
+    known |= {"--data", "--port", "--heap", "--password"}
+    missing = set()
+    for path in (ROOT / "slurp").rglob("*.py"):
+        if path.parts[-2] in ("simulator",) or path.name in ("privileges.py", "java.py", "completion.py"):
+            continue
+        for said in re.findall(r"(?<![\w-])(--[a-z][a-z-]+[a-z])(?![\w-])", path.read_text(encoding="utf-8")):
+            if said not in known:
+                missing.add(f"{path.relative_to(ROOT)}: {said}")
+    assert missing == set()

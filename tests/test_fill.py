@@ -1,0 +1,227 @@
+"""The command that the log gives for a gap or a deleted day works as it stands there."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import orjson
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.config import PUBLIC_HOSTS, parse
+from slurp.elastic.client import Elastic
+from slurp.elastic.gaps import Gaps
+from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import free_port
+from slurp.jetstream.subscription import Subscription
+from slurp.position import Gap
+from slurp.simulator import Simulator
+from slurp.simulator.connection import Manners
+from slurp.tally import Tally
+from tests.clocks import Clock
+from tests.worker import Worker, assert_each_once, run_literally
+
+NOON = 1_795_694_400_000_000
+FILLS = ["--no-kibana", "--http", "off", "--catch-up", "--worker-name", "fill"]
+
+
+def command(argv: list[str], environ: dict[str, str] | None = None, jetstream: str = "wss://b") -> list[str]:
+    """The words of the command as a shell would see them, without the program."""
+    said, _, text = parse(argv, environ or {}).fill.advice(NOON, jetstream).partition(": ")
+    assert said == "run beside this worker"
+    words = shlex.split(text)
+    assert sys.executable in words
+    return words[: words.index(sys.executable)] + words[words.index(sys.executable) + 2 :]
+
+
+def test_options_are_repeated_and_what_is_the_workers_own_is_not() -> None:
+    given = ["--es", "http://a:1", "--index=e-v", "--no-setup", "--collections", "app.bsky.*"]
+    own = [
+        "--http",
+        "127.0.0.1:1",
+        "--worker-name",
+        "w",
+        "--jetstream",
+        "ws://a",
+        "--since",
+        "2h",
+        "--catch-up",
+    ]
+    assert command([*given[:3], *own, *given[3:]]) == [
+        *("--es", "http://a:1", "--index", "e-v", "--no-setup", "--collections", "app.bsky.*"),
+        *FILLS,
+        *("--replay-from", "2026-11-26T12:00:00Z", "--jetstream", "wss://b"),
+    ]
+
+
+def test_without_another_server_those_of_the_worker_are_read() -> None:
+    given = ["--redundant", "--jetstream", "ws://a", "--jetstream", "ws://b"]
+    assert command(given, jetstream="") == [*given, *FILLS, "--replay-from", "2026-11-26T12:00:00Z"]
+
+
+def test_one_whose_name_is_taken_gets_another() -> None:
+    words = command(["--worker-name", "fill"])
+    assert words[words.index("--worker-name") + 1] == "fill-again"
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "c.conf").touch()
+    variables = {"SKEETSLURPER_DEAD_LETTER": "d.jsonl"}
+    words = command(["-cc.conf", "--lexicons=a b"], variables)
+    assert words[:5] == [
+        f"SKEETSLURPER_DEAD_LETTER={tmp_path}/d.jsonl",
+        *("--config", str(tmp_path / "c.conf"), "--lexicons", str(tmp_path / "a b")),
+    ]
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_secrets_are_never_shown(by: str) -> None:
+    flags = ["--es-pass", "s3cret", "--es-user", "a'b"] if by == "flag" else ["--es-user", "a'b"]
+    variables = {"SKEETSLURPER_ES_PASS": "s3cret", "SKEETSLURPER_KIBANA_PASS": "s3cret"}
+    config = parse(flags, variables if by == "variable" else {})
+    text = config.fill.advice(NOON)
+    assert text.startswith("set SKEETSLURPER_ES_PASS and run beside this worker: ")
+    assert "s3cret" not in text + repr(config.fill)
+    assert shlex.quote("a'b") in text
+
+
+def test_a_file_of_secrets_is_named(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("a2V5")
+    words = command(["--es-api-key-file", str(tmp_path / "key")])
+    assert words[:2] == ["--es-api-key-file", str(tmp_path / "key")]
+
+
+# What is printed, run
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def short(clock: Clock) -> Iterator[Simulator]:
+    """It goes back a quarter of an hour."""
+    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("source", ["flags", "variables"])
+def test_the_command_for_a_gap_fills_it(
+    source: str,
+    short: Simulator,
+    clock: Clock,
+    es_node: EmbeddedNode,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+) -> None:
+    # By v1 alone, so that the other server is read.
+    with Simulator(port=0, protocols="v1", clock=clock) as long:
+        chosen = {
+            "jetstream": f"{short.url},{long.url}",
+            "es": es_node.url,
+            "index": fresh_index_prefix,
+            "collections": "app.bsky.feed.*",
+            "http": f"127.0.0.1:{free_port()}",
+            "kibana": "http://127.0.0.1:1",
+        }
+        options, variables = ["--flush", "200ms", "--stats-interval", "1s"], {}
+        if source == "flags":
+            options += [word for name, value in chosen.items() for word in (f"--{name}", value)]
+            options += ["--es-pass", "changeme"]
+        else:
+            variables = {f"SKEETSLURPER_{name.upper()}": value for name, value in chosen.items()}
+
+        clock.ago = 7200
+        share(short.generate(500, span=1).frames, long)
+        with Worker(*options, "--since", "0", "--catch-up", home=tmp_path, env=variables) as worker:
+            assert worker.exit_code() == 0
+        clock.ago = 0
+        share(short.generate(7000, span=7000).frames[500:], long)
+        with Worker(*options, home=tmp_path, env=variables) as worker:
+            line = worker.wait_for(r"gap: .* can fill it: (.*)$")[1]
+            needs = {"SKEETSLURPER_ES_PASS": "changeme"} if source == "flags" else {}
+            said, _, printed = line.partition("run beside this worker: ")
+            assert said == ("set SKEETSLURPER_ES_PASS and " if needs else "")
+            filled = run_literally(printed, tmp_path, **needs)
+            assert filled.returncode == 0, filled.stderr
+            worker.wait_until_counted(lambda counted: counted["received"] > 0)
+            assert worker.stop() == 0
+    wanted = [frame for frame in short.frames if is_wanted(frame)]
+    assert_each_once(es, fresh_index_prefix, wanted)
+
+
+def share(frames: list[bytes], other: Simulator) -> None:
+    """Publish the events on another server, with its own numbers."""
+    events = map(orjson.loads, frames)
+    other.publish({name: value for name, value in event.items() if name != "cursor"} for event in events)
+
+
+def is_wanted(frame: bytes) -> bool:
+    commit = orjson.loads(frame).get("commit")
+    return commit is None or commit["collection"].startswith("app.bsky.feed.")
+
+
+def test_the_command_for_a_gap_of_redundant_readers_from_a_config_file(
+    short: Simulator,
+    clock: Clock,
+    es_node: EmbeddedNode,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    tmp_path: Path,
+) -> None:
+    """The other host is away when the gap is found, and back when the command is run."""
+    with Simulator(port=0, clock=clock) as long:
+        config = tmp_path / "my worker.conf"
+        config.write_text(
+            f"redundant = true\njetstream = {short.url},{long.url}\nes = {es_node.url}\nes-pass = changeme\n"
+        )
+        config.chmod(0o600)
+        options = ["-c", str(config), "--index", fresh_index_prefix, "--no-kibana", "--flush", "200ms"]
+        clock.ago = 7200
+        share(short.generate(500, span=1).frames, long)
+        with Worker(*options, "--since", "0", "--catch-up", home=tmp_path) as worker:
+            assert worker.exit_code() == 0
+        clock.ago = 0
+        share(short.generate(7000, span=7000).frames[500:], long)
+        long.stop()
+        with Worker(*options, home=tmp_path) as worker:
+            printed = worker.wait_for(r"gap: .* run beside this worker: (.*)$")[1]
+            assert printed.endswith(f"--jetstream {long.url}")
+            worker.kill()
+        long.start()
+        filled = run_literally(printed, tmp_path)
+        assert filled.returncode == 0, filled.stderr
+    assert_each_once(es, fresh_index_prefix, short.frames)
+
+
+def test_the_command_for_a_deleted_day_brings_it_back(
+    jetstream: Simulator, es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    jetstream.generate(500)
+    options = ("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix)
+    more = ("--no-kibana", "--since", "0", "--flush", "200ms", "--stats-interval", "1s")
+    with Worker(*options, *more, "--http", f"127.0.0.1:{free_port()}", home=tmp_path) as worker:
+        worker.wait_for("stats .* indexed 500 ")
+        day = time.strftime("%Y.%m.%d", time.gmtime())
+        es.indices.delete(index=f"{fresh_index_prefix}-{day}")
+        jetstream.generate(500, span=1)
+        printed = worker.wait_for(r"was deleted while we ran: .* run beside this worker: (.*)$")[1]
+        filled = run_literally(printed, tmp_path)
+        assert filled.returncode == 0, filled.stderr
+        assert worker.stop() == 0
+    assert_each_once(es, fresh_index_prefix, jetstream.frames)
+
+
+def test_beside_a_single_server_a_public_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    gap = Gap("jetstream.us-east.bsky.network", NOON, NOON + 3_600_000_000)
+    Gaps(cast(Elastic, None), Subscription("ev"), [PUBLIC_HOSTS[0]], Tally()).found(1, gap)
+    assert caplog.messages[-1].endswith(f"--jetstream {PUBLIC_HOSTS[1]}")
