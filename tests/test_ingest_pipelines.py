@@ -12,6 +12,8 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
+from slurp.deadletter import main
+from slurp.documents.document import quarantined
 from slurp.documents.identity import event_id
 from slurp.elastic.bulk import create, create_beside, request
 from slurp.embedded import EmbeddedNode
@@ -191,3 +193,27 @@ def test_the_canary_is_sent_to_the_shard_of_the_document(es: Elasticsearch, fres
     assert len(set(shards.values())) > 1
     for number in range(20):
         assert shards[f"canary-{number}"] == shards[f"document-{number}"]
+
+
+@pytest.mark.parametrize("answer", [FAILED, DROPPED], ids=["failed", "dropped"])
+def test_a_document_that_a_pipeline_does_not_let_through_stays_in_quarantine(
+    gateway: Gateway,
+    behind: InProcess,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    capsys: pytest.CaptureFixture[str],
+    answer: Json,
+) -> None:
+    """The others are freed: one document does not end the replay."""
+    frames = behind.posts(3)
+    behind.days.ensure(behind.day)
+    for frame in frames:
+        document = quarantined(orjson.loads(frame), frame, "host", 1_700_000_000_000_000, "refused by a bug")
+        es.index(index=behind.today, id=document.id, document=orjson.loads(document.body), refresh=True)
+    guilty = id_of(frames[1])
+    gateway.pipeline = lambda doc_id, routing: answer if doc_id == guilty else None
+    given = ("--es", gateway.url, "--index", fresh_index_prefix, "--log-level", "warning")
+    assert main(["replay", "--quarantined", *given]) == 1
+    assert "stays in quarantine: " in capsys.readouterr().err, "and not: Elasticsearch is in trouble"
+    kept = [doc_id for doc_id, source in documents(es, fresh_index_prefix).items() if "quarantine" in source]
+    assert kept == [guilty]
