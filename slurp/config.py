@@ -56,6 +56,8 @@ class Config:
     es_ca: Path | None
     index: str
     retention_days: int | None
+    max_disk: int | None
+    """0: no bound. None: chosen by the service."""
     shards: int
     replicas: int | None
     refresh: float

@@ -16,7 +16,15 @@ from slurp.completion import SHELLS, PrintCompletion
 from slurp.http import address
 from slurp.position import LIVE
 from slurp.units import parse_duration, parse_size
-from slurp.values import api_key, at_least, parse_replicas, parse_retention, parse_start, secret
+from slurp.values import (
+    api_key,
+    at_least,
+    parse_max_disk,
+    parse_replicas,
+    parse_retention,
+    parse_start,
+    secret,
+)
 
 # They end the program at once, or say where the others stand.
 FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion")
@@ -214,6 +222,13 @@ def build_parser() -> configargparse.ArgumentParser:
         type=_value(parse_retention),
         default=30,
         help="older days are deleted and their events not indexed: 3d or more, or 'forever' (default: 30d)",
+    )
+    group.add_argument(
+        "--max-disk",
+        metavar="SIZE",
+        type=_value(parse_max_disk),
+        help="disk space for the days of --index, room for merges included; the oldest day is deleted first: "
+        "100MB or more, or 'off' (default: off; with --embedded half of the disk, at most 100GB)",
     )
     group.add_argument(
         "--shards",

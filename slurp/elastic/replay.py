@@ -147,6 +147,7 @@ class Replay:
         work = Setup(dataclasses.replace(config, no_setup=True), compiled)
         work.run(elastic.client)
         days = Days(elastic, config.index, config.retention_days, work.put_templates)
+        days.lowest.load()
         buffer, tally = Buffer(_BATCH, 1), self._tally
         with path.open("rb") as lines, _remaining(path) as remaining:
             indexer = Indexer(
@@ -172,7 +173,11 @@ class Replay:
         if counted.dead_lettered:
             log.warning("%d remain in %s", counted.dead_lettered, remaining.path)
         if counted.expired:
-            log.warning("%d of days past --retention were not sent, only %s has them", counted.expired, path)
+            log.warning(
+                "%d of days past --retention, or deleted for --max-disk, were not sent; only %s has them",
+                counted.expired,
+                path,
+            )
         return counted.dead_lettered + counted.expired
 
     def _documents(self, compiled: Compiled) -> int:
