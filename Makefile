@@ -12,7 +12,7 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test coverage test-compat chaos bench bench-quick bench-growth screenshot
+.PHONY: help setup demo test coverage test-compat chaos disk-week bench bench-quick bench-growth screenshot
 .PHONY: lint audit docs lock format clean
 
 help: ## list the targets
@@ -41,6 +41,9 @@ test-compat: .venv/.installed ## the same against other releases, as far as a JD
 
 chaos: .venv/.installed ## minutes of faults under load: is every event there, once? CHAOS_SEED=7 repeats one
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_OPTIONS)
+
+disk-week: .venv/.installed ## minutes: a simulated week at full speed with --max-disk 300MB; is the folder smaller, is a kept event missing?
+	$(BIN)/python -m tests.disk_week
 
 bench: .venv/.installed ## minutes: ours beside the limit and a textbook script, into docs/benchmarks.md
 	$(BIN)/python -m bench --write

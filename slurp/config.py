@@ -70,6 +70,8 @@ class Config:
     es_compress: str
     index: str
     retention_days: int | None
+    max_disk: int | None
+    """0: no bound. None: chosen by the service."""
     shards: int
     replicas: int | None
     refresh: float

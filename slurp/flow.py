@@ -51,6 +51,7 @@ class Buffer:
         self._room = threading.Condition()
         self._events = 0
         self._bytes = 0
+        self._paused = False
         self._closed = threading.Event()
 
     def reserve(self, batch: Batch, timeout: float) -> bool:
@@ -84,6 +85,20 @@ class Buffer:
         with self._room:
             return self._room.wait_for(self._is_half_empty, timeout)
 
+    def pause(self) -> None:
+        """Give no more room until `resume`: readers wait, what is held already is indexed."""
+        with self._room:
+            self._paused = True
+
+    def resume(self) -> None:
+        with self._room:
+            self._paused = False
+            self._room.notify_all()
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
     def close(self) -> None:
         """Nothing more will be put; whoever gets may go home once it is empty."""
         self._closed.set()
@@ -114,6 +129,8 @@ class Buffer:
         return self._queue.qsize()
 
     def _fits(self, batch: Batch) -> bool:
+        if self._paused:
+            return False
         if self._events == 0:
             return True
         return (
@@ -121,4 +138,6 @@ class Buffer:
         )
 
     def _is_half_empty(self) -> bool:
-        return self._events <= self.max_events // 2 and self._bytes <= self.max_bytes // 2
+        return (
+            not self._paused and self._events <= self.max_events // 2 and self._bytes <= self.max_bytes // 2
+        )

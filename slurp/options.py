@@ -17,7 +17,16 @@ from slurp.configfile import ConfigFile, suggestion
 from slurp.http import address
 from slurp.position import LIVE
 from slurp.units import parse_duration, parse_size
-from slurp.values import api_key, at_least, fingerprint, parse_replicas, parse_retention, parse_start, secret
+from slurp.values import (
+    api_key,
+    at_least,
+    fingerprint,
+    parse_max_disk,
+    parse_replicas,
+    parse_retention,
+    parse_start,
+    secret,
+)
 
 ENV_PREFIX = "SKEETSLURPER_"
 CONFIG_FILES = ("/etc/skeetslurper.conf", "~/.config/skeetslurper.conf")
@@ -230,6 +239,13 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
         type=_value(parse_retention),
         default=30,
         help="older days are deleted and their events not indexed: 3d or more, or 'forever' (default: 30d)",
+    )
+    group.add_argument(
+        "--max-disk",
+        metavar="SIZE",
+        type=_value(parse_max_disk),
+        help="disk space for the days of --index, room for merges included; the oldest day is deleted first: "
+        "100MB or more, or 'off' (default: off; with --embedded half of the disk, at most 100GB)",
     )
     group.add_argument(
         "--shards",

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,10 +25,12 @@ from slurp.elastic.client import (
 )
 from slurp.elastic.days import Days
 from slurp.elastic.deadletter import DeadLetterFile
+from slurp.elastic.disk import DiskBudget
 from slurp.elastic.drift import Drift
 from slurp.elastic.gaps import Gaps
 from slurp.elastic.indexer import Halt, Indexer
 from slurp.elastic.lifecycle import Retention
+from slurp.elastic.lowestday import date_of
 from slurp.elastic.pipeline import Attachment
 from slurp.elastic.statsindex import StatsIndex
 from slurp.elastic.templates import STATE_INDEX
@@ -52,6 +55,7 @@ from slurp.signals import StopSignals
 from slurp.stats import Stats
 from slurp.streamclock import StreamClock
 from slurp.tally import Tally
+from slurp.units import format_size
 from slurp.vitals import INDEXER, Vitals
 
 if TYPE_CHECKING:
@@ -74,12 +78,15 @@ _READER_LIMIT = 180.0
 _CHECKPOINT_LIMIT = 600.0
 _HOUSEKEEPING_LIMIT = 600.0
 _STATS_LIMIT = 120.0
+# A few requests of 30 s; it beats before each deletion.
+_DISK_LIMIT = 300.0
 _SCOUT_LIMIT = 180.0
 _KIBANA_LIMIT = 900.0
 # The main thread comes round ten times a second, whatever happens.
 _MAIN_LIMIT = 30.0
 
 _SAVE_EVERY = 1.0
+_DISK_EVERY = 0.25
 _DRIFT_EVERY = 60.0
 _CLOCK_EVERY = 600.0
 _DRIFT_TIMEOUT = 15.0
@@ -154,6 +161,7 @@ class Service:
         self._stats: Stats | None = None
         self._vitals = Vitals(self._tally, self._buffer, self._watchdog, self._patience, self._stop)
         self._pulse = self._watchdog.pulse("MainThread", _MAIN_LIMIT)
+        self._disk_pulse = self._watchdog.pulse("disk", _DISK_LIMIT)
         self._housekeeping = self._watchdog.pulse("housekeeping", _HOUSEKEEPING_LIMIT)
         self._front: Front | None = None
         self._node: EmbeddedNode | None = None
@@ -307,6 +315,7 @@ class Service:
     def _start_embedded_node(self) -> None:
         from slurp.embedded import EmbeddedNode, EmbeddedNodeError, StartInterrupted, default_data_dir
         from slurp.embedded.places import DEFAULT_VERSION
+        from slurp.embedded.room import check_room
 
         config = self._config
         url = urlsplit(config.es[0])
@@ -322,11 +331,29 @@ class Service:
         self._node = EmbeddedNode(data, port=url.port or 9200, version=version, password=config.es_pass)
         log.info("embedded Elasticsearch: starting %s, data in %s", version, data)
         try:
+            check_room(data)
             self._node.start(wait=config.wait, stop=self._stop)
+            self._choose_budget(self._node)
         except StartInterrupted:
             return
         except EmbeddedNodeError as error:
             raise Fatal(f"embedded Elasticsearch: {error}") from None
+
+    def _choose_budget(self, node: EmbeddedNode) -> None:
+        """The default of --max-disk is that of the node, which knows its disk."""
+        chosen, room = self._config.max_disk, node.room
+        if chosen is None:
+            chosen = node.default_max_disk
+            self._config = replace(self._config, max_disk=chosen)
+            log.info("--max-disk: %s, chosen at the first start", format_size(chosen))
+        if chosen > room:
+            log.warning(
+                "--max-disk %s is more than the %s that the disk of %s has for it: Elasticsearch will stop "
+                "writing before a day is deleted",
+                format_size(chosen),
+                format_size(room),
+                node.data,
+            )
 
     def _prepare_cluster(self, compiled: Compiled) -> None:
         config, index = self._config, self._config.index
@@ -355,6 +382,22 @@ class Service:
             stop=self._stop,
             beat=self._housekeeping.beat,
         )
+
+        # Before the first event: a replay must not bring a deleted day back.
+        self._insist(self._days.lowest.load)
+        self._vitals.disk = DiskBudget(
+            self._elastic,
+            index,
+            config.max_disk,
+            self._days,
+            self._buffer,
+            self._clock.earliest,
+            learn_time=self._learn_time,
+            stop=self._stop,
+            beat=self._disk_pulse.beat,
+        )
+        if lowest := self._days.lowest.day:
+            log.info("events before %s are not indexed: --max-disk has deleted these days", date_of(lowest))
 
     def _insist(self, step: Callable[[], T]) -> T:
         return insist(self._elastic, step, self._config.wait, self._stop)
@@ -440,6 +483,7 @@ class Service:
             documents,
             status=lambda line: notify(f"STATUS={line}"),
             waiting=lambda: self._vitals.waiting,
+            disk=self._vitals.disk,
         )
         for number in range(1, config.indexers + 1):
             name = f"{INDEXER}{number}"
@@ -459,6 +503,7 @@ class Service:
             self._spawn(name, _steps(indexer.step))
         self._spawn("checkpoint", self._keep)
         self._spawn("housekeeping", self._keep_house)
+        self._spawn("disk", self._keep_to_budget)
         self._spawn("stats", self._watch)
         self._reading_since = time.monotonic()
         for reader in readers:
@@ -559,6 +604,28 @@ class Service:
     def _look_at_pipeline(self) -> bool:
         return self._pipeline is not None and self._pipeline.step(self._elastic, self._housekeeping.beat)
 
+    def _keep_to_budget(self) -> None:
+        """On a thread of its own: at full speed a disk may fill within seconds."""
+        assert self._vitals.disk is not None  # noqa: S101
+        budget = self._chore(
+            self._vitals.disk.step,
+            "can't measure the days or delete one for --max-disk: {}; trying again in 5s",
+            "the days can be measured again",
+        )
+        while not self._stop.wait(_DISK_EVERY):
+            with self._disk_pulse:
+                budget.do()
+
+    def _learn_time(self) -> bool:
+        """Ask a server what time it is at least, by its newest event, where that may be later than known."""
+        if self._readers is None or not self._clock.is_behind():
+            return False
+        newest = tip(next(iter(self._readers)).server, ca=self._config.jetstream_ca)
+        if newest is None:
+            return False
+        self._clock.saw(newest.time_us)
+        return True
+
     def _look_at_clock(self, patience: Patience) -> None:
         self._vitals.clock_trouble = trouble = self._clock.look()
         if trouble:
@@ -633,7 +700,7 @@ class Service:
         left = self._tally.snapshot().in_flight
         self._clean = ended and not left and self._failure is None
         self._indexed.set()
-        self._join(["checkpoint", "housekeeping", "stats"], deadline)
+        self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
         if self._signals.again:
             return False

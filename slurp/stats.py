@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
+from slurp.elastic.disk import DiskBudget
 from slurp.elastic.drift import Drift
 from slurp.elastic.statsindex import State, StatsIndex
 from slurp.flow import Buffer
@@ -15,7 +16,7 @@ from slurp.heartbeat import Pulse
 from slurp.jetstream.readers import Readers
 from slurp.logs import Screen
 from slurp.tally import Rates, Snapshot, Tally
-from slurp.units import format_duration
+from slurp.units import format_duration, format_size
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Stats:
         index: StatsIndex | None = None,
         status: Callable[[str], None] = lambda line: None,
         waiting: Callable[[], str] = lambda: "",
+        disk: DiskBudget | None = None,
     ) -> None:
         """`status` gets each line as well. `waiting` says what waits for an answer, '' if nothing."""
         self._tally = tally
@@ -50,6 +52,7 @@ class Stats:
         self._index = index
         self._status = status
         self._waiting = waiting
+        self._disk = disk
         self._first = self._told = self._shown = tally.snapshot()
         self._due = self._first.at + interval
 
@@ -102,7 +105,8 @@ class Stats:
             f" + dropped {now.dropped:,} + expired {now.expired:,} + in flight {now.in_flight:,}"
             f" | in {rates.received:,.0f}/s, out {rates.answered:,.0f}/s"
             f" | queue {self._buffer.depth:,} batches"
-            f" | lag {_lag_text(now)} | reconnects {now.reconnects} | gaps {now.gaps} | {self._readers.host}"
+            f" | lag {_lag_text(now)} | reconnects {now.reconnects} | gaps {now.gaps}{self._disk_text()}"
+            f" | {self._readers.host}"
         )
         fields = {
             **asdict(now),
@@ -110,6 +114,7 @@ class Stats:
             "rate_out": round(rates.answered, 1),
             "queue": self._buffer.depth,
             "lag_seconds": _lag(now),
+            **self._disk_fields(),
             "host": self._readers.host,
         }
         log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
@@ -118,6 +123,19 @@ class Stats:
             log.info("%s", news)
         if not now.adds_up:
             log.error("the counters do not add up, which is a bug: please report this line")
+
+    def _disk_text(self) -> str:
+        fields = self._disk_fields()
+        if not fields:
+            return ""
+        return f" | disk {format_size(fields['disk_bytes'])} of {format_size(fields['disk_limit_bytes'])}"
+
+    def _disk_fields(self) -> dict[str, int]:
+        """What the days take and may take, where there is a --max-disk and it was measured."""
+        disk = self._disk
+        if disk is None or disk.limit is None or disk.used is None:
+            return {}
+        return {"disk_bytes": disk.used, "disk_limit_bytes": disk.limit}
 
     def _live(self, now: Snapshot, rates: Rates) -> str:
         host = self._readers.host

@@ -51,6 +51,12 @@ class StreamClock:
         bound = self._bound()
         return None if bound is None else min(self._clock(), bound)
 
+    def is_behind(self) -> bool:
+        """Tell whether the clock is at a later day than `earliest`. What a server sends now tells who is
+        right: the stream may be behind, or the machine was asleep, which the monotonic clock leaves out."""
+        bound = self._bound()
+        return bound is not None and self._clock() // _DAY > bound // _DAY
+
     def probable(self) -> float:
         """Unix seconds by the clock, or by the stream where they differ by more than a day."""
         now, bound = self._clock(), self._bound()

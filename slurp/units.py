@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -38,3 +39,10 @@ def format_duration(seconds: float) -> str:
     while parts and parts[0][0] == 0:
         parts.pop(0)
     return sign + "".join(f"{number}{unit}" for number, unit in parts[:2] if number)
+
+
+def format_size(size: float) -> str:
+    """Return a size in bytes as a short text for people: `512 bytes`, `300 MB`, `38.2 GB`."""
+    if size < 10**6:
+        return f"{size:,.0f} bytes"
+    return f"{size / 10**6:,.0f} MB" if size < 10**9 else f"{size / 10**9:,.1f} GB"

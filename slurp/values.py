@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from slurp.http import address
 from slurp.http.address import Address, parse_address
 from slurp.position import FIRST_TIME_CURSOR, LIVE
-from slurp.units import parse_duration
+from slurp.units import parse_duration, parse_size
 
 STATE_INDICES = ("skeetslurper-state", "skeetslurper-stats", "skeetslurper-drift")
 
@@ -38,6 +38,7 @@ _PATH = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*").fullmatc
 # Base64, which those of Elastic's cloud have a prefix to.
 _API_KEY = re.compile(r"[A-Za-z0-9+/=_-]*").fullmatch
 _MIN_RETENTION_DAYS = 3
+_MIN_DISK = 100 * 10**6
 _MAX_COLLECTIONS, _MAX_DIDS = 100, 10_000
 
 
@@ -95,6 +96,16 @@ def parse_retention(text: str) -> int | None:
             f"{text!r} is no retention; write whole days, {_MIN_RETENTION_DAYS}d or more, or forever"
         )
     return int(days)
+
+
+def parse_max_disk(text: str) -> int:
+    """Bytes, or 0 for `off`."""
+    if text == "off":
+        return 0
+    size = parse_size(text)
+    if size < _MIN_DISK:
+        raise ValueError(f"{text!r} is too small for --max-disk; write 100MB or more, like 50GB, or off")
+    return size
 
 
 def jetstream_url(text: str) -> str:

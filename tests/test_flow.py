@@ -85,3 +85,22 @@ def test_backoff_doubles_up_to_the_cap_and_starts_anew() -> None:
 
 def test_backoff_jitters_between_half_and_whole() -> None:
     assert Backoff(first=1, cap=5, chance=lambda: 0.0).next() == 0.5
+
+
+def test_a_paused_buffer_gives_no_room_and_still_hands_out_what_it_has() -> None:
+    buffer = Buffer(max_events=100, max_bytes=1000)
+    first, second = batch(1), batch(2)
+    assert buffer.reserve(first, timeout=0)
+    buffer.put(first)
+    buffer.pause()
+    assert not buffer.reserve(second, timeout=0.01)
+    assert buffer.get(0) is first
+    buffer.release(first)
+    assert not buffer.reserve(second, timeout=0.01), "not even when it is empty"
+    assert not buffer.wait_until_half_empty(0.01)
+    waiting = threading.Thread(target=buffer.reserve, args=(second, 10.0))
+    waiting.start()
+    buffer.resume()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert buffer.events == 10

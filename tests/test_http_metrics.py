@@ -9,6 +9,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from slurp.elastic.client import Elastic
+from slurp.elastic.days import Days
+from slurp.elastic.disk import DiskBudget
 from slurp.tally import OUTCOMES, Outcome
 from tests.watched import Watched
 
@@ -127,6 +130,11 @@ def full() -> Watched:
     watched.probe.step()
     watched.vitals.saved = 0.0
     watched.watchdog.pulse("indexer-1", 300).beat()
+    elastic = Elastic(watched.config, watched.secrets)
+    days = Days(elastic, "events", None, lambda client: None)
+    days.lowest.day = 20_000
+    watched.vitals.disk = DiskBudget(elastic, "events", 10**9, days, watched.vitals.buffer)
+    watched.vitals.disk.used = 5 * 10**8
     return watched
 
 

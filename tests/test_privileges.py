@@ -13,17 +13,21 @@ import pytest
 from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 
 from slurp.config import parse
+from slurp.elastic.disk import DiskBudget
 from slurp.elastic.privileges import ROLES, admin, api_key, main, page, viewer, worker, worker_with_setup
 from slurp.elastic.setup import Setup
-from slurp.elastic.templates import STATS_INDEX
+from slurp.elastic.templates import STATE_INDEX, STATS_INDEX
 from slurp.embedded import EmbeddedNode
 from slurp.errors import Exit, Fatal
+from slurp.flow import Buffer
 from slurp.lexicons import committed
 from slurp.simulator import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
+from tests.test_disk import fill
 from tests.test_faults import assert_all_indexed
 from tests.test_http_worker import Asked
+from tests.test_lifecycle import left
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
@@ -116,6 +120,24 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     counted = indexer.feed_through_trouble(frames[1:], mend)
     assert_all_indexed(es, INDEX, counted, frames)
     indexer.drift.flush(indexer.elastic.client)
+    remove(es)
+
+
+def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
+    realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
+) -> None:
+    set_up(realm, es_node, "t_admin", "--setup-only", "--max-disk", "100MB")
+    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "monitor")
+    indexer = InProcess(
+        es_node.url, INDEX, tmp_path, "--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup"
+    )
+    _, today = fill(es, INDEX, indexer.day - 1, indexer.day)
+    indexer.days.lowest.save_budget(4_000_000)
+    buffer = Buffer(1, 1)
+    assert DiskBudget(indexer.elastic, INDEX, 4_000_000, indexer.days, buffer, lambda: indexer.began).step()
+    assert left(es, INDEX) == {today}
+    es.delete(index=STATE_INDEX, id=f"disk:{INDEX}")
     remove(es)
 
 

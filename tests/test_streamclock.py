@@ -89,6 +89,17 @@ def test_a_clock_that_is_days_off_is_told(days: int, word: str) -> None:
     assert world.passes(10) == ""
 
 
+def test_a_stream_that_is_a_day_behind_is_told_by_the_clock() -> None:
+    world = World()
+    assert not world.clock.is_behind(), "nothing is known"
+    world.stream = NOW
+    assert not world.clock.is_behind()
+    world.now += DAY  # asleep: the monotonic clock stands still
+    assert world.clock.is_behind()
+    world.clock.saw(int(world.now * 1e6))
+    assert not world.clock.is_behind()
+
+
 def test_hours_are_no_reason_to_say_anything() -> None:
     world = World(ahead=20 * 3600)
     world.stream = NOW

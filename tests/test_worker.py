@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import socket
 import threading
@@ -407,10 +408,12 @@ def test_the_embedded_node_keeps_its_data_and_ends_with_the_worker(
     # Fetched once for all tests, not again into this one's home.
     env = {"XDG_CACHE_HOME": str(cache_dir().parent)}
     with Worker(*options, home=tmp_path, env=env) as worker:
-        worker.wait_for("indexed 500 ", timeout=90)
+        worker.wait_for(r"--max-disk: [\d.]+ [MG]B, chosen at the first start", timeout=90)
+        worker.wait_for("indexed 500 .* disk .* of ", timeout=90)
         assert worker.stop() == 0
-    with Worker(*options, home=tmp_path, env=env) as worker:
+    with Worker(*options, "--max-disk", "500TB", home=tmp_path, env=env) as worker:
         worker.wait_for("start: where the last run ended", timeout=90)
+        assert re.search(r"WARNING .*--max-disk 500,000.0 GB is more than the [\d.]+ GB", worker.log)
         node = psutil.Process(worker.process.pid).children(recursive=True)
         assert any("org.elasticsearch" in " ".join(process.cmdline()) for process in node)
         worker.kill()

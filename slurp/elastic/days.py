@@ -12,6 +12,7 @@ from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.documents.identity import day_of
 from slurp.elastic.client import Elastic, describe
+from slurp.elastic.lowestday import LowestDay
 from slurp.elastic.setup import create_index, has_our_template
 from slurp.elastic.templates import DAY_AT_LEAST, is_of_our_template, winner_for
 from slurp.errors import Fatal
@@ -43,6 +44,7 @@ class Days:
     ) -> None:
         """`clock` tells the time (Unix seconds) and `earliest` the time that it is at least, by which days
         expire; None while nothing is known of that."""
+        self.lowest = LowestDay(elastic, index)
         self._elastic = elastic
         self._index = index
         self._retention = retention_days
@@ -62,17 +64,23 @@ class Days:
         return f"{self._index}-{day_of(day)}"
 
     def is_expired(self, day: int, seen_us: int | None = None) -> bool:
-        """A replay must not bring back a day that retention has taken.
+        """A replay must not bring back a day that retention, or --max-disk, has deleted.
 
         While it is not known how late it is at least, `seen_us`, the time of an event of the same batch, has
         to do; then the clock.
         """
+        if self.is_cut(day):
+            return True
         if self._retention is None:
             return False
         now = self._earliest()
         if now is None:
             now = self._clock() if seen_us is None else min(self._clock(), seen_us / 1e6)
         return day < int(now) // _DAY - self._retention
+
+    def is_cut(self, day: int) -> bool:
+        """Return whether `day` was deleted for --max-disk, or lies before one that was."""
+        return day < self.lowest.day
 
     def ensure(self, day: int, beat: Callable[[], None] = lambda: None) -> None:
         """Create the index of `day` unless it is there, and look once a minute whether it still is.

@@ -253,6 +253,8 @@ class Indexer:
                             raise
                         except Exception as error:
                             letters.append(_unusable(one.frame, error))
+                elif self._days.is_cut(one.day):
+                    outcome.expired += 1  # its day was deleted while it was in flight
                 else:
                     held.append(one)
                     troubles.setdefault((one.day, item.type), (verdict, item))

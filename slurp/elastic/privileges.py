@@ -36,8 +36,16 @@ def worker(index: str) -> Role:
         "indices": [
             {
                 "names": [f"{index}-*"],
-                # delete: the canary of an unknown error. delete_index: days past retention.
-                "privileges": ["create_index", "view_index_metadata", "index", "delete", "delete_index"],
+                # delete: the canary of an unknown error. delete_index: days past retention, or above
+                # --max-disk, which monitor is for.
+                "privileges": [
+                    "create_index",
+                    "view_index_metadata",
+                    "index",
+                    "delete",
+                    "delete_index",
+                    "monitor",
+                ],
             },
             {"names": _OWN, "privileges": ["view_index_metadata", "maintenance", "read", "index"]},
         ],

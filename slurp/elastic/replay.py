@@ -147,6 +147,7 @@ class Replay:
         work = Setup(dataclasses.replace(config, no_setup=True), compiled)
         work.run(elastic.client)
         days = Days(elastic, config.index, config.retention_days, work.put_templates)
+        days.lowest.load()
         buffer, tally = Buffer(_BATCH, 1), self._tally
         with path.open("rb") as lines, _remaining(path) as remaining:
             indexer = Indexer(
@@ -174,7 +175,11 @@ class Replay:
         if counted.dropped:
             log.warning("%d were dropped by an ingest pipeline, only %s has them", counted.dropped, path)
         if counted.expired:
-            log.warning("%d of days past --retention were not sent, only %s has them", counted.expired, path)
+            log.warning(
+                "%d of days past --retention, or deleted for --max-disk, were not sent; only %s has them",
+                counted.expired,
+                path,
+            )
         return counted.dead_lettered + counted.expired
 
     def _documents(self, compiled: Compiled) -> int:

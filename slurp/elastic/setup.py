@@ -144,7 +144,7 @@ class Setup:
 
     def _templates(self) -> Templates:
         config = self._config
-        layout = Layout(config.shards, config.replicas, config.refresh, config.codec)
+        layout = Layout(config.shards, config.replicas, config.refresh, config.codec, config.max_disk)
         return Templates(self._index, layout, self.features, self._compiled)
 
     def _add_new_fields(self, client: Elasticsearch) -> None:

@@ -64,12 +64,14 @@ class Change(Enum):
 
 @dataclass(frozen=True)
 class Layout:
-    """What the user may choose about day indices. `replicas` None lets the cluster choose 0 or 1."""
+    """What the user may choose about day indices. `replicas` None lets the cluster choose 0 or 1;
+    `max_disk` is in bytes, None or 0 without a bound."""
 
     shards: int = 1
     replicas: int | None = None
     refresh: float = 5.0
     codec: str = "default"
+    max_disk: int | None = None
 
 
 class Templates:
@@ -142,6 +144,15 @@ class Templates:
             else Change.REPLACED
             for name, meta in there.items()
         }
+
+
+def segment_limit(max_disk: int) -> int:
+    """Return the bytes above which merges make no segment, for a budget in bytes: at most the default."""
+    return min(max_disk // 20, 5_000_000_000)
+
+
+def _translog_limit(max_disk: int) -> int:
+    return min(max_disk // 20, 512_000_000)
 
 
 def day_mappings(lexicons: Compiled) -> Json:
@@ -228,6 +239,12 @@ def _settings(index: str, base: Mapping[str, Any], layout: Layout, features: Fea
         "translog": {"durability": "request"},
         "mapping": {"total_fields": {"limit": MAX_FIELDS}},
     }
+    if layout.max_disk:
+        # By default Elasticsearch remembers the size for ten seconds, lets the translog grow for a minute,
+        # which is a gigabyte at full speed, and merges up to 5 GB at once.
+        settings["store"] = {"stats_refresh_interval": "500ms"}
+        settings["translog"]["flush_threshold_size"] = f"{_translog_limit(layout.max_disk)}b"
+        settings["merge"] = {"policy": {"max_merged_segment": f"{segment_limit(layout.max_disk)}b"}}
     if features.lifecycle:
         settings["lifecycle"] = {"name": index}
     if features.folding:

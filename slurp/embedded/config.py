@@ -12,10 +12,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from slurp.embedded.error import EmbeddedNodeError
 from slurp.embedded.java import Runtime, parse_version
 from slurp.embedded.privileges import own_files
+from slurp.embedded.room import FLOOD_STAGE, HIGH, LOW, default_budget
 
 _CLUSTER = "skeetslurper-embedded"
 # Elasticsearch itself points to a log with the name of the cluster when it fails.
@@ -87,6 +89,17 @@ class Home:
                     f"the data in {self.path} were set up with another password for the user elastic"
                 )
         note["version"] = version
+        self._write_note(note)
+
+    def disk_budget(self) -> int:
+        """Return the default of --max-disk in bytes. It is fixed when it is first asked for."""
+        note = json.loads(self._note.read_text(encoding="utf-8"))
+        if "max_disk" not in note:
+            note["max_disk"] = default_budget(self.storage)
+            self._write_note(note)
+        return int(note["max_disk"])
+
+    def _write_note(self, note: dict[str, Any]) -> None:
         draft = self._note.with_suffix(".new")
         draft.write_text(json.dumps(note), encoding="utf-8")
         draft.replace(self._note)
@@ -198,8 +211,10 @@ class Home:
             "http.port": str(port),
             "transport.port": str(transport_port),
             "discovery.type": "single-node",
-            # A nearly full laptop disk would make every index read-only, without a word to the user.
-            "cluster.routing.allocation.disk.threshold_enabled": "false",
+            # Free space and not parts of it: 15% of a large disk is more than we ever need.
+            "cluster.routing.allocation.disk.watermark.low": f"{LOW}b",
+            "cluster.routing.allocation.disk.watermark.high": f"{HIGH}b",
+            "cluster.routing.allocation.disk.watermark.flood_stage": f"{FLOOD_STAGE}b",
             "xpack.security.enabled": "true",
             "xpack.security.enrollment.enabled": "false",
             "xpack.security.autoconfiguration.enabled": "false",

@@ -27,6 +27,7 @@ from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop
 from slurp.embedded.java import Runtime, find_runtime
 from slurp.embedded.places import DEFAULT_VERSION
 from slurp.embedded.privileges import command_prefix
+from slurp.embedded.room import room_for
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,17 @@ class EmbeddedNode:
     def log(self) -> Path:
         """The node's log file."""
         return self._home.log
+
+    @property
+    def default_max_disk(self) -> int:
+        """The default of --max-disk in bytes, fixed when it is first asked for. The node must have been
+        started once."""
+        return self._home.disk_budget()
+
+    @property
+    def room(self) -> int:
+        """The bytes that the node's data take, and those that are free beside them."""
+        return room_for(self._home.storage)
 
     @property
     def running(self) -> bool:

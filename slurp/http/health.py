@@ -56,6 +56,8 @@ class Health:
             found.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
         if vitals.clock_trouble:
             found.append(vitals.clock_trouble)
+        if vitals.disk is not None and vitals.disk.trouble:
+            found.append(vitals.disk.trouble)
         return found
 
     def _stream(self, down: float) -> str:

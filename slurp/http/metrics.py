@@ -78,6 +78,7 @@ class _Worker(Collector):
         yield _gauge("start_time_seconds", "When the worker was started, in Unix time", self._vitals.began_at)
         yield from self._events()
         yield from self._held()
+        yield from self._disk()
         yield from self._stream()
         yield from self._state()
 
@@ -109,6 +110,22 @@ class _Worker(Collector):
         yield _gauge("buffer_bytes", "Bytes held until acknowledged, of buffer_limit_bytes", buffer.bytes)
         yield _gauge("buffer_limit_events", "--buffer", buffer.max_events)
         yield _gauge("buffer_limit_bytes", "--buffer-bytes", buffer.max_bytes)
+
+    def _disk(self) -> Iterator[Metric]:
+        disk = self._vitals.disk
+        if disk is None:
+            return
+        if disk.limit is not None:
+            yield _gauge("disk_limit_bytes", "--max-disk", disk.limit)
+            yield _gauge("reading_paused", "Whether reading pauses for --max-disk", bool(disk.trouble))
+            if disk.used is not None:
+                yield _gauge("disk_bytes", "What the day indices take, of disk_limit_bytes", disk.used)
+        if disk.lowest_day is not None:
+            yield _gauge(
+                "lowest_day_seconds",
+                "Unix time at which the lowest day begins that --max-disk keeps",
+                disk.lowest_day * 86_400,
+            )
 
     def _stream(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(

@@ -1,0 +1,197 @@
+"""`python -m tests.disk_week`: a simulated week at full speed with `--max-disk`, then a replay of it all.
+
+The worker is killed with SIGKILL now and then. The size of the node's whole data folder is measured all the
+time; afterwards each event of the kept days has to be there once, and nothing of the deleted ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from elasticsearch import Elasticsearch
+
+from slurp.documents.identity import day_of, identify
+from slurp.embedded import EmbeddedNode
+from slurp.simulator import Manners, Simulator
+from slurp.units import format_size, parse_size
+from tests.fixtures_es import PASSWORD, client_for
+from tests.worker import Worker, checkpoint, documents
+
+INDEX = "week"
+_DAY = 86_400
+# By then what the killed worker had sent is written: a later checkpoint would be that of another worker.
+_LAST_WRITE = 5.0
+_WHOLE_WEEK = Manners(lookback=30 * _DAY)
+
+
+@dataclass
+class Report:
+    """What was seen. `failures` is empty when the promise was kept."""
+
+    budget: int
+    largest: int = 0
+    days_published: int = 0
+    days_kept: int = 0
+    kept_events: int = 0
+    received: int = 0
+    expired: int = 0
+    kills: int = 0
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        return [
+            f"--max-disk {format_size(self.budget)}, data folder at most {format_size(self.largest)} "
+            f"({self.largest / self.budget:.0%})",
+            f"{self.days_kept} of {self.days_published} days kept, with {self.kept_events:,} events",
+            f"received {self.received:,} in {self.seconds:.0f} s; the replay: {self.expired:,} expired",
+            f"worker killed {self.kills} time(s)",
+            *(f"FAILED: {failure}" for failure in self.failures),
+        ]
+
+
+class Folder:
+    """Measures a folder again and again; `largest` is the most that its files took, in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.largest = 0
+        self._path = path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            self.largest = max(self.largest, self.size())
+
+    def size(self) -> int:
+        size = 0
+        for path in self._path.rglob("*"):
+            try:
+                size += path.lstat().st_blocks * 512
+            except OSError:  # deleted meanwhile
+                continue
+        return size
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        self._thread.start()
+        yield
+        self._stop.set()
+        self._thread.join()
+
+
+def run(folder: Path, *, budget: int, events: int, kills: int = 0, days: int = 7) -> Report:
+    """Index a simulated week of `events` in all, killing the worker so often meanwhile."""
+    report = Report(budget, kills=kills)
+    node = EmbeddedNode(folder / "node", port=0, password=PASSWORD)
+    disk = Folder(node.data)
+    with (
+        Simulator(seed=7, retain_bytes=10**10, odd_revs=0.0, manners=_WHOLE_WEEK) as jetstream,
+        node,
+        client_for(node) as es,
+        disk.watched(),
+    ):
+        jetstream.generate(events, span=(days - 0.5) * _DAY)
+        # What happens now tells the worker that the past is past.
+        jetstream.run_at(20)
+        options = (
+            *("--jetstream", jetstream.url, "--es", node.url, "--index", INDEX, "--no-kibana"),
+            *("--max-disk", str(budget), "--retention", "forever", "--stats-interval", "1s", "--since", "0"),
+        )
+        began = time.monotonic()
+        for _ in range(kills):
+            _read_until_killed(folder, options, random.Random(7))
+        _read(es, jetstream, folder, options, report)
+        report.seconds = time.monotonic() - began
+        _check(es, jetstream, report, "after the week")
+        before = set(es.indices.get(index=f"{INDEX}-*"))
+        with Worker(*options, "--replay-from", "0", "--catch-up", home=folder) as worker:
+            if worker.exit_code(600):
+                report.failures.append(f"the replay ended with {worker.process.returncode}")
+            counted = worker.counted()
+        report.expired = counted["expired"]
+        if brought := set(es.indices.get(index=f"{INDEX}-*")) - before:
+            report.failures.append(f"the replay brought back {sorted(brought)}")
+        if counted["indexed"]:
+            report.failures.append(f"the replay indexed {counted['indexed']:,} events")
+        _check(es, jetstream, report, "after the replay")
+    report.largest = disk.largest
+    if report.largest > budget * 1.1:
+        report.failures.append(f"the data folder took {format_size(report.largest)}")
+    return report
+
+
+def _read_until_killed(folder: Path, options: tuple[str, ...], dice: random.Random) -> None:
+    with Worker(*options, home=folder) as worker:
+        worker.wait_for(r"deleted week-", timeout=600)
+        time.sleep(dice.random())
+        worker.kill()
+    time.sleep(_LAST_WRITE)
+
+
+def _read(
+    es: Elasticsearch, jetstream: Simulator, folder: Path, options: tuple[str, ...], report: Report
+) -> None:
+    """Read up to now, stop what happens, and read the rest."""
+    with Worker(*options, home=folder) as worker:
+        worker.wait_for(r"lag (\d+\.\d|[1-5]\d|\d)s ", timeout=1200)
+        jetstream.pause()
+        last = orjson.loads(jetstream.frames[-1])["cursor"]
+        deadline = time.monotonic() + 60
+        while (checkpoint(es, INDEX) or {})["cursor"] != last and time.monotonic() < deadline:
+            time.sleep(0.5)
+        if worker.stop():
+            report.failures.append(f"the worker ended with {worker.process.returncode}")
+        counted = worker.counted()
+        report.received = counted.pop("received")
+        if report.received != sum(counted.values()):
+            report.failures.append(f"the counters do not add up: {report.received}, {counted}")
+
+
+def _check(es: Elasticsearch, jetstream: Simulator, report: Report, when: str) -> None:
+    indices = sorted(es.indices.get(index=f"{INDEX}-*"))
+    lowest = indices[0]
+    wanted: set[str] = set()
+    days: set[str] = set()
+    for frame in jetstream.frames:
+        identity = identify(orjson.loads(frame))
+        day = f"{INDEX}-{day_of(identity.instant_us // 86_400_000_000)}"
+        days.add(day)
+        if day >= lowest:
+            wanted.add(identity.id)
+    found = documents(es, INDEX).keys()
+    report.days_published, report.days_kept = len(days), len(indices)
+    report.kept_events = len(wanted)
+    if missing := wanted - found:
+        report.failures.append(f"{when} {len(missing):,} events of the kept days are missing")
+    if extra := found - wanted:
+        report.failures.append(f"{when} {len(extra):,} events are there that should not be")
+
+
+def main() -> int:
+    """0: the data folder stayed below 110% of the budget, and nothing is missing or back."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.disk_week", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--max-disk", type=parse_size, default=300 * 10**6, help="(default: 300MB)")
+    parser.add_argument("--events", type=int, default=700_000, help="of the week (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=2, help="of the worker (default: %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="skeetslurper-week-") as folder:
+        report = run(Path(folder), budget=options.max_disk, events=options.events, kills=options.kills)
+    print("\n".join(report.lines()))
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
