@@ -110,7 +110,7 @@ class Config:
 
     check: bool
 
-    fill: FillCommand = field(repr=False)
+    fill: FillCommand = field(repr=False, compare=False)
     """The command for a second worker with these options."""
     warnings: tuple[str, ...]
     """What is questionable in these options, to be logged once there is a log."""
