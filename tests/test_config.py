@@ -484,5 +484,5 @@ def test_every_option_ends_in_the_config() -> None:
         "kibana_pass_file": "kibana_secret_file",
     }
     apart = {"help", "version", "config_file", "print_completion"}
-    made = {"warnings"}
+    made = {"fill", "warnings"}
     assert {turned.get(name, name) for name in options - apart} == set(Config.__dataclass_fields__) - made

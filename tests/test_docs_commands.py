@@ -62,6 +62,7 @@ NOT_HERE = {
     r"\.venv/bin/python -m build$": "tests/test_packaging.py builds",
     r"python -m slurp\.deadletter replay( FILE)?$": "tests/test_deadletter.py",
     r"\.venv/bin/python -m slurp\.(embedded|simulator)$": "run until a signal; tests/test_signals.py",
+    r"python -m slurp\.simulator --file ": "runs until a signal; tests/test_simulator_events.py",
     r"skeetslurper \[OPTION\]": "a synopsis",
 }
 
