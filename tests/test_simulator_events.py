@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 import psutil
 import pytest
-import websocket
 
 from slurp import tid
 from slurp.simulator import Simulator, wire2
 from slurp.simulator.__main__ import main
+from tests.direct import create_connection
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ EVENT = {"did": "did:plc:a", "kind": "identity", "identity": {"did": "did:plc:a"
 
 @contextlib.contextmanager
 def connect(url: str) -> Iterator[Any]:
-    client: Any = websocket.create_connection(url, timeout=5, skip_utf8_validation=True)
+    client: Any = create_connection(url, timeout=5, skip_utf8_validation=True)
     try:
         yield client
     finally:

@@ -16,6 +16,7 @@ import pytest
 import websocket
 
 from slurp.simulator import Manners, Simulator
+from tests.direct import create_connection
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 HOUR = 3600.0
@@ -23,7 +24,7 @@ HOUR = 3600.0
 
 @contextlib.contextmanager
 def connect(jetstream: Simulator, query: str = "", timeout: float = 5.0, **options: Any) -> Iterator[Any]:
-    client: Any = websocket.create_connection(
+    client: Any = create_connection(
         f"{jetstream.subscribe_url}?{query}", timeout=timeout, skip_utf8_validation=True, **options
     )
     try:
@@ -57,7 +58,7 @@ def hears_nothing(client: Any, seconds: float = 0.2) -> bool:
 
 def refused(jetstream: Simulator, query: str) -> tuple[int, str]:
     with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-        websocket.create_connection(f"{jetstream.subscribe_url}?{query}", timeout=5)
+        create_connection(f"{jetstream.subscribe_url}?{query}", timeout=5)
     return caught.value.status_code, (caught.value.resp_body or b"").decode()
 
 
@@ -350,7 +351,7 @@ class TestFaults:
         with connect(jetstream):
             assert time.monotonic() - begin >= 0.2
         with pytest.raises(websocket.WebSocketTimeoutException):
-            websocket.create_connection(jetstream.subscribe_url, timeout=0.3)
+            create_connection(jetstream.subscribe_url, timeout=0.3)
 
 
 class TestPatience:
@@ -386,7 +387,7 @@ class TestPatience:
             assert kinds.count(PONG) == 1
 
     def test_a_client_may_say_goodbye(self, jetstream: Simulator) -> None:
-        client = websocket.create_connection(jetstream.subscribe_url, timeout=5)
+        client = create_connection(jetstream.subscribe_url, timeout=5)
         begin = time.monotonic()
         client.close(status=1000)
         assert time.monotonic() - begin < 1
@@ -445,7 +446,7 @@ class TestRestart:
         port = jetstream.port
         jetstream.stop()
         with pytest.raises(ConnectionRefusedError):
-            websocket.create_connection(jetstream.subscribe_url, timeout=1)
+            create_connection(jetstream.subscribe_url, timeout=1)
         jetstream.start()
         assert jetstream.port == port
         with connect(jetstream):

@@ -16,6 +16,7 @@ import zstandard
 
 from slurp.simulator import Manners, Simulator, wire2
 from tests.conftest import SHARED
+from tests.direct import create_connection
 from tests.test_simulator_server import BINARY, TEXT, connect, cursors, end_of, hears_nothing, take
 
 HOUR = 3600.0
@@ -28,7 +29,7 @@ def url(jetstream: Simulator, query: str = "") -> str:
 
 @contextlib.contextmanager
 def subscribe(jetstream: Simulator, query: str = "") -> Iterator[Any]:
-    client: Any = websocket.create_connection(url(jetstream, query), timeout=5, skip_utf8_validation=True)
+    client: Any = create_connection(url(jetstream, query), timeout=5, skip_utf8_validation=True)
     try:
         yield client
     finally:
@@ -51,7 +52,7 @@ def payloads(jetstream: Simulator, query: str, count: int) -> list[dict[str, Any
 
 def refused(jetstream: Simulator, query: str) -> dict[str, str]:
     with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-        websocket.create_connection(url(jetstream, query), timeout=5)
+        create_connection(url(jetstream, query), timeout=5)
     assert caught.value.status_code == 400
     return dict(orjson.loads(caught.value.resp_body or b""))
 
@@ -255,7 +256,7 @@ def test_a_server_may_have_one_wire_only(protocols: str) -> None:
     with Simulator(port=0, seed=1, protocols=protocols) as jetstream:
         missing = wire2.PATH if protocols == "v1" else "/subscribe"
         with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-            websocket.create_connection(jetstream.url + missing, timeout=5)
+            create_connection(jetstream.url + missing, timeout=5)
         assert caught.value.status_code == 404
         assert dictionary(jetstream)[0] == (404 if protocols == "v1" else 200)
     with pytest.raises(ValueError, match="v1, v2 or both"):

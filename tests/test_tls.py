@@ -258,10 +258,13 @@ def test_a_client_certificate_is_shown(es_node: EmbeddedNode, own_ca: Pinned, pi
 
 def test_a_ca_counts_beside_a_node_without_tls(es_node: EmbeddedNode, authority: Authority) -> None:
     with Proxy(es_node.port, authority.good) as proxy:
-        options = ("--es", es_node.url, "--es-ca", str(authority.file))
-        assert "embedded" in asked(proxy, *options)
-        assert "embedded" in asked(proxy, *options)
-        assert proxy.requests, "both nodes are used"
+        nodes = ("--es", proxy.url.replace("wss:", "https:"), "--es", es_node.url)
+        one = Elastic(parse([*nodes, "--es-ca", str(authority.file)], {"HOME": "/"}), Secrets(()))
+        # In turns.
+        for _ in nodes:
+            assert one.client.cluster.health()["status"]
+        assert proxy.requests, "the node with TLS is used"
+        one.close()
 
 
 def test_client_certificates_that_can_not_be_used_are_told(
