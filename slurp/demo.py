@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def main(signals: StopSignals) -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        help="end by itself after so long, downloads not counted (default: at Ctrl+C)",
+        help="end by itself so long after Elasticsearch is up (default: at Ctrl+C)",
     )
     parser.add_argument("--rate", type=float, default=2000, help="events a second (default: 2000)")
     options = parser.parse_args()
@@ -48,8 +49,7 @@ def main(signals: StopSignals) -> int:
         with tempfile.TemporaryDirectory(prefix="skeetslurper-demo-") as folder:
             return _run(Path(folder), options.rate, options.seconds, signals)
     except StartInterrupted:
-        reason = "Stopped" if signals.requested else f"--seconds {options.seconds:g}: the time was over"
-        print(f"{reason} before there was anything to show", file=sys.stderr)
+        print("Stopped before there was anything to show", file=sys.stderr)
         return 1
     except (EmbeddedNodeError, Fatal) as error:
         print(f"The demo's Elasticsearch did not start: {error}", file=sys.stderr)
@@ -66,10 +66,10 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
     print(f"Looking for Elasticsearch (the first time it is fetched, {DOWNLOAD_MB} MB) …", flush=True)
     ensure_distribution(node.version, stop=signals)
     print("Elasticsearch starts …", flush=True)
-    over = _Over(signals, seconds)
-    node.start(stop=over)
+    node.start(stop=signals)
     with node:
         print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
+        over = _Over(signals, seconds)
         jetstream_port, page = _port(6008), f"127.0.0.1:{_port(8642)}"
         with (
             _simulator(signals, "--port", str(jetstream_port), "--rate", str(rate)),
@@ -90,7 +90,8 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
                 code = _stop(worker, signals)
             if not signals.again:
                 _summarise(es)
-            return code
+            # It had not come to its handler of signals yet.
+            return 0 if code == -signal.SIGTERM else code
 
 
 class _Over:

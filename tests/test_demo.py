@@ -29,10 +29,10 @@ def run_demo(*options: str, timeout: float) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_time_is_over_while_elasticsearch_starts() -> None:
-    done = run_demo("--seconds", "1", timeout=60)
-    assert done.returncode == 1
-    assert done.stderr.endswith("--seconds 1: the time was over before there was anything to show\n")
+def test_the_shortest_run_ends_in_order() -> None:
+    done = run_demo("--seconds", "0", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Elasticsearch holds " in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -64,12 +64,12 @@ def test_a_summary_of_nothing(
 
 
 def test_it_runs_and_ends_with_a_summary() -> None:
-    done = run_demo("--seconds", "60", "--rate", "200", timeout=150)
+    done = run_demo("--seconds", "20", "--rate", "200", timeout=150)
     assert done.returncode == 0, done.stderr
     assert f"the first time it is fetched, {DOWNLOAD_MB} MB" in done.stdout
     count = re.search(r"Elasticsearch holds ([\d,]+) documents", done.stdout)
     assert count is not None
-    assert int(count[1].replace(",", "")) > 500
+    assert int(count[1].replace(",", "")) > 100
     assert "\nby language\n" in done.stdout
 
 
