@@ -19,6 +19,7 @@ from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
 from slurp.elastic.features import Features, detect
 from slurp.errors import Exit, Fatal
 from slurp.jetstream import hosts
+from slurp.jetstream.subscription import Subscription
 from slurp.kibana.client import Kibana, NotReady, Refused, Unauthorized
 from slurp.lexicons import Compiled
 from slurp.logs import Secrets, printable
@@ -79,9 +80,16 @@ class Check:
         config = self._config
         for proxy in proxies_of(config.jetstream):
             self._note(f"Jetstream is reached through proxy {proxy}")
-        for one in hosts.probe(config.jetstream, ca=config.jetstream_ca):
+        protocol = Subscription.of(config).protocol(config.protocol)
+        probes = hosts.probe(config.jetstream, ca=config.jetstream_ca, protocol=protocol)
+        # Of the default servers one with v2 is enough.
+        is_optional = "jetstream" not in self._origins and any(one.v2 for one in probes)
+        for one in probes:
             if one.times:
-                self._note(f"Jetstream {one.url}: a handshake takes {one.median * 1000:.0f} ms")
+                wire = "v2" if one.v2 else "v1 only"
+                self._note(f"Jetstream {one.url}: {wire}, a handshake takes {one.median * 1000:.0f} ms")
+            elif is_optional:
+                self._note(f"Jetstream {one.url}: {one.error}; not needed while another server answers")
             else:
                 self._note(f"Jetstream {one.url}: {one.error}", Exit.FAILED)
 
@@ -143,6 +151,11 @@ class Check:
                 raise
             self._note(f"Elasticsearch {url}: privileges can't be asked about ({describe(error)})")
             return
+        # docs/privileges.md says what a worker does without these.
+        spare = {"read_pipeline", "read_ilm", *(() if config.max_disk else (f"monitor on {config.index}-*",))}
+        if without := [right for right in missing if right in spare]:
+            self._note(f"Elasticsearch {url}: without {', '.join(without)}, which a worker can do without")
+        missing = [right for right in missing if right not in spare]
         if missing:
             self._note(f"Elasticsearch {url}: missing privileges: {', '.join(missing)}", Exit.USAGE)
             return
@@ -195,6 +208,8 @@ def _shown(config: Config, name: str) -> str | None:
         return _NONE.get(name)
     if name in SECRETS:
         return value and "***"
+    if name == "max-disk" and value == 0:
+        return "off"
     if name == "retention":
         return f"{value}d"
     if name in ("since", "replay-from") and value == LIVE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,10 @@ class FillCommand:
             values["worker_name"],
             values["redundant"],
         )
+
+    def with_option(self, name: str, value: str) -> FillCommand:
+        """Return the command with one more option."""
+        return dataclasses.replace(self, options=(*self.options, (name, (name, value))))
 
     def advice(self, from_us: int, jetstream: str = "") -> str:
         """Return what to do, which ends with the command: it reads from a time (Unix microseconds) on, from

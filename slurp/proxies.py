@@ -80,7 +80,8 @@ def _parsed(text: str) -> Proxy:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host:
+    # With "#", "/" or "?" in it, a password ends up elsewhere in the URL.
+    if not host or "@" in f"{parts.path}{parts.query}{parts.fragment}":
         raise BadProxy("a proxy in the environment is not http://HOST:PORT: correct HTTPS_PROXY and its like")
     if parts.scheme not in _SCHEMES:
         raise BadProxy(

@@ -344,7 +344,9 @@ class Service:
         chosen, room = self._config.max_disk, node.room
         if chosen is None:
             chosen = node.default_max_disk
-            self._config = replace(self._config, max_disk=chosen)
+            # A second worker, to fill a gap, must have the same one: it is in the index template.
+            fill = self._config.fill.with_option("--max-disk", str(chosen))
+            self._config = replace(self._config, max_disk=chosen, fill=fill)
             log.info("--max-disk: %s, chosen at the first start", format_size(chosen))
         if chosen > room:
             log.warning(

@@ -33,6 +33,9 @@ class FileRealm:
         _overwrite(self._config / "roles.yml", "".join(lines))
 
     def add(self, name: str, password: str, role: str) -> None:
+        users = (self._config / "users").read_text("utf-8").splitlines()
+        if any(line.startswith(f"{name}:") for line in users):  # of an earlier test on this node
+            self._tool("userdel", name)
         self._tool("useradd", name, "-p", password, "-r", role)
         self.wait(name, password)
 

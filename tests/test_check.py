@@ -87,7 +87,7 @@ def test_all_is_well_and_nothing_changes(
     ):
         assert line in lines
     assert f"ok Elasticsearch {es_node.url}: cluster 'skeetslurper-embedded', version" in "\n".join(lines)
-    assert f"ok Jetstream {jetstream.url}: a handshake takes" in "\n".join(lines)
+    assert f"ok Jetstream {jetstream.url}: v2, a handshake takes" in "\n".join(lines)
     assert "the privileges suffice" in done.stdout
     assert "changeme" not in done.stdout + done.stderr
 

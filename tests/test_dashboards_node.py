@@ -49,6 +49,8 @@ def filled(es_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> I
     index = f"t-{secrets.token_hex(3)}"
     with Simulator(port=0, seed=7) as jetstream, client_for(es_node) as es:
         jetstream.generate(20_000)
+        # Another test may have left one without our mapping.
+        es.options(ignore_status=404).indices.delete(index=STATS_INDEX)
         indexer = InProcess(es_node.url, index, tmp_path_factory.mktemp("dashboards"))
         rare = commit(1, {"text": "?", "langs": ["en"], "neverHeardOf": 1})
         counted = indexer.feed([*jetstream.frames, rare])

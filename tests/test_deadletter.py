@@ -149,7 +149,7 @@ def test_letters_past_retention_are_told(
     with DeadLetterFile(path) as file:
         file.write([DeadLetter(json.dumps(event).encode(), "refused once")], "host")
     assert main(["replay", str(path), *options(es_node, fresh_index_prefix)]) == 1
-    assert "1 of days past --retention were not sent" in capsys.readouterr().err
+    assert "1 of days past --retention, or deleted for --max-disk, were not sent" in capsys.readouterr().err
     forever = ("--retention", "forever")
     assert main(["replay", str(path), *options(es_node, fresh_index_prefix), *forever]) == 0
 

@@ -95,7 +95,7 @@ def test_files_that_are_named_are_there(page: Path) -> None:
 
 
 # Of other programs: the text says whose they are.
-OTHERS = {"--only-binary :all:", "--protocols", "--quarantined"}
+OTHERS = {"--only-binary :all:", "--protocols", "--quarantined", "--seconds"}
 
 
 @page

@@ -54,6 +54,7 @@ NOT_HERE = {
     r"curl -u elastic:changeme ": "tests/test_docs_node.py asks a node",
     r"curl -sv --max-time 5 https://jetstream": "the internet",
     r"git (clone|submodule|tag|rm|commit)": "changes the repository",
+    r"skeetslurper --check$": "tests/test_check.py",
     r"skeetslurper --print-completion zsh": "needs zsh; tests/test_completion.py",
     r"(sudo|wsl|ssh|openssl|apt|systemctl|systemd-\S+|journalctl|\(?umask|install|PIPX_HOME=\S+) ": "root",
     r"(chmod 600|pip install)$": "a part of a command",

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
+from elasticsearch import ApiError, AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.days import Days
@@ -251,6 +251,10 @@ class DiskBudget:
             if name not in self._denied:
                 log.error("%s is to be deleted for --max-disk and we may not: %s", name, describe(error))
             self._denied.add(name)
+            return False
+        except ApiError as error:
+            # A snapshot of it is being taken, say. Where the days take too much, reading pauses meanwhile.
+            log.warning("%s can't be deleted for --max-disk yet: %s", name, describe(error))
             return False
         self._deleted += sizes.days[day]
         log.info(

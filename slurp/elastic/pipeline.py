@@ -124,7 +124,8 @@ class Attachment:
         if there is None or belongs_to_others(there.get("_meta")):
             return
         settings = _index_settings(there)
-        if (_SETTING in settings) == wanted:
+        # One of another name is not ours.
+        if settings.get(_SETTING) != (None if wanted else self._index):
             return
         if wanted:
             settings[_SETTING] = self._index

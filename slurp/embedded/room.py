@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def free_space(folder: Path) -> int:
 
 def _used_space(folder: Path) -> int:
     size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # a running node deletes files
-            size += path.lstat().st_size
+    # A running node deletes files and folders meanwhile.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += Path(parent, name).lstat().st_size
     return size

@@ -117,9 +117,9 @@ def probe(
     return sorted(probes, key=lambda one: (not one.times, not one.v2, one.first_event is None, one.median))
 
 
-def has_no_v2(status: int) -> bool:
-    """Whether this HTTP status of a v2 handshake says that the host has no such wire."""
-    return (status < 500 or status == 501) and status not in _NOT_ABOUT_THE_WIRE
+def has_no_v2(status: int | None) -> bool:
+    """Whether this HTTP status of a v2 handshake says that the host has no such wire; None is no status."""
+    return status is not None and (status < 500 or status == 501) and status not in _NOT_ABOUT_THE_WIRE
 
 
 def host_of(url: str) -> str:
