@@ -77,6 +77,26 @@ def test_a_document_that_a_pipeline_fails_on_does_not_hold_the_others(
     assert found.keys() == {id_of(frame) for frame in frames}, "and no canary"
 
 
+def test_a_pipeline_that_rejects_the_canary_does_not_hold_the_stream(
+    gateway: Gateway, behind: InProcess, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    """It reads a field that the canary lacks. A copy of an accepted event is asked with instead."""
+    frames = behind.posts(20)
+    guilty = id_of(frames[7])
+    tries = []
+
+    def fail(doc_id: str, routing: str | None) -> Json | None:
+        tries.append("canary" if doc_id.startswith("canary") else doc_id)
+        if tries[-1] == "canary":
+            return FAILED if tries.count("canary") % 2 else None
+        return FAILED if doc_id == guilty and tries.count(guilty) < 3 else None
+
+    gateway.pipeline = fail
+    counted = behind.feed(frames)
+    assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (19, 1, 0)
+    assert documents(es, fresh_index_prefix).keys() == {id_of(frame) for frame in frames}, "and no canary"
+
+
 def test_a_document_that_no_pipeline_takes_in_quarantine_either_is_a_dead_letter(
     gateway: Gateway, behind: InProcess
 ) -> None:

@@ -1,7 +1,8 @@
 """Errors of an unknown type: the document's fault, or the cluster's?
 
 Asked with a canary: a document that is known to be good is created, and deleted again, in the shard that
-rejected the other one. If the shard takes it, the document is at fault.
+rejected the other one. If the shard takes it, the document is at fault. A user's pipeline may reject the
+canary, which lacks what events have; then a copy of an event that was accepted just now is the second one.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ class Canaries:
         self._elastic = elastic
         self._days = days
         self._beat = beat
-        self._taken: set[int] = set()
+        # By day, the action of a document that was accepted.
+        self._taken: dict[int, Action] = {}
         # By day and type of the error: why the canary was not taken ('' if it was), and when to ask.
         self._troubles: dict[tuple[int, str], str] = {}
         self._due: dict[tuple[int, str], float] = {}
 
-    def begin(self, taken: Iterable[int]) -> None:
-        """Note the days of which documents were taken in this attempt."""
+    def begin(self, taken: Iterable[tuple[int, Action]]) -> None:
+        """Note the days and actions of the documents that were accepted in this attempt."""
         self._taken.update(taken)
         self._troubles.clear()
 
@@ -62,6 +64,13 @@ class Canaries:
 
     def _send(self, day: int, routing: str, item: Item) -> str:
         """Return why the shard of the document with the `_id` `routing` takes no canary; '' if it does."""
+        verdict, trouble = self._try(day, _CANARY, routing, item)
+        if verdict is Verdict.UNKNOWN and (accepted := self._taken.get(day)) is not None:
+            _, trouble = self._try(day, accepted.split(b"\n", 1)[1], routing, item)
+        return trouble
+
+    def _try(self, day: int, body: bytes, routing: str, item: Item) -> tuple[Verdict, str]:
+        """Send one canary; return what became of it, and why that does not prove the document at fault."""
         self._beat()
         index = self._days.name(day)
         client = self._elastic.client.options(request_timeout=_TIMEOUT)
@@ -69,20 +78,21 @@ class Canaries:
         try:
             # One request: of two, the second may be rejected, and the canary would stay.
             actions = [
-                create_beside(index, canary, _CANARY, routing),
+                create_beside(index, canary, body, routing),
                 delete_beside(index, canary, routing),
             ]
             taken, removed = request(client, actions)
         except FAILURES as error:
-            return f"{index} takes no canary either ({describe(error)})"
+            return Verdict.HOLD, f"{index} takes no canary either ({describe(error)})"
         verdict = judge(taken)
         if verdict is Verdict.DROPPED:
             # The pipeline works; of the shard this says nothing.
-            return "" if day in self._taken else f"a pipeline of {index} drops the canary that asks about it"
+            known = day in self._taken
+            return verdict, "" if known else f"a pipeline of {index} drops the canary that asks about it"
         if verdict is not Verdict.INDEXED:
-            return f"{index} takes no canary either ({taken})"
+            return verdict, f"{index} takes no canary either ({taken})"
         # 404: somebody's pipeline put it elsewhere.
         if judge(removed) is not Verdict.INDEXED and removed.status != _NOT_FOUND:
             log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.debug("%s takes a canary, so the document is at fault: %s", index, item)
-        return ""
+        return verdict, ""

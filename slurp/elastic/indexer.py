@@ -215,7 +215,11 @@ class Indexer:
         while pending:
             items = self._try(pending)
             first = [judge(item) for item in items]
-            canaries.begin(one.day for one, verdict in zip(pending, first, strict=True) if verdict in _TAKEN)
+            canaries.begin(
+                (one.day, one.action)
+                for one, verdict in zip(pending, first, strict=True)
+                if verdict in _TAKEN
+            )
             held: list[_Pending] = []
             again: list[_Pending] = []
             suspects: list[_Pending] = []
