@@ -23,9 +23,11 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_configure() -> None:
-    # A shell starts what runs in the background without Ctrl+C, and so would be all that the tests start.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts what runs in the background without Ctrl+C, and nohup without SIGHUP; what the tests start
+    # would inherit that.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     found = [file for file in map(Path, config_files(os.environ)) if file.expanduser().exists()]
     if found:
         # The workers that are started here would take their options from it.
