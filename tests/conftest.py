@@ -23,8 +23,8 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_configure() -> None:
-    # A shell starts what runs in the background without Ctrl+C, nohup without SIGHUP, and what the tests start
-    # inherits that.
+    # A shell starts what runs in the background without Ctrl+C, and nohup without SIGHUP. What the tests
+    # start would inherit that.
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
