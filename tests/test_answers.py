@@ -183,6 +183,8 @@ CALLS: dict[str, Callable[[Elasticsearch], Any]] = {
     "put component": lambda es: es.cluster.put_component_template(name="x", template={}),
     "put mapping": lambda es: es.indices.put_mapping(index="x", properties={}),
     "put pipeline": lambda es: es.ingest.put_pipeline(id="x", processors=[]),
+    "put settings": lambda es: es.indices.put_settings(index="x", settings={}),
+    "privileges": lambda es: es.security.has_privileges(cluster=["monitor"]),
     "put policy": lambda es: es.ilm.put_lifecycle(name="x", policy={}),
     "refresh": lambda es: es.indices.refresh(index="x"),
 }
@@ -196,6 +198,28 @@ def test_an_answer_of_another_shape_is_no_answer(
     gateway.fail(Answer(200, body, JSON, product=True))
     with pytest.raises(TransportError):
         CALLS[call](client)
+
+
+# What they find, by name: an empty object where there is nothing.
+FINDING: dict[str, Callable[[Elasticsearch], Any]] = {
+    "mapping": lambda es: es.indices.get_mapping(index="x"),
+    "settings": lambda es: es.indices.get_settings(index="x"),
+    "sizes": lambda es: es.indices.stats(index="x"),
+    "pipeline": lambda es: es.ingest.get_pipeline(id="x"),
+    "policy": lambda es: es.ilm.get_lifecycle(name="x"),
+}
+
+
+@pytest.mark.parametrize("call", FINDING)
+@pytest.mark.parametrize("body", [b"[]", b"[{}]", b"7", b'{"x":7}'])
+def test_an_object_by_name_is_no_list(
+    gateway: Gateway, client: Elasticsearch, call: str, body: bytes
+) -> None:
+    gateway.fail(Answer(200, body, JSON, product=True))
+    with pytest.raises(TransportError):
+        FINDING[call](client)
+    gateway.fail(Answer(200, b"{}", JSON, product=True))
+    assert FINDING[call](client).body == {}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])

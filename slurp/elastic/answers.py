@@ -127,10 +127,12 @@ def _is_opensearch(headers: Mapping[str, str], body: object) -> bool:
 
 
 class _Each:
-    """Every value of an object, or every item of a list, `least` of them at least.
+    """Every item of a list, `least` of them at least.
 
     An entry that equals `usual` is not looked into, which is many times as fast.
     """
+
+    kind: Any = list
 
     def __init__(self, of: Any, least: int = 0, usual: Any = ()) -> None:
         self.of = of
@@ -139,10 +141,16 @@ class _Each:
         self.usual = usual
 
 
+class _Values(_Each):
+    """Every value of an object."""
+
+    kind: Any = dict
+
+
 _SHARDS = {"total": int, "failed": int}
 _SEARCH = {"timed_out": bool, "_shards": _SHARDS, "hits": {"hits": _Each({"_id": str})}}
 _ACKNOWLEDGED = {"acknowledged": bool}
-_ITEM = _Each({"status": int}, least=1)
+_ITEM = _Values({"status": int}, least=1)
 
 # By the name of the API: what we read of its answers. A type is that of the value, an object names fields
 # that must be there.
@@ -153,32 +161,39 @@ _SHAPES: Mapping[str, Any] = {
     "cluster.put_component_template": _ACKNOWLEDGED,
     "count": {"count": int},
     "get": {"_source": {}, "_seq_no": int, "_primary_term": int},
-    "ilm.get_lifecycle": _Each({"policy": {}}),
+    "ilm.get_lifecycle": _Values({"policy": {}}),
     "ilm.put_lifecycle": _ACKNOWLEDGED,
     "index": {"result": str, "_seq_no": int, "_primary_term": int},
     "indices.create": _ACKNOWLEDGED,
     "indices.delete": _ACKNOWLEDGED,
-    "indices.get": _Each({"settings": {"index": {"uuid": str}}}, least=1),
+    "indices.get": _Values({"settings": {"index": {"uuid": str}}}, least=1),
     "indices.get_index_template": {"index_templates": _Each({"name": str, "index_template": {}})},
-    "indices.get_settings": _Each({"settings": {"index": {}}}),
-    "indices.get_mapping": _Each({"mappings": {}}),
+    "indices.get_mapping": _Values({"mappings": {}}),
+    "indices.get_settings": _Values({"settings": {"index": {}}}),
     "indices.put_index_template": _ACKNOWLEDGED,
     "indices.put_mapping": _ACKNOWLEDGED,
     "indices.put_settings": _ACKNOWLEDGED,
     "indices.refresh": {"_shards": _SHARDS},
-    "ingest.get_pipeline": _Each({}),
+    # Empty where no index matches.
+    "indices.stats": _Values(_Values({"total": _Values({"size_in_bytes": int})})),
+    "ingest.get_pipeline": _Values({}),
     "ingest.put_pipeline": _ACKNOWLEDGED,
     "mget": {"docs": _Each({"_id": str}, least=1)},
-    "nodes.info": {"nodes": _Each({"version": str}, least=1)},
+    "nodes.info": {"nodes": _Values({"version": str}, least=1)},
     "scroll": {"hits": {"hits": _Each({"_id": str})}},
     "search": _SEARCH,
+    "security.has_privileges": {
+        "has_all_requested": bool,
+        "cluster": _Values(bool),
+        "index": _Values(_Values(bool)),
+    },
 }
 
 
 def _mismatch(value: Any, expected: Any, where: str = "the answer") -> str:
     """Return how a value differs from what is expected, '' when it does not."""
     if isinstance(expected, _Each):
-        if not isinstance(value, dict | list):
+        if not isinstance(value, expected.kind):
             return f"{where} is {_named(value)}"
         if len(value) < expected.least:
             return f"{where} is empty"
