@@ -69,7 +69,6 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
     node.start(stop=signals)
     with node:
         print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
-        over = _Over(signals, seconds)
         jetstream_port, page = _port(6008), f"127.0.0.1:{_port(8642)}"
         with (
             _simulator(signals, "--port", str(jetstream_port), "--rate", str(rate)),
@@ -85,7 +84,7 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
             )
             print(f"See it at http://{page}", flush=True)
             try:
-                _watch(worker, over)
+                _watch(worker, seconds, signals)
             finally:
                 code = _stop(worker, signals)
             if not signals.again:
@@ -94,25 +93,12 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
             return 0 if code == -signal.SIGTERM else code
 
 
-class _Over:
-    """The end of the demo: a signal, or the time is over. Like an Event of threading."""
-
-    def __init__(self, signals: StopSignals, seconds: float | None) -> None:
-        self._signals = signals
-        self._until = time.monotonic() + (float("inf") if seconds is None else seconds)
-
-    def is_set(self) -> bool:
-        return self._signals.requested or time.monotonic() >= self._until
-
-    def wait(self, seconds: float) -> bool:
-        self._signals.wait(min(seconds, max(0.0, self._until - time.monotonic())))
-        return self.is_set()
-
-
-def _watch(worker: subprocess.Popen[bytes], over: _Over) -> None:
-    """Wait for the end of the demo, or of the worker."""
-    while worker.poll() is None and not over.wait(0.2):
-        pass
+def _watch(worker: subprocess.Popen[bytes], seconds: float | None, signals: StopSignals) -> None:
+    """Wait for a signal, the worker's end, or the end of the time."""
+    until = float("inf") if seconds is None else time.monotonic() + seconds
+    while worker.poll() is None and (left := until - time.monotonic()) > 0:
+        if signals.wait(min(0.2, left)):
+            return
 
 
 def _summarise(es: Elasticsearch) -> None:

@@ -38,10 +38,9 @@ def test_the_shortest_run_ends_in_order() -> None:
 
 def test_the_time_is_over_though_nothing_was_indexed() -> None:
     """It used to count from the first document."""
-    over = demo._Over(StopSignals(), 1)
     began = time.monotonic()
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
-        demo._watch(worker, over)
+        demo._watch(worker, 1, StopSignals())
         assert worker.poll() is None
         worker.kill()
     assert 0.9 < time.monotonic() - began < 10
@@ -49,7 +48,7 @@ def test_the_time_is_over_though_nothing_was_indexed() -> None:
 
 def test_the_end_of_the_worker_ends_it() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as worker:
-        demo._watch(worker, demo._Over(StopSignals(), None))
+        demo._watch(worker, None, StopSignals())
 
 
 def test_a_summary_of_nothing(

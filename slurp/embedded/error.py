@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import threading
 
+from slurp.signals import StopSignals
 
-class Stop(Protocol):
-    """What a long step looks at to end early: an Event of threading, or StopSignals."""
-
-    def is_set(self) -> bool:
-        """Return whether to end."""
-
-    def wait(self, timeout: float, /) -> bool:
-        """Wait so many seconds at most; return whether to end."""
+Stop = threading.Event | StopSignals
+"""What a long step looks at to end early."""
 
 
 class EmbeddedNodeError(Exception):
