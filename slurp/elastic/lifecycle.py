@@ -18,7 +18,7 @@ from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.features import Features
-from slurp.elastic.templates import MARK, STATE_INDEX, Change, belongs_to_others, is_ours
+from slurp.elastic.templates import MARK, STATE_INDEX, Change, is_ours, put_part
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +184,13 @@ def put_policy(client: Elasticsearch, index: str, retention_days: int | None) ->
             "min_age": age,
             "actions": {"delete": {"delete_searchable_snapshot": True}},
         }
-    there = find_policy(client, index)
-    if there is not None and belongs_to_others(there.get("_meta")):
-        log.warning("lifecycle policy %r is of a newer version or not ours, leaving it alone", index)
-        return Change.LEFT_ALONE
     policy = {"phases": phases, "_meta": MARK}
-    if there is not None and {name: there.get(name) for name in policy} == policy:
-        return Change.UNCHANGED
-    client.ilm.put_lifecycle(name=index, policy=policy)
-    return Change.CREATED if there is None else Change.REPLACED
+    return put_part(
+        f"lifecycle policy {index!r}",
+        find_policy(client, index),
+        policy,
+        lambda: client.ilm.put_lifecycle(name=index, policy=policy),
+    )
 
 
 def find_policy(client: Elasticsearch, name: str) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """The ingest pipeline of day indices: `<index>` is ours and calls `<index>@custom`, which is the user's.
 
 A pipeline costs the node CPU for each event, so ours is attached, as `index.default_pipeline`, only while
-there is one to call. Another default pipeline, of a day or in the component template `<index>@custom`, is
-somebody's choice and stays.
+there is one to call. Another default pipeline, of a day or in the component template `<index>@custom`, was
+chosen by the user and stays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from elasticsearch import ApiError, AuthorizationException, Elasticsearch, NotFo
 
 from slurp.elastic.client import Elastic, describe, error_of
 from slurp.elastic.lifecycle import EVERY, our_days
-from slurp.elastic.templates import MARK, Change, belongs_to_others, component_template, is_ours
+from slurp.elastic.templates import (
+    MARK,
+    Change,
+    belongs_to_others,
+    component_template,
+    is_ours,
+    put_part,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +34,20 @@ _RETRY_AFTER = 60.0
 
 
 def put_pipeline(client: Elasticsearch, index: str) -> Change:
-    """Put our pipeline unless it is there; one of somebody else, or of a newer version, is left alone."""
-    there = find_pipeline(client, index)
-    if there is not None and belongs_to_others(there.get("_meta")):
-        log.warning("ingest pipeline %r is of a newer version or not ours, leaving it alone", index)
-        return Change.LEFT_ALONE
+    """Put our pipeline unless it is there."""
     body = _pipeline(index)
-    if there is not None and {name: there.get(name) for name in body} == body:
-        return Change.UNCHANGED
-    client.ingest.put_pipeline(
-        id=index,
-        description=body["description"],
-        processors=body["processors"],
-        on_failure=body["on_failure"],
-        meta=body["_meta"],
+    return put_part(
+        f"ingest pipeline {index!r}",
+        find_pipeline(client, index),
+        body,
+        lambda: client.ingest.put_pipeline(
+            id=index,
+            description=body["description"],
+            processors=body["processors"],
+            on_failure=body["on_failure"],
+            meta=body["_meta"],
+        ),
     )
-    return Change.CREATED if there is None else Change.REPLACED
 
 
 def _pipeline(index: str) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -60,6 +60,20 @@ class Change(Enum):
     REPLACED = "replaced"
     UNCHANGED = "unchanged"
     LEFT_ALONE = "left alone"
+
+
+def put_part(part: str, there: Json | None, body: Json, put: Callable[[], object]) -> Change:
+    """Put a part of the set-up unless it is as wanted; what others made, or a newer version, is left alone.
+
+    `there` is what has its name, None where there is nothing; `body` is what is wanted, with our `_meta`.
+    """
+    if there is not None and belongs_to_others(there.get("_meta")):
+        log.warning("%s is of a newer version or not ours, leaving it alone", part)
+        return Change.LEFT_ALONE
+    if there is not None and {name: there.get(name) for name in body} == body:
+        return Change.UNCHANGED
+    put()
+    return Change.CREATED if there is None else Change.REPLACED
 
 
 @dataclass(frozen=True)
@@ -178,7 +192,7 @@ def version_of(meta: Any) -> tuple[int, ...]:
 
 
 def belongs_to_others(meta: Any) -> bool:
-    """Whether something under one of our names is somebody else's, or of a newer version of ours."""
+    """Whether something under one of our names was not created by this program, or by a newer version."""
     return not is_ours(meta) or version_of(meta) > numbers(__version__)
 
 
