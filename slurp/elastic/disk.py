@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from elasticsearch import ApiError, AuthorizationException, Elasticsearch, NotFoundError
+from elasticsearch import ApiError, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.days import Days
@@ -98,8 +98,8 @@ class DiskBudget:
         self._deleted = 0
         self._growth = 0.0
         self._fastest = _FASTEST
-        # Names of indices that we may not delete.
-        self._denied: set[str] = set()
+        # Names of indices whose deletion was rejected.
+        self._rejected: set[str] = set()
         # Whether the budget of this run is the one that is remembered.
         self._settled = False
         # Until when a budget smaller than the last one only announces; None before the first look.
@@ -240,21 +240,19 @@ class DiskBudget:
         name, leftover = self._days.name(day), self._days.is_cut(day)
         self._days.lowest.save(day + 1)
         try:
-            # Looked at again: it may have been made anew by somebody else.
+            # Checked again: another program may have created it anew.
             if not _marks(client, name).get(name):
                 self._marked[name] = False
                 return True
             client.indices.delete(index=name)
         except NotFoundError:
             return True  # another worker was quicker
-        except AuthorizationException as error:
-            if name not in self._denied:
-                log.error("%s is to be deleted for --max-disk and we may not: %s", name, describe(error))
-            self._denied.add(name)
-            return False
         except ApiError as error:
-            # A snapshot of it is being taken, say. Where the days take too much, reading pauses meanwhile.
-            log.warning("%s can't be deleted for --max-disk yet: %s", name, describe(error))
+            # We lack the privilege, or a snapshot of it is being taken, say. Where the days take too much,
+            # reading pauses meanwhile.
+            if name not in self._rejected:
+                log.error("%s can't be deleted for --max-disk: %s", name, describe(error))
+            self._rejected.add(name)
             return False
         self._deleted += sizes.days[day]
         log.info(
