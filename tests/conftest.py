@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 from slurp.embedded import EmbeddedNode
 from slurp.options import config_files
+from tests.gateway import Gateway
 from tests.harness import InProcess
 
 pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
@@ -51,3 +53,15 @@ def indexer(
     """Indexing into this test's own indices, without a worker process."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return InProcess(es_node.url, fresh_index_prefix, tmp_path)
+
+
+@pytest.fixture
+def gateway(es_node: EmbeddedNode) -> Iterator[Gateway]:
+    with Gateway(es_node.port) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def behind(gateway: Gateway, fresh_index_prefix: str, tmp_path: Path) -> InProcess:
+    """As `indexer`, by way of the gateway."""
+    return InProcess(gateway.url, fresh_index_prefix, tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,6 @@ PAGES = {
         200, orjson.dumps({"items": [{"create": {"status": "201"}}] * 20}), JSON, product=True
     ),
 }
-
-
-@pytest.fixture
-def gateway(es_node: EmbeddedNode) -> Iterator[Gateway]:
-    with Gateway(es_node.port) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def behind(gateway: Gateway, fresh_index_prefix: str, tmp_path: Path) -> InProcess:
-    """As `indexer`, by way of the gateway."""
-    return InProcess(gateway.url, fresh_index_prefix, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,25 +14,12 @@ from slurp.deadletter import main
 from slurp.documents.document import quarantined
 from slurp.documents.identity import event_id
 from slurp.elastic.bulk import create, create_beside, request
-from slurp.embedded import EmbeddedNode
 from tests.gateway import DROPPED, FAILED, Gateway
 from tests.harness import InProcess
 from tests.test_faults import assert_all_indexed
 from tests.worker import documents
 
 Json = dict[str, Any]
-
-
-@pytest.fixture
-def gateway(es_node: EmbeddedNode) -> Iterator[Gateway]:
-    with Gateway(es_node.port) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def behind(gateway: Gateway, fresh_index_prefix: str, tmp_path: Path) -> InProcess:
-    """As `indexer`, by way of the gateway."""
-    return InProcess(gateway.url, fresh_index_prefix, tmp_path)
 
 
 def id_of(frame: bytes) -> str:
