@@ -187,8 +187,8 @@ def _variables(
 ) -> tuple[dict[str, str], str]:
     """Return the variables that are options, and a warning of those that only look like it, '' without such.
 
-    Other programs make such names, so they are no reason to stop. Raises Usage for one that is nearly an
-    option, or a worker would run without what somebody meant to set.
+    Other programs set such names, so they do not stop the start. Raises Usage for a misspelled option, as the
+    worker would run without it.
     """
     # configargparse names the variables only while it parses.
     options = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}

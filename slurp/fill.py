@@ -110,7 +110,7 @@ def _options(parser: configargparse.ArgumentParser, words: Sequence[str]) -> Ite
 
 
 def _absolute(action: Any, text: str) -> str:
-    """The value of an option; whoever repeats the command may be in another folder."""
+    """Return the value of an option; the command may be run from another folder."""
     is_path = action.type is Path or getattr(action, "is_config_file_arg", False)
     return _absolute_path(text) if is_path and text else text
 

@@ -91,7 +91,7 @@ class Canaries:
             return verdict, "" if known else f"a pipeline of {index} drops the canary that asks about it"
         if verdict is not Verdict.INDEXED:
             return verdict, f"{index} takes no canary either ({taken})"
-        # 404: somebody's pipeline put it elsewhere.
+        # 404: a user's pipeline moved it to another index.
         if judge(removed) is not Verdict.INDEXED and removed.status != _NOT_FOUND:
             log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.debug("%s takes a canary, so the document is at fault: %s", index, item)

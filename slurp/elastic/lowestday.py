@@ -33,7 +33,7 @@ class LowestDay:
         self.budget: int | None = None
 
     def load(self) -> None:
-        """Read what workers have saved, and save ours again if somebody deleted it. Raises what the client
+        """Read what workers have saved, and save ours again if it was deleted. Raises what the client
         raises."""
         found = self._find()
         source = found["_source"] if found else {}
@@ -72,7 +72,7 @@ class LowestDay:
                 if found
                 else {"op_type": "create"}
             )
-            # Somebody may delete it; born by a write it would guess its types.
+            # It may have been deleted; created by a write it would guess its types.
             if not found and not index_exists(client, STATE_INDEX):
                 create_own_index(client, STATE_INDEX)
             if lowest := max(day, _day(source)):

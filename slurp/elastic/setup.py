@@ -212,7 +212,7 @@ class Setup:
 def _missing_part(part: str, meta: Any, *, ours: bool = False) -> Iterator[str]:
     """What is wrong with a part of the set-up: `meta` is its `_meta`, None where there is no such part.
 
-    `ours` says that one of somebody else will not do.
+    `ours` requires that this program created it.
     """
     if meta is None or (ours and not is_ours(meta)):
         yield f"there is no {part}{' of ours' if ours else ''}"

@@ -2,7 +2,7 @@
 
 Decided by `error.type`: on a real cluster a closed index, the shard limit and a missing pipeline
 are 400 like a bad document, the flood-stage block is 429, a missing right is a 403 inside a 200, and a
-document that somebody's pipeline fails on is a 500.
+document that a user's pipeline fails on is a 500.
 """
 
 from __future__ import annotations
