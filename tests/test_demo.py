@@ -63,12 +63,12 @@ def test_a_summary_of_nothing(
 
 
 def test_it_runs_and_ends_with_a_summary() -> None:
-    done = run_demo("--seconds", "20", "--rate", "200", timeout=150)
+    done = run_demo("--seconds", "40", "--rate", "200", timeout=150)
     assert done.returncode == 0, done.stderr
     assert f"the first time it is fetched, {DOWNLOAD_MB} MB" in done.stdout
     count = re.search(r"Elasticsearch holds ([\d,]+) documents", done.stdout)
     assert count is not None
-    assert int(count[1].replace(",", "")) > 100
+    assert int(count[1].replace(",", "")) > 500
     assert "\nby language\n" in done.stdout
 
 

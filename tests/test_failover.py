@@ -133,6 +133,9 @@ def test_a_bad_host_is_left_for_the_next_one(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(dialer, "_HANDSHAKE_TIMEOUT", 1.0)
+    for name in ("NO_PROXY", "no_proxy"):
+        # A proxy would look the name up itself.
+        monkeypatch.setenv(name, "jetstream.invalid")
     host, reason = BAD[kind]
     jetstream.generate(300)
     with host(tmp_path) as bad, reading(bad, jetstream, options=STALL) as run:
