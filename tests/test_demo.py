@@ -15,6 +15,9 @@ from slurp import demo
 from slurp.embedded.distribution import DOWNLOAD_MB
 from slurp.signals import StopSignals
 
+# They take the usual ports, so one at a time.
+pytestmark = pytest.mark.xdist_group("usual ports")
+
 ROOT = Path(__file__).parents[1]
 
 

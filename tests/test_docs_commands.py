@@ -38,6 +38,9 @@ PLACEHOLDERS = {
     "FILE.ndjson": "dashboards.ndjson",
 }
 
+# Some take the usual ports, as those of tests/test_demo.py do, so one at a time.
+pytestmark = pytest.mark.xdist_group("usual ports")
+
 RUN = re.compile(
     r"(?:\.venv/bin/)?python -m slurp\.(?:lexicons|kibana|reference|documents|elastic\.privileges) "
     r"|\.venv/bin/python skeetslurper\.py(?: --embedded)?$"
