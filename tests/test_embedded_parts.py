@@ -183,7 +183,7 @@ def test_the_default_budget_is_half_of_the_disk_and_at_most_100_gb(
     with (tmp_path / "segment").open("wb") as file:
         file.truncate(own * 10**9)
     monkeypatch.setattr(data_folder, "free_space", lambda folder: free * 10**9)
-    assert room.default_budget(tmp_path) == budget * 10**9
+    assert data_folder.default_budget(tmp_path) == budget * 10**9
 
 
 def test_a_disk_without_room_is_named_before_anything_is_started(

@@ -56,7 +56,7 @@ class Blocked:
         self._entered = threading.Event()
         self._released = threading.Event()
         monkeypatch.setattr(owner, name, self._blocking(getattr(owner, name)))
-        monkeypatch.setattr("slurp.service.Scout", partial(ServerMonitor, every=0.2))
+        monkeypatch.setattr("slurp.service.ServerMonitor", partial(ServerMonitor, every=0.2))
         monkeypatch.setattr("slurp.service.Watchdog", partial(Watchdog, clock=self._clock))
         config = parse(list(options), {"HOME": str(home), "STATE_DIRECTORY": str(home)})
         self.service = Service(config, Screen(), Secrets(config.secrets), version="0")

@@ -309,7 +309,7 @@ def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_lag_is_the_worst_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     watched, now, lags = Watched(), 1000.0, iter([None, 5.0, 1.0, 2.0, 3.0, None, None, None])
     monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
-    monkeypatch.setattr("slurp.monitoring.worker_status.Vitals.lag", property(lambda self: next(lags)))
+    monkeypatch.setattr("slurp.monitoring.worker_status.WorkerStatus.lag", property(lambda self: next(lags)))
     history = History(watched.status, lambda: now)
     for _ in range(8):
         history.step()

@@ -320,7 +320,7 @@ def test_a_thread_that_dies_takes_the_service_with_it(
 
     monkeypatch.setattr(owner, name, die)
     if owner is ServerMonitor:
-        monkeypatch.setattr("slurp.service.Scout", partial(ServerMonitor, every=0.2))
+        monkeypatch.setattr("slurp.service.ServerMonitor", partial(ServerMonitor, every=0.2))
     # Two servers, for a scout has nothing to do with one.
     with Simulator(port=0, seed=2) as other:
         assert run_to_the_end((*options, "--jetstream", other.url), tmp_path) is Exit.FAILED
