@@ -18,6 +18,8 @@ BEGIN, END = "<!-- graph: begin, made by make docs -->", "<!-- graph: end -->"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "deadletter", "demo"),
     ("service", "check", "reference"),
+    ("tasks",),
+    ("startup",),
     ("web",),
     ("monitoring", "kibana", "embedded"),
     ("pipeline",),
@@ -27,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("options", "fill_command"),
     ("values", "completion", "configfile"),
+    ("scheduler",),
     ("proxies", "logs", "events", "watchdog", "user_folders", "response_body"),
     ("process", "backoff", "addresses", "units", "errors"),
 )

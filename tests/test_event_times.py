@@ -88,10 +88,10 @@ def test_the_lag_of_imported_events_is_that_of_their_revs(
 
 def test_the_lag_of_a_quiet_stream_is_the_age_of_its_newest_event() -> None:
     """Nine events are the sample, however long ago the first of them came."""
-    ledger = AckTracker()
+    tracker = AckTracker()
     for number in range(1, 12):
         at_us = number * 600_000_000
         position = Position("a", number, at_us)
         done = BatchAck(position, at_us, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
-        ledger.answer(number, done, at_us + 2_000_000)
-        assert ledger.newest_us == at_us
+        tracker.acknowledge(number, done, at_us + 2_000_000)
+        assert tracker.newest_us == at_us

@@ -118,14 +118,15 @@ def test_tomorrow_is_made_once_the_shard_limit_allows_it(
     days = DailyIndices(
         *(indexer.elastic, indexer.config.index, None), lambda client: None, clock=lambda: late
     )
-    chore = PeriodicTask(indexer.elastic, OutageLog(), days.ensure_tomorrow, "not yet: {}", "there it is")
+    own_log = OutageLog(trouble="not yet: {}", over="there it is")
+    task = PeriodicTask(indexer.elastic, days.ensure_tomorrow, own_log, OutageLog())
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     try:
-        chore.do()
+        task.run()
         assert "not yet: 400 validation_exception" in caplog.text
     finally:
         es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
-    chore.do()
+    task.run()
     assert "there it is" in caplog.text
     assert es.indices.exists(index=days.name(indexer.day + 1))
 

@@ -92,7 +92,7 @@ def test_a_document_that_no_pipeline_takes_in_quarantine_either_is_a_dead_letter
     assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (19, 0, 1)
     assert behind.letters.path is not None
     (letter,) = map(orjson.loads, behind.letters.path.read_bytes().splitlines())
-    assert letter["reason"] == "refused even in quarantine: 500 fail_processor_exception: not this one"
+    assert letter["reason"] == "rejected even in quarantine: 500 fail_processor_exception: not this one"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

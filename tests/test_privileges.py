@@ -19,8 +19,7 @@ from slurp.elastic.templates import STATE_INDEX, STATS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import committed
-from slurp.pipeline.batches import BatchQueue
-from slurp.pipeline.disk_budget import DiskBudget
+from slurp.pipeline.disk_budget import BudgetClock, DiskBudget
 from slurp.simulator.jetstream import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
@@ -109,7 +108,7 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     # One that does not come back ends the worker, after what is a minute elsewhere.
     for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
     with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"\(403 security") as stopped:
-        shorter.setattr("slurp.pipeline.indexer.BELIEVE_DENIED", 0.5)
+        shorter.setattr("slurp.pipeline.delivery.BELIEVE_DENIED", 0.5)
         for_good.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE
     assert for_good.elastic.denied() >= 0.5
@@ -134,8 +133,8 @@ def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
     )
     _, today = fill(es, INDEX, indexer.day - 1, indexer.day)
     indexer.days.lowest.save_budget(4_000_000)
-    buffer = BatchQueue(1, 1)
-    assert DiskBudget(indexer.elastic, INDEX, 4_000_000, indexer.days, buffer, lambda: indexer.began).step()
+    clock = BudgetClock(lambda: indexer.began)
+    assert DiskBudget(indexer.elastic, indexer.days, 4_000_000, indexer.channel, clock).step()
     assert left(es, INDEX) == {today}
     es.delete(index=STATE_INDEX, id=f"disk:{INDEX}")
     remove(es)
@@ -186,7 +185,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
         *("--es-user", "t_nobody", "--es-pass", PASSWORD, "--stats-interval", "1s", "--since", "0"),
         home=tmp_path,
     ) as process:
-        process.wait_for("stats can't be written to skeetslurper-stats.* 403 security_exception")
+        process.wait_for("cannot write statistics to skeetslurper-stats.* 403 security_exception")
         process.wait_for(r"received [\d,]+ = indexed [1-9]")
         time.sleep(2)
         assert process.stop() == 0

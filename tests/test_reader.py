@@ -199,9 +199,9 @@ def test_a_booting_server_is_asked_again(jetstream: Simulator, caplog: pytest.Lo
 def test_a_full_buffer_stops_the_reading_and_the_stop_event_still_ends_it(jetstream: Simulator) -> None:
     jetstream.generate(100_000)
     with reading(jetstream, options=("--buffer", "2000"), consume=False) as run:
-        until(lambda: run.buffer.events == 2000)
+        until(lambda: run.channel.queue.events == 2000)
         time.sleep(0.5)
-        assert run.buffer.events == 2000
+        assert run.channel.queue.events == 2000
         assert run.counters.snapshot().received == 2000
 
 

@@ -63,7 +63,7 @@ def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
         process = start(proxy.port, "--wait", "2s")
         _, log = process.communicate(timeout=120)
         assert process.returncode == 1, log
-        assert "given up after 10 s without progress (--wait)" in log
+        assert "stopped after 10 s without progress (--wait)" in log
         assert f"{FRAMES} letters = indexed 0 + " in log
         assert f"in flight {FRAMES}" in log
         assert "Traceback" not in log

@@ -221,7 +221,7 @@ def test_a_closed_index_delays_the_counts_and_loses_none(
         worker.wait_for("indexed [1-9]")
         es.indices.close(index=STATS_INDEX)
         try:
-            worker.wait_for("stats can't be written to skeetslurper-stats.* 400 index_closed_exception")
+            worker.wait_for("cannot write statistics to skeetslurper-stats.* 400 index_closed_exception")
             lines = worker.log.count(" received ")
             wait_until(lambda: worker.log.count(" received ") >= lines + 3)
         finally:

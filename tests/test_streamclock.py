@@ -117,8 +117,8 @@ def test_a_worker_with_a_wrong_clock_is_not_ready() -> None:
     watched = Watched()
     watched.reads()
     before = watched.health.unready()
-    watched.status.clock_trouble = "the clock of this machine is 31d ahead of the events that arrive"
-    assert watched.health.unready() == [*before, watched.status.clock_trouble]
+    watched.status.clock_error = "the clock of this machine is 31d ahead of the events that arrive"
+    assert watched.health.unready() == [*before, watched.status.clock_error]
 
 
 # Days

@@ -374,7 +374,7 @@ def test_what_can_not_be_flushed_is_said(own_node: OwnNode, jetstream: Simulator
         asked = time.monotonic()
         assert worker.stop() == 0
         assert time.monotonic() - asked < 12
-        assert "events not flushed, will be read again" in worker.log
+        assert "events in flight will be read again" in worker.log
 
 
 def test_two_workers_on_one_checkpoint_is_an_error(start: Start, jetstream: Simulator) -> None:
