@@ -48,7 +48,7 @@ setup(
     python_requires=">=3.11",
     py_modules=["skeetslurper"],
     packages=find_packages(include=["slurp", "slurp.*"]),
-    package_data={"slurp": ["**/*.json", "**/*.ndjson"], "slurp.http": ["assets/*"]},
+    package_data={"slurp": ["**/*.json", "**/*.ndjson"], "slurp.web": ["assets/*"]},
     install_requires=requirements(),
     extras_require={
         "embedded": EMBEDDED,

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Slurp Bluesky's Jetstream into Elasticsearch. Try --help."""
 
-from slurp.program import run
-from slurp.signals import StopSignals
+from slurp.process import StopSignals, run
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ import orjson
 import psutil
 
 from bench.rig import PASSWORD, ROOT, Rig, Usage
-from slurp.documents.identity import DAY_US
-from slurp.jetstream.wire import parse
+from slurp.events.frames import parse
+from slurp.events.times import DAY_US
 
 _WAIT = 600.0
 _LIMIT_THREADS = 2

@@ -19,17 +19,16 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import parse as parse_options
 from slurp.documents.document import build
-from slurp.documents.identity import day_of
 from slurp.elastic.bulk import create
 from slurp.elastic.client import Elastic
-from slurp.elastic.days import Days
+from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.setup import Setup
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
-from slurp.jetstream.wire import parse
+from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.events.frames import parse
+from slurp.events.times import day_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 
 PASSWORD = "changeme"  # noqa: S105 - the documented default, on loopback
 ROOT = Path(__file__).parents[1]
@@ -78,7 +77,7 @@ class Rig:
         work = Setup(config, committed())
         work.run(elastic.client)
         for day in days:
-            Days(elastic, prefix, None, work.put_templates).ensure(day)
+            DailyIndices(elastic, prefix, None, work.put_templates).ensure(day)
         elastic.close()
 
     def bodies(self, frames: list[bytes], prefix: str, size: int) -> tuple[list[bytes], set[int]]:

@@ -13,14 +13,14 @@ import websocket
 from bench.rig import Rig
 from slurp.config import parse as parse_options
 from slurp.documents.document import build
-from slurp.documents.express import Express
-from slurp.documents.identity import day_of
+from slurp.documents.fast_path import FastPath
 from slurp.elastic.bulk import create, send
 from slurp.elastic.client import Elastic
-from slurp.elastic.drift import Drift
+from slurp.elastic.unknown_fields import UnknownFields
+from slurp.events.frames import parse
+from slurp.events.times import day_of
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.wire import parse
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 
@@ -65,13 +65,13 @@ def making(frames: list[bytes]) -> dict[str, float]:
     events = [parse(frame) for frame in frames]
     now = int(time.time() * 1e6)
     documents = [build(event, "127.0.0.1", now) for event in events]
-    drift = Drift(committed(), "bench")
-    express = Express(is_noteworthy=drift.look)
+    unknown_fields = UnknownFields(committed(), "bench")
+    express = FastPath(is_noteworthy=unknown_fields.look)
     short = [frame for frame in frames if express.make(frame, "127.0.0.1", now)]
     return {
         "parse": _least(parse, frames),
         "document": _least(lambda event: build(event, "127.0.0.1", now), events),
-        "drift": _least(drift.look, events),
+        "drift": _least(unknown_fields.look, events),
         "short way instead": _least(lambda frame: express.make(frame, "127.0.0.1", now), short),
         "action": _least(lambda one: create(f"bench-{day_of(one.day)}", one.id, one.body), documents),
     }

@@ -10,16 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from slurp.cli import main
-from slurp.flow import Batch
-from slurp.jetstream.wire import BadFrame, parse
-from slurp.position import Answered
-from slurp.tally import Outcome, Tally
+from slurp.events.frames import BadFrame, parse
+from slurp.pipeline.batches import Batch
+from slurp.pipeline.progress import BatchAck, Counters, Outcome
 
-_answered = Tally.answered
+_answered = Counters.answered
 _out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - as long as we live
 
 
-def answered(self: Tally, batch: Batch, outcome: Outcome, answer: Answered) -> None:
+def answered(self: Counters, batch: Batch, outcome: Outcome, answer: BatchAck) -> None:
     now = time.time()
     _answered(self, batch, outcome, answer)
     for frame in batch.frames:
@@ -30,7 +29,7 @@ def answered(self: Tally, batch: Batch, outcome: Outcome, answer: Answered) -> N
 
 
 if __name__ == "__main__":
-    Tally.answered = answered  # type: ignore[method-assign]
+    Counters.answered = answered  # type: ignore[method-assign]
     code = main()
     _out.close()
     sys.exit(code)

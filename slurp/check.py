@@ -18,15 +18,15 @@ from slurp.elastic import privileges, setup
 from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
 from slurp.elastic.features import Features, detect
 from slurp.errors import Exit, Fatal
-from slurp.jetstream import hosts
+from slurp.events.position import LIVE
+from slurp.jetstream.servers import answers, probe
 from slurp.jetstream.subscription import Subscription
 from slurp.kibana.client import Kibana, NotReady, Refused, Unauthorized
 from slurp.lexicons import Compiled
 from slurp.logs import Secrets, printable
 from slurp.options import build_parser
-from slurp.position import LIVE
+from slurp.process import StopSignals
 from slurp.proxies import proxies_of
-from slurp.signals import StopSignals
 
 _WITHIN = 10.0
 # Durations, which are kept as seconds.
@@ -81,7 +81,7 @@ class Check:
         for proxy in proxies_of(config.jetstream):
             self._note(f"Jetstream is reached through proxy {proxy}")
         protocol = Subscription.of(config).protocol(config.protocol)
-        probes = hosts.probe(config.jetstream, ca=config.jetstream_ca, protocol=protocol)
+        probes = probe(config.jetstream, ca=config.jetstream_ca, protocol=protocol)
         # Of the default servers one with v2 is enough.
         is_optional = "jetstream" not in self._origins and any(one.v2 for one in probes)
         for one in probes:
@@ -118,11 +118,12 @@ class Check:
                 elastic.close()
 
     def _would_start_a_node(self) -> bool:
-        from slurp.embedded import DEFAULT_VERSION, EmbeddedNodeError
+        from slurp.embedded.data_folder import DEFAULT_VERSION
+        from slurp.embedded.errors import EmbeddedNodeError
         from slurp.embedded.java import find_runtime
 
         url = urlsplit(self._config.es[0])
-        if hosts.answers(url.hostname or "localhost", url.port or 9200):
+        if answers(url.hostname or "localhost", url.port or 9200):
             return False
         version = self._config.embedded_version or DEFAULT_VERSION
         try:

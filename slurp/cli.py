@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from slurp import __version__, logs
 from slurp.config import parse_with_origins
+from slurp.process import StopSignals
 from slurp.service import Service
-from slurp.signals import StopSignals
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 import configargparse
 
 from slurp import values as check
+from slurp.addresses import Address, is_loopback
 from slurp.configfile import FLAGS_ONLY, SECRETS, suggestion
 from slurp.errors import Exit, Fatal
-from slurp.fill import FillCommand
-from slurp.home import user_folder
-from slurp.http.address import Address, is_loopback
+from slurp.fill_command import FillCommand
 from slurp.logs import for_journal, is_journal
 from slurp.options import ENV_PREFIX, Usage, build_parser, config_files, variable
+from slurp.user_folders import user_folder
 from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
 
 PUBLIC_HOSTS = tuple(f"wss://jetstream.us-{coast}.bsky.network" for coast in ("east", "west"))

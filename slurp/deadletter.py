@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slurp.errors import Exit
-from slurp.program import run
-from slurp.signals import StopSignals
+from slurp.process import StopSignals, run
 
 _USAGE = """\
 usage: python -m slurp.deadletter replay [FILE] [--quarantined] [OPTIONS]
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
     from slurp import logs
     from slurp.config import parse
     from slurp.elastic.client import Elastic
-    from slurp.elastic.replay import Replay
+    from slurp.pipeline.dead_letter_replay import Replay
 
     config = parse(rest)
     secrets = logs.Secrets(config.secrets)

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slurp.program import run
-from slurp.signals import StopSignals
+from slurp.process import StopSignals, run
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -32,7 +31,7 @@ _REQUEST_TIMEOUT = 10.0
 def main(signals: StopSignals) -> int:
     """Run the demo; return the exit code."""
     # Imported here: a signal must find its handler before.
-    from slurp.embedded import EmbeddedNodeError, StartInterrupted
+    from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
     from slurp.errors import Fatal
 
     parser = argparse.ArgumentParser(prog="python -m slurp.demo", description=__doc__, allow_abbrev=False)
@@ -59,8 +58,8 @@ def main(signals: StopSignals) -> int:
 def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals) -> int:
     from elasticsearch import Elasticsearch
 
-    from slurp.embedded import EmbeddedNode
     from slurp.embedded.distribution import DOWNLOAD_MB, ensure_distribution
+    from slurp.embedded.node import EmbeddedNode
 
     node = EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD)
     print(f"Looking for Elasticsearch (the first time it is fetched, {DOWNLOAD_MB} MB) …", flush=True)
@@ -128,7 +127,7 @@ def _summarise(es: Elasticsearch) -> None:
 def _port(wanted: int) -> int:
     """The usual port, or a free one where somebody has it."""
     from slurp.embedded.node import free_port
-    from slurp.jetstream.hosts import answers
+    from slurp.jetstream.servers import answers
 
     return free_port() if answers("127.0.0.1", wanted) else wanted
 

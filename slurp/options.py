@@ -11,11 +11,10 @@ from typing import Any, NoReturn, TextIO
 
 import configargparse
 
-from slurp import __version__
+from slurp import __version__, addresses
 from slurp.completion import SHELLS, PrintCompletion
 from slurp.configfile import ConfigFile, suggestion
-from slurp.http import address
-from slurp.position import LIVE
+from slurp.events.position import LIVE
 from slurp.units import parse_duration, parse_size
 from slurp.values import (
     api_key,
@@ -374,7 +373,7 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
         "--http",
         metavar="ADDRESS",
         help="show metrics, health and a page at HOST:PORT, or 'off' "
-        f"(default: off, with --embedded {address.DEFAULT})",
+        f"(default: off, with --embedded {addresses.DEFAULT})",
     )
     group.add_argument(
         "--stats-interval",

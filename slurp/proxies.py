@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
 
-from slurp.http.address import is_loopback
+from slurp.addresses import is_loopback
 
 # What https:// names is spoken to as http:// is: many write it and mean that.
 _SCHEMES = ("http", "https")

@@ -11,56 +11,55 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from slurp.addresses import Address
 from slurp.config import Config
 from slurp.elastic import setup
-from slurp.elastic.checkpoint import Checkpoint, Checkpoints
-from slurp.elastic.chore import Chore
 from slurp.elastic.client import (
     FAILURES,
     Elastic,
-    Patience,
+    OutageLog,
     describe,
     insist,
     wait_until_ready,
 )
-from slurp.elastic.days import Days
-from slurp.elastic.deadletter import DeadLetterFile
-from slurp.elastic.disk import DiskBudget
-from slurp.elastic.drift import Drift
-from slurp.elastic.gaps import Gaps
-from slurp.elastic.indexer import Halt, Indexer
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.ingest_pipeline import Attachment
 from slurp.elastic.lifecycle import Retention
-from slurp.elastic.lowestday import date_of
-from slurp.elastic.pipeline import Attachment
-from slurp.elastic.statsindex import StatsIndex
+from slurp.elastic.lowest_day import date_of
+from slurp.elastic.periodic_task import PeriodicTask
 from slurp.elastic.templates import STATE_INDEX
+from slurp.elastic.unknown_fields import UnknownFields
 from slurp.errors import Exit, Fatal, Stopped
-from slurp.flow import Buffer
-from slurp.heartbeat import Watchdog
-from slurp.http.address import Address
-from slurp.jetstream import hosts
-from slurp.jetstream.catchup import CatchUp
-from slurp.jetstream.reader import Reader
-from slurp.jetstream.readers import Readers
-from slurp.jetstream.scout import Scout
+from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
+from slurp.jetstream.servers import answers, host_of, probe, table
+from slurp.jetstream.stream_range import newest_event
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.tip import tip
 from slurp.kibana.install import Installer
 from slurp.lexicons import Compiled
 from slurp.logs import Screen, Secrets
-from slurp.notify import notify
-from slurp.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
+from slurp.monitoring.stats import Stats
+from slurp.monitoring.stats_index import StatsIndex
+from slurp.monitoring.worker_status import INDEXER, WorkerStatus
+from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.catch_up import CatchUp
+from slurp.pipeline.checkpoint import Checkpoint, Checkpoints
+from slurp.pipeline.dead_letters import DeadLetterFile
+from slurp.pipeline.disk_budget import DiskBudget
+from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.indexer import Indexer, Shutdown
+from slurp.pipeline.progress import Counters
+from slurp.pipeline.reader import Reader
+from slurp.pipeline.reader_group import ReaderGroup
+from slurp.pipeline.server_monitor import ServerMonitor
+from slurp.pipeline.stream_clock import StreamClock
+from slurp.process import StopSignals
 from slurp.proxies import proxies_of
-from slurp.signals import StopSignals
-from slurp.stats import Stats
-from slurp.streamclock import StreamClock
-from slurp.tally import Tally
 from slurp.units import format_size
-from slurp.vitals import INDEXER, Vitals
+from slurp.watchdog import Watchdog, notify
 
 if TYPE_CHECKING:
-    from slurp.embedded import EmbeddedNode
-    from slurp.http.front import Front
+    from slurp.embedded.node import EmbeddedNode
+    from slurp.web.web_server import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +122,8 @@ class Service:
         self._config = config
         self._screen = screen
         self._version = version
-        self._halt = Halt()
-        self._stop = self._halt.stop
+        self._shutdown = Shutdown()
+        self._stop = self._shutdown.stop
         self._signals = signals or StopSignals()
         self._failure: Exit | None = None
         self._threads: dict[str, threading.Thread] = {}
@@ -138,32 +137,32 @@ class Service:
         # With --redundant all are read, whether they send or not.
         listen = not (config.redundant or self._subscription.filters)
         self._probe = partial(
-            hosts.probe,
+            probe,
             ca=config.jetstream_ca,
             protocol=self._subscription.protocol(config.protocol),
             listen=listen,
         )
-        self._buffer = Buffer(config.buffer, config.buffer_bytes)
-        self._tally = Tally(len(config.jetstream) if config.redundant else 1)
+        self._queue = BatchQueue(config.buffer, config.buffer_bytes)
+        self._counters = Counters(len(config.jetstream) if config.redundant else 1)
         self._secrets = secrets
         self._elastic = Elastic(config, secrets)
-        self._patience = Patience()
+        self._outage_log = OutageLog()
         self._checkpoints = Checkpoints(self._elastic, self._subscription)
         self._dead_letters = DeadLetterFile(config.dead_letter)
-        self._clock = StreamClock(lambda: self._tally.stream_us)
-        self._days: Days | None = None
+        self._clock = StreamClock(lambda: self._counters.stream_us)
+        self._days: DailyIndices | None = None
         self._retention: Retention | None = None
         self._pipeline: Attachment | None = None
-        self._drift: Drift | None = None
+        self._unknown_fields: UnknownFields | None = None
         self._typed: frozenset[str] = frozenset()
-        self._readers: Readers | None = None
+        self._readers: ReaderGroup | None = None
         self._gaps: Gaps | None = None
         self._stats: Stats | None = None
-        self._vitals = Vitals(self._tally, self._buffer, self._watchdog, self._patience, self._stop)
+        self._status = WorkerStatus(self._counters, self._queue, self._watchdog, self._outage_log, self._stop)
         self._pulse = self._watchdog.pulse("MainThread", _MAIN_LIMIT)
         self._disk_pulse = self._watchdog.pulse("disk", _DISK_LIMIT)
         self._housekeeping = self._watchdog.pulse("housekeeping", _HOUSEKEEPING_LIMIT)
-        self._front: Front | None = None
+        self._front: WebServer | None = None
         self._node: EmbeddedNode | None = None
         self._reading_since: float | None = None
         self._caught_up = False
@@ -269,14 +268,14 @@ class Service:
 
     def _begin(self, step: str) -> None:
         """A step of the start-up, for whoever asks how far it has come."""
-        self._vitals.starting = step
+        self._status.starting = step
         notify(f"STATUS={step}")
 
     def _start_http(self, address: Address) -> None:
-        from slurp.http.front import Front
+        from slurp.web.web_server import WebServer
 
         try:
-            self._front = Front(address, self._config, self._vitals, self._secrets, self._version)
+            self._front = WebServer(address, self._config, self._status, self._secrets, self._version)
         except Fatal as error:
             if address.asked:
                 raise
@@ -304,22 +303,22 @@ class Service:
         reachable = [one for one in probes if one.times]
         head = f"{len(reachable)} of {len(probes)} reachable"
         if reachable:
-            taken = "all of them" if self._config.redundant else hosts.host_of(probes[0].url)
+            taken = "all of them" if self._config.redundant else host_of(probes[0].url)
             log.info("Jetstream: %s, taking %s", head, taken)
         else:
             log.warning("Jetstream: no server reachable; it will be tried again and again")
-        for line in hosts.table(probes):
+        for line in table(probes):
             log.info("%s", line)
         return [one.url for one in probes]
 
     def _start_embedded_node(self) -> None:
-        from slurp.embedded import EmbeddedNode, EmbeddedNodeError, StartInterrupted, default_data_dir
-        from slurp.embedded.places import DEFAULT_VERSION
-        from slurp.embedded.room import check_room
+        from slurp.embedded.data_folder import DEFAULT_VERSION, check_room, default_data_dir
+        from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
+        from slurp.embedded.node import EmbeddedNode
 
         config = self._config
         url = urlsplit(config.es[0])
-        if hosts.answers(url.hostname or "localhost", url.port or 9200):
+        if answers(url.hostname or "localhost", url.port or 9200):
             log.info("embedded Elasticsearch: not needed, something answers at %s", config.es[0])
             return
         if url.scheme != "http" or url.hostname not in ("localhost", "127.0.0.1"):
@@ -362,7 +361,7 @@ class Service:
         work = setup.Setup(config, compiled)
         self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
-        self._days = Days(
+        self._days = DailyIndices(
             self._elastic,
             index,
             config.retention_days,
@@ -372,7 +371,7 @@ class Service:
             fill=config.fill,
         )
         self._pipeline = work.attachment
-        self._drift = Drift(compiled, index)
+        self._unknown_fields = UnknownFields(compiled, index)
         self._typed = frozenset(compiled.record_types)
         self._retention = Retention(
             self._elastic,
@@ -387,12 +386,12 @@ class Service:
 
         # Before the first event: a replay must not bring a deleted day back.
         self._insist(self._days.lowest.load)
-        self._vitals.disk = DiskBudget(
+        self._status.disk = DiskBudget(
             self._elastic,
             index,
             config.max_disk,
             self._days,
-            self._buffer,
+            self._queue,
             self._clock.earliest,
             learn_time=self._learn_time,
             stop=self._stop,
@@ -410,17 +409,17 @@ class Service:
         for checkpoint in found:
             if not checkpoint.started:  # else its time may be that of the clock
                 self._clock.saw(checkpoint.position.time_us)
-        self._gaps = Gaps(self._elastic, self._subscription, servers, self._tally, fill=self._config.fill)
+        self._gaps = Gaps(self._elastic, self._subscription, servers, self._counters, fill=self._config.fill)
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
-            known, start = self._find_start(number, hosts.host_of(own[0]), found)
+            known, start = self._find_start(number, host_of(own[0]), found)
             readers.append(
                 Reader(
                     self._config,
                     self._subscription,
                     own,
-                    self._buffer,
-                    self._tally,
+                    self._queue,
+                    self._counters,
                     self._stop,
                     known,
                     start=start,
@@ -430,7 +429,7 @@ class Service:
                 )
             )
         if not self._stop.is_set():
-            self._start_threads(Readers(readers), servers)
+            self._start_threads(ReaderGroup(readers), servers)
 
     def _find_start(self, reader: int, host: str, found: list[Checkpoint]) -> tuple[Position, int | None]:
         """Return the position to resume behind, and the cursor or LIVE if the user says where to start."""
@@ -443,7 +442,7 @@ class Service:
                 begin = Checkpoint(position, started=True, clean=True)
                 self._insist(lambda: self._checkpoints.save(begin))
             log.info("start: %s", "live" if start == LIVE else f"cursor {start}, as asked")
-            self._tally.begin(reader, position, position.time_us)
+            self._counters.begin(reader, position, position.time_us)
             return position, start
         newest = found[0]
         if config.redundant:
@@ -453,7 +452,7 @@ class Service:
                 before = Position(host, None, resume_elsewhere(newest.position))
                 newest = Checkpoint(before, started=True, clean=True)
                 self._insist(lambda: self._checkpoints.save(newest))
-        self._tally.begin(reader, newest.position, whole_since_us=0)
+        self._counters.begin(reader, newest.position, whole_since_us=0)
         log.info(
             "start: where the last run %s, cursor %s of %s",
             "ended" if newest.clean else "was cut off",
@@ -462,10 +461,10 @@ class Service:
         )
         return newest.position, None
 
-    def _start_threads(self, readers: Readers, servers: list[str]) -> None:
+    def _start_threads(self, readers: ReaderGroup, servers: list[str]) -> None:
         config, days = self._config, self._days
         assert days is not None  # noqa: S101
-        self._readers = self._vitals.readers = readers
+        self._readers = self._status.readers = readers
         timed: dict[str, Any] = {}
         if self._front is not None:
             timed = {
@@ -473,19 +472,19 @@ class Service:
                 "bulk_took": self._front.metrics.bulk_took,
             }
         documents = StatsIndex(
-            self._elastic, self._patience, config.index, config.worker_name, self._tally.snapshot()
+            self._elastic, self._outage_log, config.index, config.worker_name, self._counters.snapshot()
         )
         self._stats = Stats(
-            self._tally,
-            self._buffer,
+            self._counters,
+            self._queue,
             readers,
             self._screen,
             config.stats_interval,
-            self._drift,
+            self._unknown_fields,
             documents,
             status=lambda line: notify(f"STATUS={line}"),
-            waiting=lambda: self._vitals.waiting,
-            disk=self._vitals.disk,
+            waiting=lambda: self._status.waiting,
+            disk=self._status.disk,
         )
         for number in range(1, config.indexers + 1):
             name = f"{INDEXER}{number}"
@@ -493,11 +492,11 @@ class Service:
                 self._elastic,
                 days,
                 self._dead_letters,
-                self._buffer,
-                self._tally,
-                self._patience,
-                self._halt,
-                drift=self._drift,
+                self._queue,
+                self._counters,
+                self._outage_log,
+                self._shutdown,
+                unknown_fields=self._unknown_fields,
                 typed=self._typed,
                 beat=self._watchdog.pulse(name, _INDEXER_LIMIT).beat,
                 **timed,
@@ -511,13 +510,13 @@ class Service:
         for reader in readers:
             self._spawn(f"reader-{reader.number}", _steps(reader.step))
             if len(servers) > 1 and not config.redundant:
-                scout = Scout(reader, servers, probe=self._probe)
+                scout = ServerMonitor(reader, servers, probe=self._probe)
                 self._spawn(
                     "scout", partial(scout.run, self._stop, self._watchdog.pulse("scout", _SCOUT_LIMIT))
                 )
         if config.catch_up:
             self._spawn("catch-up", partial(self._catch_up, readers))
-        self._vitals.starting = ""
+        self._status.starting = ""
 
     # Work that belongs to no other place
 
@@ -553,7 +552,7 @@ class Service:
             # Before the positions are taken, so that a gap keeps none of them back.
             self._gaps.step(final=True)
             self._save(clean=self._clean)
-            if self._tally.held:
+            if self._counters.held:
                 log.warning(
                     "the checkpoint stays before a possible gap: the server has not said yet how far back it "
                     "goes; the next start asks again"
@@ -582,10 +581,10 @@ class Service:
             "can't look for changes of ingest pipelines: {}; trying again each minute",
             "changes of ingest pipelines can be looked for again",
         )
-        drift = self._chore(
+        unknown_fields = self._chore(
             self._write_drift, "drift was not written, it waits: {}", "drift is written again"
         )
-        clock = Patience(_CLOCK_EVERY, trouble="{}", over="the clock agrees with the stream again")
+        clock = OutageLog(_CLOCK_EVERY, trouble="{}", over="the clock agrees with the stream again")
         drift_due = time.monotonic() + _DRIFT_EVERY
         while not self._stop.wait(_SAVE_EVERY):
             with self._housekeeping:
@@ -598,19 +597,19 @@ class Service:
                 self._housekeeping.beat()
                 if time.monotonic() >= drift_due:
                     drift_due = time.monotonic() + _DRIFT_EVERY
-                    drift.do()
+                    unknown_fields.do()
         # What the last batches brought as well.
         self._indexed.wait()
-        drift.do()
+        unknown_fields.do()
 
     def _look_at_pipeline(self) -> bool:
         return self._pipeline is not None and self._pipeline.step(self._elastic, self._housekeeping.beat)
 
     def _keep_to_budget(self) -> None:
         """On a thread of its own: at full speed a disk may fill within seconds."""
-        assert self._vitals.disk is not None  # noqa: S101
+        assert self._status.disk is not None  # noqa: S101
         budget = self._chore(
-            self._vitals.disk.step,
+            self._status.disk.step,
             "can't measure the days or delete one for --max-disk: {}; trying again in 5s",
             "the days can be measured again",
         )
@@ -622,49 +621,53 @@ class Service:
         """Ask a server what time it is at least, by its newest event, where that may be later than known."""
         if self._readers is None or not self._clock.is_behind():
             return False
-        newest = tip(next(iter(self._readers)).server, ca=self._config.jetstream_ca)
+        newest = newest_event(next(iter(self._readers)).server, ca=self._config.jetstream_ca)
         if newest is None:
             return False
         self._clock.saw(newest.time_us)
         return True
 
-    def _look_at_clock(self, patience: Patience) -> None:
-        self._vitals.clock_trouble = trouble = self._clock.look()
+    def _look_at_clock(self, outage_log: OutageLog) -> None:
+        self._status.clock_trouble = trouble = self._clock.look()
         if trouble:
-            patience.trouble(trouble)
+            outage_log.trouble(trouble)
         else:
-            patience.over()
+            outage_log.over()
 
-    def _chore(self, work: Callable[[], object], trouble: str, over: str, *, vital: bool = False) -> Chore:
-        return Chore(self._elastic, self._patience, work, trouble, over, vital=vital)
+    def _chore(
+        self, work: Callable[[], object], trouble: str, over: str, *, vital: bool = False
+    ) -> PeriodicTask:
+        return PeriodicTask(self._elastic, self._outage_log, work, trouble, over, vital=vital)
 
     def _write_drift(self) -> None:
-        if self._drift is not None:
+        if self._unknown_fields is not None:
             # Half, for there are two requests.
             left = max(_LEAST_TIMEOUT, (self._deadline - time.monotonic()) / 2)
-            self._drift.flush(self._elastic.client.options(request_timeout=min(_DRIFT_TIMEOUT, left)))
+            self._unknown_fields.flush(
+                self._elastic.client.options(request_timeout=min(_DRIFT_TIMEOUT, left))
+            )
 
     def _save(self, clean: bool) -> bool:
         """Whether there was anything to save."""
         assert self._readers is not None and self._gaps is not None  # noqa: S101
         # In this order: a gap found after the positions were taken is not behind any of them.
-        positions = self._tally.checkpoints()
+        positions = self._counters.checkpoints()
         wrote = self._gaps.step()
         for _, position, held in positions:
             # A held position is not where the reader ended.
             wrote |= self._checkpoints.save(Checkpoint(position, started=False, clean=clean and not held))
         if not any(one.held for one in positions):
-            self._vitals.saved = time.monotonic()
+            self._status.saved = time.monotonic()
         return wrote
 
-    def _catch_up(self, readers: Readers) -> None:
+    def _catch_up(self, readers: ReaderGroup) -> None:
         within = max(_CAUGHT_UP_WITHIN, _CAUGHT_UP_WITHIN_FLUSHES * self._config.flush)
-        ask = partial(tip, ca=self._config.jetstream_ca)
-        catch_up = CatchUp(readers, self._tally, self._buffer, within, ask)
+        ask = partial(newest_event, ca=self._config.jetstream_ca)
+        catch_up = CatchUp(readers, self._counters, self._queue, within, ask)
         pulse = self._watchdog.pulse("catch-up", _READER_LIMIT)
         while not self._stop.wait(_SUPERVISE_EVERY):
             pulse.beat()
-            if catch_up.step() and self._tally.snapshot().received:
+            if catch_up.step() and self._counters.snapshot().received:
                 self._caught_up = True
                 log.info("caught up")
                 self._stop.set()
@@ -675,7 +678,7 @@ class Service:
             self._config.catch_up
             and self._reading_since is not None
             and time.monotonic() - self._reading_since >= self._config.wait
-            and not self._tally.snapshot().received
+            and not self._counters.snapshot().received
             and not self._stop.is_set()
         ):
             log.error(
@@ -690,16 +693,16 @@ class Service:
         """Drain, save, close, all within `--grace`. False when a second signal cut it short."""
         deadline = self._deadline = time.monotonic() + self._config.grace
         reserved = min(_RESERVED_FOR_CHECKPOINT, self._config.grace / 4)
-        self._halt.deadline = deadline - reserved
+        self._shutdown.deadline = deadline - reserved
         # Startup first: only it makes threads, and it may have been about to.
-        ended = self._join(["startup"], self._halt.deadline)
+        ended = self._join(["startup"], self._shutdown.deadline)
         workers = [name for name in list(self._threads) if name.startswith(INDEXER)]
         ended &= self._join(
-            [name for name in list(self._threads) if name.startswith("reader")], self._halt.deadline
+            [name for name in list(self._threads) if name.startswith("reader")], self._shutdown.deadline
         )
-        self._buffer.close()
-        ended &= self._join(workers, self._halt.deadline + reserved / 2)
-        left = self._tally.snapshot().in_flight
+        self._queue.close()
+        ended &= self._join(workers, self._shutdown.deadline + reserved / 2)
+        left = self._counters.snapshot().in_flight
         self._clean = ended and not left and self._failure is None
         self._indexed.set()
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)

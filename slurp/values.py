@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from slurp.http import address
-from slurp.http.address import Address, parse_address
-from slurp.position import FIRST_TIME_CURSOR, LIVE
+from slurp import addresses
+from slurp.addresses import Address, parse_address
+from slurp.events.position import FIRST_TIME_CURSOR, LIVE
 from slurp.units import parse_duration, parse_size
 
 STATE_INDICES = ("skeetslurper-state", "skeetslurper-stats", "skeetslurper-drift")
@@ -227,7 +227,7 @@ def index_name(name: str) -> str:
 
 def http_address(text: str | None, *, embedded: bool) -> Address | None:
     if text is None:
-        return address.DEFAULT if embedded else None
+        return addresses.DEFAULT if embedded else None
     try:
         return parse_address(text)
     except ValueError as error:

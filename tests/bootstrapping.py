@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from slurp import tid
+from slurp.events import tid
 
 DAY_US = 86_400_000_000
 

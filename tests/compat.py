@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from slurp.embedded import EmbeddedNodeError
+from slurp.embedded.errors import EmbeddedNodeError
 from slurp.embedded.java import find_runtime
 
 HERE = Path(__file__).parent

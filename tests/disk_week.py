@@ -20,9 +20,11 @@ from pathlib import Path
 import orjson
 from elasticsearch import Elasticsearch
 
-from slurp.documents.identity import day_of, identify
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Manners, Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.identity import identify
+from slurp.events.times import day_of
+from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
 from slurp.units import format_size, parse_size
 from tests.fixtures_es import PASSWORD, client_for
 from tests.worker import Worker, checkpoint, documents

@@ -11,7 +11,8 @@ import pytest
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, Elasticsearch
 
-from slurp.embedded import DEFAULT_VERSION, EmbeddedNode
+from slurp.embedded.data_folder import DEFAULT_VERSION
+from slurp.embedded.node import EmbeddedNode
 
 PASSWORD = "changeme"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 
 
 @pytest.fixture

@@ -11,19 +11,19 @@ from typing import Any
 
 import orjson
 
-from slurp import tid
 from slurp.config import parse
-from slurp.elastic.client import Elastic, Patience
-from slurp.elastic.days import Days
-from slurp.elastic.deadletter import DeadLetterFile
-from slurp.elastic.drift import Drift
-from slurp.elastic.indexer import Halt, Indexer
+from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.setup import Setup
-from slurp.flow import Batch, Buffer
-from slurp.jetstream.wire import position_of
+from slurp.elastic.unknown_fields import UnknownFields
+from slurp.events import tid
+from slurp.events.frames import position_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.tally import Snapshot, Tally
+from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.dead_letters import DeadLetterFile
+from slurp.pipeline.indexer import Indexer, Shutdown
+from slurp.pipeline.progress import Counters, Snapshot
 
 _FOR_EVER = 60.0
 
@@ -35,16 +35,16 @@ class InProcess:
         self.index = index
         self.config = parse(["--es", url, "--index", index, *options], {"HOME": str(folder)})
         self.elastic = Elastic(self.config, Secrets(()))
-        self.drift = Drift(committed(), index)
-        self.tally = Tally()
+        self.unknown_fields = UnknownFields(committed(), index)
+        self.counters = Counters()
         work = Setup(self.config, committed())
         if setup:
             work.run(self.elastic.client)
-        self.days = Days(self.elastic, index, self.config.retention_days, work.put_templates)
+        self.days = DailyIndices(self.elastic, index, self.config.retention_days, work.put_templates)
         self.letters = DeadLetterFile(folder / "letters.jsonl")
-        self.halt = Halt()
-        self._buffer = Buffer(100_000, 100_000_000)
-        self._patience = Patience()
+        self.shutdown = Shutdown()
+        self._queue = BatchQueue(100_000, 100_000_000)
+        self._outage_log = OutageLog()
         self._number = 0
         # Looked at once: midnight may pass while a test runs.
         self.began = time.time()
@@ -63,10 +63,10 @@ class InProcess:
         """Answer for all frames, on this thread."""
         self.put(list(frames), bootstrap)
         # What would be held for ever fails the test that asks for the answers.
-        self.halt.deadline = time.monotonic() + _FOR_EVER
+        self.shutdown.deadline = time.monotonic() + _FOR_EVER
         self.one_indexer().step()
-        self.halt.deadline = None
-        return self.tally.snapshot()
+        self.shutdown.deadline = None
+        return self.counters.snapshot()
 
     @contextlib.contextmanager
     def running(self, indexers: int) -> Iterator[None]:
@@ -77,7 +77,7 @@ class InProcess:
         try:
             yield
         finally:
-            self._buffer.close()
+            self._queue.close()
             for thread in threads:
                 thread.join(60)
         assert not any(thread.is_alive() for thread in threads), "it goes on"
@@ -89,18 +89,18 @@ class InProcess:
         thread = threading.Thread(target=self.one_indexer().step, daemon=True)
         thread.start()
         deadline = time.monotonic() + 10
-        while not self._patience.troubled and time.monotonic() < deadline:
+        while not self._outage_log.troubled and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert self._patience.troubled, "no trouble"
+        assert self._outage_log.troubled, "no trouble"
         try:
             time.sleep(0.5)
-            held = self.tally.snapshot()
+            held = self.counters.snapshot()
             assert held.in_flight == len(frames), "nothing is answered for"
         finally:
             mend()
             thread.join(30)
         assert not thread.is_alive(), "it goes on once mended"
-        return self.tally.snapshot()
+        return self.counters.snapshot()
 
     def put(self, frames: list[bytes], bootstrap: frozenset[tuple[str, str]] | None = None) -> None:
         """A batch to be answered for, by whoever is at work."""
@@ -108,9 +108,9 @@ class InProcess:
         position = position_of(reversed(frames), "host.example")
         size = sum(map(len, frames))
         batch = Batch(self._number, "host.example", frames, size, position, bootstrap=bootstrap)
-        self._buffer.reserve(batch, 0)
-        self.tally.received(batch)
-        self._buffer.put(batch)
+        self._queue.reserve(batch, 0)
+        self.counters.received(batch)
+        self._queue.put(batch)
 
     def _work(self) -> None:
         indexer = self.one_indexer()
@@ -122,11 +122,11 @@ class InProcess:
             self.elastic,
             self.days,
             self.letters,
-            self._buffer,
-            self.tally,
-            self._patience,
-            self.halt,
-            drift=self.drift,
+            self._queue,
+            self.counters,
+            self._outage_log,
+            self.shutdown,
+            unknown_fields=self.unknown_fields,
             beat=beat,
         )
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from slurp.config import parse
-from slurp.flow import Batch, Buffer
-from slurp.jetstream.hosts import host_of
-from slurp.jetstream.reader import Reader
+from slurp.events.position import LIVE, Gap, Position
+from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
-from slurp.position import LIVE, Answered, Gap, Position
-from slurp.simulator import Simulator
-from slurp.tally import Outcome, Tally
+from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.reader import Reader
+from slurp.simulator.jetstream import Simulator
 
 
 class Reading:
@@ -30,8 +30,8 @@ class Reading:
     ) -> None:
         # By the v1 wire frames are what the simulator holds, byte for byte; v2 has tests of its own.
         config = parse(["--flush", "100ms", "--batch", "500", "--protocol", "v1", *options], {})
-        self.buffer = Buffer(config.buffer, config.buffer_bytes)
-        self.tally = Tally()
+        self.buffer = BatchQueue(config.buffer, config.buffer_bytes)
+        self.counters = Counters()
         self.stop = threading.Event()
         # Cleared, nothing is acknowledged, as while Elasticsearch pauses.
         self.acknowledges = threading.Event()
@@ -47,7 +47,7 @@ class Reading:
             Subscription.of(config),
             servers,
             self.buffer,
-            self.tally,
+            self.counters,
             self.stop,
             known,
             start=None if resumes else LIVE if start is None else start,
@@ -91,7 +91,7 @@ class Reading:
             self.batches.append(batch)
             time_us = batch.position.time_us if batch.position else None
             count = len(batch.frames)
-            self.tally.answered(batch, Outcome(indexed=count), Answered(batch.position, time_us))
+            self.counters.answered(batch, Outcome(indexed=count), BatchAck(batch.position, time_us))
             self.buffer.release(batch)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.simulator.jetstream import Simulator
 from tests.chromium import CHROMIUM
 from tests.fixtures_es import PASSWORD
 from tests.test_http_worker import Asked

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 from elasticsearch import Elasticsearch
 
-from slurp.http.address import Address
-from slurp.http.history import History
-from slurp.http.page import Page
-from slurp.http.questions import Questions
-from slurp.http.server import Request, Server
-from slurp.http.site import Site
+from slurp.addresses import Address
+from slurp.web.history import History
+from slurp.web.http_server import Request, Server
+from slurp.web.page import Page
+from slurp.web.queries import PageQueries
+from slurp.web.web_server import Pages
 from tests.harness import InProcess, commit
 from tests.watched import Watched
 
@@ -48,10 +48,10 @@ class Shown:
 
     def __init__(self, watched: Watched, index: str) -> None:
         self.watched = watched
-        self.history = History(watched.vitals)
+        self.history = History(watched.status)
         elastic = watched.probe._elastic
-        self.questions = Questions(elastic, watched.probe, index, watched.secrets.scrub)
-        self.page = Page(watched.vitals, watched.health, self.history, self.questions, "1.2.3")
+        self.questions = PageQueries(elastic, watched.probe, index, watched.secrets.scrub)
+        self.page = Page(watched.status, watched.health, self.history, self.questions, "1.2.3")
 
     def html(self, **parameters: str) -> str:
         answer = self.page.render(Request("/", parameters))
@@ -118,7 +118,7 @@ def fill_with_evil(indexer: InProcess, es: Elasticsearch) -> None:
 def served(shown: Shown) -> Iterator[str]:
     """The page's address, while it is served."""
     watched, over = shown.watched, threading.Event()
-    site = Site(watched.health, watched.metrics, shown.page)
+    site = Pages(watched.health, watched.metrics, shown.page)
     server = Server(Address("127.0.0.1", 0), site.answer, shown.history.step)
     thread = threading.Thread(target=server.run, args=(over,))
     thread.start()

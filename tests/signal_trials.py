@@ -26,9 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.places import cache_dir
-from slurp.simulator import Simulator
+from slurp.embedded.data_folder import cache_dir
+from slurp.embedded.node import EmbeddedNode
+from slurp.simulator.jetstream import Simulator
 
 ROOT = Path(__file__).parents[1]
 # Between the two signals, and from a program's readiness to the first.

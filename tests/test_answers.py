@@ -12,9 +12,9 @@ import pytest
 from elastic_transport import TransportError
 from elasticsearch import ApiError, Elasticsearch
 
-from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.elastic.response_checks import CheckedElasticsearch, UnexpectedAnswer
+from slurp.embedded.node import EmbeddedNode
+from slurp.simulator.jetstream import Simulator
 from tests.gateway import Answer, Gateway
 from tests.harness import InProcess
 from tests.worker import Worker, assert_each_once, count, documents

@@ -11,10 +11,10 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
-from slurp.documents.identity import day_of
-from slurp.elastic.pipeline import Attachment
+from slurp.elastic.ingest_pipeline import Attachment
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import MARK
+from slurp.events.times import day_of
 from slurp.lexicons import committed
 
 SETTING = "index.default_pipeline"

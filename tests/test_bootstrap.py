@@ -12,15 +12,16 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp import tid
-from slurp.documents.express import Express
-from slurp.embedded import EmbeddedNode
-from slurp.http.questions import Overview
+from slurp.documents.fast_path import FastPath
+from slurp.embedded.node import EmbeddedNode
+from slurp.events import tid
+from slurp.events.frames import parse
 from slurp.jetstream.bootstrap import BootstrapDetector, mark
-from slurp.jetstream.wire import parse
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
-from slurp.simulator import Simulator, wire2
+from slurp.simulator import wire2
+from slurp.simulator.jetstream import Simulator
+from slurp.web.queries import Overview
 from tests.bootstrapping import DAY_US, announced
 from tests.conftest import SHARED
 from tests.harness import InProcess, commit
@@ -260,7 +261,7 @@ def test_the_short_way_marks_as_well(
     ]
     shared = frozenset({(like["did"], like["commit"]["rev"])})
     frame = orjson.dumps(like)
-    assert Express().make(frame, "h", 0) is not None
+    assert FastPath().make(frame, "h", 0) is not None
     indexer.feed([frame], bootstrap=shared)
     (document,) = documents(es, fresh_index_prefix).values()
     assert document["commit"]["bootstrap"] is True
@@ -270,7 +271,7 @@ def test_the_lag_is_that_of_the_server_meanwhile(indexer: InProcess) -> None:
     """A rev is when the repository last changed, up to a day ago."""
     events = announced(50, int(time.time() * 1e6))
     indexer.feed(numbered(events), bootstrap=frozenset())
-    newest_us = indexer.tally.snapshot().newest_us
+    newest_us = indexer.counters.snapshot().newest_us
     assert newest_us is not None
     assert abs(newest_us / 1e6 - time.time()) < 60
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import pytest
 import urllib3
 
-from slurp.answers import BadAnswer, read_within
 from slurp.config import parse
-from slurp.elastic import bounded
+from slurp.elastic import http_node
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.logs import Secrets
+from slurp.response_body import BadAnswer, read_within
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Elastic-Product: Elasticsearch\r\nContent-Type: application/json\r\n"
 HEALTH = b'{"status":"green"}'
@@ -98,7 +98,7 @@ def elastic(url: str) -> Elastic:
 
 
 def test_an_elasticsearch_that_answers_without_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MOST_BYTES", 10**6)
+    monkeypatch.setattr(http_node, "MOST_BYTES", 10**6)
     with saying(HEAD + b"\r\n", endless=True) as url:
         asked = elastic(url)
         for _ in range(8):  # more than there are connections

@@ -12,14 +12,14 @@ from typing import cast
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.embedded import EmbeddedNode
-from slurp.flow import Batch, Buffer
-from slurp.jetstream.catchup import CatchUp
-from slurp.jetstream.reader import Reader
-from slurp.jetstream.tip import tip
-from slurp.position import Answered, Position
-from slurp.simulator import Simulator
-from slurp.tally import Outcome, Tally
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.position import Position
+from slurp.jetstream.stream_range import newest_event
+from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.catch_up import CatchUp
+from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.reader import Reader
+from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker, documents, expected
 
 SECOND = 1_000_000
@@ -50,21 +50,21 @@ class Stage:
 
     def __init__(self, *readers: Reader) -> None:
         self.readers = readers or (stand_in(1),)
-        self.tally = Tally(len(self.readers))
-        self.buffer = Buffer(1000, 1000)
+        self.counters = Counters(len(self.readers))
+        self.buffer = BatchQueue(1000, 1000)
         self.now = 0.0
         self.tips: dict[str, Position | None] = {}
         self.asked: list[float] = []
         self._numbers = {reader.number: numbers(1) for reader in self.readers}
         self._catch_up = CatchUp(
-            self.readers, self.tally, self.buffer, 5.0, self._ask, clock=lambda: self.now
+            self.readers, self.counters, self.buffer, 5.0, self._ask, clock=lambda: self.now
         )
 
     def acknowledge(self, position: Position, reader: int = 1) -> None:
         number = next(self._numbers[reader])
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
-        self.tally.received(batch)
-        self.tally.answered(batch, Outcome(indexed=1), Answered(position, position.time_us))
+        self.counters.received(batch)
+        self.counters.answered(batch, Outcome(indexed=1), BatchAck(position, position.time_us))
 
     def has_caught_up(self, seconds: float = 0.0) -> bool:
         """After so many more seconds."""
@@ -166,9 +166,9 @@ def test_silence_is_enough_when_nothing_is_in_flight() -> None:
 
 def test_an_open_gap_is_waited_for() -> None:
     stage = Stage(stand_in(1, silent=6))
-    hold = stage.tally.hold(1)
+    hold = stage.counters.hold(1)
     assert not stage.has_caught_up(2)
-    stage.tally.release(hold)
+    stage.counters.release(hold)
     assert stage.has_caught_up()
 
 
@@ -201,7 +201,7 @@ def test_nobody_is_no_reader() -> None:
 def test_the_newest_event_of_a_server(protocols: str) -> None:
     with Simulator(port=0, seed=1, protocols=protocols) as jetstream:
         jetstream.generate(1000).run_at(500)
-        found = tip(jetstream.url)
+        found = newest_event(jetstream.url)
     assert found is not None
     assert found.cursor is not None
     assert 1000 < found.cursor < len(jetstream.frames) + 1
@@ -211,15 +211,15 @@ def test_the_newest_event_of_a_server(protocols: str) -> None:
 def test_the_newest_time_of_a_server_without_numbers() -> None:
     with Simulator(port=0, seed=1, cursors=False, backdated=0.2, protocols="v1") as jetstream:
         jetstream.run_at(500)
-        found = tip(jetstream.url)
+        found = newest_event(jetstream.url)
     assert found is not None
     assert found.cursor is None
     assert abs(found.time_us / 1e6 - time.time()) < 60, "hours where one of them counts"
 
 
 def test_a_server_that_sends_nothing_has_no_newest_event(jetstream: Simulator) -> None:
-    assert tip(jetstream.url, timeout=0.3) is None
-    assert tip("ws://127.0.0.1:1", timeout=0.3) is None
+    assert newest_event(jetstream.url, timeout=0.3) is None
+    assert newest_event("ws://127.0.0.1:1", timeout=0.3) is None
 
 
 @pytest.fixture(params=[-6.0, 0.0, 6.0], ids=["slow clock", "right clock", "fast clock"])

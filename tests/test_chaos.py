@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from slurp.documents.document import build, quarantined
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.chaos.__main__ import CONTROL, LOSER
 from tests.chaos.faults import KINDS, LONG
-from tests.chaos.oracle import Published, Verdict
+from tests.chaos.oracle import ItemClass, Published
 from tests.chaos.plan import orders
 from tests.chaos.run import run
 
@@ -42,7 +42,7 @@ def test_the_oracle_sees_a_worker_that_loses_events(tmp_path: Path) -> None:
     # Nothing that ends the worker or its connection: it would read some blocks again, which mends a loss.
     kinds = ("index blocked", "template deleted")
     report = run(
-        tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=LOSER, patience=2, wild=0
+        tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=LOSER, outage_log=2, wild=0
     )
     print("\n".join(report.lines()))
     assert report.verdict.lost
@@ -64,7 +64,7 @@ def frames() -> list[bytes]:
         return simulator.generate(500).frames
 
 
-def judge(frames: list[bytes], hits: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> Verdict:
+def classify(frames: list[bytes], hits: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> ItemClass:
     published = Published()
     for frame in frames:
         published.add(frame)
@@ -77,18 +77,18 @@ def hits(frames: list[bytes]) -> list[dict[str, Any]]:
 
 
 def test_the_oracle_is_content_with_every_event_once(frames: list[bytes]) -> None:
-    verdict = judge(frames, hits(frames))
+    verdict = classify(frames, hits(frames))
     assert verdict.holds
-    assert verdict == Verdict(documents=500)
+    assert verdict == ItemClass(documents=500)
 
 
 def test_the_oracle_misses_one_event(frames: list[bytes]) -> None:
-    assert judge(frames, hits(frames[:-1])) == Verdict(documents=499, lost=1)
+    assert classify(frames, hits(frames[:-1])) == ItemClass(documents=499, lost=1)
 
 
 def test_the_oracle_sees_an_event_twice_under_another_id(frames: list[bytes]) -> None:
     found = hits(frames)
-    assert judge(frames, [*found, {**found[0], "_id": "other"}]) == Verdict(
+    assert classify(frames, [*found, {**found[0], "_id": "other"}]) == ItemClass(
         documents=501, double=1, misnamed=1
     )
 
@@ -97,14 +97,14 @@ def test_the_oracle_sees_a_changed_record(frames: list[bytes]) -> None:
     found = hits(frames)
     changed = next(hit for hit in found if "app.bsky.feed.post" in hit["_source"].get("record", {}))
     changed["_source"]["record"]["app.bsky.feed.post"]["text"] += "!"
-    assert judge(frames, found) == Verdict(documents=500, lost=1, strange=1)
+    assert classify(frames, found) == ItemClass(documents=500, lost=1, strange=1)
 
 
 def test_an_event_is_in_quarantine_for_a_reason(frames: list[bytes]) -> None:
     found = hits(frames)
     document = quarantined(orjson.loads(frames[0]), frames[0], "host.example", 1, "refused")
     found[0]["_source"] = orjson.loads(document.body)
-    assert judge(frames, found) == Verdict(documents=500, quarantined=1, wronged=1)
+    assert classify(frames, found) == ItemClass(documents=500, quarantined=1, wronged=1)
     published = Published()
     for number, frame in enumerate(frames):
         published.add(frame, odd=number == 0)

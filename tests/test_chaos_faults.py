@@ -17,11 +17,11 @@ from typing import Any
 import orjson
 import pytest
 
-from slurp import tid
 from slurp.documents.document import build
-from slurp.documents.identity import event_id
-from slurp.simulator import Simulator
+from slurp.events import tid
+from slurp.events.identity import event_id
 from slurp.simulator.imports import Imports
+from slurp.simulator.jetstream import Simulator
 from slurp.simulator.network import Network
 from tests.chaos.faults import GENTLE, KINDS, LONG
 from tests.chaos.oracle import of_event

@@ -13,9 +13,8 @@ from elasticsearch import Elasticsearch
 from slurp.check import effective
 from slurp.config import parse
 from slurp.elastic.privileges import worker
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.simulator.jetstream import Simulator
 from tests.file_realm import FileRealm
 from tests.stub_kibana import StubKibana
 from tests.test_environment import clean_environment

@@ -9,15 +9,15 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.checkpoint import Checkpoint, Checkpoints
 from slurp.elastic.client import Elastic
 from slurp.elastic.setup import Setup
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Fatal
+from slurp.events.position import Position
 from slurp.jetstream.subscription import Subscription
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.position import Position
+from slurp.pipeline.checkpoint import Checkpoint, Checkpoints
 
 SECOND = 1_000_000
 NOON = 1_795_000_000 * SECOND

@@ -10,8 +10,8 @@ from elastic_transport import ConnectionError as NodeUnreachable
 from elasticsearch import ApiError, AuthenticationException, AuthorizationException
 
 from slurp.config import parse
-from slurp.elastic.chore import Chore
-from slurp.elastic.client import Elastic, Patience
+from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.periodic_task import PeriodicTask
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 
@@ -36,9 +36,9 @@ class Work:
         self.now = 1000.0
         self.error: Exception | None = None
         self.idle = False
-        self.indexers = Patience()
+        self.indexers = OutageLog()
         self.elastic = Elastic(parse([], {"HOME": str(folder)}), Secrets(()))
-        self.chore = Chore(
+        self.chore = PeriodicTask(
             *(self.elastic, self.indexers, self._work, "it can't: {}", "it can again"),
             vital=vital,
             clock=lambda: self.now,
@@ -87,18 +87,18 @@ def test_trouble_is_told_each_minute_with_its_length_and_when_it_is_over(
 def test_trouble_that_comes_and_goes_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     now = 1000.0
-    patience = Patience(10.0, lambda: now, "it can't: {}", "it can again")
+    outage_log = OutageLog(10.0, lambda: now, "it can't: {}", "it can again")
     for _ in range(18):
-        patience.trouble("rejected")
+        outage_log.trouble("rejected")
         now += 0.25
-        patience.over()
+        outage_log.over()
         now += 0.25
-    patience.trouble("away")
+    outage_log.trouble("away")
     now += 2.5
-    patience.trouble("away")
-    patience.over()
+    outage_log.trouble("away")
+    outage_log.over()
     now += 30
-    patience.trouble("away again")
+    outage_log.trouble("away again")
     assert caplog.messages == [
         *("it can't: rejected", "it can again after 0.2 s"),
         *("it can't: away", "it can again after 2.5 s"),

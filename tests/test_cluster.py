@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.simulator.jetstream import Simulator
 from tests.fixtures_es import PASSWORD, client_for
 from tests.worker import Worker, assert_each_once, checkpoint, wait_for_documents
 

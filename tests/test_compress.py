@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.logs import Secrets
 from tests.harness import InProcess
 from tests.worker import assert_each_once

@@ -9,10 +9,10 @@ from typing import NoReturn
 
 import pytest
 
+from slurp.addresses import Address
 from slurp.config import LEGACY_HOSTS, PUBLIC_HOSTS, Config, parse
-from slurp.http.address import Address
+from slurp.events.position import LIVE
 from slurp.options import build_parser
-from slurp.position import LIVE
 from slurp.values import SecretFile, api_key
 
 

@@ -24,11 +24,11 @@ from websocket import (
 )
 from websockets.frames import Opcode
 
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.frames import MAX_FRAME, STUB, BadFrame, parse
 from slurp.jetstream.connection import Connection, Messages, connect
-from slurp.jetstream.hosts import hang_up, probe
-from slurp.jetstream.wire import MAX_FRAME, STUB, BadFrame, parse
-from slurp.simulator import Simulator
+from slurp.jetstream.servers import hang_up, probe
+from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile, frame, head_of, text
 from tests.reading import reading, until

@@ -14,15 +14,15 @@ from elasticsearch import Elasticsearch
 
 from slurp.documents.document import quarantined
 from slurp.elastic.templates import STATS_INDEX
-from slurp.embedded import EmbeddedNode
-from slurp.jetstream.wire import parse
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.frames import parse
 from slurp.kibana.check import index_pattern, requests
 from slurp.kibana.conditions import All
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
-from slurp.simulator import Simulator
-from slurp.tally import OUTCOMES
+from slurp.pipeline.progress import OUTCOMES
+from slurp.simulator.jetstream import Simulator
 from tests.fixtures_es import client_for, remove
 from tests.harness import InProcess, commit
 
@@ -55,7 +55,7 @@ def filled(es_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> I
         rare = commit(1, {"text": "?", "langs": ["en"], "neverHeardOf": 1})
         counted = indexer.feed([*jetstream.frames, rare])
         assert counted.indexed == 20_001
-        indexer.drift.flush(es)
+        indexer.unknown_fields.flush(es)
         now = int(time.time() * 1e6)
         bad = quarantined(parse(jetstream.frames[0]), jetstream.frames[0], "host", now, "type: reason")
         es.index(index=indexer.today, id="quarantined", document=orjson.loads(bad.body))
@@ -66,7 +66,7 @@ def filled(es_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def _statistics(index: str) -> Json:
-    """As `slurp.elastic.statsindex` writes them."""
+    """As `slurp.monitoring.stats_index` writes them."""
     names = ("received", *OUTCOMES, "reconnects", "in_flight", "queue", "lag_ms", "rate_in", "rate_out")
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"@timestamp": moment, "index": index, **dict.fromkeys(names, 3)}

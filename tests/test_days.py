@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.elastic import days
+from slurp.elastic import daily_indices
 from slurp.elastic.templates import day_mappings
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Fatal
 from slurp.lexicons import committed
 from tests.harness import InProcess
@@ -26,7 +26,7 @@ def mapping_of(es: Elasticsearch, index: str) -> dict[str, Any]:
 @pytest.fixture
 def distrust(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch comes a minute after the last one."""
-    monkeypatch.setattr(days, "_TRUST", 0.0)
+    monkeypatch.setattr(daily_indices, "_TRUST", 0.0)
 
 
 def test_a_day_has_what_the_templates_say(es: Elasticsearch, indexer: InProcess) -> None:
@@ -76,19 +76,19 @@ def test_a_day_that_is_deleted_under_load_begins_anew_and_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The refusal makes it look again, not the minute that has passed.
-    monkeypatch.setattr(days, "_TRUST", 3600.0)
+    monkeypatch.setattr(daily_indices, "_TRUST", 3600.0)
     frames = indexer.posts(4000)
     batches = [frames[first : first + 50] for first in range(0, len(frames), 50)]
     with indexer.running(3):
         for batch in batches[:40]:
             indexer.put(batch)
-        while not indexer.tally.snapshot().indexed:
+        while not indexer.counters.snapshot().indexed:
             time.sleep(0.01)
-        assert indexer.tally.snapshot().in_flight, "under load"
+        assert indexer.counters.snapshot().in_flight, "under load"
         es.indices.delete(index=indexer.today)
         for batch in batches[40:]:
             indexer.put(batch)
-    counted = indexer.tally.snapshot()
+    counted = indexer.counters.snapshot()
     assert_all_indexed(es, fresh_index_prefix, counted, frames[2000:])
     assert count(es, fresh_index_prefix) < counted.indexed, "what was there is gone"
     assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
@@ -139,7 +139,7 @@ def test_template_and_day_deleted_at_once_are_noticed_within_a_minute(
     es.indices.delete_index_template(name=fresh_index_prefix)
     es.indices.delete(index=indexer.today)
     indexer.feed(frames[1:10])
-    monkeypatch.setattr(days, "_TRUST", 0.0)
+    monkeypatch.setattr(daily_indices, "_TRUST", 0.0)
     with pytest.raises(Fatal, match=f"index {indexer.today} exists and .* without our template"):
         indexer.feed(frames[10:])
 

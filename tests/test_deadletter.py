@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp import tid
 from slurp.config import parse
 from slurp.deadletter import main
 from slurp.documents.document import quarantined
-from slurp.documents.identity import event_id
-from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.elastic.setup import Setup, lexicons
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
+from slurp.events import tid
+from slurp.events.identity import event_id
+from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
 from tests.harness import InProcess, commit
 from tests.worker import documents
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from slurp.deadletter import main
-from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
 from slurp.errors import Exit, Fatal
+from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
 from tests.worker import Worker
 
 

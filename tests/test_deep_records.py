@@ -8,7 +8,7 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.elastic.deadletter import frame_of
+from slurp.pipeline.dead_letters import frame_of
 from tests.harness import InProcess, commit
 from tests.worker import documents
 

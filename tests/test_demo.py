@@ -13,7 +13,7 @@ from elasticsearch import Elasticsearch
 
 from slurp import demo
 from slurp.embedded.distribution import DOWNLOAD_MB
-from slurp.signals import StopSignals
+from slurp.process import StopSignals
 
 # They take the usual ports, so one at a time.
 pytestmark = pytest.mark.xdist_group("usual ports")

@@ -16,14 +16,16 @@ import pytest
 import zstandard
 
 from slurp.config import parse as options
+from slurp.events.frames import MAX_FRAME, STUB, BadFrame, parse
 from slurp.jetstream import dialer as dialing
-from slurp.jetstream import dictionary as dictionaries
-from slurp.jetstream.dictionary import Dictionary, NoDictionary, fetch
-from slurp.jetstream.hosts import probe
+from slurp.jetstream import zstd_dictionary as dictionaries
+from slurp.jetstream.servers import probe
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.wire import MAX_FRAME, STUB, BadFrame, parse
-from slurp.simulator import Manners, Simulator, wire2
+from slurp.jetstream.zstd_dictionary import Dictionary, NoDictionary, fetch
+from slurp.simulator import wire2
+from slurp.simulator.connection import Manners
 from slurp.simulator.dictionaries import Dictionary as TheirDictionary
+from slurp.simulator.jetstream import Simulator
 from tests.reading import Reading, until
 from tests.test_simulator_v2 import publish_resync
 
@@ -210,7 +212,7 @@ class TestCursors:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
             assert events(run) == published(jetstream)
         assert "says: OutdatedCursor: cursor below the lookback floor" in caplog.text
-        assert run.tally.snapshot().received == len(jetstream.frames), "a notice is no event"
+        assert run.counters.snapshot().received == len(jetstream.frames), "a notice is no event"
 
 
 class TestNotices:

@@ -15,21 +15,21 @@ import pytest
 from elasticsearch import Elasticsearch, helpers
 
 from slurp.config import parse
-from slurp.documents.identity import day_of
 from slurp.elastic.client import Elastic
-from slurp.elastic.days import Days
-from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
-from slurp.elastic.disk import DiskBudget
+from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.lifecycle import THINK_AGAIN
-from slurp.elastic.lowestday import LowestDay, date_of
+from slurp.elastic.lowest_day import LowestDay, date_of
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATE_INDEX
-from slurp.embedded import EmbeddedNode
-from slurp.flow import Buffer
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.times import day_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.simulator import Simulator
-from slurp.streamclock import StreamClock
+from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
+from slurp.pipeline.disk_budget import DiskBudget
+from slurp.pipeline.stream_clock import StreamClock
+from slurp.simulator.jetstream import Simulator
 from tests import disk_week
 from tests.harness import InProcess
 from tests.test_http_worker import Asked
@@ -64,11 +64,11 @@ class Trial:
         self.clock = Clock()
         self.ticks = 1000.0
         self.today = self.clock.day
-        self.buffer = Buffer(100, 10_000)
+        self.buffer = BatchQueue(100, 10_000)
         self._put_templates = work.put_templates
 
-    def days(self) -> Days:
-        days = Days(self.elastic, self.index, None, self._put_templates)
+    def days(self) -> DailyIndices:
+        days = DailyIndices(self.elastic, self.index, None, self._put_templates)
         days.lowest.load()
         return days
 
@@ -265,8 +265,8 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
 ) -> None:
     [name] = fill(es, trial.index, trial.today)
     watched = Watched()
-    watched.vitals.starting = ""
-    budget = watched.vitals.disk = trial.budget(2)
+    watched.status.starting = ""
+    budget = watched.status.disk = trial.budget(2)
     for _ in range(5):
         trial.look(budget)
     assert trial.buffer.paused
@@ -331,7 +331,7 @@ def test_size_budget_and_lowest_day_are_metrics(trial: Trial, es: Elasticsearch)
     fill(es, trial.index, trial.today - 1, trial.today)
     watched = Watched()
     assert "skeetslurper_disk" not in metrics(watched)
-    budget = watched.vitals.disk = trial.budget(4)
+    budget = watched.status.disk = trial.budget(4)
     assert "skeetslurper_disk_bytes" not in metrics(watched)
     trial.look(budget)
     text = metrics(watched)

@@ -13,7 +13,7 @@ import pytest
 
 from slurp.kibana import panels
 from slurp.kibana.check import field_types, problems
-from slurp.kibana.dashboards import DASHBOARDS, words
+from slurp.kibana.dashboards import DASHBOARDS, filters
 from slurp.lexicons import committed
 from slurp.options import build_parser
 from tests.test_readme import options
@@ -124,7 +124,7 @@ def test_every_target_has_a_line_of_help() -> None:
 def test_the_panel_that_is_shown_can_be_asked_for() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    chart = eval(example, {**vars(panels), **vars(words)})  # noqa: S307  ours
+    chart = eval(example, {**vars(panels), **vars(filters)})  # noqa: S307  ours
     assert list(problems(chart, field_types(chart.view, committed()))) == []
     used = {one.style for board in DASHBOARDS for one in board.charts if isinstance(one, panels.Series)}
     assert chart.style in used, "Kibana may not know it"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from slurp.config import parse
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.options import build_parser
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from slurp.values import exposure
 from tests.conftest import SHARED
 from tests.proxy import self_signed

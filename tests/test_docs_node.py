@@ -11,7 +11,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import STATE_INDEX
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from tests.harness import InProcess
 
 ROOT = Path(__file__).parents[1]

@@ -11,13 +11,12 @@ import orjson
 import pytest
 
 from slurp.documents.document import build
-from slurp.documents.domains import domain_of
 from slurp.documents.fields import FIELDS
 from slurp.documents.graphemes import emoji, graphemes
 from slurp.documents.languages import normalised
-from slurp.documents.pages import page_of
 from slurp.documents.times import created_at, hour_and_weekday
-from slurp.jetstream.wire import parse
+from slurp.documents.urls import domain_of, page_of
+from slurp.events.frames import parse
 from slurp.simulator.network import Network
 from tests.test_documents_hostile import ARRIVED, commit, document
 

@@ -13,12 +13,12 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from slurp.documents import shapes
+from slurp.documents import sanitize
+from slurp.documents.common_fields import _EXTRACTORS
 from slurp.documents.document import Document, build
 from slurp.documents.graphemes import emoji, graphemes
-from slurp.documents.identity import event_id
-from slurp.documents.lifted import _EXTRACTORS
-from slurp.jetstream.wire import BadFrame, parse
+from slurp.events.frames import BadFrame, parse
+from slurp.events.identity import event_id
 
 ARRIVED = 1_795_464_168_637_452
 
@@ -71,7 +71,7 @@ def test_a_deep_record_loses_nothing(collection: str, levels: int) -> None:
     body = orjson.loads(document(commit({"deeper": record}, collection)).body)
     assert "the bottom" in orjson.dumps(body).decode()
     if "other_record" in body:
-        assert _levels(body["other_record"]) <= shapes.FLAT_DEPTH
+        assert _levels(body["other_record"]) <= sanitize.FLAT_DEPTH
 
 
 def _levels(value: Any) -> int:
@@ -87,7 +87,7 @@ def test_json_text_is_json(value: Any) -> None:
         value = parse(commit(value))["commit"]["record"]
     except BadFrame:
         return
-    assert orjson.loads(shapes.json_text(value)) == orjson.loads(shapes.dumps({"x": value}))["x"]
+    assert orjson.loads(sanitize.json_text(value)) == orjson.loads(sanitize.dumps({"x": value}))["x"]
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_json_text_is_json(value: Any) -> None:
     ],
 )
 def test_names_that_a_mapping_would_refuse(name: str, written: str) -> None:
-    assert shapes.typed({"facets": [{name: 1}]}) == {"facets": [{written: 1}]}
+    assert sanitize.typed({"facets": [{name: 1}]}) == {"facets": [{written: 1}]}
 
 
 def test_names_in_a_flattened_field() -> None:
-    long, nul = shapes.flat({"n" * 40_000: 1, "a\0b": 2})
+    long, nul = sanitize.flat({"n" * 40_000: 1, "a\0b": 2})
     assert long.startswith("nnn")
-    assert len(long) <= shapes.FLAT_NAME_LENGTH
+    assert len(long) <= sanitize.FLAT_NAME_LENGTH
     assert nul == "a\N{REPLACEMENT CHARACTER}b"
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 from elasticsearch import Elasticsearch
 
-from slurp.elastic.drift import Drift
 from slurp.elastic.templates import DRIFT_INDEX
+from slurp.elastic.unknown_fields import UnknownFields
 from slurp.lexicons import committed
 from tests.harness import InProcess, commit
 
@@ -28,9 +28,9 @@ def test_what_is_new_is_counted_stored_and_told(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     indexer.feed([NEW_FIELD, STRANGE, commit(3, {"text": "known"})])
-    assert indexer.drift.news() == "not in our lexicons: app.bsky.feed.post mood, org.example.note"
-    assert indexer.drift.news() == ""
-    indexer.drift.flush(es)
+    assert indexer.unknown_fields.news() == "not in our lexicons: app.bsky.feed.post mood, org.example.note"
+    assert indexer.unknown_fields.news() == ""
+    indexer.unknown_fields.flush(es)
     found = stored(es, fresh_index_prefix)
     assert found.keys() == {"app.bsky.feed.post mood", "org.example.note"}
     field = found["app.bsky.feed.post mood"]
@@ -39,11 +39,11 @@ def test_what_is_new_is_counted_stored_and_told(
     assert found["org.example.note"]["kind"] == "collection"
 
 
-def note(drift: Drift, frame: bytes) -> None:
+def note(unknown_fields: UnknownFields, frame: bytes) -> None:
     """As an indexer does for an event that was indexed."""
-    sighting = drift.look(orjson.loads(frame))
-    assert sighting is not None
-    drift.count(sighting)
+    unknown_field = unknown_fields.look(orjson.loads(frame))
+    assert unknown_field is not None
+    unknown_fields.count(unknown_field)
 
 
 def test_a_replay_counts_nothing_and_a_restart_goes_on(
@@ -51,10 +51,10 @@ def test_a_replay_counts_nothing_and_a_restart_goes_on(
 ) -> None:
     indexer.feed([STRANGE, STRANGE])
     indexer.feed([STRANGE])
-    indexer.drift.flush(es)
+    indexer.unknown_fields.flush(es)
     assert stored(es, fresh_index_prefix)["org.example.note"]["count"] == 1
     later = datetime.now(UTC) + timedelta(days=1)
-    restarted = Drift(committed(), fresh_index_prefix, clock=lambda: later)
+    restarted = UnknownFields(committed(), fresh_index_prefix, clock=lambda: later)
     for number in range(3):
         note(restarted, commit(number + 10, {}, "org.example.note"))
     restarted.flush(es)
@@ -67,11 +67,11 @@ def test_a_replay_counts_nothing_and_a_restart_goes_on(
 def test_names_are_bounded_and_no_count_is_lost(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    drift = Drift(committed(), fresh_index_prefix, most=5)
+    unknown_fields = UnknownFields(committed(), fresh_index_prefix, most=5)
     for number in range(50):
-        note(drift, commit(number, {}, f"org.example.n{number}"))
-    assert drift.news().endswith("org.example.n4 and 2 more")
-    drift.flush(es)
+        note(unknown_fields, commit(number, {}, f"org.example.n{number}"))
+    assert unknown_fields.news().endswith("org.example.n4 and 2 more")
+    unknown_fields.flush(es)
     found = stored(es, fresh_index_prefix)
     assert len(found) == 6
     assert found[""]["kind"] == "others"
@@ -79,21 +79,21 @@ def test_names_are_bounded_and_no_count_is_lost(
 
 
 def test_a_name_of_any_length_is_kept_short() -> None:
-    drift = Drift(committed(), "any")
-    note(drift, commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000))
-    assert len(drift.news()) < 1000
-    assert sum(len(one.example) for one in drift._seen.values()) < 5000
+    unknown_fields = UnknownFields(committed(), "any")
+    note(unknown_fields, commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000))
+    assert len(unknown_fields.news()) < 1000
+    assert sum(len(one.example) for one in unknown_fields._seen.values()) < 5000
 
 
 def test_what_can_not_be_written_waits(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    note(indexer.drift, STRANGE)
+    note(indexer.unknown_fields, STRANGE)
     es.indices.put_settings(index=DRIFT_INDEX, settings={"index.blocks.write": True})
     try:
-        indexer.drift.flush(es)
+        indexer.unknown_fields.flush(es)
     finally:
         es.indices.put_settings(index=DRIFT_INDEX, settings={"index.blocks.write": None})
     assert not stored(es, fresh_index_prefix)
-    indexer.drift.flush(es)
+    indexer.unknown_fields.flush(es)
     assert stored(es, fresh_index_prefix)["org.example.note"]["count"] == 1

@@ -19,15 +19,15 @@ import orjson
 import pytest
 import yaml
 
+from slurp.addresses import Address
 from slurp.config import parse
 from slurp.elastic.privileges import main as show_role
 from slurp.elastic.privileges import worker_with_setup
-from slurp.embedded import EmbeddedNode
-from slurp.http.address import Address
-from slurp.http.server import Answer, Request, Server, plain
+from slurp.embedded.node import EmbeddedNode
 from slurp.options import build_parser, variable
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from slurp.units import parse_duration
+from slurp.web.http_server import Answer, Request, Server, plain
 from tests.file_realm import FileRealm
 from tests.fixtures_es import PASSWORD
 from tests.security_api import SecurityApi

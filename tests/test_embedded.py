@@ -18,7 +18,9 @@ from elasticsearch import AuthenticationException, Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic, wait_until_ready
-from slurp.embedded import EmbeddedNode, EmbeddedNodeError, room
+from slurp.embedded import data_folder
+from slurp.embedded.errors import EmbeddedNodeError
+from slurp.embedded.node import EmbeddedNode
 from slurp.logs import Secrets
 from tests.fixtures_es import OwnNode, client_for
 
@@ -102,7 +104,7 @@ def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
 ) -> None:
     first = es_node.default_max_disk
     assert 0 < first <= min(es_node.room, 100 * 10**9)
-    monkeypatch.setattr(room, "free_space", lambda folder: 10**15)
+    monkeypatch.setattr(data_folder, "free_space", lambda folder: 10**15)
     assert es_node.room >= 10**15
     assert es_node.default_max_disk == first
 

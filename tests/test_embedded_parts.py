@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from slurp.embedded import EmbeddedNodeError, StartInterrupted, default_data_dir, room
+from slurp.embedded import data_folder
+from slurp.embedded.data_folder import default_data_dir
 from slurp.embedded.distribution import ensure_distribution, find_damage, unpack
-from slurp.embedded.error import Stop
+from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted, Stop
 from slurp.embedded.java import Runtime, find_runtime, parse_version
 
 
@@ -181,15 +182,15 @@ def test_the_default_budget_is_half_of_the_disk_and_at_most_100_gb(
 ) -> None:
     with (tmp_path / "segment").open("wb") as file:
         file.truncate(own * 10**9)
-    monkeypatch.setattr(room, "free_space", lambda folder: free * 10**9)
-    assert room.default_budget(tmp_path) == budget * 10**9
+    monkeypatch.setattr(data_folder, "free_space", lambda folder: free * 10**9)
+    assert data_folder.default_budget(tmp_path) == budget * 10**9
 
 
 def test_a_disk_without_room_is_named_before_anything_is_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "not" / "there" / "yet"
-    room.check_room(folder)
-    monkeypatch.setattr(room, "free_space", lambda folder: 2_900_000_000)
+    data_folder.check_room(folder)
+    monkeypatch.setattr(data_folder, "free_space", lambda folder: 2_900_000_000)
     with pytest.raises(EmbeddedNodeError, match=r"only 2\.9 GB free on the disk of .*/yet, and 3\.0 GB are"):
-        room.check_room(folder)
+        data_folder.check_room(folder)

@@ -17,13 +17,14 @@ from elasticsearch import ApiError, Elasticsearch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurp.addresses import parse_address
 from slurp.config import Config, parse
 from slurp.elastic.client import Elastic
-from slurp.embedded import EmbeddedNode, default_data_dir
+from slurp.embedded.data_folder import default_data_dir
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
-from slurp.http.address import parse_address
 from slurp.logs import Secrets
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.worker import PROGRAM, assert_each_once, count
 
 RUN = (sys.executable, str(PROGRAM))

@@ -8,8 +8,9 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp import tid
-from slurp.position import Answered, Ledger, Position
+from slurp.events import tid
+from slurp.events.position import Position
+from slurp.pipeline.progress import AckTracker, BatchAck
 from tests.harness import InProcess, commit
 from tests.worker import documents
 
@@ -29,7 +30,7 @@ def with_rev(frame: bytes, seconds: float) -> bytes:
 
 
 def lag_of(indexer: InProcess) -> float:
-    newest_us = indexer.tally.snapshot().newest_us
+    newest_us = indexer.counters.snapshot().newest_us
     assert newest_us is not None
     return time.time() - newest_us / 1e6
 
@@ -87,10 +88,10 @@ def test_the_lag_of_imported_events_is_that_of_their_revs(
 
 def test_the_lag_of_a_quiet_stream_is_the_age_of_its_newest_event() -> None:
     """Nine events are the sample, however long ago the first of them came."""
-    ledger = Ledger()
+    ledger = AckTracker()
     for number in range(1, 12):
         at_us = number * 600_000_000
         position = Position("a", number, at_us)
-        done = Answered(position, at_us, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
+        done = BatchAck(position, at_us, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
         ledger.answer(number, done, at_us + 2_000_000)
         assert ledger.newest_us == at_us

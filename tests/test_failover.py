@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from slurp.backoff import Backoff
 from slurp.jetstream import dialer
-from slurp.jetstream import reader as reader_module
-from slurp.jetstream.hosts import Probe
-from slurp.jetstream.scout import Scout
-from slurp.pacing import Backoff
-from slurp.simulator import Simulator
+from slurp.jetstream.servers import Probe
+from slurp.pipeline import reader as reader_module
+from slurp.pipeline.server_monitor import ServerMonitor
+from slurp.simulator.jetstream import Simulator
 from tests.proxy import Proxy, self_signed
 from tests.reading import reading, until
 
@@ -141,7 +141,7 @@ def test_a_bad_host_is_left_for_the_next_one(
     with host(tmp_path) as bad, reading(bad, jetstream, options=STALL) as run:
         until(lambda: set(jetstream.frames) <= set(run.frames))
         assert run.reader.server == jetstream.url
-        assert run.reader.is_barred(bad)
+        assert run.reader.in_cooldown(bad)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 3, "three failures in a row"
     assert all(re.search(reason, line) for line in told), told
@@ -224,15 +224,15 @@ class Told:
         self.barred = barred
         self.advice: tuple[list[str], str] = ([], "")
 
-    def is_barred(self, server: str) -> bool:
+    def in_cooldown(self, server: str) -> bool:
         return server == self.barred
 
-    def advise(self, ranked: list[str], reason: str = "") -> None:
+    def prefer(self, ranked: list[str], reason: str = "") -> None:
         self.advice = ranked, reason
 
 
-def scout(told: Told, **seconds: float | None) -> Scout:
-    return Scout(told, list(seconds), probe=probes(**seconds))  # type: ignore[arg-type]
+def scout(told: Told, **seconds: float | None) -> ServerMonitor:
+    return ServerMonitor(told, list(seconds), probe=probes(**seconds))  # type: ignore[arg-type]
 
 
 def test_only_what_is_better_twice_in_a_row_is_better() -> None:
@@ -269,14 +269,14 @@ def test_a_silent_server_is_no_better_however_quick() -> None:
     busy = Probe("c", [0.01] * 3, listened=True, first_event=0.1)
     ours = Probe("b", [0.1] * 3, listened=True, first_event=0.1)
     for ranked, reason in (([busy, ours, silent], "10 ms"), ([ours, silent], "")):
-        looking = Scout(told, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[arg-type, misc]
+        looking = ServerMonitor(told, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[arg-type, misc]
         for _ in range(2):
             looking.step()
         assert reason in told.advice[1]
         assert bool(told.advice[1]) is bool(reason)
     # Those that send may all be barred.
     told = Told("b", barred="c")
-    looking = Scout(told, "", probe=lambda _: [busy, ours, silent])  # type: ignore[arg-type]
+    looking = ServerMonitor(told, "", probe=lambda _: [busy, ours, silent])  # type: ignore[arg-type]
     for _ in range(2):
         looking.step()
     assert told.advice[1] == ""
@@ -285,7 +285,7 @@ def test_a_silent_server_is_no_better_however_quick() -> None:
 def test_a_server_with_v2_is_better_at_once_whatever_the_latency() -> None:
     legacy, slow = Probe("a", [0.01] * 3), Probe("b", [2.0] * 3, v2=True)
     told = Told("a")
-    Scout(told, "", probe=lambda _: [slow, legacy]).step()  # type: ignore[arg-type]
+    ServerMonitor(told, "", probe=lambda _: [slow, legacy]).step()  # type: ignore[arg-type]
     assert told.advice == (["b", "a"], "it speaks v2")
 
 
@@ -294,7 +294,7 @@ def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> N
     quick = Probe("a", [0.001] * 3, listened=True, first_event=0.01)
     ours = Probe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
     told = Told("b")
-    looking = Scout(told, "", probe=lambda _: [ours, quick])  # type: ignore[arg-type]
+    looking = ServerMonitor(told, "", probe=lambda _: [ours, quick])  # type: ignore[arg-type]
     for _ in range(3):
         looking.step()
     assert told.advice == (["b", "a"], "")
@@ -311,7 +311,7 @@ def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> N
     ids=["on v2", "all of v1", "one is away", "one has v2"],
 )
 def test_it_looks_more_often_while_v1_is_read_and_v2_may_come_back(probes: list[Probe], wait: float) -> None:
-    looking = Scout(Told("a", barred="b"), "", probe=lambda _: probes)  # type: ignore[arg-type]
+    looking = ServerMonitor(Told("a", barred="b"), "", probe=lambda _: probes)  # type: ignore[arg-type]
     looking.step()
     assert looking._wait == wait
 
@@ -337,8 +337,8 @@ def test_a_legacy_host_comes_after_all_others_and_all_are_tried(jetstream: Simul
     jetstream.generate(10)
     with reading("ws://127.0.0.1:1", "ws://127.0.0.1:2", jetstream) as run:
         until(lambda: len(run.frames) == 10)
-        assert run.reader.is_barred("ws://127.0.0.1:1")
-        assert run.reader.is_barred("ws://127.0.0.1:2")
+        assert run.reader.in_cooldown("ws://127.0.0.1:1")
+        assert run.reader.in_cooldown("ws://127.0.0.1:2")
 
 
 def test_when_all_fail_none_is_blamed(jetstream: Simulator) -> None:
@@ -361,7 +361,7 @@ def test_a_change_waits_for_a_quiet_moment(jetstream: Simulator, caplog: pytest.
         reading(jetstream, better, start=None, consume=False) as run,
     ):
         until(lambda: run.buffer.events > 100)
-        run.reader.advise([better.url, jetstream.url], "for a test")
+        run.reader.prefer([better.url, jetstream.url], "for a test")
         time.sleep(1)
         assert not better.connections, "something waits for an answer"
         better.generate(10, span=1)
@@ -381,7 +381,7 @@ def test_a_change_waits_for_a_quiet_moment(jetstream: Simulator, caplog: pytest.
 def test_a_change_waits_until_it_has_caught_up(jetstream: Simulator) -> None:
     old = Simulator(port=0, seed=2, clock=lambda: time.time() - 3600)
     with old, reading(old, jetstream) as run:
-        run.reader.advise([jetstream.url], "for a test")
+        run.reader.prefer([jetstream.url], "for a test")
         old.run_at(200)
         until(lambda: len(run.frames) > 200)
         assert not jetstream.connections, "an hour would be read again"
@@ -392,7 +392,7 @@ def test_the_order_of_a_probe_is_that_of_fail_over(jetstream: Simulator) -> None
         third.generate(10)
         with reading(jetstream, second, third, start=None) as run:
             until(lambda: run.reader.connected)
-            run.reader.advise([third.url, second.url, jetstream.url])
+            run.reader.prefer([third.url, second.url, jetstream.url])
             jetstream.stop()
             until(lambda: third.connections)
             assert not second.connections
@@ -404,8 +404,8 @@ def test_a_host_is_barred_for_twice_as_long_each_time(jetstream: Simulator) -> N
     with reading(bad, jetstream, start=None) as run:
         until(lambda: run.reader.connected)
         assert 1700 < run.reader._left[bad][0] - time.monotonic() < 1800
-        run.reader.advise([bad, jetstream.url], "for a test")
+        run.reader.prefer([bad, jetstream.url], "for a test")
         until(lambda: run.reader._left[bad][1] == 2)
         assert 3500 < run.reader._left[bad][0] - time.monotonic() < 3600
-        assert run.reader.is_barred(bad)
-        assert not run.reader.is_barred(jetstream.url)
+        assert run.reader.in_cooldown(bad)
+        assert not run.reader.in_cooldown(jetstream.url)

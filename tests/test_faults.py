@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurp.documents.document import Document, build
-from slurp.documents.identity import event_id
-from slurp.elastic.chore import Chore
-from slurp.elastic.client import Patience
-from slurp.elastic.days import Days
-from slurp.embedded import EmbeddedNode
+from slurp.elastic.client import OutageLog
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.periodic_task import PeriodicTask
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.identity import event_id
 from slurp.lexicons.mapping import count_fields
-from slurp.tally import Snapshot
+from slurp.pipeline.progress import Snapshot
 from tests.harness import InProcess, commit
 from tests.proxy import Proxy
 from tests.worker import count, documents
@@ -115,8 +115,10 @@ def test_tomorrow_is_made_once_the_shard_limit_allows_it(
 ) -> None:
     caplog.set_level("INFO")
     late = (indexer.day + 1) * 86_400 - 60
-    days = Days(*(indexer.elastic, indexer.config.index, None), lambda client: None, clock=lambda: late)
-    chore = Chore(indexer.elastic, Patience(), days.ensure_tomorrow, "not yet: {}", "there it is")
+    days = DailyIndices(
+        *(indexer.elastic, indexer.config.index, None), lambda client: None, clock=lambda: late
+    )
+    chore = PeriodicTask(indexer.elastic, OutageLog(), days.ensure_tomorrow, "not yet: {}", "there it is")
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     try:
         chore.do()
@@ -181,7 +183,7 @@ def test_an_item_that_makes_the_whole_request_a_400_is_found(
         identity = document.identity._replace(id="x" * 513)
         return document._replace(identity=identity) if document.id == guilty else document
 
-    monkeypatch.setattr("slurp.elastic.indexer.build", odd)
+    monkeypatch.setattr("slurp.pipeline.indexer.build", odd)
     counted = indexer.feed(frames)
     assert counted.adds_up
     assert (counted.indexed, counted.quarantined, counted.duplicates) == (49, 1, 0)
@@ -234,10 +236,10 @@ def test_a_slow_answer_is_waited_for_and_not_asked_for_again(
     with behind.running(1):
         # Longer than the client waits by itself: 10 s.
         time.sleep(11)
-        assert (proxy.count(b"/_bulk"), behind.tally.snapshot().in_flight) == (1, len(frames))
+        assert (proxy.count(b"/_bulk"), behind.counters.snapshot().in_flight) == (1, len(frames))
         give_primary(es, behind.today)
     assert proxy.count(b"/_bulk") == 1
-    assert behind.tally.snapshot().indexed == len(frames)
+    assert behind.counters.snapshot().indexed == len(frames)
 
 
 def test_an_answer_that_never_comes_makes_no_storm(
@@ -323,12 +325,12 @@ COLLECTIONS = st.sampled_from(
 def test_no_record_is_lost_or_grows_the_mapping(
     es: Elasticsearch, indexer: InProcess, records: list[tuple[str, Any]]
 ) -> None:
-    base = indexer.tally.snapshot().received
+    base = indexer.counters.snapshot().received
     frames = [
         commit(base + number, record, collection, at=indexer.began)
         for number, (collection, record) in enumerate(records)
     ]
-    before = indexer.tally.snapshot()
+    before = indexer.counters.snapshot()
     indexer.days.ensure(indexer.day)
     fields = field_count(es, indexer.today)
     counted = indexer.feed(frames)

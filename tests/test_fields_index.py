@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 
 from slurp import lexicons
 from slurp.documents.document import build, quarantined
+from slurp.documents.example_queries import examples
 from slurp.documents.fields import mapping
-from slurp.documents.identity import event_id
-from slurp.documents.queries import examples
-from slurp.elastic.verdict import Item, Verdict, judge
-from slurp.jetstream.wire import BadFrame, parse
+from slurp.elastic.error_classes import Item, ItemClass, classify
+from slurp.events.frames import BadFrame, parse
+from slurp.events.identity import event_id
 from slurp.simulator.network import Network
 from tests.test_documents_hostile import ARRIVED, COLLECTIONS, JSON, commit
 
@@ -136,7 +136,7 @@ def test_what_is_not_taken_can_be_quarantined(
     except BadFrame:
         return
     for item in send(es, index, [frame]):
-        assert judge(item) is Verdict.DOCUMENT, item
+        assert classify(item) is ItemClass.DOCUMENT, item
         assert collection in lexicons.committed().record_types, item
         kept = quarantined(event, frame, "host", ARRIVED, str(item))
         assert es.index(index=index, id=kept.id, document=json.loads(kept.body))["_id"] == kept.id

@@ -1,15 +1,15 @@
-"""The table of common fields, and what is generated from it."""
+"""The table of common fields, and what is field_reference from it."""
 
 from __future__ import annotations
 
 from slurp import lexicons
-from slurp.documents import generated
+from slurp.documents import field_reference
 from slurp.documents.fields import FIELDS, MAX_KEYWORD, mapping
 from slurp.lexicons.mapping import MAX_FIELDS, OTHER_FIELDS, count_fields
 
 
-def test_the_generated_files_are_current() -> None:
-    assert [path.name for path in generated.outdated()] == [], "run python -m slurp.documents build"
+def test_the_field_reference_files_are_current() -> None:
+    assert [path.name for path in field_reference.outdated()] == [], "run python -m slurp.documents build"
 
 
 def test_the_common_fields_fit_beside_those_of_the_lexicons() -> None:

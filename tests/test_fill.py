@@ -15,14 +15,13 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import PUBLIC_HOSTS, parse
 from slurp.elastic.client import Elastic
-from slurp.elastic.gaps import Gaps
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
+from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.events.position import Gap
 from slurp.jetstream.subscription import Subscription
-from slurp.position import Gap
-from slurp.simulator import Simulator
+from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.progress import Counters
 from slurp.simulator.connection import Manners
-from slurp.tally import Tally
+from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.worker import Worker, assert_each_once, run_literally
 
@@ -223,5 +222,5 @@ def test_the_command_for_a_deleted_day_brings_it_back(
 
 def test_beside_a_single_server_a_public_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
     gap = Gap("jetstream.us-east.bsky.network", NOON, NOON + 3_600_000_000)
-    Gaps(cast(Elastic, None), Subscription("ev"), [PUBLIC_HOSTS[0]], Tally()).found(1, gap)
+    Gaps(cast(Elastic, None), Subscription("ev"), [PUBLIC_HOSTS[0]], Counters()).found(1, gap)
     assert caplog.messages[-1].endswith(f"--jetstream {PUBLIC_HOSTS[1]}")

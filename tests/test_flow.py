@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import threading
 
-from slurp.flow import Batch, Buffer
-from slurp.pacing import Backoff
+from slurp.backoff import Backoff
+from slurp.pipeline.batches import Batch, BatchQueue
 
 
 def batch(number: int, events: int = 10, size: int = 100) -> Batch:
@@ -11,7 +11,7 @@ def batch(number: int, events: int = 10, size: int = 100) -> Batch:
 
 
 def test_what_is_put_comes_out_in_order() -> None:
-    buffer = Buffer(100, 1000)
+    buffer = BatchQueue(100, 1000)
     for number in (1, 2):
         one = batch(number)
         assert buffer.reserve(one, timeout=0)
@@ -21,7 +21,7 @@ def test_what_is_put_comes_out_in_order() -> None:
 
 
 def test_room_is_taken_until_it_is_released_not_until_it_is_got() -> None:
-    buffer = Buffer(max_events=20, max_bytes=1000)
+    buffer = BatchQueue(max_events=20, max_bytes=1000)
     first, second, third = batch(1), batch(2), batch(3)
     for one in (first, second):
         assert buffer.reserve(one, timeout=0)
@@ -33,13 +33,13 @@ def test_room_is_taken_until_it_is_released_not_until_it_is_got() -> None:
 
 
 def test_bytes_are_bounded_too() -> None:
-    buffer = Buffer(max_events=1000, max_bytes=150)
+    buffer = BatchQueue(max_events=1000, max_bytes=150)
     assert buffer.reserve(batch(1), timeout=0)
     assert not buffer.reserve(batch(2), timeout=0.01)
 
 
 def test_a_batch_larger_than_the_bound_passes_alone() -> None:
-    buffer = Buffer(max_events=5, max_bytes=50)
+    buffer = BatchQueue(max_events=5, max_bytes=50)
     large = batch(1)
     assert buffer.reserve(large, timeout=0)
     assert not buffer.reserve(batch(2), timeout=0.01)
@@ -48,7 +48,7 @@ def test_a_batch_larger_than_the_bound_passes_alone() -> None:
 
 
 def test_whoever_waits_for_room_is_woken() -> None:
-    buffer = Buffer(10, 1000)
+    buffer = BatchQueue(10, 1000)
     first = batch(1)
     assert buffer.reserve(first, timeout=0)
     timer = threading.Timer(0.1, buffer.release, (first,))
@@ -58,7 +58,7 @@ def test_whoever_waits_for_room_is_woken() -> None:
 
 
 def test_half_empty() -> None:
-    buffer = Buffer(20, 1000)
+    buffer = BatchQueue(20, 1000)
     first, second = batch(1), batch(2)
     assert buffer.reserve(first, timeout=0)
     assert buffer.reserve(second, timeout=0)
@@ -68,7 +68,7 @@ def test_half_empty() -> None:
 
 
 def test_drained_is_closed_and_empty() -> None:
-    buffer = Buffer(20, 1000)
+    buffer = BatchQueue(20, 1000)
     buffer.put(batch(1))
     buffer.close()
     assert not buffer.drained
@@ -88,7 +88,7 @@ def test_backoff_jitters_between_half_and_whole() -> None:
 
 
 def test_a_paused_buffer_gives_no_room_and_still_hands_out_what_it_has() -> None:
-    buffer = Buffer(max_events=100, max_bytes=1000)
+    buffer = BatchQueue(max_events=100, max_bytes=1000)
     first, second = batch(1), batch(2)
     assert buffer.reserve(first, timeout=0)
     buffer.put(first)

@@ -16,8 +16,8 @@ from elasticsearch import Elasticsearch
 from slurp.config import parse
 from slurp.elastic.client import Elastic
 from slurp.elastic.features import Features, detect
+from slurp.elastic.ingest_pipeline import Attachment
 from slurp.elastic.lifecycle import EVERY, THINK_AGAIN, Retention
-from slurp.elastic.pipeline import Attachment
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import MARK
 from slurp.errors import Exit, Fatal

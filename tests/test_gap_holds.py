@@ -13,19 +13,19 @@ from typing import Any, cast
 import pytest
 from elasticsearch import ConflictError, Elasticsearch
 
-from slurp.elastic.checkpoint import Checkpoint
+from slurp.backoff import Backoff
 from slurp.elastic.client import Elastic
-from slurp.elastic.gaps import Gaps
-from slurp.embedded import EmbeddedNode
-from slurp.flow import Batch
-from slurp.jetstream import cursors as cursors_module
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.position import Gap, Position
 from slurp.jetstream.subscription import Subscription
-from slurp.pacing import Backoff
-from slurp.position import Answered, Gap, Position
+from slurp.pipeline import resume as cursors_module
+from slurp.pipeline.batches import Batch
+from slurp.pipeline.checkpoint import Checkpoint
+from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.progress import BatchAck, Counters, Outcome
 from slurp.service import Service
-from slurp.simulator import Simulator
 from slurp.simulator.connection import Manners
-from slurp.tally import Outcome, Tally
+from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.reading import reading, until
 from tests.test_gap_worker import gap_documents
@@ -60,18 +60,22 @@ class Run:
 
     def __init__(self, readers: int = 1, wait_for_others: float = 3600.0) -> None:
         self.cluster = Cluster()
-        self.tally = Tally(readers)
+        self.counters = Counters(readers)
         self.gaps = Gaps(
-            cast(Elastic, self.cluster), Subscription("ev"), (), self.tally, wait_for_others=wait_for_others
+            cast(Elastic, self.cluster),
+            Subscription("ev"),
+            (),
+            self.counters,
+            wait_for_others=wait_for_others,
         )
         self.saved: dict[str, Checkpoint] = {}
         self.handed = dict.fromkeys(range(1, readers + 1), 0)
         self._service = SimpleNamespace(
             _readers=[SimpleNamespace(number=number, ended_clean=True) for number in self.handed],
             _gaps=self.gaps,
-            _tally=self.tally,
+            _counters=self.counters,
             _checkpoints=SimpleNamespace(save=self._keep),
-            _vitals=SimpleNamespace(saved=None),
+            _status=SimpleNamespace(saved=None),
         )
 
     def hand_over(self, reader: int = 1) -> Callable[[], None]:
@@ -80,9 +84,9 @@ class Run:
         number = self.handed[reader]
         position = Position(f"h{reader}", number * 10, NOW + number * SECOND)
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
-        self.tally.received(batch)
-        answer = Answered(position, position.time_us)
-        return lambda: self.tally.answered(batch, Outcome(indexed=1), answer)
+        self.counters.received(batch)
+        answer = BatchAck(position, position.time_us)
+        return lambda: self.counters.answered(batch, Outcome(indexed=1), answer)
 
     def save(self, clean: bool = False) -> None:
         Service._save(cast(Service, self._service), clean)
@@ -143,7 +147,7 @@ def test_the_checkpoint_stays_before_a_gap_that_waits_for_other_readers() -> Non
 def test_it_stays_before_a_question_until_that_is_answered() -> None:
     run = Run()
     first, second = run.hand_over(), run.hand_over()
-    hold = run.tally.hold(1)
+    hold = run.counters.hold(1)
     third = run.hand_over()
     for answer in (third, first):
         answer()
@@ -152,7 +156,7 @@ def test_it_stays_before_a_question_until_that_is_answered() -> None:
     second()
     run.save()
     assert run.cursor() == 20
-    run.tally.release(hold)
+    run.counters.release(hold)
     run.save()
     assert run.cursor() == 30
 
@@ -160,18 +164,18 @@ def test_it_stays_before_a_question_until_that_is_answered() -> None:
 def test_the_older_of_two_holds_on_one_gap_counts() -> None:
     """Two connections ask about the same gap, and the second is answered first."""
     run = Run()
-    older = run.tally.hold(1)
+    older = run.counters.hold(1)
     run.hand_over()()
-    newer = run.tally.hold(1)
+    newer = run.counters.hold(1)
     run.hand_over()()
     run.gaps.found(1, gap(), newer)
     run.gaps.found(1, gap(), older)
-    positions = run.tally.checkpoints()
+    positions = run.counters.checkpoints()
     assert not positions, "there is none before the older one"
     for _ in range(2):
         run.save()
     assert (run.cursor(), len(run.cluster.gaps)) == (20, 1)
-    assert not run.tally.held
+    assert not run.counters.held
 
 
 def test_a_possible_gap_is_recorded_as_such_and_not_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -181,14 +185,14 @@ def test_a_possible_gap_is_recorded_as_such_and_not_counted(caplog: pytest.LogCa
     (document,) = run.cluster.gaps.values()
     assert document["possible"] is True
     assert "possible gap: h1 does not say how far back it goes, and sent nothing from" in caplog.text
-    assert run.tally.snapshot().gaps == 0
+    assert run.counters.snapshot().gaps == 0
     run.gaps.found(1, gap())
     run.gaps.found(1, gap(possible=True))
     run.save()
     (document,) = run.cluster.gaps.values()
     assert document["possible"] is False
-    assert run.tally.snapshot().gaps == 1
-    assert not run.tally.held
+    assert run.counters.snapshot().gaps == 1
+    assert not run.counters.held
 
 
 def test_what_an_earlier_run_was_sure_of_is_not_made_a_possibility() -> None:
@@ -200,7 +204,7 @@ def test_what_an_earlier_run_was_sure_of_is_not_made_a_possibility() -> None:
     later.save()
     (document,) = run.cluster.gaps.values()
     assert document["possible"] is False
-    assert not later.tally.held
+    assert not later.counters.held
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -225,7 +229,7 @@ def test_in_any_order_nothing_is_saved_behind_what_is_not_recorded(seed: int) ->
             if what == "gap":
                 run.gaps.found(reader, found)
             else:
-                questions.append((reader, found, run.tally.hold(reader)))
+                questions.append((reader, found, run.counters.hold(reader)))
         elif what == "tell" and questions:
             run.gaps.found(*questions.pop(chance.randrange(len(questions))))
         elif what == "save":
@@ -300,7 +304,7 @@ main()
 NEVER_SAYS = (
     "import time; from slurp.jetstream import cursors; cursors.floor_of = lambda *_, **__: time.sleep(3600)"
 )
-WAITS_LONG = "from slurp.elastic.gaps import Gaps; Gaps.__init__.__defaults__ = (3600.0,)"
+WAITS_LONG = "from slurp.pipeline.gaps import Gaps; Gaps.__init__.__defaults__ = (3600.0,)"
 
 Start = Callable[..., Worker]
 

@@ -14,17 +14,17 @@ from elasticsearch import ConnectionTimeout, Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic
-from slurp.elastic.gaps import Gaps
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import asset
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.position import Gap
 from slurp.jetstream.subscription import Subscription
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.position import Gap
-from slurp.simulator import Simulator
+from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.progress import Counters
 from slurp.simulator.connection import Manners
-from slurp.tally import Tally
+from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.harness import InProcess
 from tests.worker import Worker, assert_each_once, count, run_literally, stats_documents
@@ -157,9 +157,9 @@ def elastic(
     return elastic
 
 
-def gaps_of(elastic: Elastic, index: str, tally: Tally | None = None, **more: Any) -> Gaps:
+def gaps_of(elastic: Elastic, index: str, counters: Counters | None = None, **more: Any) -> Gaps:
     servers = ["wss://one.example", "wss://two.example"]
-    return Gaps(elastic, Subscription(index), servers, tally or Tally(), **more)
+    return Gaps(elastic, Subscription(index), servers, counters or Counters(), **more)
 
 
 def test_every_field_of_a_gap_is_mapped(elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str) -> None:

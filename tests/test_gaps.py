@@ -9,14 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from slurp.jetstream import cursors as cursors_module
-from slurp.jetstream.floor import floor_of
-from slurp.jetstream.hosts import host_of
-from slurp.jetstream.landing import Finding, Found, Landing
-from slurp.jetstream.wire import parse
-from slurp.position import Gap, Position
-from slurp.simulator import Simulator
+from slurp.events.frames import parse
+from slurp.events.position import Gap, Position
+from slurp.jetstream.resume_check import Finding, Found, ResumeCheck
+from slurp.jetstream.servers import host_of
+from slurp.jetstream.stream_range import oldest_event
+from slurp.pipeline import resume as cursors_module
 from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.reading import reading, until
 
@@ -152,7 +152,7 @@ def test_what_stays_foreign_is_taken_the_second_time(
     long: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a server does, and however wrong we are about it: no circles."""
-    monkeypatch.setattr(Landing, "look", lambda *_: Finding(Found.FOREIGN, reason="is odd"))
+    monkeypatch.setattr(ResumeCheck, "look", lambda *_: Finding(Found.FOREIGN, reason="is odd"))
     long.generate(1000)
     with reading(long) as run:
         until(lambda: set(long.frames) <= set(run.frames))
@@ -355,8 +355,8 @@ def test_without_any_event_the_floor_is_asked_for_after_a_while(
 
 
 def test_the_floor_of_a_server_that_says_nothing(long: Simulator) -> None:
-    assert floor_of(long.url, timeout=0.3) is None
-    assert floor_of("ws://127.0.0.1:1", timeout=0.3) is None
+    assert oldest_event(long.url, timeout=0.3) is None
+    assert oldest_event("ws://127.0.0.1:1", timeout=0.3) is None
 
 
 def test_a_gap_has_a_length() -> None:

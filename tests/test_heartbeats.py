@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from slurp.config import parse
-from slurp.elastic.days import Days
-from slurp.elastic.indexer import Indexer
-from slurp.embedded import EmbeddedNode
-from slurp.heartbeat import Pulse, Watchdog
-from slurp.http.history import History
-from slurp.http.probe import Probe
-from slurp.jetstream.reader import Reader
-from slurp.jetstream.scout import Scout
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.embedded.node import EmbeddedNode
 from slurp.kibana.install import Installer
 from slurp.logs import Screen, Secrets
+from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.stats import Stats
+from slurp.pipeline.indexer import Indexer
+from slurp.pipeline.reader import Reader
+from slurp.pipeline.server_monitor import ServerMonitor
 from slurp.service import Service
-from slurp.simulator import Simulator
-from slurp.stats import Stats
+from slurp.simulator.jetstream import Simulator
+from slurp.watchdog import Pulse, Watchdog
+from slurp.web.history import History
 
 # The thread, and a step of it that is made to block.
 STEPS: dict[str, tuple[type, str]] = {
@@ -32,9 +32,9 @@ STEPS: dict[str, tuple[type, str]] = {
     "reader-1": (Reader, "_connect"),
     "indexer-1": (Indexer, "_answer"),
     "checkpoint": (Service, "_save"),
-    "housekeeping": (Days, "ensure_tomorrow"),
+    "housekeeping": (DailyIndices, "ensure_tomorrow"),
     "stats": (Stats, "step"),
-    "scout": (Scout, "step"),
+    "scout": (ServerMonitor, "step"),
 }
 # Indexing goes on without these.
 OTHERS: dict[str, tuple[type, str]] = {
@@ -56,7 +56,7 @@ class Blocked:
         self._entered = threading.Event()
         self._released = threading.Event()
         monkeypatch.setattr(owner, name, self._blocking(getattr(owner, name)))
-        monkeypatch.setattr("slurp.service.Scout", partial(Scout, every=0.2))
+        monkeypatch.setattr("slurp.service.ServerMonitor", partial(ServerMonitor, every=0.2))
         monkeypatch.setattr("slurp.service.Watchdog", partial(Watchdog, clock=self._clock))
         config = parse(list(options), {"HOME": str(home), "STATE_DIRECTORY": str(home)})
         self.service = Service(config, Screen(), Secrets(config.secrets), version="0")

@@ -12,9 +12,9 @@ import pytest
 import requests
 from elasticsearch import Elasticsearch
 
-from slurp.documents.identity import day_of
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.times import day_of
+from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker, checkpoint
 
 DELAY = 6.0

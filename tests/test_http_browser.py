@@ -8,8 +8,8 @@ import pytest
 from elasticsearch import Elasticsearch
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
-from slurp.embedded import EmbeddedNode
-from slurp.tally import Outcome
+from slurp.embedded.node import EmbeddedNode
+from slurp.pipeline.progress import Outcome
 from tests.chromium import CHROMIUM
 from tests.harness import InProcess
 from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post, served
@@ -148,7 +148,7 @@ def test_it_refreshes_itself_until_it_is_told_to_pause(
     browser: Browser, shown: Shown, indexer: InProcess, es: Elasticsearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(indexer, es, post(1, "the first"))
-    monkeypatch.setattr("slurp.http.questions._POSTS_FOR", 0.5)
+    monkeypatch.setattr("slurp.web.queries._POSTS_FOR", 0.5)
     with served(shown) as address:
         tab = Tab(browser)
         tab.page.clock.install()

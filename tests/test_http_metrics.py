@@ -10,9 +10,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from slurp.elastic.client import Elastic
-from slurp.elastic.days import Days
-from slurp.elastic.disk import DiskBudget
-from slurp.tally import OUTCOMES, Outcome
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.pipeline.disk_budget import DiskBudget
+from slurp.pipeline.progress import OUTCOMES, Outcome
 from tests.watched import Watched
 
 PROMTOOL = shutil.which("promtool")
@@ -39,8 +39,8 @@ def test_the_counters_of_the_stats_line_are_there_and_add_up() -> None:
     watched.batch(10)(Outcome(indexed=4, duplicates=3, quarantined=2, dead_lettered=1))
     watched.batch(5)(Outcome(dropped=2, expired=3))
     watched.batch(7)
-    watched.vitals.tally.gap()
-    watched.vitals.tally.reconnected()
+    watched.status.counters.gap()
+    watched.status.counters.reconnected()
     found = samples(watched)
     answered = {name: found[f'skeetslurper_events_answered_total{{outcome="{name}"}}'] for name in OUTCOMES}
     assert answered == {
@@ -128,13 +128,13 @@ def full() -> Watched:
     watched.metrics.batch_took(0.3)
     watched.metrics.bulk_took(0.1, True)
     watched.probe.step()
-    watched.vitals.saved = 0.0
+    watched.status.saved = 0.0
     watched.watchdog.pulse("indexer-1", 300).beat()
     elastic = Elastic(watched.config, watched.secrets)
-    days = Days(elastic, "events", None, lambda client: None)
+    days = DailyIndices(elastic, "events", None, lambda client: None)
     days.lowest.day = 20_000
-    watched.vitals.disk = DiskBudget(elastic, "events", 10**9, days, watched.vitals.buffer)
-    watched.vitals.disk.used = 5 * 10**8
+    watched.status.disk = DiskBudget(elastic, "events", 10**9, days, watched.status.buffer)
+    watched.status.disk.used = 5 * 10**8
     return watched
 
 
@@ -183,7 +183,7 @@ def test_whoever_hangs_is_named() -> None:
 
 def test_the_step_of_the_start_is_told() -> None:
     watched = Watched()
-    watched.vitals.starting = "waiting for Elasticsearch"
+    watched.status.starting = "waiting for Elasticsearch"
     assert watched.health.unready() == ["waiting for Elasticsearch, for 0.0s"]
 
 
@@ -195,7 +195,7 @@ def test_a_stream_that_never_came_is_told() -> None:
 
 def test_an_elasticsearch_that_does_not_answer_is_told_with_the_reason() -> None:
     watched = Watched()
-    watched.vitals.starting = ""
+    watched.status.starting = ""
     watched.probe.step()
     watched.clock.now += 20
     watched.probe.step()
@@ -207,7 +207,7 @@ def test_an_elasticsearch_that_does_not_answer_is_told_with_the_reason() -> None
 
 def test_a_slow_answer_is_no_outage_while_documents_are_taken() -> None:
     watched = Watched()
-    watched.vitals.starting = ""
+    watched.status.starting = ""
     watched.probe.step()
     watched.metrics.bulk_took(0.1, False)
     assert watched.health.unready() != [], "a request that failed says nothing good"
@@ -220,7 +220,7 @@ def test_a_slow_answer_is_no_outage_while_documents_are_taken() -> None:
 
 def test_what_is_not_asked_any_more_is_not_known() -> None:
     watched = Watched()
-    watched.vitals.starting = ""
+    watched.status.starting = ""
     assert watched.health.unready() == [], "nothing was asked yet"
     watched.probe.step()
     watched.metrics.bulk_took(0.1, True)
@@ -234,8 +234,8 @@ def test_what_is_not_asked_any_more_is_not_known() -> None:
 
 def test_what_servers_say_is_made_fit_to_be_shown() -> None:
     watched = Watched()
-    watched.vitals.starting = ""
-    watched.patience.trouble("bye\nready\x1b[2J" + 1000 * "!")
+    watched.status.starting = ""
+    watched.outage_log.trouble("bye\nready\x1b[2J" + 1000 * "!")
     watched.clock.now += 5
     (line,) = watched.health.unready()
     assert "bye ready\ufffd[2J!!" in line
@@ -244,32 +244,32 @@ def test_what_servers_say_is_made_fit_to_be_shown() -> None:
 
 def test_documents_that_are_not_taken_are_told_and_secrets_are_not() -> None:
     watched = Watched()
-    watched.vitals.starting = ""
-    watched.patience.trouble("flood stage, says changeme (403 cluster_block_exception)")
+    watched.status.starting = ""
+    watched.outage_log.trouble("flood stage, says changeme (403 cluster_block_exception)")
     assert watched.health.unready() == [], "rejections come and go"
     watched.clock.now += 5
     assert watched.health.unready() == [
         "Elasticsearch: takes no documents for 5.0s: flood stage, says *** (403 cluster_block_exception)"
     ]
-    watched.patience.over()
+    watched.outage_log.over()
     assert watched.health.unready() == []
 
 
 def test_answers_that_do_not_come_are_told() -> None:
     watched = Watched()
-    watched.vitals.starting = ""
+    watched.status.starting = ""
     for number in (1, 2):
         watched.watchdog.pulse(f"indexer-{number}", 300).beat()
     watched.clock.now += 20
-    assert (watched.vitals.waiting, watched.health.unready()) == ("", [])
+    assert (watched.status.waiting, watched.health.unready()) == ("", [])
     watched.clock.now += 5
     watched.watchdog.pulses[0].beat()
     assert watched.health.unready() == [], "the other one has answers"
-    assert watched.vitals.waiting.startswith("Elasticsearch: no answer to 1 of 2 indexers, for 25 s now;")
+    assert watched.status.waiting.startswith("Elasticsearch: no answer to 1 of 2 indexers, for 25 s now;")
     watched.clock.now += 21
     assert watched.health.unready() == ["Elasticsearch: no answer for 46s"]
-    watched.patience.trouble("no answer in time")
-    assert watched.vitals.waiting == "", "that is told as trouble"
+    watched.outage_log.trouble("no answer in time")
+    assert watched.status.waiting == "", "that is told as trouble"
 
 
 def test_the_end_is_told() -> None:

@@ -8,14 +8,14 @@ import time
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.embedded import EmbeddedNode
-from slurp.http.cache import Cache
-from slurp.http.charts import chart, nice
-from slurp.http.history import EVERY, MINUTES, History
-from slurp.http.page import assets
-from slurp.http.questions import Overview, Posts, Questions, Wish
-from slurp.http.safe import Link, label, link, prose
-from slurp.tally import Outcome
+from slurp.documents.display import Link, label, link, prose
+from slurp.embedded.node import EmbeddedNode
+from slurp.pipeline.progress import Outcome
+from slurp.web.cache import Cache
+from slurp.web.charts import chart, nice
+from slurp.web.history import EVERY, MINUTES, History
+from slurp.web.page import assets
+from slurp.web.queries import Overview, PageQueries, Posts, SearchRequest
 from tests.harness import InProcess, commit
 from tests.proxy import Proxy
 from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post
@@ -157,7 +157,7 @@ def test_it_shows_what_happens(shown: Shown, indexer: InProcess, es: Elasticsear
     assert text["dir"] == "auto"
     # The address of a tag finds it, however it is spelled.
     assert {"href": "/?tag=caf%C3%A9#posts"} in page.of("a")
-    found = shown.questions.posts(Wish(tag="café"))
+    found = shown.questions.posts(SearchRequest(tag="café"))
     assert isinstance(found, Posts)
     assert found.found == 2
 
@@ -165,7 +165,7 @@ def test_it_shows_what_happens(shown: Shown, indexer: InProcess, es: Elasticsear
 def test_deleted_and_announced_posts_are_not_new(shown: Shown, indexer: InProcess, es: Elasticsearch) -> None:
     gone = post(1).replace(b'"operation":"create"', b'"operation":"delete"')
     fill(indexer, es, gone, post(2, "edited").replace(b'"operation":"create"', b'"operation":"update"'))
-    posts = shown.questions.posts(Wish())
+    posts = shown.questions.posts(SearchRequest())
     assert isinstance(posts, Posts)
     assert posts.posts == []
 
@@ -189,7 +189,7 @@ def test_deleted_and_announced_posts_are_not_new(shown: Shown, indexer: InProces
 )
 def test_the_search(shown: Shown, indexer: InProcess, es: Elasticsearch, words: str, found: set[str]) -> None:
     fill(indexer, es, post(1, "coffee and cats"), post(2, "coffee and dogs"), post(3, "tea"))
-    posts = shown.questions.posts(Wish.of({"q": words}))
+    posts = shown.questions.posts(SearchRequest.of({"q": words}))
     assert isinstance(posts, Posts), posts
     assert {one.text for one in posts.posts} == found
     assert posts.found == len(found)
@@ -197,8 +197,8 @@ def test_the_search(shown: Shown, indexer: InProcess, es: Elasticsearch, words: 
 
 
 def test_a_wish_is_bounded() -> None:
-    assert Wish.of({"q": " " + "x" * 1000, "tag": "\ud800"}) == Wish("x" * 200, "?")
-    assert not Wish.of({"q": "  ", "else": "x"})
+    assert SearchRequest.of({"q": " " + "x" * 1000, "tag": "\ud800"}) == SearchRequest("x" * 200, "?")
+    assert not SearchRequest.of({"q": "  ", "else": "x"})
 
 
 def test_without_elasticsearch_it_shows_what_the_worker_knows(away: Shown) -> None:
@@ -223,7 +223,7 @@ def test_before_there_is_an_index(shown: Shown) -> None:
 def test_an_elasticsearch_that_hangs_holds_nobody_up(
     es_node: EmbeddedNode, shown: Shown, fresh_index_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slurp.http.questions._WITHIN", 0.5)
+    monkeypatch.setattr("slurp.web.queries._WITHIN", 0.5)
     with Proxy(es_node.port) as proxy:
         hanging = Shown(Watched(f"http://localhost:{proxy.port}"), fresh_index_prefix)
         hanging.watched.probe.step()
@@ -242,13 +242,13 @@ def test_many_tabs_ask_no_more_than_one(
 ) -> None:
     fill(indexer, es, post(1))
     asked: list[object] = []
-    search = Questions._search
+    search = PageQueries._search
 
-    def counted(self: Questions, **what: object) -> object:
+    def counted(self: PageQueries, **what: object) -> object:
         asked.append(what)
         return search(self, **what)
 
-    monkeypatch.setattr(Questions, "_search", counted)
+    monkeypatch.setattr(PageQueries, "_search", counted)
     threads = [threading.Thread(target=shown.html) for _ in range(20)]
     for thread in threads:
         thread.start()
@@ -289,8 +289,8 @@ def test_an_answer_that_could_not_be_made_is_made_the_next_time() -> None:
 
 def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     watched, now = Watched(), 1000.0
-    monkeypatch.setattr("slurp.tally.time.monotonic", lambda: now)
-    history = History(watched.vitals, lambda: now)
+    monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
+    history = History(watched.status, lambda: now)
     for _ in range(20):
         history.step()
         now += EVERY / 2
@@ -308,9 +308,9 @@ def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_lag_is_the_worst_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     watched, now, lags = Watched(), 1000.0, iter([None, 5.0, 1.0, 2.0, 3.0, None, None, None])
-    monkeypatch.setattr("slurp.tally.time.monotonic", lambda: now)
-    monkeypatch.setattr("slurp.vitals.Vitals.lag", property(lambda self: next(lags)))
-    history = History(watched.vitals, lambda: now)
+    monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("slurp.monitoring.worker_status.WorkerStatus.lag", property(lambda self: next(lags)))
+    history = History(watched.status, lambda: now)
     for _ in range(8):
         history.step()
         now += EVERY / 2

@@ -13,10 +13,10 @@ from http.server import HTTPServer
 
 import pytest
 
+from slurp.addresses import Address, is_loopback, parse_address
 from slurp.errors import Exit, Fatal
-from slurp.http import server as module
-from slurp.http.address import Address, is_loopback, parse_address
-from slurp.http.server import Answer, Request, Server, plain
+from slurp.web import http_server as module
+from slurp.web.http_server import Answer, Request, Server, plain
 
 ANY = Address("127.0.0.1", 0)
 

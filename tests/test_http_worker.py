@@ -16,12 +16,12 @@ import pytest
 from elasticsearch import Elasticsearch
 from prometheus_client.parser import text_string_to_metric_families
 
-from slurp.embedded import EmbeddedNode
+from slurp.addresses import DEFAULT
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit
-from slurp.http.address import DEFAULT
-from slurp.http.probe import Probe
-from slurp.http.server import Server
-from slurp.simulator import Simulator
+from slurp.monitoring.elastic_probe import Probe
+from slurp.simulator.jetstream import Simulator
+from slurp.web.http_server import Server
 from tests.fixtures_es import PASSWORD, OwnNode
 from tests.proxy import Proxy
 from tests.test_worker_faults import run_to_the_end, signals_as_before

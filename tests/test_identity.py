@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from slurp.documents.identity import DAY_US, day_of, event_id, identify, instant_us, isoformat, parse_time
+from slurp.events.identity import event_id, identify, instant_us
+from slurp.events.times import DAY_US, day_of, isoformat, parse_time
 
 DID = "did:plc:wq4aajammjtxdomz3e23667t"
 TIME_US = 1783175888085434

@@ -12,8 +12,8 @@ from elasticsearch import Elasticsearch
 
 from slurp.deadletter import main
 from slurp.documents.document import quarantined
-from slurp.documents.identity import event_id
 from slurp.elastic.bulk import create, create_beside, request
+from slurp.events.identity import event_id
 from tests.gateway import DROPPED, FAILED, Gateway
 from tests.harness import InProcess
 from tests.test_faults import assert_all_indexed
@@ -154,7 +154,7 @@ def test_an_unknown_error_of_one_shard_puts_nothing_into_quarantine(
     thread.join(30)
     assert set(canaries) <= sick
     assert len(canaries) >= 3
-    assert_all_indexed(es, fresh_index_prefix, behind.tally.snapshot(), frames)
+    assert_all_indexed(es, fresh_index_prefix, behind.counters.snapshot(), frames)
 
 
 def test_a_canary_that_a_pipeline_drops_shows_nothing_of_the_index(

@@ -12,9 +12,9 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.documents.identity import event_id
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.identity import event_id
+from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile
 from tests.stub_kibana import Answer, StubKibana
@@ -104,11 +104,11 @@ def test_no_event_chooses_a_name_of_an_index_or_a_document_or_a_path(
     assert found.keys() == {event_id(orjson.loads(frame)) for frame in frames}
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{22,36}", doc_id) for doc_id in found)
     assert evil("nsid") in {doc["commit"]["collection"] for doc in found.values() if "commit" in doc}
-    indexer.drift.flush(es)
+    indexer.unknown_fields.flush(es)
     es.indices.refresh(index="skeetslurper-drift")
-    drift = es.search(index="skeetslurper-drift", query={"term": {"index": fresh_index_prefix}})
-    assert drift["hits"]["hits"]
-    assert all(re.fullmatch(r"[a-z0-9:.-]+", hit["_id"]) for hit in drift["hits"]["hits"])
+    unknown_fields = es.search(index="skeetslurper-drift", query={"term": {"index": fresh_index_prefix}})
+    assert unknown_fields["hits"]["hits"]
+    assert all(re.fullmatch(r"[a-z0-9:.-]+", hit["_id"]) for hit in unknown_fields["hits"]["hits"])
     assert set(tmp_path.rglob("*")) - before == {indexer.letters.path}
     assert len(indexer.letters.path.read_bytes().splitlines()) == 1
 

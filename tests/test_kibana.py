@@ -14,15 +14,15 @@ from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elastic_transport import ConnectionError as NodeUnreachable
 from elasticsearch import AuthorizationException, Elasticsearch
 
+from slurp.backoff import Backoff
 from slurp.config import Config, parse
 from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_index
 from slurp.elastic.templates import STATE_INDEX, asset
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.kibana import objects
 from slurp.kibana.install import Installer
 from slurp.logs import Secrets
-from slurp.pacing import Backoff
 from tests.stub_kibana import StubKibana, built
 
 Json = dict[str, Any]

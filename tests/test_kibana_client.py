@@ -14,7 +14,7 @@ import pytest
 
 from slurp.config import parse
 from slurp.kibana import client
-from slurp.kibana.sameness import digest
+from slurp.kibana.comparison import digest
 from slurp.logs import Secrets
 from tests.stub_kibana import Answer, StubKibana, built
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from elasticsearch import Elasticsearch
 
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
+from slurp.embedded.node import EmbeddedNode, free_port
 from slurp.kibana import objects
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.stub_kibana import StubKibana
 from tests.worker import Worker, assert_each_once, count
 

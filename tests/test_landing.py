@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slurp.jetstream.landing import Finding, Found, Landing
-from slurp.position import Position, Resume
+from slurp.events.position import Position, Resume
+from slurp.jetstream.resume_check import Finding, Found, ResumeCheck
 
 SECOND = 1_000_000
 HOUR = 3600
@@ -26,8 +26,8 @@ def look(first: list[Position], cursor: int = 10_000, newest: float = 0, **more:
     return landing(cursor, newest, **more).look(first)
 
 
-def landing(cursor: int = 10_000, newest: float = 0, *, filtered: bool = False, **more: bool) -> Landing:
-    return Landing(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered, **more)
+def landing(cursor: int = 10_000, newest: float = 0, *, filtered: bool = False, **more: bool) -> ResumeCheck:
+    return ResumeCheck(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered, **more)
 
 
 BACK_DATED = [at(10_000, 0), *(at(10_001 + n, -50 * HOUR) for n in range(8))]
@@ -77,13 +77,13 @@ def test_what_is_still_on_its_way_is_no_news() -> None:
 @pytest.mark.parametrize("cursor", [None, 7])
 def test_the_beginning_is_wherever_it_is(cursor: int | None) -> None:
     asked = Resume(0, Position("a", 0, 0))
-    assert Landing(asked, 0, False).look([at(cursor, 0)]).found is Found.PLACE
+    assert ResumeCheck(asked, 0, False).look([at(cursor, 0)]).found is Found.PLACE
 
 
 def test_of_a_number_that_the_user_names_no_time_is_known() -> None:
     asked = Resume(10_000, Position("a", 10_000, 0))
-    assert Landing(asked, 0, False).look(run_of(10_300, 0)).found is Found.PLACE
-    assert Landing(asked, 0, False).look(run_of(17, 0)).found is Found.FOREIGN
+    assert ResumeCheck(asked, 0, False).look(run_of(10_300, 0)).found is Found.PLACE
+    assert ResumeCheck(asked, 0, False).look(run_of(17, 0)).found is Found.FOREIGN
 
 
 FIVE_MINUTES_BACK = NOW - 300 * SECOND
@@ -110,13 +110,13 @@ def test_a_gap_ends_where_the_events_begin() -> None:
 
 
 def test_the_floor_that_a_server_tells_is_looked_at_by_time() -> None:
-    landing = Landing(Resume(10_000, KNOWN), NOW, False)
+    landing = ResumeCheck(Resume(10_000, KNOWN), NOW, False)
     floor = landing.at_the_floor()
     assert floor is not None
     assert floor.refused
     assert floor.look(run_of(10_500, HOUR)).found is Found.GAP
     assert floor.look(run_of(10_001, 1)).found is Found.PLACE
-    unknown = Landing(Resume(7, Position("a", 7, 0)), NOW, False)
+    unknown = ResumeCheck(Resume(7, Position("a", 7, 0)), NOW, False)
     assert unknown.at_the_floor() is None, "nobody knows of what time it was"
 
 
@@ -228,4 +228,4 @@ def test_a_time_that_is_answered_with_far_older_events(first: list[Position], fo
 )
 def test_a_number_that_was_found_for_a_time(first: list[Position], found: Found) -> None:
     asked = Resume(FIVE_MINUTES_BACK, Position("elsewhere", 5, NOW))
-    assert Landing(asked, NOW, filtered=False, sought=777).look(first).found is found
+    assert ResumeCheck(asked, NOW, filtered=False, sought=777).look(first).found is found

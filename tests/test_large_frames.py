@@ -10,8 +10,9 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.documents.document import build
-from slurp.jetstream.wire import MAX_FRAME, BadFrame, notice_of, parse
-from slurp.simulator import Simulator, wire2
+from slurp.events.frames import MAX_FRAME, BadFrame, notice_of, parse
+from slurp.simulator import wire2
+from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.reading import reading, until
 
@@ -114,7 +115,7 @@ def test_a_notice_is_short() -> None:
 _PEAK = """
 import resource, sys
 from slurp.jetstream.connection import Messages
-from slurp.jetstream.wire import BadFrame, MAX_FRAME, parse, position_of
+from slurp.events.frames import BadFrame, MAX_FRAME, parse, position_of
 from tests.hostile import text
 
 def peak():

@@ -11,7 +11,7 @@ import pytest
 from slurp.lexicons import Compiled, LexiconError, Lexicons, committed, compile, load, merge
 from slurp.lexicons.__main__ import main
 from slurp.lexicons.asset import LEFT_OUT_FILE, MAPPING_FILE, outdated, render, write
-from slurp.lexicons.choices import SEEN_AT
+from slurp.lexicons.overrides import SEEN_AT
 
 Json = dict[str, Any]
 

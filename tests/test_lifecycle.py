@@ -9,12 +9,12 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
-from slurp.documents.identity import day_of
 from slurp.elastic.client import Elastic
 from slurp.elastic.features import Features
 from slurp.elastic.lifecycle import EVERY, THINK_AGAIN, Retention, day_in, remembered
 from slurp.elastic.setup import Setup
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.times import day_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 

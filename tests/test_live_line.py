@@ -15,12 +15,12 @@ from typing import Any, TextIO, cast
 
 import pytest
 
-from slurp.flow import Buffer
-from slurp.heartbeat import Pulse
-from slurp.jetstream.readers import Readers
 from slurp.logs import Screen, fit, width_of
-from slurp.stats import Stats
-from slurp.tally import Snapshot, Tally
+from slurp.monitoring.stats import Stats
+from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.progress import Counters, Snapshot
+from slurp.pipeline.reader_group import ReaderGroup
+from slurp.watchdog import Pulse
 
 INTERVAL = 30.0
 
@@ -31,7 +31,7 @@ class Time:
     def __init__(self, step_takes: float) -> None:
         self.now = 1000.0
         self._step_takes = step_takes
-        self._counters = Tally().snapshot()
+        self._counters = Counters().snapshot()
         self.until = 1000.0 + 10 * INTERVAL + 1
 
     def snapshot(self) -> Snapshot:
@@ -82,8 +82,8 @@ def test_stats_lines_come_every_interval(
 ) -> None:
     time, told = Time(step_takes), list[float]()
     screen = cast(Screen, type("Stub", (), {"is_terminal": is_terminal, "show": lambda self, line: None})())
-    readers = cast(Readers, type("Stub", (), {"host": "one.example", "connected": True, "trouble": ""})())
-    stats = Stats(cast(Tally, time), Buffer(1, 1), readers, screen, INTERVAL)
+    readers = cast(ReaderGroup, type("Stub", (), {"host": "one.example", "connected": True, "trouble": ""})())
+    stats = Stats(cast(Counters, time), BatchQueue(1, 1), readers, screen, INTERVAL)
     began = time.now
     monkeypatch.setattr(stats, "_tell", lambda now, rates: told.append(now.at - began))
     stats.run(cast(threading.Event, time), Pulse("stats", 60))

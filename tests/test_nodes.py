@@ -11,8 +11,8 @@ import pytest
 from elastic_transport import ConnectionError as NodeUnreachable
 from elastic_transport import ConnectionTimeout, NodeConfig
 
-from slurp.elastic import nodes as nodes_module
-from slurp.elastic.nodes import CONNECT_TIMEOUT, Node, Nodes, Watcher
+from slurp.elastic import node_pool as nodes_module
+from slurp.elastic.node_pool import CONNECT_TIMEOUT, Node, Nodes, Watcher
 from slurp.embedded.node import free_port
 from tests.proxy import Proxy
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slurp.heartbeat import Watchdog
-from slurp.notify import notify, watchdog_interval
+from slurp.watchdog import Watchdog, notify, watchdog_interval
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.elastic.checkpoint import Checkpoint, Checkpoints
 from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX, asset
+from slurp.events.position import Position
 from slurp.jetstream.subscription import Subscription
-from slurp.position import Position
+from slurp.pipeline.checkpoint import Checkpoint, Checkpoints
 from tests.harness import InProcess, commit
 from tests.test_drift import note
 
@@ -39,8 +39,8 @@ def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCapt
 
 def test_drift(es: Elasticsearch, indexer: InProcess) -> None:
     es.indices.delete(index=DRIFT_INDEX)
-    note(indexer.drift, commit(1, {}, "org.example.note"))
-    indexer.drift.flush(es)
+    note(indexer.unknown_fields, commit(1, {}, "org.example.note"))
+    indexer.unknown_fields.flush(es)
     assert_mapped_as_made(es, DRIFT_INDEX, "drift")
     es.indices.refresh(index=DRIFT_INDEX)
     query = {"term": {"collection": "org.example.note"}}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from elasticsearch import Elasticsearch
 
-from slurp.embedded import EmbeddedNode
-from slurp.position import REWIND_EVENTS
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.position import REWIND_EVENTS
 from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
 from tests.proxy import Proxy
 from tests.reading import reading
 from tests.worker import Worker, assert_each_once

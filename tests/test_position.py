@@ -1,16 +1,8 @@
 from __future__ import annotations
 
-from slurp.flow import Batch
-from slurp.position import (
-    REWIND_EVENTS,
-    REWIND_US,
-    Answered,
-    Ledger,
-    Position,
-    resume_cursor,
-    resume_elsewhere,
-)
-from slurp.tally import Outcome, Tally
+from slurp.events.position import REWIND_EVENTS, REWIND_US, Position, resume_cursor, resume_elsewhere
+from slurp.pipeline.batches import Batch
+from slurp.pipeline.progress import AckTracker, BatchAck, Counters, Outcome
 
 SECOND = 1_000_000
 NOW = 1_795_000_000 * SECOND
@@ -20,13 +12,13 @@ def at(cursor: int | None, seconds: float, host: str = "a") -> Position:
     return Position(host, cursor, NOW + int(seconds * SECOND))
 
 
-def answered(position: Position | None) -> Answered:
+def answered(position: Position | None) -> BatchAck:
     time_us = position.time_us if position else None
-    return Answered(position, time_us)
+    return BatchAck(position, time_us)
 
 
 def test_the_ledger_stands_before_the_first_batch_that_is_open() -> None:
-    ledger = Ledger()
+    ledger = AckTracker()
     ledger.answer(2, answered(at(20, 2)), NOW + 99 * SECOND)
     assert ledger.position is None
     ledger.answer(1, answered(at(10, 1)), NOW + 99 * SECOND)
@@ -37,7 +29,7 @@ def test_the_ledger_stands_before_the_first_batch_that_is_open() -> None:
 
 
 def test_a_batch_of_garbage_does_not_hold_the_ledger_up() -> None:
-    ledger = Ledger()
+    ledger = AckTracker()
     ledger.answer(1, answered(at(10, 1)), NOW + 99 * SECOND)
     ledger.answer(2, answered(None), NOW + 99 * SECOND)
     ledger.answer(3, answered(at(30, 3)), NOW + 99 * SECOND)
@@ -46,7 +38,7 @@ def test_a_batch_of_garbage_does_not_hold_the_ledger_up() -> None:
 
 
 def test_one_odd_time_does_not_move_the_position() -> None:
-    ledger = Ledger()
+    ledger = AckTracker()
     for number in range(1, 10):
         odd = {4: -1e6, 7: 1e6}.get(number, 0)
         ledger.answer(number, answered(at(number, number + odd)), NOW + 99 * SECOND)
@@ -54,7 +46,7 @@ def test_one_odd_time_does_not_move_the_position() -> None:
 
 
 def test_the_position_is_never_in_the_future() -> None:
-    ledger = Ledger()
+    ledger = AckTracker()
     ledger.answer(1, answered(at(1, 500)), NOW)
     assert ledger.position == Position("a", 1, NOW)
 
@@ -71,7 +63,7 @@ def test_resuming_goes_by_time_where_there_is_no_number_or_another_host() -> Non
 
 
 def test_what_is_acknowledged_again_after_a_rewind_is_no_way_back() -> None:
-    ledger = Ledger()
+    ledger = AckTracker()
     for number, cursor in enumerate((10, 20, 12, 18), start=1):
         ledger.answer(number, answered(at(cursor, cursor)), NOW + 99 * SECOND)
         assert ledger.position is not None
@@ -91,25 +83,25 @@ def test_a_position_is_beyond_another() -> None:
 
 
 def test_the_tally_resumes_by_the_time_of_what_is_settled() -> None:
-    tally = Tally()
+    counters = Counters()
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 5))
-    tally.received(batch)
-    tally.answered(batch, Outcome(indexed=10), answered(at(10, 5)))
+    counters.received(batch)
+    counters.answered(batch, Outcome(indexed=10), answered(at(10, 5)))
     back_dated_by_nothing = at(20_000, 8)
-    assert tally.resume(1, back_dated_by_nothing, host="a").cursor == 20_001 - REWIND_EVENTS
-    elsewhere = tally.resume(1, back_dated_by_nothing, host="b")
+    assert counters.resume(1, back_dated_by_nothing, host="a").cursor == 20_001 - REWIND_EVENTS
+    elsewhere = counters.resume(1, back_dated_by_nothing, host="b")
     assert elsewhere == (at(10, 5 - 300).time_us, at(20_000, 5))
-    assert tally.resume(1, back_dated_by_nothing, host="a", by_time=True) == elsewhere
+    assert counters.resume(1, back_dated_by_nothing, host="a", by_time=True) == elsewhere
 
 
 def test_the_tally_adds_up() -> None:
-    tally = Tally()
+    counters = Counters()
     one, two = (Batch(n, "a", [b""] * 10, 0, at(n, n)) for n in (1, 2))
-    tally.received(one)
-    tally.received(two)
-    tally.answered(one, Outcome(4, 2, 1, 1, 1, 1), answered(one.position))
-    snapshot = tally.snapshot()
+    counters.received(one)
+    counters.received(two)
+    counters.answered(one, Outcome(4, 2, 1, 1, 1, 1), answered(one.position))
+    snapshot = counters.snapshot()
     assert snapshot.adds_up
     assert (snapshot.received, snapshot.in_flight, snapshot.indexed) == (20, 10, 4)
-    tally.answered(two, Outcome(indexed=9), answered(two.position))
-    assert not tally.snapshot().adds_up, "an event without an answer must show"
+    counters.answered(two, Outcome(indexed=9), answered(two.position))
+    assert not counters.snapshot().adds_up, "an event without an answer must show"

@@ -13,15 +13,15 @@ import pytest
 from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.disk import DiskBudget
 from slurp.elastic.privileges import ROLES, admin, api_key, main, page, viewer, worker, worker_with_setup
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATE_INDEX, STATS_INDEX
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
-from slurp.flow import Buffer
 from slurp.lexicons import committed
-from slurp.simulator import Simulator
+from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.disk_budget import DiskBudget
+from slurp.simulator.jetstream import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
 from tests.test_disk import fill
@@ -109,7 +109,7 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     # One that does not come back ends the worker, after what is a minute elsewhere.
     for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
     with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"\(403 security") as stopped:
-        shorter.setattr("slurp.elastic.indexer.BELIEVE_DENIED", 0.5)
+        shorter.setattr("slurp.pipeline.indexer.BELIEVE_DENIED", 0.5)
         for_good.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE
     assert for_good.elastic.denied() >= 0.5
@@ -119,7 +119,7 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 
     counted = indexer.feed_through_trouble(frames[1:], mend)
     assert_all_indexed(es, INDEX, counted, frames)
-    indexer.drift.flush(indexer.elastic.client)
+    indexer.unknown_fields.flush(indexer.elastic.client)
     remove(es)
 
 
@@ -134,7 +134,7 @@ def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
     )
     _, today = fill(es, INDEX, indexer.day - 1, indexer.day)
     indexer.days.lowest.save_budget(4_000_000)
-    buffer = Buffer(1, 1)
+    buffer = BatchQueue(1, 1)
     assert DiskBudget(indexer.elastic, INDEX, 4_000_000, indexer.days, buffer, lambda: indexer.began).step()
     assert left(es, INDEX) == {today}
     es.delete(index=STATE_INDEX, id=f"disk:{INDEX}")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from slurp.jetstream import hosts
-from slurp.jetstream.hosts import host_of, probe, table
-from slurp.simulator import Simulator, wire2
+from slurp.jetstream import servers
+from slurp.jetstream.servers import host_of, probe, table
+from slurp.simulator import wire2
+from slurp.simulator.jetstream import Simulator
 from tests.reading import until
 from tests.worker import Worker
 
@@ -116,8 +117,8 @@ def test_a_filtered_stream_goes_by_handshakes_alone(silent: Simulator, sender: S
 def test_the_wait_ends_when_all_have_sent(
     sender: Simulator, wires: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_EVENT_WITHIN", FOREVER)
-    monkeypatch.setattr(hosts, "_GRACE", FOREVER)
+    monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
+    monkeypatch.setattr(servers, "_GRACE", FOREVER)
     with Simulator(port=0, seed=4, protocols=wires) as other:
         other.run_at(200)
         probes = probe([sender.url, other.url], listen=True)
@@ -127,16 +128,16 @@ def test_the_wait_ends_when_all_have_sent(
 def test_the_wait_ends_soon_after_the_first_has_sent(
     silent: Simulator, sender: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_EVENT_WITHIN", FOREVER)
-    monkeypatch.setattr(hosts, "_GRACE", 0.1)
+    monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
+    monkeypatch.setattr(servers, "_GRACE", 0.1)
     assert probe([silent.url, sender.url], listen=True)[0].url == sender.url
 
 
 def test_of_servers_that_are_all_silent_the_quickest_is_taken(
     silent: Simulator, wires: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_EVENT_WITHIN", 0.2)
-    monkeypatch.setattr(hosts, "_GRACE", FOREVER)
+    monkeypatch.setattr(servers, "_EVENT_WITHIN", 0.2)
+    monkeypatch.setattr(servers, "_GRACE", FOREVER)
     with Simulator(port=0, seed=4, protocols=wires) as slow:
         slow.faults.delay(0.2, times=None)
         probes = probe([slow.url, silent.url], listen=True)
@@ -147,7 +148,7 @@ def test_of_servers_that_are_all_silent_the_quickest_is_taken(
 def test_a_single_server_that_answers_is_not_waited_for(
     silent: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_EVENT_WITHIN", FOREVER)
+    monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
     probes = probe([silent.url, "ws://127.0.0.1:1"], listen=True)
     assert table(probes)[0].endswith(")"), "nobody listened"
 
@@ -160,7 +161,7 @@ def test_garbage_is_no_event(silent: Simulator, sender: Simulator) -> None:
 def test_a_server_that_hangs_up_is_a_silent_one(
     sender: Simulator, silent: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "_GRACE", FOREVER)
+    monkeypatch.setattr(servers, "_GRACE", FOREVER)
     silent.faults.close(1001, "bye", times=None)
     assert probe([silent.url, sender.url], listen=True)[0].url == sender.url
 

@@ -11,14 +11,14 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.jetstream.connection import connect
-from slurp.jetstream.dictionary import DictionaryUnavailable, fetch
-from slurp.jetstream.hosts import probe
+from slurp.jetstream.servers import probe
+from slurp.jetstream.zstd_dictionary import DictionaryUnavailable, fetch
 from slurp.kibana.client import Kibana
 from slurp.logs import Secrets
 from slurp.proxies import BadProxy, proxies_of, proxy_for
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.http_proxy import HttpProxy
 from tests.stub_kibana import StubKibana
 from tests.worker import Worker, assert_each_once, wait_for_documents

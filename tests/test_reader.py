@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from slurp.jetstream.hosts import host_of, probe, table
-from slurp.position import REWIND_EVENTS, Position
-from slurp.simulator import Simulator
+from slurp.events.position import REWIND_EVENTS, Position
+from slurp.jetstream.servers import host_of, probe, table
+from slurp.simulator.jetstream import Simulator
 from tests.reading import reading, until
 
 
@@ -36,7 +36,7 @@ def test_a_cut_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
     assert second.cursor is not None
     assert 0 < second.cursor <= 9001 - REWIND_EVENTS
     assert set(run.frames) == set(jetstream.frames)
-    assert run.tally.snapshot().reconnects == 1
+    assert run.counters.snapshot().reconnects == 1
 
 
 def test_a_close_with_1001_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
@@ -202,7 +202,7 @@ def test_a_full_buffer_stops_the_reading_and_the_stop_event_still_ends_it(jetstr
         until(lambda: run.buffer.events == 2000)
         time.sleep(0.5)
         assert run.buffer.events == 2000
-        assert run.tally.snapshot().received == 2000
+        assert run.counters.snapshot().received == 2000
 
 
 def test_probing_ranks_servers_and_says_why_others_are_none(jetstream: Simulator) -> None:

@@ -15,16 +15,16 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import PUBLIC_HOSTS, parse
 from slurp.elastic.client import Elastic
-from slurp.elastic.gaps import Gaps
-from slurp.embedded import EmbeddedNode
-from slurp.flow import Batch
-from slurp.jetstream.reader import Reader
-from slurp.jetstream.readers import Readers
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.position import REWIND_EVENTS, Gap, Position
 from slurp.jetstream.subscription import Subscription
-from slurp.position import REWIND_EVENTS, Answered, Gap, Position
-from slurp.simulator import Simulator
+from slurp.pipeline.batches import Batch
+from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.reader import Reader
+from slurp.pipeline.reader_group import ReaderGroup
 from slurp.simulator.connection import Manners
-from slurp.tally import Outcome, Tally
+from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.worker import Worker, assert_each_once, stats_documents
 
@@ -36,12 +36,12 @@ def at(cursor: int, seconds: float, host: str = "a") -> Position:
     return Position(host, cursor, NOW + int(seconds * SECOND))
 
 
-def answer(tally: Tally, reader: int, number: int, position: Position) -> None:
+def answer(counters: Counters, reader: int, number: int, position: Position) -> None:
     batch = Batch(number, position.host, [b""] * 10, 0, position, reader=reader)
-    tally.received(batch)
+    counters.received(batch)
     time_us = position.time_us
-    tally.answered(
-        batch, Outcome(indexed=10), Answered(position, time_us, arrived_us=time_us, delays_us=(0,))
+    counters.answered(
+        batch, Outcome(indexed=10), BatchAck(position, time_us, arrived_us=time_us, delays_us=(0,))
     )
 
 
@@ -49,42 +49,42 @@ def answer(tally: Tally, reader: int, number: int, position: Position) -> None:
 
 
 def test_each_reader_numbers_for_itself() -> None:
-    tally = Tally(2)
-    answer(tally, 1, 1, at(10, 1, "a"))
-    answer(tally, 2, 1, at(7, 3, "b"))
-    answer(tally, 2, 3, at(99, 9, "b"))
-    assert [(number, position.cursor) for number, position, *_ in tally.checkpoints()] == [(1, 10), (2, 7)]
-    answer(tally, 2, 2, at(50, 5, "b"))
-    assert [position.cursor for _, position, *_ in tally.checkpoints()] == [10, 99]
-    assert tally.resume(2, at(9900, 9, "b"), host="b").cursor == 9900 + 1 - REWIND_EVENTS
-    assert tally.snapshot().received == 40
-    assert tally.snapshot().newest_us == NOW + 9 * SECOND
+    counters = Counters(2)
+    answer(counters, 1, 1, at(10, 1, "a"))
+    answer(counters, 2, 1, at(7, 3, "b"))
+    answer(counters, 2, 3, at(99, 9, "b"))
+    assert [(number, position.cursor) for number, position, *_ in counters.checkpoints()] == [(1, 10), (2, 7)]
+    answer(counters, 2, 2, at(50, 5, "b"))
+    assert [position.cursor for _, position, *_ in counters.checkpoints()] == [10, 99]
+    assert counters.resume(2, at(9900, 9, "b"), host="b").cursor == 9900 + 1 - REWIND_EVENTS
+    assert counters.snapshot().received == 40
+    assert counters.snapshot().newest_us == NOW + 9 * SECOND
 
 
 def test_another_reader_covers_what_it_has_without_a_hole() -> None:
-    tally = Tally(2)
-    tally.begin(1, at(1, 100), 0)
-    tally.begin(2, at(1, 0), NOW)
-    assert tally.covered(2, NOW, NOW + 100 * SECOND), "earlier runs have read up to where it begins"
-    assert not tally.covered(2, NOW, NOW + 101 * SECOND)
-    answer(tally, 1, 1, at(10, 200))
-    assert tally.covered(2, NOW, NOW + 200 * SECOND)
-    tally.broken(1, NOW + 150 * SECOND)
-    assert not tally.covered(2, NOW, NOW + 200 * SECOND), "it has a gap of its own"
-    assert tally.covered(2, NOW + 150 * SECOND, NOW + 200 * SECOND)
-    assert not tally.covered(1, NOW - 1, NOW), "it started live"
+    counters = Counters(2)
+    counters.begin(1, at(1, 100), 0)
+    counters.begin(2, at(1, 0), NOW)
+    assert counters.covered(2, NOW, NOW + 100 * SECOND), "earlier runs have read up to where it begins"
+    assert not counters.covered(2, NOW, NOW + 101 * SECOND)
+    answer(counters, 1, 1, at(10, 200))
+    assert counters.covered(2, NOW, NOW + 200 * SECOND)
+    counters.broken(1, NOW + 150 * SECOND)
+    assert not counters.covered(2, NOW, NOW + 200 * SECOND), "it has a gap of its own"
+    assert counters.covered(2, NOW + 150 * SECOND, NOW + 200 * SECOND)
+    assert not counters.covered(1, NOW - 1, NOW), "it started live"
 
 
 def test_a_batch_covers_up_to_its_newest_events_not_to_its_median() -> None:
     """After a rewind most of a batch may be old."""
-    tally = Tally(2)
-    tally.begin(1, at(1, 0), 0)
+    counters = Counters(2)
+    counters.begin(1, at(1, 0), 0)
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 200), reader=1)
-    tally.received(batch)
-    answer = Answered(batch.position, NOW, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
-    tally.answered(batch, Outcome(indexed=10), answer)
-    assert tally.covered(2, NOW, NOW + 200 * SECOND)
-    assert not tally.covered(2, NOW, NOW + 201 * SECOND)
+    counters.received(batch)
+    answer = BatchAck(batch.position, NOW, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
+    counters.answered(batch, Outcome(indexed=10), answer)
+    assert counters.covered(2, NOW, NOW + 200 * SECOND)
+    assert not counters.covered(2, NOW, NOW + 201 * SECOND)
 
 
 def stand_in(number: int, connected: bool = True, away: bool = False, silent: float = 0.0) -> Reader:
@@ -95,41 +95,41 @@ def stand_in(number: int, connected: bool = True, away: bool = False, silent: fl
 
 
 def test_the_stats_line_names_who_is_away() -> None:
-    readers = Readers([stand_in(1), stand_in(2, connected=False)])
+    readers = ReaderGroup([stand_in(1), stand_in(2, connected=False)])
     assert readers.host == "h1 + h2 (away)"
     assert readers.connected
 
 
 def test_a_gap_waits_for_the_others(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    tally = Tally(2)
+    counters = Counters(2)
     for number in (1, 2):
-        tally.begin(number, at(1, 0), 0)
-    gaps = Gaps(cast(Elastic, Written()), Subscription("ev"), (), tally)
+        counters.begin(number, at(1, 0), 0)
+    gaps = Gaps(cast(Elastic, Written()), Subscription("ev"), (), counters)
     gap = Gap("b", NOW, NOW + 60 * SECOND)
     gaps.found(2, gap)
     gaps.step()
     assert "gap" not in caplog.text, "the other one is not so far yet"
-    answer(tally, 1, 1, at(10, 61))
+    answer(counters, 1, 1, at(10, 61))
     gaps.step()
     assert "but another host has" in caplog.text
-    assert tally.snapshot().gaps == 0
+    assert counters.snapshot().gaps == 0
 
 
 def test_a_gap_that_nobody_covers_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    tally = Tally(2)
+    counters = Counters(2)
     for number in (1, 2):
-        tally.begin(number, at(1, 0), 0)
+        counters.begin(number, at(1, 0), 0)
     node = Written()
-    gaps = Gaps(cast(Elastic, node), Subscription("ev"), (), tally, wait_for_others=0.1)
+    gaps = Gaps(cast(Elastic, node), Subscription("ev"), (), counters, wait_for_others=0.1)
     gaps.found(2, Gap("b", NOW, NOW + 60 * SECOND))
     time.sleep(0.2)
     gaps.step()
     assert "gap: b has nothing" in caplog.text
-    assert tally.snapshot().gaps == len(node.documents) == 1
+    assert counters.snapshot().gaps == len(node.documents) == 1
     gaps.found(1, Gap("a", NOW, NOW + 60 * SECOND))
     gaps.step(final=True)
-    assert tally.snapshot().gaps == len(node.documents) == 2, "at the end nobody waits"
+    assert counters.snapshot().gaps == len(node.documents) == 2, "at the end nobody waits"
 
 
 class Written:

@@ -8,11 +8,12 @@ import pytest
 from websocket import WebSocketBadStatusException
 
 from slurp.config import parse
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.subscription import Subscription
-from slurp.simulator import Simulator, wire2
+from slurp.simulator import wire2
+from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker
 
 FILTER = ("--collections", "app.*")

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.elastic.deadletter import DeadLetter, DeadLetterFile
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
+from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
 from tests.harness import InProcess
 from tests.proxy import Proxy
 from tests.worker import documents

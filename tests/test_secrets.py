@@ -16,10 +16,10 @@ from urllib.parse import quote
 import pytest
 
 from slurp.config import parse
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.kibana.client import Kibana, Refused
 from slurp.logs import Secrets
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.test_http_worker import Asked
 from tests.worker import Worker
 
@@ -92,8 +92,8 @@ def echo() -> Iterator[str]:
 
 BROKEN = """
 import os
-from slurp.jetstream import hosts
-from slurp.jetstream.reader import Reader
+from slurp.jetstream import servers
+from slurp.pipeline.reader import Reader
 from slurp.kibana.install import Installer
 
 def fail(*args, **options):

@@ -10,14 +10,14 @@ import orjson
 import pytest
 from websocket import WebSocketTimeoutException
 
-from slurp import tid
-from slurp.jetstream import cursors as cursors_module
-from slurp.jetstream.hosts import host_of
-from slurp.jetstream.seek import Seen, search, seek, seen_in
-from slurp.jetstream.wire import parse
-from slurp.position import Position
-from slurp.simulator import Simulator
+from slurp.events import tid
+from slurp.events.frames import parse
+from slurp.events.position import Position
+from slurp.jetstream.cursor_search import Seen, search, seek, seen_in
+from slurp.jetstream.servers import host_of
+from slurp.pipeline import resume as cursors_module
 from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.reading import Reading, reading, until
 

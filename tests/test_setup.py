@@ -13,7 +13,7 @@ from elasticsearch import Elasticsearch
 from slurp.config import Config, parse
 from slurp.elastic import templates
 from slurp.elastic.setup import Setup, create_index, lexicons
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import committed
 from slurp.lexicons.mapping import count_fields

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
 from tests.proxy import Proxy
 from tests.test_faults import assert_all_indexed

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from slurp.embedded import EmbeddedNode
-from slurp.signals import StopSignals
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.process import StopSignals
+from slurp.simulator.jetstream import Simulator
 from tests.signal_trials import embedded, live, simulator
 from tests.watched import Clock
 from tests.worker import PROGRAM, Worker

@@ -16,9 +16,10 @@ import orjson
 import psutil
 import pytest
 
-from slurp import tid
-from slurp.simulator import Simulator, wire2
+from slurp.events import tid
+from slurp.simulator import wire2
 from slurp.simulator.__main__ import main
+from slurp.simulator.jetstream import Simulator
 from tests.direct import create_connection
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from slurp import tid
+from slurp.events import tid
 from slurp.simulator.network import Network
 from slurp.simulator.stamps import tid as fast_tid
 

@@ -15,7 +15,8 @@ import orjson
 import pytest
 import websocket
 
-from slurp.simulator import Manners, Simulator
+from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
 from tests.direct import create_connection
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.simulator.jetstream import Simulator
 from tests.stub_kibana import StubKibana
 
 SMOKE = Path(__file__).parents[1] / "elk" / "smoke.sh"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from tests.fixtures_es import PASSWORD, client_for
 from tests.harness import InProcess, commit
 from tests.test_faults import assert_all_indexed
@@ -53,7 +53,7 @@ def test_a_storm_of_rejections_loses_and_doubles_nothing(
         pools = es.nodes.stats(metric="thread_pool", filter_path="nodes.*.thread_pool.write")["nodes"]
         (pool,) = (one["thread_pool"]["write"] for one in pools.values())
         assert pool["rejected"] > 0
-        counted = indexer.tally.snapshot()
+        counted = indexer.counters.snapshot()
         assert_all_indexed(es, indexer.index, counted, frames)
     assert counted.duplicates == 0, "only what was rejected is sent again"
     told = [message for message in caplog.messages if "holding what we have" in message]
@@ -84,7 +84,7 @@ def test_canaries_among_rejections_leave_nothing_behind(node: EmbeddedNode, inde
         indexer.put([large, *frames[20 * number : 20 * (number + 1)]])
     with indexer.running(6):
         pass
-    counted = indexer.tally.snapshot()
+    counted = indexer.counters.snapshot()
     assert counted.adds_up
     assert (counted.indexed, counted.duplicates) == (len(frames), 0), "only what was rejected is sent again"
     assert counted.dead_lettered == len(endless)
@@ -99,10 +99,10 @@ def test_a_node_that_is_killed_under_load_loses_nothing_that_was_acknowledged(
     with indexer.running(2):
         for first in range(0, len(frames), 50):
             indexer.put(frames[first : first + 50])
-        while not indexer.tally.snapshot().indexed:
+        while not indexer.counters.snapshot().indexed:
             time.sleep(0.01)
         node.kill()
-        assert indexer.tally.snapshot().in_flight, "under load"
+        assert indexer.counters.snapshot().in_flight, "under load"
         node.start()
     with client_for(node) as es:
-        assert_all_indexed(es, indexer.index, indexer.tally.snapshot(), frames)
+        assert_all_indexed(es, indexer.index, indexer.counters.snapshot(), frames)

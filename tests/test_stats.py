@@ -16,15 +16,15 @@ from elasticsearch import AuthorizationException, ConflictError, Elasticsearch
 
 from slurp import __version__
 from slurp.config import parse
-from slurp.elastic.client import Elastic, Patience
+from slurp.elastic.client import Elastic, OutageLog
 from slurp.elastic.setup import Setup
-from slurp.elastic.statsindex import State, StatsIndex, interval
 from slurp.elastic.templates import STATS_INDEX, asset, is_ours
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.simulator import Simulator
-from slurp.tally import Snapshot
+from slurp.monitoring.stats_index import State, StatsIndex, interval
+from slurp.pipeline.progress import Snapshot
+from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker, assert_stats_add_up, stats_documents
 
 START = Snapshot(0, 0, 0, 0, 0, 0, 0, 0, reconnects=0, gaps=0, future_revs=0, newest_us=None, at=100.0)
@@ -105,9 +105,9 @@ class Recorded:
             raise self.fails.pop(0)
 
 
-def recorded(patience: Patience | None = None) -> tuple[Recorded, StatsIndex]:
+def recorded(outage_log: OutageLog | None = None) -> tuple[Recorded, StatsIndex]:
     node = Recorded()
-    return node, StatsIndex(cast(Elastic, node), patience or Patience(), "ev", "", START)
+    return node, StatsIndex(cast(Elastic, node), outage_log or OutageLog(), "ev", "", START)
 
 
 def test_a_number_is_used_again_until_its_write_is_answered(caplog: pytest.LogCaptureFixture) -> None:
@@ -137,9 +137,9 @@ def test_another_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_known_trouble_is_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
-    patience = Patience()
-    node, stats = recorded(patience)
-    patience.trouble("away")
+    outage_log = OutageLog()
+    node, stats = recorded(outage_log)
+    outage_log.trouble("away")
     node.fails = [ConnectionTimeout("late")]
     stats.write(LATER, STATE, within=30)
     assert "next document" not in caplog.text
@@ -157,7 +157,7 @@ def test_a_cluster_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytes
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         elastic = Elastic(parse(["--es", url], {}), Secrets(()))
-        stats = StatsIndex(elastic, Patience(), "ev", "", START)
+        stats = StatsIndex(elastic, OutageLog(), "ev", "", START)
         began = time.monotonic()
         stats.write(LATER, STATE, within=0.4)
         assert time.monotonic() - began < 1
@@ -237,7 +237,7 @@ def test_a_closed_index_delays_the_counts_and_loses_none(
 def test_a_deleted_index_comes_back_with_its_mapping(
     elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    stats = StatsIndex(elastic, Patience(), fresh_index_prefix, "", START)
+    stats = StatsIndex(elastic, OutageLog(), fresh_index_prefix, "", START)
     es.indices.delete(index=STATS_INDEX)
     stats.write(LATER, STATE, within=30)
     assert [one["received"] for one in stats_documents(es, fresh_index_prefix)] == [90]
@@ -264,7 +264,7 @@ def test_a_write_whose_answer_was_lost_counts_once(
         return answer
 
     monkeypatch.setattr(Elasticsearch, "index", answer_lost)
-    stats = StatsIndex(elastic, Patience(), fresh_index_prefix, "", START)
+    stats = StatsIndex(elastic, OutageLog(), fresh_index_prefix, "", START)
     stats.write(LATER, STATE, within=30)
     assert len(stats_documents(es, fresh_index_prefix)) == 1
     end = after(LATER, 30, received=10)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.documents.identity import day_of
 from slurp.elastic.client import Elastic
-from slurp.elastic.days import Days
+from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.features import Features
 from slurp.elastic.lifecycle import Retention, remembered
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
-from slurp.streamclock import StreamClock
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.times import day_of
+from slurp.pipeline.stream_clock import StreamClock
+from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
 from tests.test_http_worker import Asked
 from tests.test_lifecycle import elastic, index, left, make  # noqa: F401 - fixtures
@@ -117,8 +117,8 @@ def test_a_worker_with_a_wrong_clock_is_not_ready() -> None:
     watched = Watched()
     watched.reads()
     before = watched.health.unready()
-    watched.vitals.clock_trouble = "the clock of this machine is 31d ahead of the events that arrive"
-    assert watched.health.unready() == [*before, watched.vitals.clock_trouble]
+    watched.status.clock_trouble = "the clock of this machine is 31d ahead of the events that arrive"
+    assert watched.health.unready() == [*before, watched.status.clock_trouble]
 
 
 # Days
@@ -133,7 +133,7 @@ def test_an_event_expires_by_the_earlier_of_clock_and_stream(elastic: Elastic) -
     today = int(NOW) // DAY
 
     def expired(age: int, seen_us: int | None = None) -> bool:
-        days = Days(elastic, "ev", 30, no_templates, world.clock.probable, world.clock.earliest)
+        days = DailyIndices(elastic, "ev", 30, no_templates, world.clock.probable, world.clock.earliest)
         return days.is_expired(today - age, seen_us)
 
     # The first batch of a first run: nothing is known but what is in it.
@@ -152,8 +152,10 @@ def test_tomorrow_is_made_where_the_stream_is(
     world = World(ahead=31 * DAY)
     world.stream = NOW // DAY * DAY - 60
     made: list[int] = []
-    monkeypatch.setattr(Days, "ensure", lambda self, day: made.append(day))
-    Days(elastic, "ev", 30, no_templates, world.clock.probable, world.clock.earliest).ensure_tomorrow()
+    monkeypatch.setattr(DailyIndices, "ensure", lambda self, day: made.append(day))
+    DailyIndices(
+        elastic, "ev", 30, no_templates, world.clock.probable, world.clock.earliest
+    ).ensure_tomorrow()
     assert made == [int(NOW) // DAY]
 
 

@@ -14,17 +14,17 @@ from typing import Any, cast
 import pytest
 
 from slurp.config import parse
-from slurp.elastic.client import Elastic, Patience
-from slurp.elastic.days import Days
-from slurp.elastic.deadletter import DeadLetterFile
-from slurp.elastic.indexer import Halt, Indexer
-from slurp.embedded import EmbeddedNode
-from slurp.flow import Batch, Buffer
-from slurp.heartbeat import Watchdog
+from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.position import Position
 from slurp.logs import Secrets
-from slurp.position import Position
-from slurp.simulator import Simulator
-from slurp.tally import Tally
+from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.dead_letters import DeadLetterFile
+from slurp.pipeline.indexer import Indexer, Shutdown
+from slurp.pipeline.progress import Counters
+from slurp.simulator.jetstream import Simulator
+from slurp.watchdog import Watchdog
 from tests.harness import commit
 from tests.worker import Worker
 
@@ -73,20 +73,20 @@ class Play:
         config = parse(["--es", "http://127.0.0.1:1"], {})
         self.fed = 0
         self.watchdog = Watchdog(0.15, self._feed)
-        self.halt = Halt()
-        buffer, tally = Buffer(10, 1_000_000), Tally(1)
-        tally.begin(1, Position("h", None, 0), 0)
+        self.shutdown = Shutdown()
+        buffer, counters = BatchQueue(10, 1_000_000), Counters(1)
+        counters.begin(1, Position("h", None, 0), 0)
         elastic = Elastic(config, Secrets())
-        days = Days(elastic, "ev", None, lambda client: None)
+        days = DailyIndices(elastic, "ev", None, lambda client: None)
         days.ensure = ensure  # type: ignore[method-assign]
         pulse = self.watchdog.pulse("indexer-1", 1.5)
         self.indexer = Indexer(
-            *(elastic, days, DeadLetterFile(tmp_path / "dead"), buffer, tally, Patience(), self.halt),
+            *(elastic, days, DeadLetterFile(tmp_path / "dead"), buffer, counters, OutageLog(), self.shutdown),
             beat=pulse.beat,
         )
         batch = Batch(1, "h", [commit(1, {"text": "one"})], 100, None)
         buffer.reserve(batch, 0)
-        tally.received(batch)
+        counters.received(batch)
         buffer.put(batch)
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -109,7 +109,7 @@ def test_an_indexer_that_tries_again_is_alive(tmp_path: Path) -> None:
     play = Play(tmp_path, ensure=lambda day, *beat: None)
     play.fed_in(1.6)
     assert play.fed_in(0.5) > 2, "it has held its batch for longer than one attempt may take"
-    play.halt.deadline = 0.0
+    play.shutdown.deadline = 0.0
 
 
 def test_an_indexer_that_hangs_is_not(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_indexer_that_hangs_is_not(tmp_path: Path) -> None:
     assert play.fed_in(0.5) > 2
     play.fed_in(1.2)
     assert play.fed_in(0.5) == 0
-    play.halt.deadline = 0.0
+    play.shutdown.deadline = 0.0
     over.set()
 
 

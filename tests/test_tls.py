@@ -17,14 +17,14 @@ import trustme
 
 from slurp.config import parse
 from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Fatal
-from slurp.jetstream.dictionary import NoDictionary, fetch
-from slurp.jetstream.floor import floor_of
-from slurp.jetstream.hosts import probe
+from slurp.jetstream.servers import probe
+from slurp.jetstream.stream_range import oldest_event
+from slurp.jetstream.zstd_dictionary import NoDictionary, fetch
 from slurp.kibana import client
 from slurp.logs import Secrets
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.proxy import Proxy
 from tests.reading import reading, until
 from tests.stub_kibana import StubKibana
@@ -113,7 +113,7 @@ def test_a_jetstream_that_our_ca_vouches_for_is_read(
             until(lambda: len(run.frames) == 50)
         (found,) = probe([proxy.url], ca=authority.file)
         assert len(found.times) == 3
-        assert floor_of(proxy.url, ca=authority.file) is not None
+        assert oldest_event(proxy.url, ca=authority.file) is not None
         assert fetch(proxy.url, ca=authority.file).id == busy.dictionary_id
 
 
@@ -124,7 +124,7 @@ def test_a_jetstream_that_nobody_vouches_for_gets_no_request(
     with Proxy(busy.port, getattr(authority, bad.shows)) as proxy:
         (found,) = probe([proxy.url], ca=ca)
         assert not found.times
-        assert floor_of(proxy.url, timeout=5, ca=ca) is None
+        assert oldest_event(proxy.url, timeout=5, ca=ca) is None
         with pytest.raises(NoDictionary, match="SSLError"):
             fetch(proxy.url, ca=ca)
         with reading(proxy.url, options=options("--jetstream-ca", ca)):

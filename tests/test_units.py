@@ -1,6 +1,6 @@
 import pytest
 
-from slurp import tid
+from slurp.events import tid
 from slurp.units import format_duration, parse_duration, parse_size
 
 

@@ -13,16 +13,16 @@ import orjson
 import pytest
 from elastic_transport import ConnectionTimeout
 
-from slurp.documents import document, express
-from slurp.elastic import days as days_module
-from slurp.elastic import indexer as indexer_module
+from slurp.documents import document, fast_path
+from slurp.elastic import daily_indices as days_module
 from slurp.elastic.bulk import Action
-from slurp.elastic.verdict import Item
+from slurp.elastic.error_classes import Item
 from slurp.errors import describe_bug
-from slurp.jetstream import wire
-from slurp.jetstream.line import Line, LineV2
+from slurp.events import frames
+from slurp.events.frames import BadFrame, notice_of, parse
 from slurp.jetstream.resyncs import Resyncs
-from slurp.jetstream.wire import BadFrame, notice_of, parse
+from slurp.jetstream.streams import V1Stream, V2Stream
+from slurp.pipeline import indexer as indexer_module
 from tests.harness import InProcess, commit
 
 _DEEP = "[" * 950 + "]" * 950
@@ -57,12 +57,12 @@ def test_a_frame_that_raises_anything_is_a_dead_letter(
         build = document.build
         monkeypatch.setattr(indexer_module, "build", lambda event, *rest: fail(event) or build(event, *rest))
     elif step == "_look":
-        look = indexer.drift.look
-        monkeypatch.setattr(indexer.drift, "look", lambda event: fail(event) or look(event))
+        look = indexer.unknown_fields.look
+        monkeypatch.setattr(indexer.unknown_fields, "look", lambda event: fail(event) or look(event))
     elif step == "express":
-        make = express.Express.make
+        make = fast_path.FastPath.make
         monkeypatch.setattr(
-            express.Express, "make", lambda self, frame, *rest: fail(frame) or make(self, frame, *rest)
+            fast_path.FastPath, "make", lambda self, frame, *rest: fail(frame) or make(self, frame, *rest)
         )
     else:
         frames[3] = commit(3, {"text": "post 3"}, at=indexer.began - 86_400)
@@ -115,12 +115,12 @@ def test_lack_of_memory_is_no_fault_of_the_frame(indexer: InProcess, monkeypatch
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     fail = raiser(error, b"text")
-    monkeypatch.setattr(wire, "_check_commit", fail)
-    frames = [commit(1, {}), commit(2, {"text": ""})]
+    monkeypatch.setattr(frames, "_check_commit", fail)
+    bad = [commit(1, {}), commit(2, {"text": ""})]
     with pytest.raises(BadFrame, match=f"bug: {type(error).__name__}"):
-        parse(frames[1])
-    for line in (Line(None, None), LineV2(None, None, None, Resyncs())):
-        position = line.portion(frames, "host").position
+        parse(bad[1])
+    for line in (V1Stream(None, None), V2Stream(None, None, None, Resyncs())):
+        position = line.portion(bad, "host").position
         assert position is not None
         assert position.cursor == 1, "of the frame that can be parsed"
 
@@ -137,7 +137,7 @@ def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch
 )
 def test_a_notice_may_hold_anything(frame: str) -> None:
     notice_of(frame.encode())
-    LineV2(None, None, None, Resyncs()).portion([frame.encode(), commit(1, {})], "host")
+    V2Stream(None, None, None, Resyncs()).portion([frame.encode(), commit(1, {})], "host")
 
 
 def test_a_bug_is_described_in_one_bounded_line() -> None:
@@ -164,7 +164,7 @@ def test_back_off_begins_anew_when_some_are_stored(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(indexer_module, "send", one_a_round)
     monkeypatch.setattr(inner.days, "ensure", lambda *arguments: None)
-    monkeypatch.setattr(inner.halt, "wait", waits.append)
+    monkeypatch.setattr(inner.shutdown, "wait", waits.append)
     counted = inner.feed(inner.posts(12))
 
     assert counted.indexed == 12
@@ -203,7 +203,7 @@ def test_indexers_that_wait_for_a_day_show_that_they_live(
             time.sleep(0.01)
         assert len(looks) == 1
         # None waits for the others to find out the same: at the first failure all hold their batches.
-        inner.halt.deadline = time.monotonic()
+        inner.shutdown.deadline = time.monotonic()
         hung.set()
     finally:
         hung.set()

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from slurp.jetstream.wire import BadFrame, parse, position_of
-from slurp.position import Position
+from slurp.events.frames import BadFrame, parse, position_of
+from slurp.events.position import Position
 from tests.test_identity import account, commit, identity
 
 

@@ -9,9 +9,7 @@ import orjson
 import pytest
 
 from slurp.documents.document import build
-from slurp.documents.identity import event_id, instant_us
-from slurp.jetstream.resyncs import Resyncs, mark
-from slurp.jetstream.wire import (
+from slurp.events.frames import (
     MAX_FRAME,
     BadFrame,
     Notice,
@@ -21,7 +19,9 @@ from slurp.jetstream.wire import (
     position_of,
     stub,
 )
-from slurp.position import Position
+from slurp.events.identity import event_id, instant_us
+from slurp.events.position import Position
+from slurp.jetstream.resyncs import Resyncs, mark
 from slurp.simulator import wire2
 from tests.conftest import SHARED
 from tests.test_identity import DID, REV_US, TIME_US, account, commit, identity

@@ -11,11 +11,11 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch, helpers
 
-from slurp.documents.identity import event_id
-from slurp.embedded import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode
+from slurp.events.identity import event_id
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
-from slurp.simulator import Simulator
+from slurp.simulator.jetstream import Simulator
 from tests.conftest import SHARED
 from tests.test_dialer import Bombs
 from tests.test_simulator_v2 import DID, publish_resync

@@ -17,14 +17,13 @@ import psutil
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.documents.identity import event_id
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
-from slurp.embedded.places import cache_dir
-from slurp.jetstream.wire import parse
-from slurp.position import REWIND_EVENTS
-from slurp.simulator import Simulator
+from slurp.embedded.data_folder import cache_dir
+from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.events.frames import parse
+from slurp.events.identity import event_id
+from slurp.events.position import REWIND_EVENTS
 from slurp.simulator.connection import Manners
+from slurp.simulator.jetstream import Simulator
 from tests.fixtures_es import OwnNode, client_for
 from tests.worker import Worker, assert_each_once, checkpoint, count, documents, expected
 

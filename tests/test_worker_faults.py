@@ -22,19 +22,18 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.days import Days
-from slurp.elastic.deadletter import frame_of
-from slurp.elastic.indexer import Indexer
-from slurp.embedded import EmbeddedNode
-from slurp.embedded.node import free_port
-from slurp.embedded.places import cache_dir
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.embedded.data_folder import cache_dir
+from slurp.embedded.node import EmbeddedNode, free_port
 from slurp.errors import Exit
-from slurp.jetstream.reader import Reader
-from slurp.jetstream.scout import Scout
 from slurp.logs import Screen, Secrets
+from slurp.monitoring.stats import Stats
+from slurp.pipeline.dead_letters import frame_of
+from slurp.pipeline.indexer import Indexer
+from slurp.pipeline.reader import Reader
+from slurp.pipeline.server_monitor import ServerMonitor
 from slurp.service import Service
-from slurp.simulator import Simulator
-from slurp.stats import Stats
+from slurp.simulator.jetstream import Simulator
 from tests.hostile import Hostile
 from tests.worker import PROGRAM, Worker, assert_each_once, checkpoint, count
 
@@ -291,9 +290,9 @@ DEATHS: dict[str, tuple[type, str]] = {
     "reader-1": (Reader, "step"),
     "indexer-[123]": (Indexer, "step"),
     "checkpoint": (Service, "_save"),
-    "housekeeping": (Days, "ensure_tomorrow"),
+    "housekeeping": (DailyIndices, "ensure_tomorrow"),
     "stats": (Stats, "step"),
-    "scout": (Scout, "step"),
+    "scout": (ServerMonitor, "step"),
     "startup": (Service, "_find_start"),
 }
 
@@ -320,8 +319,8 @@ def test_a_thread_that_dies_takes_the_service_with_it(
         raise error("the bug")
 
     monkeypatch.setattr(owner, name, die)
-    if owner is Scout:
-        monkeypatch.setattr("slurp.service.Scout", partial(Scout, every=0.2))
+    if owner is ServerMonitor:
+        monkeypatch.setattr("slurp.service.ServerMonitor", partial(ServerMonitor, every=0.2))
     # Two servers, for a scout has nothing to do with one.
     with Simulator(port=0, seed=2) as other:
         assert run_to_the_end((*options, "--jetstream", other.url), tmp_path) is Exit.FAILED

@@ -18,7 +18,7 @@ import orjson
 import psutil
 from elasticsearch import Elasticsearch, helpers
 
-from slurp.documents.identity import event_id
+from slurp.events.identity import event_id
 from slurp.simulator import wire2
 
 PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"

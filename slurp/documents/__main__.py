@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from slurp.documents import generated
+from slurp.documents import field_reference
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,9 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file would change")
     options = parser.parse_args(arguments)
     if not options.check:
-        generated.write()
+        field_reference.write()
         return 0
-    for path in (different := generated.outdated()):
+    for path in (different := field_reference.outdated()):
         print(f"{path.name} is not what the fields give; run build without --check", file=sys.stderr)
     return 1 if different else 0
 

@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from slurp import lexicons
-from slurp.documents import shapes
-from slurp.documents.identity import DAY_US, MAX_TIME_US, Identity, identify, isoformat
-from slurp.documents.lifted import lift
+from slurp.documents import sanitize
+from slurp.documents.common_fields import lift
 from slurp.documents.rejection import bare_reason
 from slurp.documents.times import hour_and_weekday
-from slurp.jetstream.wire import cursor_of
+from slurp.events.frames import cursor_of
+from slurp.events.identity import Identity, identify
+from slurp.events.times import DAY_US, MAX_TIME_US, isoformat
 
 # The collections whose records have mapped fields, unless `--lexicons` adds to them.
 TYPED: Container[str] = frozenset(lexicons.committed().record_types)
@@ -62,19 +63,19 @@ def build(
         record = event["commit"].get("record")
         if record is not None:
             _add_record(source, event["commit"]["collection"], record, typed)
-    return Document(identity, shapes.dumps(source))
+    return Document(identity, sanitize.dumps(source))
 
 
 def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Container[str]) -> None:
     if type(record) is not dict:
         # Only an object can be typed.
-        source["other_record"] = shapes.flat(record)
+        source["other_record"] = sanitize.flat(record)
         return
     lift(source, collection, record)
     if collection in typed:
-        source["record"] = {collection: shapes.typed(record)}
+        source["record"] = {collection: sanitize.typed(record)}
     else:
-        source["other_record"] = shapes.flat(record)
+        source["other_record"] = sanitize.flat(record)
 
 
 def quarantined(
@@ -93,7 +94,7 @@ def quarantined(
         "detail": error[:1000],
         "raw": frame.decode("utf-8", "replace"),
     }
-    return Document(identity, shapes.dumps(source))
+    return Document(identity, sanitize.dumps(source))
 
 
 def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) -> dict[str, Any]:

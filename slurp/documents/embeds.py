@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.documents.checks import at_uri, dict_of, dicts_of, is_did, text_of
-from slurp.documents.pages import page_in
+from slurp.documents.record_values import dict_of, dicts_of, text_of
+from slurp.documents.urls import at_uri, is_did, page_in
 
 POST = "app.bsky.feed.post"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from slurp.documents.shapes import FLAT_VALUE_LENGTH
+from slurp.documents.sanitize import FLAT_VALUE_LENGTH
 
 Mapped = Mapping[str, Any]
 

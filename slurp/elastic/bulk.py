@@ -9,9 +9,9 @@ from typing import Any, cast
 import orjson
 from elasticsearch import ApiError, Elasticsearch, helpers
 
-from slurp.elastic.answers import UnexpectedAnswer
 from slurp.elastic.client import BULK_TIMEOUT, error_of
-from slurp.elastic.verdict import Item
+from slurp.elastic.error_classes import Item
+from slurp.elastic.response_checks import UnexpectedAnswer
 
 MAX_CHUNK_BYTES = 10_000_000
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 
 from slurp.elastic.bulk import Action, create_beside, delete_beside, id_of, request
 from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.elastic.days import Days
-from slurp.elastic.verdict import Item, Verdict, judge, may_pass
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.error_classes import Item, ItemClass, classify, may_pass
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _ASK_AFTER = 30.0
 class Canaries:
     """The questions about one batch. Answers hold for one attempt to send it: for one `begin`."""
 
-    def __init__(self, elastic: Elastic, days: Days, beat: Callable[[], None]) -> None:
+    def __init__(self, elastic: Elastic, days: DailyIndices, beat: Callable[[], None]) -> None:
         self._elastic = elastic
         self._days = days
         self._beat = beat
@@ -44,7 +44,7 @@ class Canaries:
         self._taken.update(taken)
         self._troubles.clear()
 
-    def ask(self, day: int, action: Action, item: Item) -> tuple[Verdict, Item]:
+    def ask(self, day: int, action: Action, item: Item) -> tuple[ItemClass, Item]:
         """Return DOCUMENT or HOLD for an error that `judge` does not know, and the item, with what is known.
 
         An error of the server (5xx) may be everybody's while no other document of that day was taken: it is
@@ -55,21 +55,21 @@ class Canaries:
             now = time.monotonic()
             waits = may_pass(item) or (item.status >= 500 and day not in self._taken)
             if waits and now < self._due.setdefault(question, now + _ASK_AFTER):
-                return Verdict.HOLD, item
+                return ItemClass.HOLD, item
             self._troubles[question] = self._send(day, id_of(action), item)
             self._due[question] = now + (_ASK_AFTER if self._troubles[question] else 0)
         if trouble := self._troubles[question]:
-            return Verdict.HOLD, item._replace(reason=f"{item.reason}; and {trouble}")
-        return Verdict.DOCUMENT, item
+            return ItemClass.HOLD, item._replace(reason=f"{item.reason}; and {trouble}")
+        return ItemClass.DOCUMENT, item
 
     def _send(self, day: int, routing: str, item: Item) -> str:
         """Return why the shard of the document with the `_id` `routing` takes no canary; '' if it does."""
         verdict, trouble = self._try(day, _CANARY, routing, item)
-        if verdict is Verdict.UNKNOWN and (accepted := self._taken.get(day)) is not None:
+        if verdict is ItemClass.UNKNOWN and (accepted := self._taken.get(day)) is not None:
             _, trouble = self._try(day, accepted.split(b"\n", 1)[1], routing, item)
         return trouble
 
-    def _try(self, day: int, body: bytes, routing: str, item: Item) -> tuple[Verdict, str]:
+    def _try(self, day: int, body: bytes, routing: str, item: Item) -> tuple[ItemClass, str]:
         """Send one canary; return what became of it, and why that does not prove the document at fault."""
         self._beat()
         index = self._days.name(day)
@@ -83,16 +83,16 @@ class Canaries:
             ]
             taken, removed = request(client, actions)
         except FAILURES as error:
-            return Verdict.HOLD, f"{index} takes no canary either ({describe(error)})"
-        verdict = judge(taken)
-        if verdict is Verdict.DROPPED:
+            return ItemClass.HOLD, f"{index} takes no canary either ({describe(error)})"
+        verdict = classify(taken)
+        if verdict is ItemClass.DROPPED:
             # The pipeline works; of the shard this says nothing.
             known = day in self._taken
             return verdict, "" if known else f"a pipeline of {index} drops the canary that asks about it"
-        if verdict is not Verdict.INDEXED:
+        if verdict is not ItemClass.INDEXED:
             return verdict, f"{index} takes no canary either ({taken})"
         # 404: a user's pipeline moved it to another index.
-        if judge(removed) is not Verdict.INDEXED and removed.status != _NOT_FOUND:
+        if classify(removed) is not ItemClass.INDEXED and removed.status != _NOT_FOUND:
             log.warning("%s keeps the canary %s: %s", index, canary, removed)
         log.debug("%s takes a canary, so the document is at fault: %s", index, item)
         return verdict, ""

@@ -14,13 +14,13 @@ from elastic_transport import ConnectionTimeout, NodeConfig, TlsError, Transport
 from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import ApiError, AuthenticationException, Elasticsearch
 
+from slurp.addresses import is_loopback
 from slurp.config import Config
-from slurp.elastic.answers import CheckedElasticsearch, UnexpectedAnswer
-from slurp.elastic.bounded import BoundedAnswers
-from slurp.elastic.nodes import Node, Nodes, Watcher
+from slurp.elastic.http_node import BoundedAnswers
+from slurp.elastic.node_pool import Node, Nodes, Watcher
+from slurp.elastic.response_checks import CheckedElasticsearch, UnexpectedAnswer
 from slurp.elastic.tls import pinned
 from slurp.errors import Exit, Fatal, Stopped
-from slurp.http.address import is_loopback
 from slurp.logs import Secrets, cut
 from slurp.values import basic_token
 
@@ -320,7 +320,7 @@ def _innermost(error: TransportError) -> str:
     return cut(text.rsplit(">: ", 1)[-1].removesuffix(")"), _REASON)
 
 
-class Patience:
+class OutageLog:
     """Tells trouble once when it begins, again now and then, and once when it is over.
 
     What comes and goes many times a second, as rejections do, is told now and then as well: after the

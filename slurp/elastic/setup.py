@@ -15,7 +15,7 @@ from slurp.config import Config
 from slurp.elastic import lifecycle
 from slurp.elastic.client import describe, error_of
 from slurp.elastic.features import Features, detect
-from slurp.elastic.pipeline import Attachment, find_pipeline, put_pipeline
+from slurp.elastic.ingest_pipeline import Attachment, find_pipeline, put_pipeline
 from slurp.elastic.templates import (
     DRIFT_INDEX,
     MARK,

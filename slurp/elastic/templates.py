@@ -98,7 +98,7 @@ class Templates:
         lexicon_body = dict(lexicons.component_template)
         self.components: dict[str, Json] = {
             f"{index}@settings": {
-                # Without `default_pipeline`, which comes and goes: see slurp/elastic/pipeline.py.
+                # Without `default_pipeline`, which comes and goes: see slurp/elastic/ingest_pipeline.py.
                 "template": {"settings": {"index": _settings(index, base, layout, features)}},
                 "_meta": {},
             },
@@ -115,7 +115,7 @@ class Templates:
             "composed_of": [*self.components, custom],
             "ignore_missing_component_templates": [custom],
             "template": {"mappings": {"_meta": self.mappings["_meta"]}},
-            # A bulk into a day that somebody has deleted is refused, and `Days` makes the day again.
+            # A bulk into a day that somebody has deleted is refused, and `DailyIndices` makes the day again.
             "allow_auto_create": False,
             "_meta": {},
         }

@@ -7,16 +7,15 @@ import logging
 import sys
 from pathlib import Path
 
-from slurp.embedded.places import DEFAULT_VERSION, default_data_dir
+from slurp.embedded.data_folder import DEFAULT_VERSION, default_data_dir
 from slurp.errors import Fatal
-from slurp.program import run
-from slurp.signals import StopSignals
+from slurp.process import StopSignals, run
 
 
 def main(arguments: list[str] | None = None, signals: StopSignals | None = None) -> int:
     """Start the node, print its address, run it until a signal asks to stop; return the exit code."""
     # Imported here: a signal must find its handler before.
-    from slurp.embedded.error import EmbeddedNodeError, StartInterrupted
+    from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
     from slurp.embedded.node import EmbeddedNode
 
     options = _parser().parse_args(arguments)

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slurp.embedded.error import EmbeddedNodeError
+from slurp.embedded.data_folder import FLOOD_STAGE, HIGH, LOW, default_budget
+from slurp.embedded.errors import EmbeddedNodeError
 from slurp.embedded.java import Runtime, parse_version
 from slurp.embedded.privileges import own_files
-from slurp.embedded.room import FLOOD_STAGE, HIGH, LOW, default_budget
 
 _CLUSTER = "skeetslurper-embedded"
 # Elasticsearch itself points to a log with the name of the cluster when it fails.

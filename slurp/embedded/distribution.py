@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 import requests
 
-from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
-from slurp.embedded.places import cache_dir
+from slurp.embedded.data_folder import cache_dir
+from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
 from slurp.logs import fit, width_of
 from slurp.proxies import proxies_of
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurp.embedded.error import EmbeddedNodeError, missing_extra
+from slurp.embedded.errors import EmbeddedNodeError, missing_extra
 
 _NEEDED_FROM_FULL_JDK = {"jdk.jdi", "jdk.jlink"}
 # Java 24 dropped the security manager, without which releases before 8.18 do not start.

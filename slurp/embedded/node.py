@@ -22,12 +22,11 @@ import requests
 
 from slurp.embedded import guardian
 from slurp.embedded.config import Home
+from slurp.embedded.data_folder import DEFAULT_VERSION, room_for
 from slurp.embedded.distribution import ensure_distribution
-from slurp.embedded.error import EmbeddedNodeError, StartInterrupted, Stop
+from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted, Stop
 from slurp.embedded.java import Runtime, find_runtime
-from slurp.embedded.places import DEFAULT_VERSION
 from slurp.embedded.privileges import command_prefix
-from slurp.embedded.room import room_for
 
 logger = logging.getLogger(__name__)
 

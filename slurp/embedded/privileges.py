@@ -12,7 +12,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from slurp.embedded.error import EmbeddedNodeError
+from slurp.embedded.errors import EmbeddedNodeError
 
 _NAMESPACE = "unshare"
 # The kernel's number for "nobody of ours"; it needs no entry in /etc/passwd.

@@ -24,9 +24,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from slurp import tid
-from slurp.documents.identity import DAY_US
-from slurp.jetstream.wire import BadFrame, cursor_of, parse
+from slurp.events import tid
+from slurp.events.frames import BadFrame, cursor_of, parse
+from slurp.events.times import DAY_US
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from websocket._handshake import CookieJar
 from websocket._http import connect as dial
 from websocket._http import proxy_info
 
-from slurp.jetstream.wire import DIGEST_SIZE, MAX_FRAME, stub
+from slurp.events.frames import DIGEST_SIZE, MAX_FRAME, stub
 from slurp.proxies import BadProxy, proxy_for
 
 # Status line, headers and body of the answer to a handshake. Real ones have some hundred bytes.

@@ -11,17 +11,17 @@ from urllib.parse import urlsplit
 import orjson
 from websocket import WebSocketBadStatusException, WebSocketException
 
+from slurp.addresses import is_loopback
 from slurp.config import Config
 from slurp.errors import Exit, Fatal
-from slurp.http.address import is_loopback
+from slurp.events.frames import shown
+from slurp.events.position import FIRST_TIME_CURSOR
 from slurp.jetstream.connection import Connection, connect
-from slurp.jetstream.dictionary import Dictionary, DictionaryUnavailable, NoDictionary, fetch
-from slurp.jetstream.hosts import SILENT_V1, hang_up, has_no_v2, host_of, why
-from slurp.jetstream.line import Line, LineV2
 from slurp.jetstream.resyncs import Resyncs
+from slurp.jetstream.servers import SILENT_V1, hang_up, has_no_v2, host_of, why
+from slurp.jetstream.streams import V1Stream, V2Stream
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.wire import shown
-from slurp.position import FIRST_TIME_CURSOR
+from slurp.jetstream.zstd_dictionary import Dictionary, DictionaryUnavailable, NoDictionary, fetch
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Dialer:
         self._dictionaries: dict[str, Dictionary] = {}
         self._no_dictionary: dict[str, float] = {}
 
-    def connect(self, server: str, cursor: int | None, known: int | None = None) -> Line:
+    def connect(self, server: str, cursor: int | None, known: int | None = None) -> V1Stream:
         """Open a line from `cursor`, or live. `known` is the sequence number up to which nothing is missing.
 
         Raises:
@@ -93,12 +93,12 @@ class Dialer:
             log.info("%s has no v2 wire (HTTP %d), reading v1", host, status)
         return True
 
-    def _connect_v1(self, server: str, cursor: int | None) -> Line:
+    def _connect_v1(self, server: str, cursor: int | None) -> V1Stream:
         if self._compress == "on":
             log.warning("--compress on: %s is read by the v1 wire, which is plain", host_of(server))
         url = self._subscription.url(server, cursor)
         try:
-            line = Line(self._open(url), cursor)
+            line = V1Stream(self._open(url), cursor)
         except WebSocketBadStatusException as error:
             if self._dislikes_the_filter(server, url, error):
                 body = (error.resp_body or b"").decode("utf-8", "replace").strip()
@@ -108,14 +108,14 @@ class Dialer:
             line.connection.send(self._subscription.hello)
         return line
 
-    def _connect_v2(self, server: str, cursor: int | None, known: int | None) -> Line:
+    def _connect_v2(self, server: str, cursor: int | None, known: int | None) -> V1Stream:
         dictionary = self._dictionary(server)
         tries = _TRIES
         while True:
             tries -= 1
             url = self._subscription.v2_url(server, cursor, dictionary.id if dictionary else None)
             try:
-                return LineV2(self._open(url), cursor, dictionary, self._resyncs)
+                return V2Stream(self._open(url), cursor, dictionary, self._resyncs)
             except (OSError, WebSocketException) as error:
                 # What a host in trouble, or a gateway before it, said of dictionaries counts for nothing.
                 self._no_dictionary.pop(server, None)

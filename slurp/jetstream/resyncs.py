@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from slurp.jetstream.wire import BadFrame, cursor_of, is_plain_commit, parse, position_in
-from slurp.position import Position
+from slurp.events.frames import BadFrame, cursor_of, is_plain_commit, parse, position_in
+from slurp.events.position import Position
 
 # A server writes a #sync and its creates in one piece, so that one would do.
 _REMEMBERED = 1024

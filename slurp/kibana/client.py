@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.exceptions import HTTPError
 
-from slurp.answers import read_within
 from slurp.config import Config
 from slurp.logs import Secrets, cut
+from slurp.response_body import read_within
 from slurp.values import basic_token
 
 Json = dict[str, Any]

@@ -11,16 +11,16 @@ from typing import Any
 from urllib.parse import quote
 
 from slurp import __version__
+from slurp.backoff import Backoff
 from slurp.config import Config
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.templates import numbers
-from slurp.heartbeat import Pulse
 from slurp.kibana import objects
 from slurp.kibana.client import Conflict, Key, Kibana, NotReady, Refused, Unauthorized
-from slurp.kibana.memory import Memory, Remembered
-from slurp.kibana.sameness import digest
+from slurp.kibana.comparison import digest
+from slurp.kibana.import_record import ImportedObject, ImportRecord
 from slurp.logs import Secrets
-from slurp.pacing import Backoff
+from slurp.watchdog import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _NOUNS = {
 _MOST_TOLD = 20
 
 
-class Verdict(Enum):
+class ItemClass(Enum):
     """What is to be done with an object."""
 
     CREATE = "created"
@@ -47,29 +47,29 @@ class Verdict(Enum):
     UNKNOWN = "not remembered as ours"
 
 
-_WRITES = (Verdict.CREATE, Verdict.REPLACE)
-_LEFT_ALONE = (Verdict.EDITED, Verdict.UNKNOWN, Verdict.NEWER)
+_WRITES = (ItemClass.CREATE, ItemClass.REPLACE)
+_LEFT_ALONE = (ItemClass.EDITED, ItemClass.UNKNOWN, ItemClass.NEWER)
 
 
-def judge(
-    ours: Json, version: str, there: Json | None, known: Remembered | None, *, overwrite: bool = False
-) -> Verdict:
+def classify(
+    ours: Json, version: str, there: Json | None, known: ImportedObject | None, *, overwrite: bool = False
+) -> ItemClass:
     """Compare an object of ours with what Kibana has and with what we remember of its import."""
     if there is None:
-        return Verdict.CREATE
+        return ItemClass.CREATE
     if overwrite:
-        return Verdict.REPLACE
+        return ItemClass.REPLACE
     mine, theirs = digest(ours), digest(there)
     if known is None:
-        return Verdict.ADOPT if mine == theirs else Verdict.UNKNOWN
+        return ItemClass.ADOPT if mine == theirs else ItemClass.UNKNOWN
     if mine == theirs:
-        return Verdict.CURRENT if known.ours == mine else Verdict.ADOPT
+        return ItemClass.CURRENT if known.ours == mine else ItemClass.ADOPT
     edited = there.get("updated_at") != known.updated_at and theirs != known.seen
     if known.ours == mine and not edited:
-        return Verdict.CURRENT
+        return ItemClass.CURRENT
     if numbers(known.version) > numbers(version):
-        return Verdict.NEWER
-    return Verdict.EDITED if edited else Verdict.REPLACE
+        return ItemClass.NEWER
+    return ItemClass.EDITED if edited else ItemClass.REPLACE
 
 
 class Installer:
@@ -85,7 +85,7 @@ class Installer:
         version: str = __version__,
     ) -> None:
         self._kibana = Kibana(config, secrets)
-        self._memory = Memory(elastic, config.index, config.kibana_space)
+        self._memory = ImportRecord(elastic, config.index, config.kibana_space)
         self._ours: dict[Key, Json] = {
             (one["type"], one["id"]): one for one in objects.build(config.index, config.kibana_space)
         }
@@ -96,9 +96,9 @@ class Installer:
         self._told: set[str] = set()
         self._there: dict[Key, Json] = {}
         # Sent and not seen yet, with what Kibana said of their age before: an answer can get lost.
-        self._sent: dict[Key, tuple[Verdict, str | None]] = {}
-        self._done: dict[Key, Verdict] = {}
-        self._fresh: dict[Key, Remembered] = {}
+        self._sent: dict[Key, tuple[ItemClass, str | None]] = {}
+        self._done: dict[Key, ItemClass] = {}
+        self._fresh: dict[Key, ImportedObject] = {}
 
     def run(self, stop: threading.Event, pulse: Pulse | None = None) -> None:
         """Try until it is done, as long as that takes."""
@@ -162,7 +162,7 @@ class Installer:
         head = "; ".join(notes) or "everything is there, nothing to do"
         log.info("Kibana %s at %s: %s%s", version, self._kibana.space_url, head, self._see())
 
-    def _look(self) -> dict[Key, Verdict]:
+    def _look(self) -> dict[Key, ItemClass]:
         """Judge each object, and remember what has arrived."""
         there = self._there = self._kibana.export(self._ours)
         self._note_arrivals(there)
@@ -170,17 +170,17 @@ class Installer:
         known = memory | self._fresh
         verdicts = {key: self._judge(key, there.get(key), known.get(key)) for key in self._ours}
         for key, verdict in verdicts.items():
-            if verdict is Verdict.ADOPT:
+            if verdict is ItemClass.ADOPT:
                 known[key] = self._remembered(key, there[key])
         if known != memory:
             self._memory.save(known)
         self._fresh.clear()
         return verdicts
 
-    def _judge(self, key: Key, there: Json | None, known: Remembered | None) -> Verdict:
+    def _judge(self, key: Key, there: Json | None, known: ImportedObject | None) -> ItemClass:
         if key in self._done:
-            return Verdict.CURRENT
-        return judge(self._ours[key], self._version, there, known, overwrite=self._overwrite)
+            return ItemClass.CURRENT
+        return classify(self._ours[key], self._version, there, known, overwrite=self._overwrite)
 
     def _note_arrivals(self, there: dict[Key, Json]) -> None:
         for key, (verdict, before) in self._sent.items():
@@ -189,12 +189,12 @@ class Installer:
                 self._fresh[key] = self._remembered(key, there[key])
         self._sent.clear()
 
-    def _remembered(self, key: Key, there: Json) -> Remembered:
-        return Remembered(
+    def _remembered(self, key: Key, there: Json) -> ImportedObject:
+        return ImportedObject(
             self._version, digest(self._ours[key]), digest(there), str(there.get("updated_at", ""))
         )
 
-    def _import(self, verdicts: dict[Key, Verdict]) -> None:
+    def _import(self, verdicts: dict[Key, ItemClass]) -> None:
         writes = {key: verdict for key, verdict in verdicts.items() if verdict in _WRITES}
         self._sent = {
             key: (verdict, self._there.get(key, {}).get("updated_at")) for key, verdict in writes.items()
@@ -202,7 +202,7 @@ class Installer:
         try:
             # Not to overwrite when all are new: whatever came meanwhile is not ours.
             self._kibana.import_objects(
-                [self._ours[key] for key in writes], overwrite=Verdict.REPLACE in writes.values()
+                [self._ours[key] for key in writes], overwrite=ItemClass.REPLACE in writes.values()
             )
         except (Refused, Conflict):
             self._sent.clear()
@@ -219,14 +219,14 @@ class Installer:
             self._tell(logging.INFO, f"the default data view stays as it is: {error}")
             return False
 
-    def _notes(self, verdicts: dict[Key, Verdict]) -> list[str]:
+    def _notes(self, verdicts: dict[Key, ItemClass]) -> list[str]:
         notes = []
         for verdict in _WRITES:
             if keys := [key for key, done in self._done.items() if done is verdict]:
                 notes.append(f"{_counted(keys)} {verdict.value}")
         for verdict in _LEFT_ALONE:
             if keys := [key for key, found in verdicts.items() if found is verdict]:
-                remedy = "" if verdict is Verdict.NEWER else " (--kibana-overwrite replaces them)"
+                remedy = "" if verdict is ItemClass.NEWER else " (--kibana-overwrite replaces them)"
                 notes.append(f"left alone, {verdict.value}: {self._names(keys)}{remedy}")
         return notes
 

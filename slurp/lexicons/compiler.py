@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slurp.lexicons.choices import KEYWORDS, LEFT_OUT
-from slurp.lexicons.fieldtypes import BLOB, BOOLEAN, CID_LINK, LONG, keyword, string_field
+from slurp.lexicons.field_types import BLOB, BOOLEAN, CID_LINK, LONG, keyword, string_field
 from slurp.lexicons.nodes import EVERYTHING_ELSE, Branch, Leaf, LeftOut, Node, merge_nodes
+from slurp.lexicons.overrides import KEYWORDS, LEFT_OUT
 from slurp.lexicons.reader import Definition, LexiconError, Lexicons
 
 # Elasticsearch refuses a field below 20 objects (index.mapping.depth.limit); `record`, the parts

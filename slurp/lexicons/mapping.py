@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from slurp.lexicons.choices import SEEN_AT
 from slurp.lexicons.compiler import Compiler, unused_choices
 from slurp.lexicons.nodes import Branch, Node, left_out_of, mapping_of, node_of
+from slurp.lexicons.overrides import SEEN_AT
 from slurp.lexicons.reader import LexiconError, Lexicons
 
 ROOT = "record"
@@ -86,7 +86,7 @@ def compile(
     )
     _refuse_too_many(compiled, other_fields)
     if base is None and (unused := sorted(unused_choices(compiler.used_choices))):
-        raise LexiconError(f"no lexicon has {', '.join(unused)}; remove it from slurp/lexicons/choices.py")
+        raise LexiconError(f"no lexicon has {', '.join(unused)}; remove it from slurp/lexicons/overrides.py")
     return compiled
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from slurp.program import run
-from slurp.signals import StopSignals
+from slurp.process import StopSignals, run
 from slurp.units import parse_duration, parse_size
 
 if TYPE_CHECKING:

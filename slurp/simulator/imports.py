@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from slurp import tid
+from slurp.events import tid
 
 _NEAR_US = 3_600_000_000
 _DAY_US = 86_400_000_000

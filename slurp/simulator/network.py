@@ -150,7 +150,7 @@ class Network:
             (70, lambda: self._long("xyz.statusphere.status", records.statusphere)),
             (12, lambda: self._long("com.whtwnd.blog.entry", records.blog_entry)),
             (15, lambda: self._long("social.pinksky.app.preference", records.preference)),
-            (30, lambda: self._long("org.example.birdlog.sighting", records.sighting)),
+            (30, lambda: self._long("org.example.birdlog.sighting", records.unknown_field)),
             (30, lambda: self._long("net.example.weather.reading", records.weather)),
             (25, self._identity),
             (20, self._account),

@@ -254,7 +254,7 @@ def preference(desk: Desk, author: Person, at: int) -> Record:
     }
 
 
-def sighting(desk: Desk, author: Person, at: int) -> Record:
+def unknown_field(desk: Desk, author: Person, at: int) -> Record:
     return {
         "$type": "org.example.birdlog.sighting",
         "count": 1 + int(desk.random() * 30),

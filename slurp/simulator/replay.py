@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from slurp import tid
+from slurp.events import tid
 from slurp.simulator import wire2
 from slurp.simulator.store import Entry
 from slurp.simulator.wire import event_key

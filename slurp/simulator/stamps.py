@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
-from slurp.tid import ALPHABET
+from slurp.events.tid import ALPHABET
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
@@ -14,7 +14,7 @@ _TO_BASE32 = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 
 
 def tid(micros: int, clock: int) -> str:
-    """What `slurp.tid.from_micros` gives, at a quarter of its price."""
+    """What `slurp.events.tid.from_micros` gives, at a quarter of its price."""
     return (
         _PAIRS[micros >> 45 & 1023]
         + _TRIPLES[micros >> 30 & 32767]

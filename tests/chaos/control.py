@@ -8,8 +8,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from slurp.cli import main
-from slurp.elastic import indexer
 from slurp.elastic.bulk import Action
+from slurp.pipeline import indexer
 
 
 def _index(index: str, doc_id: str, body: bytes) -> Action:

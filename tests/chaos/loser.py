@@ -9,21 +9,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from slurp.cli import main
-from slurp.elastic.indexer import Indexer
-from slurp.flow import Batch
-from slurp.position import Answered
-from slurp.tally import Outcome
+from slurp.pipeline.batches import Batch
+from slurp.pipeline.indexer import Indexer
+from slurp.pipeline.progress import BatchAck, Outcome
 
 _EVERY = 2
 _answer = Indexer._answer
 _numbers = itertools.count(1)
 
 
-def _lose(self: Indexer, batch: Batch) -> tuple[Outcome, Answered]:
+def _lose(self: Indexer, batch: Batch) -> tuple[Outcome, BatchAck]:
     if next(_numbers) % _EVERY:
         return _answer(self, batch)
     count = len(batch.frames)
-    return Outcome(indexed=count), Answered(batch.position, None)
+    return Outcome(indexed=count), BatchAck(batch.position, None)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from slurp.documents.identity import event_id
+from slurp.events.identity import event_id
 from slurp.simulator import wire2
 from tests.worker import record_in
 
@@ -73,10 +73,10 @@ class Published:
         if odd:
             self._odd.add(content)
 
-    def compare(self, hits: Iterable[Mapping[str, Any]]) -> Verdict:
+    def compare(self, hits: Iterable[Mapping[str, Any]]) -> ItemClass:
         """Judge everything that a scan over the day indices gives."""
         found: Counter[Hash] = Counter()
-        verdict = Verdict()
+        verdict = ItemClass()
         for hit in hits:
             content = of_document(hit["_source"])
             found[content] += 1
@@ -94,7 +94,7 @@ class Published:
 
 
 @dataclass
-class Verdict:
+class ItemClass:
     """Counts of documents; all but the first two ought to be 0."""
 
     documents: int = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slurp.elastic.client import REQUEST_TIMEOUT
 from tests.chaos.faults import GENTLE, KINDS, carry_out
-from tests.chaos.oracle import Verdict
+from tests.chaos.oracle import ItemClass
 from tests.chaos.plan import Order, orders
 from tests.chaos.runs import Ended
 from tests.chaos.stage import Stage
@@ -32,7 +32,7 @@ class Report:
     seed: int
     faults: Counter[str]
     published: int
-    verdict: Verdict
+    verdict: ItemClass
     lives: Sequence[Ended]
     strange_letters: int
     peak: int
@@ -88,7 +88,7 @@ def run(
     rate: float = 2000,
     kinds: Sequence[str] = tuple(KINDS),
     program: Path = PROGRAM,
-    patience: float = _PATIENCE,
+    outage_log: float = _PATIENCE,
     wild: float = _WILD,
 ) -> Report:
     """Faults for `seconds`, then peace until every event is in the index, then the verdict."""
@@ -107,10 +107,10 @@ def run(
             done[order.kind] += 1
             done["worker killed in the middle of another fault"] += order.kill
         print(f"{time.monotonic() - began:6.1f} s  no more faults; waiting for the last event", flush=True)
-        stage.settle(_SETTLES_WITHIN, patience)
+        stage.settle(_SETTLES_WITHIN, outage_log)
         stage.runs.finish()
         print(f"{time.monotonic() - began:6.1f} s  comparing", flush=True)
-        verdict = stage.judge()
+        verdict = stage.classify()
         return Report(
             seed=seed,
             faults=+done,

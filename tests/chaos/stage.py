@@ -14,14 +14,14 @@ from typing import Self
 import orjson
 from elasticsearch import Elasticsearch, helpers
 
-from slurp.elastic.deadletter import frame_of
 from slurp.elastic.privileges import Role, worker_with_setup
-from slurp.embedded import EmbeddedNode
-from slurp.simulator import Simulator
+from slurp.embedded.node import EmbeddedNode
+from slurp.pipeline.dead_letters import frame_of
+from slurp.simulator.jetstream import Simulator
 from slurp.simulator.network import Network
 from slurp.simulator.pace import Pacer
 from slurp.simulator.wire import with_cursor
-from tests.chaos.oracle import Published, Verdict
+from tests.chaos.oracle import ItemClass, Published
 from tests.chaos.runs import Runs
 from tests.file_realm import FileRealm
 from tests.proxy import Proxy
@@ -145,7 +145,7 @@ class Stage:
     def indices(self) -> list[str]:
         return list(self.es.indices.get(index=f"{INDEX}-*", expand_wildcards="all"))
 
-    def settle(self, timeout: float, patience: float) -> None:
+    def settle(self, timeout: float, outage_log: float) -> None:
         """No more events; wait until all that there were are in the index, or nothing changes."""
         if self._pacer is not None:
             self._pacer.stop()
@@ -158,11 +158,11 @@ class Stage:
                 count, since = now, time.monotonic()
             quiet = time.monotonic() - since
             # A moment for what may come twice; longer for what may still be read again.
-            if quiet > (3 if now >= len(self.published) else patience):
+            if quiet > (3 if now >= len(self.published) else outage_log):
                 return
             time.sleep(0.5)
 
-    def judge(self) -> Verdict:
+    def classify(self) -> ItemClass:
         self.es.indices.refresh(index=f"{INDEX}-*")
         return self.published.compare(helpers.scan(self.es, index=f"{INDEX}-*", size=5000))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slurp.kibana.conditions import Has
-from slurp.kibana.dashboards.words import BLUE, GREEN, GREY, PINK, THIRD_PARTIES
+from slurp.kibana.dashboards.filters import BLUE, GREEN, GREY, PINK, THIRD_PARTIES
 from slurp.kibana.panels import (
     EVERYTHING,
     Dashboard,

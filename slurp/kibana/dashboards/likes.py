@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slurp.kibana.conditions import All, Has
-from slurp.kibana.dashboards.words import (
+from slurp.kibana.dashboards.filters import (
     BLUE,
     GREEN,
     LIKE,

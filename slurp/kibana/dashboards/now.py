@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slurp.kibana.dashboards.words import (
+from slurp.kibana.dashboards.filters import (
     BLOCKS,
     BLUE,
     COMMITS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slurp.kibana.conditions import All, Between, Has, Not
-from slurp.kibana.dashboards.words import BLUE, GREEN, PINK, POSTS, PURPLE
+from slurp.kibana.dashboards.filters import BLUE, GREEN, PINK, POSTS, PURPLE
 from slurp.kibana.panels import (
     Cases,
     Cloud,

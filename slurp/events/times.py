@@ -1,0 +1,47 @@
+"""Times of events: Unix microseconds, ISO 8601, and the name of a UTC day. Pure functions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+DAY_US = 86_400_000_000
+
+
+# The last microsecond of the year 9999: what ISO 8601 and Elasticsearch's dates can say.
+MAX_TIME_US = 253_402_300_799_999_999
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=4096)
+def day_of(day: int) -> str:
+    """`YYYY.MM.DD` of a day number since 1970-01-01."""
+    return (_EPOCH + timedelta(days=day)).strftime("%Y.%m.%d")
+
+
+def isoformat(micros: int) -> str:
+    """`2026-11-23T20:02:48.637452Z`: UTC, with all the microseconds, as `_source` keeps them."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return f"{_second(seconds)}.{rest:06d}Z"
+
+
+def parse_time(text: str) -> int | None:
+    """Unix microseconds of an ISO 8601 time between 1970 and 9999, or None."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    try:
+        micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    except OverflowError:
+        return None
+    return micros if 0 <= micros <= MAX_TIME_US else None
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,1 +1,0 @@
-"""What the worker shows of itself over HTTP: metrics, health, and a page."""

@@ -1,0 +1,108 @@
+"""Short connections that read a few events: the oldest and the newest event of a server."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import websocket
+from websocket import ABNF
+
+from slurp.events.frames import BadFrame, cursor_of, parse, position_of
+from slurp.events.position import FIRST_TIME_CURSOR, Position
+from slurp.jetstream.connection import Connection, connect
+from slurp.jetstream.resume_check import SAMPLE, middle
+from slurp.jetstream.servers import hang_up, host_of, why
+from slurp.jetstream.subscription import V2_PATH
+
+log = logging.getLogger(__name__)
+
+_OLDEST_TIMEOUT = 10.0
+_NEWEST_TIMEOUT = 5.0
+
+# "From the beginning", without filters. The v2 wire refuses a number below its floor, but no time.
+_V1_PATH = "/subscribe?cursor=0"
+_V2_PATH = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
+
+
+def oldest_event(
+    server: str, timeout: float = _OLDEST_TIMEOUT, ca: Path | None = None, *, v2: bool = False
+) -> Position | None:
+    """Return where a server's oldest events are, with their median time; None when it sends none in time."""
+    try:
+        events = first_events(f"{server}{_V2_PATH if v2 else _V1_PATH}", timeout, ca)
+    except (OSError, websocket.WebSocketException) as error:
+        log.debug("no floor of %s: %s", server, why(error))
+        return None
+    if not events:
+        return None
+    return Position(host_of(server), cursor_of(events[0]), middle([one["time_us"] for one in events]))
+
+
+def first_events(url: str, timeout: float, ca: Path | None = None) -> list[dict[str, Any]]:
+    """Return up to SAMPLE events, all that a connection brings within `timeout` seconds.
+
+    Raises what `websocket` raises when there is no connection; one that ends early is none of it.
+    """
+    events: list[dict[str, Any]] = []
+    deadline = time.monotonic() + timeout
+    connection = connect(url, timeout, ca)
+    try:
+        while len(events) < SAMPLE and (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            for opcode, data in connection.receive():
+                if opcode == ABNF.OPCODE_CLOSE:
+                    deadline = 0.0
+                elif opcode == ABNF.OPCODE_TEXT and len(events) < SAMPLE:
+                    try:
+                        events.append(parse(data))
+                    except BadFrame:
+                        continue
+    except (OSError, websocket.WebSocketException) as error:
+        log.debug("%s, after %d event(s): %s", url, len(events), why(error))
+    finally:
+        hang_up(connection)
+    return events
+
+
+def newest_event(server: str, ca: Path | None = None, timeout: float = _NEWEST_TIMEOUT) -> Position | None:
+    """Return the position of the next event that `server` sends to everybody, whatever our filters.
+
+    It is no older than this call. From a host without sequence numbers it is the median time of some events,
+    as that of one may be far off. None when the server sends nothing in time.
+    """
+    found: list[Position] = []
+    deadline = time.monotonic() + timeout
+    try:
+        connection = _connect(server, timeout, ca)
+    except (OSError, websocket.WebSocketException) as error:
+        log.debug("no newest event of %s: %s", server, why(error))
+        return None
+    try:
+        while len(found) < SAMPLE and (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            for opcode, data in connection.receive():
+                if opcode == ABNF.OPCODE_CLOSE:
+                    deadline = 0.0
+                elif (position := position_of([data], host_of(server))) is not None:
+                    if position.cursor is not None:
+                        return position
+                    found.append(position)
+    except (OSError, websocket.WebSocketException) as error:
+        log.debug("the newest event of %s, after %d event(s): %s", server, len(found), why(error))
+    finally:
+        hang_up(connection)
+    ordered = sorted(found, key=lambda position: position.time_us)
+    return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+
+def _connect(server: str, timeout: float, ca: Path | None) -> Connection:
+    """Connect without a cursor, which is live, by the v1 wire; some servers have v2 alone."""
+    try:
+        return connect(f"{server}/subscribe", timeout, ca)
+    except websocket.WebSocketBadStatusException as error:
+        if error.status_code != 404:
+            raise
+    return connect(f"{server}{V2_PATH}", timeout, ca)

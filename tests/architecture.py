@@ -1,0 +1,109 @@
+"""The layers of the packages and modules in `slurp/`, and the import graph that docs/architecture.md shows.
+
+`python -m tests.architecture build` writes the graph into docs/architecture.md; `--check` compares.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- graph: begin, made by make docs -->", "<!-- graph: end -->"
+
+# From the top to the bottom. A module may import what stands below its own line; modules of one package may
+# import each other, without cycles.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("cli", "deadletter", "demo"),
+    ("service", "check", "reference"),
+    ("web",),
+    ("monitoring", "kibana", "embedded"),
+    ("pipeline",),
+    ("jetstream", "elastic"),
+    ("documents", "simulator"),
+    ("lexicons",),
+    ("config",),
+    ("options", "fill_command"),
+    ("values", "completion", "configfile"),
+    ("proxies", "logs", "events", "watchdog", "user_folders", "response_body"),
+    ("process", "backoff", "addresses", "units", "errors"),
+)
+
+
+def modules() -> dict[str, Path]:
+    """Return the dotted names of all modules below `slurp`, with their files."""
+    found = {}
+    for path in sorted((ROOT / "slurp").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
+    """Return the modules of `slurp` that a module imports, also within functions and for type checkers."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            inside = [f"{node.module}.{one.name}" for one in node.names]
+            names = [one if one in known else str(node.module) for one in inside]
+        else:
+            continue
+        found |= {one for one in names if one == "slurp" or one.startswith("slurp.")}
+    return found - {name, "slurp"}
+
+
+def edges() -> Iterator[tuple[str, str]]:
+    """Yield each import as (importing module, imported module), without those of `slurp/__init__.py`."""
+    known = modules()
+    for name, path in known.items():
+        if name != "slurp":
+            for target in sorted(imports(name, path, known)):
+                yield name, target
+
+
+def unit(name: str) -> str:
+    """Return the package or top-level module of a module: `slurp.jetstream.dialer` → `jetstream`."""
+    return name.split(".")[1]
+
+
+def layer(name: str) -> int:
+    """Return the number of the layer of a unit, counted from the top. Raises KeyError for an unknown one."""
+    for number, names in enumerate(LAYERS):
+        if name in names:
+            return number
+    raise KeyError(f"{name} has no layer in tests/architecture.py")
+
+
+def upward() -> list[str]:
+    """Return the imports that do not point downward."""
+    return [
+        f"{source} imports {target}"
+        for source, target in edges()
+        if unit(source) != unit(target) and layer(unit(source)) >= layer(unit(target))
+    ]
+
+
+def cycles() -> list[str]:
+    """Return the modules that import each other in a circle, as text."""
+    graph: dict[str, set[str]] = {}
+    for source, target in edges():
+        graph.setdefault(source, set()).add(target)
+    # A package's __init__ runs before its modules; who imports a module of it does not import what it offers.
+    found, done = [], set[str]()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            found.append(" -> ".join([*path[path.index(name) :], name]))
+        elif name not in done:
+            for target in sorted(graph.get(name, ())):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+    return found
