@@ -69,11 +69,12 @@ audit: .venv/.installed ## known vulnerabilities of what is installed; asks pypi
 		{ echo "audit FAILED: a vulnerability is listed above, or pypi.org/pypi/NAME/VERSION/json did not answer" \
 		"and nothing is known of the packages" >&2; exit 1; }
 
-docs: .venv/.installed ## what is made from code: docs/cli.md, docs/fields.md and mappings, dashboards, the role of elk/
+docs: .venv/.installed ## generate docs/cli.md, docs/fields.md, the graph in docs/architecture.md, mappings, dashboards, the role of elk/
 	$(BIN)/python -m slurp.reference build
 	$(BIN)/python -m slurp.documents build
 	$(BIN)/python -m slurp.kibana build
 	$(BIN)/python -m slurp.elastic.privileges skeetslurper_worker_with_setup > elk/skeetslurper_writer.json
+	$(BIN)/python -m tests.architecture build
 
 lock: .venv/.installed ## the newest versions that requirements.txt and pyproject.toml allow, with hashes, into deploy/
 	$(LOCK) --output-file deploy/requirements.lock requirements.txt

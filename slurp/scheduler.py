@@ -31,7 +31,7 @@ class Scheduler:
         self._tasks: list[_Task] = []
 
     def every(self, interval: float, work: Callable[[], object]) -> None:
-        """Run `work` every `interval` seconds, the first time after one interval. It must not raise."""
+        """Run `work` every `interval` seconds, the first time after one interval. An exception ends `run`."""
         self._tasks.append(_Task(work, interval, self._clock() + interval))
 
     def run_due(self) -> float:

@@ -224,14 +224,14 @@ class TestNotices:
         jetstream.faults.error("ConsumerTooSlow", "far behind", after=700)
         with reading(jetstream, options=(*ZSTD[:3], compress)) as run:
             until(lambda: len({*run.frames}) == 1000)
-        assert "ConsumerTooSlow: far behind; trying again" in caplog.text
+        assert "ConsumerTooSlow: far behind; reconnecting" in caplog.text
         assert jetstream.connections[-1].cursor == 0, "rewound, as after any disorder"
 
     def test_an_error_alone_ends_it_too(self, jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
         jetstream.faults.garbage(wire2.error("InternalError", "disk").decode())
         with reading(jetstream):
             until(lambda: len(jetstream.connections) == 2)
-        assert "InternalError: disk; trying again" in caplog.text
+        assert "InternalError: disk; reconnecting" in caplog.text
 
     def test_an_info_is_logged(self, jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)

@@ -152,7 +152,7 @@ def test_a_bad_host_is_left_for_the_next_one(
 
 def test_a_long_stall_is_no_good_service(jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stall time-out of a minute or more, each handshake used to wipe the slate."""
-    monkeypatch.setattr(reader_module, "_GOOD_SERVICE", 0.3)
+    monkeypatch.setattr(reader_module, "_RESET_AFTER", 0.3)
     with Simulator(port=0, seed=9) as bad:
         bad.faults.stall(times=None)
         jetstream.generate(100)
@@ -161,7 +161,7 @@ def test_a_long_stall_is_no_good_service(jetstream: Simulator, monkeypatch: pyte
 
 
 def test_good_service_wipes_the_slate(jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "_GOOD_SERVICE", 0.2)
+    monkeypatch.setattr(reader_module, "_RESET_AFTER", 0.2)
     with Simulator(port=0, seed=9) as other, reading(jetstream, other) as run:
         jetstream.run_at(200)
         for number in range(1, 6):

@@ -265,7 +265,7 @@ def test_a_host_that_never_says_how_far_back_it_goes_has_a_possible_gap(
     short: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(cursors_module, "floor_of", lambda server, **_: asked.append(server))
+    monkeypatch.setattr(cursors_module, "oldest_event", lambda server, **_: asked.append(server))
     monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     away = filtered(short, clock)
     with reading(short, known=away, options=("--dids", QUIET)) as run:
@@ -282,7 +282,7 @@ def test_a_bug_in_asking_holds_no_checkpoint_for_ever(
     def fails(server: str, **_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cursors_module, "floor_of", fails)
+    monkeypatch.setattr(cursors_module, "oldest_event", fails)
     monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     with reading(short, known=filtered(short, clock), options=("--dids", QUIET)) as run:
         until(lambda: len(run.gaps) == 1)
@@ -300,7 +300,7 @@ from skeetslurper import main
 main()
 """
 NEVER_SAYS = (
-    "import time; from slurp.jetstream import cursors; cursors.floor_of = lambda *_, **__: time.sleep(3600)"
+    "import time; from slurp.pipeline import resume; resume.oldest_event = lambda *_, **__: time.sleep(3600)"
 )
 WAITS_LONG = "from slurp.pipeline.gaps import GapRecorder; GapRecorder.__init__.__defaults__ = (3600.0,)"
 

@@ -95,7 +95,7 @@ def test_a_stale_number_in_range_leads_to_other_events(
         (gap,) = run.gaps
     assert 0 <= known.time_us - gap.from_us < 60_000_000, "the time of what is acknowledged"
     assert 550 < ago(gap.to_us) < 650
-    assert "later than what we had; asking it by time instead" in caplog.text
+    assert "later than what we had; reconnecting with a time as cursor" in caplog.text
 
 
 def test_a_wiped_server_is_noticed_by_the_next_run(long: Simulator, clock: Clock) -> None:
@@ -121,7 +121,7 @@ def test_a_server_that_was_killed_is_no_wiped_one(long: Simulator, caplog: pytes
         until(lambda: set(long.frames) <= set(run.frames))
         assert len(long.connections) == 2
         assert not run.gaps
-    assert "by time instead" not in caplog.text
+    assert "with a time as cursor" not in caplog.text
 
 
 def test_a_number_of_the_user_that_is_not_there_yet(long: Simulator) -> None:
@@ -169,7 +169,7 @@ def test_a_clock_of_ours_that_is_behind_makes_no_server_a_wiped_one(
         until(lambda: set(long.frames) <= set(run.frames))
         assert len(long.connections) == 2
         assert not run.gaps
-    assert "by time instead" not in caplog.text
+    assert "with a time as cursor" not in caplog.text
 
 
 def test_what_a_foreign_connection_sent_does_not_move_us(long: Simulator, clock: Clock) -> None:
@@ -344,7 +344,7 @@ def test_a_gap_behind_a_filter_is_told_by_the_floor(short: Simulator, clock: Clo
 def test_without_any_event_the_floor_is_asked_for_after_a_while(
     lookback: str, clock: Clock, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "_ASK_FLOOR_AFTER", 0.3)
+    monkeypatch.setattr(cursors_module, "_CHECK_SILENCE_AFTER", 0.3)
     server: Simulator = request.getfixturevalue(lookback)
     away = filtered(server, clock)
     with reading(server, known=away, options=("--dids", "did:plc:nobody")) as run:

@@ -203,7 +203,7 @@ def test_a_server_that_fails_meanwhile_is_read_from_where_it_begins(
         with reading(jetstream, start=time_us) as run:
             until(lambda: len(run.frames) >= 19_000 and since(run, jetstream, time_us))
         assert len(jetstream.connections) == 2
-    assert "no sequence number found, reading all it sends" in caplog.text
+    assert "no sequence number found, reading all events that it sends" in caplog.text
 
 
 def test_nothing_is_sought_where_a_server_begins_in_time() -> None:

@@ -22,6 +22,7 @@ from slurp.events import frames
 from slurp.events.frames import BadFrame, notice_of, parse
 from slurp.jetstream.resyncs import Resyncs
 from slurp.jetstream.streams import V1Stream, V2Stream
+from slurp.pipeline import delivery
 from slurp.pipeline import indexer as indexer_module
 from tests.harness import InProcess, commit
 
@@ -95,7 +96,7 @@ def test_a_document_that_cannot_be_quarantined_is_a_dead_letter(
     def broken(*arguments: object) -> None:
         raise KeyError("did")
 
-    monkeypatch.setattr(indexer_module, "send", refuse)
+    monkeypatch.setattr(delivery, "send", refuse)
     monkeypatch.setattr(indexer_module, "quarantined", broken)
     counted = indexer.feed(indexer.posts(4))
 
@@ -162,7 +163,7 @@ def test_back_off_begins_anew_when_some_are_stored(tmp_path: Path, monkeypatch: 
             len(actions) - stored
         )
 
-    monkeypatch.setattr(indexer_module, "send", one_a_round)
+    monkeypatch.setattr(delivery, "send", one_a_round)
     monkeypatch.setattr(inner.days, "ensure", lambda *arguments: None)
     monkeypatch.setattr(inner.shutdown, "wait", waits.append)
     counted = inner.feed(inner.posts(12))

@@ -295,8 +295,11 @@ class Reader:
         delay = self._backoff.next()
         host = self.host
         self.failover.failed()
-        action = "reconnecting" if self.host == host else f"failing over to {self.host}"
-        log.warning("%s: %s; %s in %s", host, ending.reason, action, format_duration(delay))
+        wait = format_duration(delay)
+        if self.host == host:
+            log.warning("%s: %s; reconnecting in %s", host, ending.reason, wait)
+        else:
+            log.warning("%s: %s; failing over to %s in %s", host, ending.reason, self.host, wait)
         return not self._stop.wait(delay)
 
     def _wait_for_queue(self) -> bool:
