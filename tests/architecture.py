@@ -124,7 +124,8 @@ def table() -> str:
     lines = ["| layer | package or module | imports |", "|---|---|---|"]
     for number, names in enumerate(reversed(LAYERS), start=1):
         for name in names:
-            targets = ", ".join(f"`{one}`" for one in sorted(found.get(name, ()), key=lambda one: (layer(one), one)))
+            imported = sorted(found.get(name, ()), key=lambda one: (layer(one), one))
+            targets = ", ".join(f"`{one}`" for one in imported)
             lines.append(f"| {number} | `{name}` | {targets or '-'} |")
     upward_edges = len(upward())
     lines.append(f"\n{count} imports between these, {upward_edges} of them upward or within a layer.")

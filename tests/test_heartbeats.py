@@ -23,6 +23,7 @@ from slurp.pipeline.indexer import Indexer
 from slurp.pipeline.reader import Reader
 from slurp.service import Service
 from slurp.simulator.jetstream import Simulator
+from slurp.tasks import CheckpointTask
 from slurp.watchdog import Pulse, Watchdog
 from slurp.web.history import History
 
@@ -30,8 +31,8 @@ from slurp.web.history import History
 STEPS: dict[str, tuple[type, str]] = {
     "MainThread": (Service, "_check_received"),
     "reader-1": (Reader, "_connect"),
-    "indexer-1": (Indexer, "_answer"),
-    "checkpoint": (Service, "_save"),
+    "indexer-1": (Indexer, "_index"),
+    "checkpoint": (CheckpointTask, "_save"),
     "housekeeping": (DailyIndices, "ensure_tomorrow"),
     "stats": (Stats, "step"),
     "server-monitor": (ServerMonitor, "step"),

@@ -133,7 +133,7 @@ class GapRecorder:
                 if pending.document is not None:
                     continue
                 if self._counters.covered_by_another(pending.reader, gap.from_us, gap.to_us):
-                    log.info("gap of %s %s is covered by another host", gap.host, _span(gap))
+                    log.info("%s sent no events %s, but another server has them", gap.host, _span(gap))
                     self._forget(doc_id)
                 elif final or now >= pending.due:
                     self._log(gap)
