@@ -156,7 +156,7 @@ class HousekeepingTasks:
             self._cluster.records.unknown_fields.flush(client)
 
     def _check_clock(self) -> None:
-        self._status.clock_error = error = self._clock.look()
+        self._status.clock_error = error = self._clock.check()
         if error:
             self._clock_log.trouble(error)
         else:

@@ -38,12 +38,12 @@ class World:
 
     def passes(self, seconds: float, speed: float = 1.0) -> str:
         """Time passes, and the stream moves `speed` times as fast. Returns what is wrong at the end."""
-        said = self.clock.look()
+        said = self.clock.check()
         for _ in range(10):
             self.now += seconds / 10
             self.ticks += seconds / 10
             self.stream += seconds / 10 * speed
-            said = self.clock.look()
+            said = self.clock.check()
         return said
 
 
