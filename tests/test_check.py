@@ -24,8 +24,8 @@ from tests.worker import PROGRAM, Worker
 PASSWORD = "geheim-geheim"
 INDEX = "t-check"
 
-# Users are made at the session's node.
-pytestmark = pytest.mark.xdist_group("privileges")
+# Users are added to the node, and the state of the whole cluster is compared.
+pytestmark = pytest.mark.cluster_wide
 
 
 def run(home: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -73,6 +73,7 @@ def test_refuses_a_wrong_password(es_node: EmbeddedNode) -> None:
         client.cluster.health()
 
 
+@pytest.mark.cluster_wide
 def test_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
     listening = [
         connection.laddr.ip
@@ -97,6 +98,7 @@ def test_free_space_is_watched_by_absolute_sizes(es: Elasticsearch) -> None:
     assert disk["flood_stage_free_space_in_bytes"] == 2 * 10**9
 
 
+@pytest.mark.cluster_wide
 def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
     es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,12 +109,14 @@ def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
     assert es_node.default_max_disk == first
 
 
+@pytest.mark.cluster_wide
 def test_starting_twice_changes_nothing(es_node: EmbeddedNode) -> None:
     pid = es_node.pid
     es_node.start()
     assert es_node.pid == pid
 
 
+@pytest.mark.cluster_wide
 def test_a_second_node_on_the_same_data_is_refused(es_node: EmbeddedNode) -> None:
     with pytest.raises(EmbeddedNodeError, match="already uses the data"):
         EmbeddedNode(es_node.data, port=0).start()

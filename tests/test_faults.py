@@ -81,6 +81,7 @@ def no_more_shards(es: Elasticsearch) -> Iterator[None]:
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
 
 
+@pytest.mark.cluster_wide
 def test_the_shard_limit_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, no_more_shards: None
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_shard_limit_is_waited_for(
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
+@pytest.mark.cluster_wide
 def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
     assert counted.duplicates == 1, "what was answered for is not sent again"
 
 
+@pytest.mark.cluster_wide
 def test_tomorrow_is_made_once_the_shard_limit_allows_it(
     es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:

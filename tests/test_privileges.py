@@ -36,7 +36,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
 INDEX = "t-rights"
 
 # One node gets the users once.
-pytestmark = pytest.mark.xdist_group("privileges")
+pytestmark = pytest.mark.cluster_wide
 
 
 def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
@@ -56,8 +56,8 @@ def without_stats(role: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def realm(es_node: EmbeddedNode) -> FileRealm:
-    realm = FileRealm(es_node)
+def realm(cluster_wide_node: EmbeddedNode) -> FileRealm:
+    realm = FileRealm(cluster_wide_node)
     realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
