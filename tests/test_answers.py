@@ -17,6 +17,7 @@ from slurp.embedded import EmbeddedNode
 from slurp.simulator import Simulator
 from tests.gateway import Answer, Gateway
 from tests.harness import InProcess
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, count, documents
 
 JSON = "application/json"
@@ -44,7 +45,7 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", slow_except(PAGES, "404 html", "401 empty", "200 cut", "200 fewer"))
 def test_a_bulk_request_is_held_and_sent_again(
     gateway: Gateway,
     behind: InProcess,
@@ -106,7 +107,10 @@ def start(gateway: Gateway, jetstream: Simulator, fresh_index_prefix: str, tmp_p
     return begin
 
 
-@pytest.mark.parametrize("page", ["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"])
+@pytest.mark.parametrize(
+    "page",
+    slow_except(["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"], "404 html"),
+)
 def test_the_start_waits_behind_a_gateway_and_the_run_holds(
     start: Start,
     gateway: Gateway,

@@ -21,6 +21,7 @@ from slurp.elastic.client import Elastic, wait_until_ready
 from slurp.embedded import EmbeddedNode, EmbeddedNodeError, room
 from slurp.logs import Secrets
 from tests.fixtures_es import OwnNode, client_for
+from tests.tiers import slow_except
 
 
 def processes_of(data: Path) -> list[psutil.Process]:
@@ -141,6 +142,7 @@ def test_a_folder_of_something_else_is_refused(own_node: OwnNode) -> None:
     assert [path.name for path in node.data.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode) -> None:
     node = own_node(settings={"no.such.setting": "1"})
     with pytest.raises(EmbeddedNodeError, match=r"unknown setting \[no.such.setting\]"):
@@ -149,6 +151,7 @@ def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode
     assert processes_of(node.data) == []
 
 
+@pytest.mark.slow
 def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode) -> None:
     node = own_node(settings={"thread_pool.write.queue_size": "77"}, tls=True)
     node.start()
@@ -183,6 +186,7 @@ def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode)
     node.stop()
 
 
+@pytest.mark.slow
 def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     data = tmp_path / "node"
     parent = start_parent(data)
@@ -203,7 +207,7 @@ def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     assert processes_of(data) == []
 
 
-@pytest.mark.parametrize("seconds", [0.2, 2.0])
+@pytest.mark.parametrize("seconds", slow_except([0.2, 2.0], 0.2))
 def test_no_orphan_when_the_parent_is_killed_while_the_node_starts(tmp_path: Path, seconds: float) -> None:
     data = tmp_path / "node"
     parent = start_parent(data)
@@ -214,6 +218,7 @@ def test_no_orphan_when_the_parent_is_killed_while_the_node_starts(tmp_path: Pat
     assert wait_for(lambda: not processes_of(data), 15)
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_node_starts_is_a_clean_end(tmp_path: Path) -> None:
     data = tmp_path / "node"
     process = start_cli(data)

@@ -24,6 +24,7 @@ from slurp.errors import Exit, Fatal
 from slurp.http.address import parse_address
 from slurp.logs import Secrets
 from slurp.simulator import Simulator
+from tests.tiers import slow_except
 from tests.worker import PROGRAM, assert_each_once, count
 
 RUN = (sys.executable, str(PROGRAM))
@@ -58,7 +59,7 @@ def wait_for_documents(es: Elasticsearch, index: str, number: int) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", slow_except(["2>&-", "<&- >&- 2>&-"], "<&- >&- 2>&-"))
 def test_closed_streams_do_not_stop_the_worker(
     closed: str,
     es_node: EmbeddedNode,

@@ -228,6 +228,7 @@ def test_an_answer_that_is_cut_short_doubles_nothing(
     assert count(es, fresh_index_prefix) == len(frames)
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_waited_for_and_not_asked_for_again(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str
 ) -> None:
@@ -315,7 +316,7 @@ COLLECTIONS = st.sampled_from(
 
 
 @settings(
-    max_examples=25,
+    max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

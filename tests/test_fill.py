@@ -24,6 +24,7 @@ from slurp.simulator import Simulator
 from slurp.simulator.connection import Manners
 from slurp.tally import Tally
 from tests.clocks import Clock
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, run_literally
 
 NOON = 1_795_694_400_000_000
@@ -113,7 +114,7 @@ def short(clock: Clock) -> Iterator[Simulator]:
         yield server
 
 
-@pytest.mark.parametrize("source", ["flags", "variables"])
+@pytest.mark.parametrize("source", slow_except(["flags", "variables"], "flags"))
 def test_the_command_for_a_gap_fills_it(
     source: str,
     short: Simulator,
@@ -170,6 +171,7 @@ def is_wanted(frame: bytes) -> bool:
     return commit is None or commit["collection"].startswith("app.bsky.feed.")
 
 
+@pytest.mark.slow
 def test_the_command_for_a_gap_of_redundant_readers_from_a_config_file(
     short: Simulator,
     clock: Clock,

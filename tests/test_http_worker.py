@@ -168,6 +168,7 @@ def test_while_elasticsearch_is_waited_for_it_is_alive_and_not_ready(start: Star
         assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
     start: Start, own_node: OwnNode, jetstream: Simulator
 ) -> None:
@@ -214,6 +215,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
         assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_bulk_requests_without_an_answer_are_told_though_the_cluster_answers_otherwise(
     start: Start, es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -264,6 +266,7 @@ def test_documents_that_are_not_taken_are_told(
         jetstream.pause()
 
 
+@pytest.mark.slow
 def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, jetstream: Simulator) -> None:
     node = own_node(password=PASSWORD)
     node.start()

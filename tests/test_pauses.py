@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.embedded import EmbeddedNode
@@ -29,6 +30,7 @@ def begun(jetstream: Simulator) -> list[int]:
     return [one.cursor for one in jetstream.connections if one.cursor is not None]
 
 
+@pytest.mark.slow
 def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
     es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
