@@ -64,7 +64,7 @@ def test_a_bulk_request_is_held_and_sent_again(
     assert "503" not in caplog.text, "nobody said so"
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", slow_except([400, 401, 403, 404], 404))
 def test_a_day_is_neither_missing_nor_deleted_because_a_gateway_says_so(
     gateway: Gateway, behind: InProcess, es: Elasticsearch, status: int, fresh_index_prefix: str
 ) -> None:

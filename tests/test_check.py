@@ -120,6 +120,7 @@ def test_a_kibana_that_nobody_asked_for_may_be_absent(
     assert "it is optional" in done.stdout
 
 
+@pytest.mark.slow
 def test_wrong_options_credentials_and_privileges_are_exit_code_2(
     es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:

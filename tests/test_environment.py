@@ -86,6 +86,7 @@ def test_closed_streams_do_not_stop_the_worker(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_log_that_goes_away_stops_nothing(
     es_node: EmbeddedNode,
     es: Elasticsearch,

@@ -24,6 +24,7 @@ from slurp.lexicons.mapping import count_fields
 from slurp.tally import Snapshot
 from tests.harness import InProcess, commit
 from tests.proxy import Proxy
+from tests.tiers import slow_except
 from tests.worker import count, documents
 
 
@@ -44,7 +45,9 @@ def test_a_closed_index_is_waited_for(es: Elasticsearch, indexer: InProcess, fre
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
-@pytest.mark.parametrize("block", ["write", "read_only_allow_delete", "read_only"])
+@pytest.mark.parametrize(
+    "block", slow_except(["write", "read_only_allow_delete", "read_only"], "read_only_allow_delete")
+)
 def test_a_block_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, block: str
 ) -> None:
@@ -213,9 +216,11 @@ def behind(
 
 # Cut within its head an answer can have a status of success, and no body.
 @pytest.mark.parametrize(
-    "after", [0, 20, 60, 90, 250], ids=["before", "in a line", "in the head", "later", "amid"]
+    "after",
+    slow_except([0, 20, 60, 90, 250], 0, 60, 250),
+    ids=["before", "in a line", "in the head", "later", "amid"],
 )
-@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+@pytest.mark.parametrize("reset", slow_except([True, False], True), ids=["reset", "closed"])
 def test_an_answer_that_is_cut_short_doubles_nothing(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str, after: int, reset: bool
 ) -> None:

@@ -205,6 +205,7 @@ def test_the_command_for_a_gap_of_redundant_readers_from_a_config_file(
     assert_each_once(es, fresh_index_prefix, short.frames)
 
 
+@pytest.mark.slow
 def test_the_command_for_a_deleted_day_brings_it_back(
     jetstream: Simulator, es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:

@@ -336,7 +336,7 @@ def let_it_save(worker: Worker, events: int) -> None:
     time.sleep(2.5)
 
 
-@pytest.mark.parametrize("how", slow_except(["SIGTERM", "kill -9"], "kill -9"))
+@pytest.mark.parametrize("how", slow_except(["SIGTERM", "kill -9"]))
 def test_a_gap_behind_a_filter_survives_the_end_of_the_worker(
     start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str, how: str
 ) -> None:

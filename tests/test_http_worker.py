@@ -25,6 +25,7 @@ from slurp.simulator import Simulator
 from tests.fixtures_es import PASSWORD, OwnNode
 from tests.proxy import Proxy
 from tests.test_worker_faults import run_to_the_end, signals_as_before
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once
 
 Start = Callable[..., Worker]
@@ -282,7 +283,9 @@ def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, j
         assert worker.exit_code() == 0
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Server, "run"), (Probe, "step")])
+@pytest.mark.parametrize(
+    ("owner", "name"), slow_except([(Server, "run"), (Probe, "step")], (Server, "run"), unpack=True)
+)
 def test_its_death_is_told_and_stops_nothing(
     es_node: EmbeddedNode,
     jetstream: Simulator,

@@ -60,6 +60,7 @@ def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_pauses_one_after_the_other_are_always_followed_by_progress() -> None:
     """In a replay at full speed, each as soon as the connection after the last one is made."""
     with Simulator(port=0, seed=1, manners=MANNERS) as jetstream:

@@ -28,6 +28,7 @@ from tests.test_disk import fill
 from tests.test_faults import assert_all_indexed
 from tests.test_http_worker import Asked
 from tests.test_lifecycle import left
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
@@ -141,6 +142,7 @@ def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
     remove(es)
 
 
+@pytest.mark.slow
 def test_a_rotated_password_is_read_from_its_file(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -167,7 +169,7 @@ def test_a_rotated_password_is_read_from_its_file(
     remove(es)
 
 
-@pytest.mark.parametrize("options", [("--no-setup",), ()])
+@pytest.mark.parametrize("options", slow_except([("--no-setup",), ()], ()))
 def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     realm: FileRealm,
     es_node: EmbeddedNode,
@@ -197,6 +199,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     remove(es)
 
 
+@pytest.mark.slow
 def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -265,6 +268,7 @@ def test_elasticsearch_understands_each_role_and_each_request_for_an_api_key(
         es.security.create_api_key(name=key["name"], role_descriptors=key["role_descriptors"])
 
 
+@pytest.mark.slow
 def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
 ) -> None:

@@ -12,12 +12,13 @@ from slurp.jetstream import hosts
 from slurp.jetstream.hosts import host_of, probe, table
 from slurp.simulator import Simulator, wire2
 from tests.reading import until
+from tests.tiers import slow_except
 from tests.worker import Worker
 
 FOREVER = 600.0
 
 
-@pytest.fixture(params=["v1", "v2", "both"])
+@pytest.fixture(params=slow_except(["v1", "v2", "both"], "both"))
 def wires(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

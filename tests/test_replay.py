@@ -17,6 +17,7 @@ from slurp.embedded import EmbeddedNode
 from slurp.embedded.node import free_port
 from tests.harness import InProcess
 from tests.proxy import Proxy
+from tests.tiers import slow_except
 from tests.worker import documents
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -55,6 +56,7 @@ def start(letters: Path, fresh_index_prefix: str, tmp_path: Path) -> Iterator[St
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
     es_node: EmbeddedNode, es: Elasticsearch, start: Start, letters: Path, fresh_index_prefix: str
 ) -> None:
@@ -85,7 +87,9 @@ def test_no_cluster_at_the_start_is_waited_for_and_given_up(start: Start) -> Non
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", slow_except([signal.SIGINT, signal.SIGTERM], signal.SIGTERM), ids=lambda number: number.name
+)
 def test_a_signal_during_a_request_is_one_line(
     es_node: EmbeddedNode, start: Start, number: signal.Signals
 ) -> None:

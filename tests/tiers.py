@@ -8,9 +8,15 @@ from typing import Any
 import pytest
 
 
-def slow_except(values: Iterable[Any], *quick: Any) -> list[Any]:
-    """Return the values for `parametrize`, with the mark `slow` on all but the `quick` ones."""
+def slow_except(values: Iterable[Any], *quick: Any, unpack: bool = False) -> list[Any]:
+    """Return the values for `parametrize`, with the mark `slow` on all but the `quick` ones.
+
+    With `unpack` each value is a tuple with a value for each of several arguments.
+    """
     given = list(values)
     missing = [value for value in quick if value not in given]
     assert not missing, f"not among the values: {missing}"
-    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in given]
+    return [
+        pytest.param(*(value if unpack else (value,)), marks=() if value in quick else pytest.mark.slow)
+        for value in given
+    ]
