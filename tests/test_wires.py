@@ -145,6 +145,7 @@ def test_a_resync_is_marked_over_a_restart_in_its_middle(
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
+@pytest.mark.slow
 def test_one_checkpoint_serves_both_wires(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -173,6 +174,7 @@ def test_wires_change_under_way_and_nothing_is_lost(
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
+@pytest.mark.slow
 def test_a_retired_dictionary_and_bombs_stop_nothing(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_retired_dictionary_and_bombs_stop_nothing(
     assert counted["received"] == sum(counted.values()) - counted["received"]
 
 
+@pytest.mark.slow
 def test_too_old_a_checkpoint_is_a_gap_that_is_told(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
