@@ -20,7 +20,8 @@ from typing import IO
 
 from slurp.embedded import EmbeddedNode
 
-# The start of a node takes 10 s, its first download minutes.
+# The start of a node takes 10 s, on a machine under load minutes, and its first download as well.
+_NODE_TIMEOUT = 240.0
 _START_TIMEOUT = 900.0
 _STOP_TIMEOUT = 60.0
 
@@ -75,7 +76,9 @@ class SharedNode:
         """Run the node until no worker uses it. This is the keeper's part."""
         with contextlib.ExitStack() as held:
             held.enter_context(_locked(self._keeper, fcntl.LOCK_EX))
-            with EmbeddedNode(self._data, port=0, version=version, password=password) as node:
+            node = EmbeddedNode(self._data, port=0, version=version, password=password)
+            node.start(wait=_NODE_TIMEOUT)
+            with node:
                 draft = self._ready.with_suffix(".new")
                 draft.write_text(json.dumps({"port": node.port}), encoding="utf-8")
                 draft.replace(self._ready)
