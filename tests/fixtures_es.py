@@ -12,7 +12,7 @@ from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, Elasticsearch
 
 from slurp.embedded import DEFAULT_VERSION, EmbeddedNode
-from tests.shared_node import SharedNode
+from tests.shared_node import NODE_TIMEOUT, SharedNode
 
 PASSWORD = "changeme"
 
@@ -71,7 +71,9 @@ def shared_node(request: pytest.FixtureRequest, es_version: str) -> Iterator[Emb
 def cluster_wide_node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
     """The node of the tests marked `cluster_wide`, which run one after the other on one worker."""
     data = tmp_path_factory.mktemp("es") / "node"
-    with EmbeddedNode(data, port=0, version=es_version, password=PASSWORD) as node:
+    node = EmbeddedNode(data, port=0, version=es_version, password=PASSWORD)
+    node.start(wait=NODE_TIMEOUT)
+    with node:
         yield node
 
 

@@ -21,7 +21,7 @@ from typing import IO
 from slurp.embedded import EmbeddedNode
 
 # The start of a node takes 10 s, on a machine under load minutes, and its first download as well.
-_NODE_TIMEOUT = 240.0
+NODE_TIMEOUT = 240.0
 _START_TIMEOUT = 900.0
 _STOP_TIMEOUT = 60.0
 
@@ -77,7 +77,7 @@ class SharedNode:
         with contextlib.ExitStack() as held:
             held.enter_context(_locked(self._keeper, fcntl.LOCK_EX))
             node = EmbeddedNode(self._data, port=0, version=version, password=password)
-            node.start(wait=_NODE_TIMEOUT)
+            node.start(wait=NODE_TIMEOUT)
             with node:
                 draft = self._ready.with_suffix(".new")
                 draft.write_text(json.dumps({"port": node.port}), encoding="utf-8")
