@@ -26,6 +26,7 @@ from tests.bootstrapping import DAY_US, announced
 from tests.conftest import SHARED
 from tests.harness import InProcess, commit
 from tests.shown import Shown, fill
+from tests.tiers import slow_except
 from tests.watched import Watched
 from tests.worker import Worker, documents, expected
 
@@ -214,7 +215,7 @@ def test_a_single_create(rev: int, rkey: int | str, is_marked: bool) -> None:
 # Real parts
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
+@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 def test_a_bootstrap_is_indexed_and_not_counted(
     es_node: EmbeddedNode,
     jetstream: Simulator,

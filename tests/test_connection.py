@@ -32,6 +32,7 @@ from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile, frame, head_of, text
 from tests.reading import reading, until
+from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 
 # What messages may cost beside the largest that is kept: it is in the buffer, put together, and handed over.
@@ -131,7 +132,7 @@ ENDLESS = {"one frame": one_frame, "large fragments": lambda: fragments(100_000)
 }
 
 
-@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("kind", slow_except(ENDLESS, "one frame", "large fragments"))
 def test_an_endless_message_takes_no_memory(kind: str) -> None:
     messages, fed = Messages(), 0
     tracemalloc.start()
@@ -306,6 +307,7 @@ def test_a_large_frame_is_a_dead_letter_and_its_neighbours_are_events(
     assert (kept["received"], kept["blake2b"]) == (len(large), digest(large))
 
 
+@pytest.mark.slow
 def test_the_worker_reads_past_what_would_fill_its_memory(
     es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, jetstream: Simulator, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from slurp.events import tid
 from slurp.events.position import Position
 from slurp.pipeline.progress import AckTracker, BatchAck
 from tests.harness import InProcess, commit
+from tests.tiers import slow_except
 from tests.worker import documents
 
 DAY = 86_400
@@ -68,7 +69,7 @@ def test_with_our_clock_behind_the_servers_their_revs_are_not_of_the_future(inde
     assert indexer.feed(frames[10:]).future_revs == 10
 
 
-@pytest.mark.parametrize("days", [-10, 10])
+@pytest.mark.parametrize("days", slow_except([-10, 10], 10))
 def test_one_odd_event_at_the_end_of_a_batch_does_not_show_in_the_lag(indexer: InProcess, days: int) -> None:
     frames = indexer.posts(20)
     indexer.feed(

@@ -160,7 +160,7 @@ _PLACES = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=15 * settings().max_examples, deadline=None)
 @given(
     collection=st.sampled_from(COLLECTIONS),
     subject=st.sampled_from([POINTER, "did:plc:mlbpil2fwz43vfn6uuysxtqa"]),
@@ -187,7 +187,7 @@ def test_equal_or_nothing(collection: str, subject: Any, via: bool, changes: Any
         equal_or_nothing(frame)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=15 * settings().max_examples, deadline=None)
 @given(
     wire=st.integers(0, 1),
     at=st.floats(0, 1, exclude_max=True),

@@ -22,6 +22,7 @@ from slurp.pipeline import reader as reader_module
 from slurp.simulator.jetstream import Simulator
 from tests.proxy import Proxy, self_signed
 from tests.reading import reading, until
+from tests.tiers import slow_except
 
 STALL = ("--stall-timeout", "500ms")
 ERROR_FRAME = '{"$type":"error","payload":{"error":"ConsumerTooSlow","message":"too far behind"}}'
@@ -125,7 +126,9 @@ BAD: dict[str, tuple[Host, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize(
+    "kind", slow_except(BAD, "sends nothing", "closes", "cuts", "garbage", "503", "untrusted")
+)
 def test_a_bad_host_is_left_for_the_next_one(
     jetstream: Simulator,
     kind: str,

@@ -32,6 +32,7 @@ from tests.clocks import Clock
 from tests.reading import reading, until
 from tests.test_gap_worker import gap_documents
 from tests.test_gaps import QUIET, filtered, spoken
+from tests.tiers import slow_except
 from tests.worker import PROGRAM, Worker
 
 SECOND = 1_000_000
@@ -337,7 +338,7 @@ def let_it_save(worker: Worker, events: int) -> None:
     time.sleep(2.5)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "kill -9"])
+@pytest.mark.parametrize("how", slow_except(["SIGTERM", "kill -9"]))
 def test_a_gap_behind_a_filter_survives_the_end_of_the_worker(
     start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str, how: str
 ) -> None:
@@ -366,6 +367,7 @@ def test_a_gap_behind_a_filter_survives_the_end_of_the_worker(
     assert cursor_of(es, fresh_index_prefix, short) == len(short.frames)
 
 
+@pytest.mark.slow
 def test_a_gap_that_waits_for_other_hosts_survives_kill_9(
     start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

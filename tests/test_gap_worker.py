@@ -113,6 +113,7 @@ def test_a_gap_is_told_and_filled_from_another_server(
     assert_each_once(es, fresh_index_prefix, short.frames)
 
 
+@pytest.mark.slow
 def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
     start: Start,
     short: Simulator,

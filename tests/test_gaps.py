@@ -19,6 +19,7 @@ from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.reading import reading, until
+from tests.tiers import slow_except
 
 QUIET = "did:plc:aquietaccount"
 
@@ -172,6 +173,7 @@ def test_a_clock_of_ours_that_is_behind_makes_no_server_a_wiped_one(
     assert "with a time as cursor" not in caplog.text
 
 
+@pytest.mark.slow
 def test_what_a_foreign_connection_sent_does_not_move_us(long: Simulator, clock: Clock) -> None:
     """The cut comes before the first batch was full: its events must not count as our place."""
     clock.ago = 3600
@@ -254,7 +256,7 @@ def test_imported_events_hide_no_gap(short: Simulator, clock: Clock) -> None:
 # Shorter than a minute
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
+@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
     """A server with a short lookback, and three cuts that are a little longer."""
     manners = Manners(lookback=20)

@@ -25,6 +25,7 @@ from slurp.web.http_server import Server
 from tests.fixtures_es import PASSWORD, OwnNode
 from tests.proxy import Proxy
 from tests.test_worker_faults import run_to_the_end, signals_as_before
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once
 
 Start = Callable[..., Worker]
@@ -168,6 +169,7 @@ def test_while_elasticsearch_is_waited_for_it_is_alive_and_not_ready(start: Star
         assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
     start: Start, own_node: OwnNode, jetstream: Simulator
 ) -> None:
@@ -214,6 +216,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
         assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_bulk_requests_without_an_answer_are_told_though_the_cluster_answers_otherwise(
     start: Start, es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -264,6 +267,7 @@ def test_documents_that_are_not_taken_are_told(
         jetstream.pause()
 
 
+@pytest.mark.slow
 def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, jetstream: Simulator) -> None:
     node = own_node(password=PASSWORD)
     node.start()
@@ -279,7 +283,9 @@ def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, j
         assert worker.exit_code() == 0
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Server, "run"), (Probe, "step")])
+@pytest.mark.parametrize(
+    ("owner", "name"), slow_except([(Server, "run"), (Probe, "step")], (Server, "run"), unpack=True)
+)
 def test_its_death_is_told_and_stops_nothing(
     es_node: EmbeddedNode,
     jetstream: Simulator,

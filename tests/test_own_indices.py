@@ -21,6 +21,7 @@ def assert_mapped_as_made(es: Elasticsearch, index: str, file: str) -> None:
     assert found["properties"]["index"] == made["properties"]["index"]
 
 
+@pytest.mark.cluster_wide
 def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
     def at(cursor: int) -> Checkpoint:
         return Checkpoint(Position("host", cursor, cursor), started=False, clean=False)
@@ -37,6 +38,7 @@ def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCapt
     assert [found.position.cursor for found in new_run().load()] == [2]
 
 
+@pytest.mark.cluster_wide
 def test_drift(es: Elasticsearch, indexer: InProcess) -> None:
     es.indices.delete(index=DRIFT_INDEX)
     note(indexer.unknown_fields, commit(1, {}, "org.example.note"))

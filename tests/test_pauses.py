@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.embedded.node import EmbeddedNode
@@ -29,6 +30,7 @@ def begun(jetstream: Simulator) -> list[int]:
     return [one.cursor for one in jetstream.connections if one.cursor is not None]
 
 
+@pytest.mark.slow
 def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
     es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -58,6 +60,7 @@ def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_pauses_one_after_the_other_are_always_followed_by_progress() -> None:
     """In a replay at full speed, each as soon as the connection after the last one is made."""
     with Simulator(port=0, seed=1, manners=MANNERS) as jetstream:

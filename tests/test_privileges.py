@@ -27,6 +27,7 @@ from tests.test_disk import fill
 from tests.test_faults import assert_all_indexed
 from tests.test_http_worker import Asked
 from tests.test_lifecycle import left
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
@@ -35,7 +36,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
 INDEX = "t-rights"
 
 # One node gets the users once.
-pytestmark = pytest.mark.xdist_group("privileges")
+pytestmark = pytest.mark.cluster_wide
 
 
 def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
@@ -55,8 +56,8 @@ def without_stats(role: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def realm(es_node: EmbeddedNode) -> FileRealm:
-    realm = FileRealm(es_node)
+def realm(cluster_wide_node: EmbeddedNode) -> FileRealm:
+    realm = FileRealm(cluster_wide_node)
     realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
@@ -140,6 +141,7 @@ def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
     remove(es)
 
 
+@pytest.mark.slow
 def test_a_rotated_password_is_read_from_its_file(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -166,7 +168,7 @@ def test_a_rotated_password_is_read_from_its_file(
     remove(es)
 
 
-@pytest.mark.parametrize("options", [("--no-setup",), ()])
+@pytest.mark.parametrize("options", slow_except([("--no-setup",), ()], ()))
 def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     realm: FileRealm,
     es_node: EmbeddedNode,
@@ -196,6 +198,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     remove(es)
 
 
+@pytest.mark.slow
 def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -264,6 +267,7 @@ def test_elasticsearch_understands_each_role_and_each_request_for_an_api_key(
         es.security.create_api_key(name=key["name"], role_descriptors=key["role_descriptors"])
 
 
+@pytest.mark.slow
 def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
 ) -> None:

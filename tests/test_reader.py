@@ -144,6 +144,7 @@ def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> 
     assert len(jetstream.connections) == 2
 
 
+@pytest.mark.slow
 def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
     options = ("--stall-timeout", "2s", "--dids", "did:plc:nobody")
     with reading(jetstream, options=options):
@@ -154,6 +155,7 @@ def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
         until(lambda: len(jetstream.connections) == 2)
 
 
+@pytest.mark.slow
 def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
     jetstream.generate(100)
     with reading(jetstream, options=("--catch-up",)) as run:

@@ -248,6 +248,7 @@ def test_a_dead_host_holds_nobody_up(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_kill_9_with_two_readers_loses_nothing(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -275,6 +276,7 @@ def test_kill_9_with_two_readers_loses_nothing(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_a_host_that_joins_later_starts_where_the_first_was(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -294,6 +296,7 @@ def test_a_host_that_joins_later_starts_where_the_first_was(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_a_gap_of_one_host_that_another_has_is_no_gap(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

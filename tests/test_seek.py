@@ -20,6 +20,7 @@ from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.reading import Reading, reading, until
+from tests.tiers import slow_except
 
 SECOND = 1_000_000
 NOW = 1_795_000_000 * SECOND
@@ -156,8 +157,8 @@ def since(run: Reading, simulator: Simulator, time_us: int) -> bool:
     )
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
-@pytest.mark.parametrize("by", ["start", "another host"])
+@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
+@pytest.mark.parametrize("by", slow_except(["start", "another host"], "start"))
 def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) -> None:
     with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
@@ -171,6 +172,7 @@ def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) ->
         assert len(jetstream.connections) < 20
 
 
+@pytest.mark.slow
 def test_filters_are_no_obstacle() -> None:
     with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)

@@ -213,6 +213,7 @@ def test_the_documents_of_a_run_add_up_to_its_summary(
     assert found[1]["interval_ms"] > 900
 
 
+@pytest.mark.cluster_wide
 def test_a_closed_index_delays_the_counts_and_loses_none(
     start: Callable[..., Worker], jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_closed_index_delays_the_counts_and_loses_none(
     assert max(one["interval_ms"] for one in found) > 2500
 
 
+@pytest.mark.cluster_wide
 def test_a_deleted_index_comes_back_with_its_mapping(
     elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

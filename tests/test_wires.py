@@ -19,6 +19,7 @@ from slurp.simulator.jetstream import Simulator
 from tests.conftest import SHARED
 from tests.test_dialer import Bombs
 from tests.test_simulator_v2 import DID, publish_resync
+from tests.tiers import slow_except
 from tests.worker import Worker, checkpoint, count, documents, expected
 
 V1 = ("--protocol", "v1")
@@ -71,6 +72,7 @@ def test_all_wires_make_the_same_documents(
     assert found["a"] == found["c"]
 
 
+@pytest.mark.slow
 def test_recorded_v2_frames_are_the_same_but_for_what_v1_hides(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -118,7 +120,7 @@ def test_a_resync_is_indexed_and_not_counted(
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - 40
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", slow_except(["stop", "kill"], "kill"))
 def test_a_resync_is_marked_over_a_restart_in_its_middle(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_resync_is_marked_over_a_restart_in_its_middle(
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
+@pytest.mark.slow
 def test_one_checkpoint_serves_both_wires(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -171,6 +174,7 @@ def test_wires_change_under_way_and_nothing_is_lost(
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
+@pytest.mark.slow
 def test_a_retired_dictionary_and_bombs_stop_nothing(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_retired_dictionary_and_bombs_stop_nothing(
     assert counted["received"] == sum(counted.values()) - counted["received"]
 
 
+@pytest.mark.slow
 def test_too_old_a_checkpoint_is_a_gap_that_is_told(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

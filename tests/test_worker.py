@@ -25,6 +25,7 @@ from slurp.events.position import REWIND_EVENTS
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.fixtures_es import OwnNode, client_for
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, checkpoint, count, documents, expected
 
 Start = Callable[..., Worker]
@@ -78,12 +79,13 @@ def test_days_past_retention_are_counted_and_not_sent(
     assert count(es, fresh_index_prefix) == 500
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+# The slow one has more events, and more of them at a time.
+@pytest.mark.parametrize(("seed", "rate"), slow_except([(1, 1000), (2, 3000)], (1, 1000), unpack=True))
 def test_kill_9_loses_and_doubles_nothing(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, seed: int
+    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, seed: int, rate: int
 ) -> None:
     chance = random.Random(seed)
-    jetstream.generate(20_000).run_at(3000, limit=30_000)
+    jetstream.generate(7 * rate).run_at(rate, limit=10 * rate)
     for delay in (0.0, 0.3, *(chance.uniform(0.1, 2.5) for _ in range(2))):
         with start("--since", "0") as worker:
             worker.wait_for("connected to")
@@ -207,6 +209,7 @@ def test_a_live_replay_leaves_out_what_came_before(
     assert count(es, fresh_index_prefix) == 100 + REWIND_EVENTS
 
 
+@pytest.mark.slow
 def test_elasticsearch_away_for_20_seconds(
     own_node: OwnNode, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -325,6 +328,7 @@ def test_catching_up_with_nothing_is_a_failure(start: Start) -> None:
         assert "nothing received" in worker.log
 
 
+@pytest.mark.slow
 def test_catching_up_waits_for_a_server_that_is_stalled(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -362,6 +366,7 @@ def test_a_second_signal_stops_at_once(own_node: OwnNode, jetstream: Simulator, 
         assert worker.exit_code(timeout=20) == 1
 
 
+@pytest.mark.slow
 def test_what_can_not_be_flushed_is_said(own_node: OwnNode, jetstream: Simulator, tmp_path: Path) -> None:
     node = own_node()
     node.start()
@@ -396,6 +401,7 @@ def test_two_workers_on_one_checkpoint_is_an_error(start: Start, jetstream: Simu
 # The embedded node
 
 
+@pytest.mark.slow
 def test_the_embedded_node_keeps_its_data_and_ends_with_the_worker(
     jetstream: Simulator, tmp_path: Path
 ) -> None:

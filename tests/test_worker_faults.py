@@ -37,6 +37,7 @@ from slurp.simulator.jetstream import Simulator
 from slurp.startup import Startup
 from slurp.tasks import CheckpointTask
 from tests.hostile import Hostile
+from tests.tiers import slow_except
 from tests.worker import PROGRAM, Worker, assert_each_once, checkpoint, count
 
 Start = Callable[..., Worker]
@@ -155,6 +156,7 @@ def test_sigterm_before_the_first_batch_is_answered_for(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_embedded_node_starts(start: Start, tmp_path: Path) -> None:
     # Fetched once for all tests, not again into this one's home.
     env = {"XDG_CACHE_HOME": str(cache_dir().parent)}
@@ -301,7 +303,13 @@ DEATHS: dict[str, tuple[type, str]] = {
 
 # One guard for all threads, so one of them tells for what is no Exception.
 @pytest.mark.parametrize(
-    ("thread", "error"), [*((thread, ZeroDivisionError) for thread in DEATHS), ("reader-1", Bug)]
+    ("thread", "error"),
+    slow_except(
+        [*((thread, ZeroDivisionError) for thread in DEATHS), ("reader-1", Bug)],
+        ("reader-1", Bug),
+        ("stats", ZeroDivisionError),
+        unpack=True,
+    ),
 )
 def test_a_thread_that_dies_takes_the_service_with_it(
     options: tuple[str, ...],
