@@ -19,7 +19,7 @@ from slurp.web.page import Page
 from slurp.web.queries import PageQueries
 from slurp.web.web_server import Pages
 from tests.harness import InProcess, commit
-from tests.watched import Watched
+from tests.watched import IdleWorker
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
 
@@ -46,7 +46,7 @@ class Reading(HTMLParser):
 class Shown:
     """A page over real vitals and the index of a test."""
 
-    def __init__(self, watched: Watched, index: str) -> None:
+    def __init__(self, watched: IdleWorker, index: str) -> None:
         self.watched = watched
         self.history = History(watched.status)
         elastic = watched.probe._elastic

@@ -34,7 +34,7 @@ from tests import disk_week
 from tests.harness import InProcess
 from tests.test_http_worker import Asked
 from tests.test_lifecycle import Clock, left
-from tests.watched import Watched
+from tests.watched import IdleWorker
 from tests.worker import Worker, count, wait_for_documents
 
 MB = 10**6
@@ -264,7 +264,7 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     trial: Trial, es: Elasticsearch, caplog: pytest.LogCaptureFixture
 ) -> None:
     [name] = fill(es, trial.index, trial.today)
-    watched = Watched()
+    watched = IdleWorker()
     watched.status.starting = ""
     budget = watched.status.disk = trial.budget(2)
     for _ in range(5):
@@ -323,13 +323,13 @@ def test_a_server_is_asked_for_the_time_once_a_minute(trial: Trial, es: Elastics
     assert len(asked) == 2
 
 
-def metrics(watched: Watched) -> str:
+def metrics(watched: IdleWorker) -> str:
     return watched.metrics.render("")[0].decode()
 
 
 def test_size_budget_and_lowest_day_are_metrics(trial: Trial, es: Elasticsearch) -> None:
     fill(es, trial.index, trial.today - 1, trial.today)
-    watched = Watched()
+    watched = IdleWorker()
     assert "skeetslurper_disk" not in metrics(watched)
     budget = watched.status.disk = trial.budget(4)
     assert "skeetslurper_disk_bytes" not in metrics(watched)

@@ -13,7 +13,7 @@ from slurp.pipeline.progress import Outcome
 from tests.chromium import CHROMIUM
 from tests.harness import InProcess
 from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post, served
-from tests.watched import NOWHERE, Watched
+from tests.watched import NOWHERE, IdleWorker
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: the package chromium)"),
@@ -58,8 +58,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def shown(es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str) -> Shown:
-    watched = Watched(es_node.url, "ws://jetstream.example")
-    watched.reads()
+    watched = IdleWorker(es_node.url, "ws://jetstream.example")
+    watched.finish_startup()
     watched.probe.step()
     return Shown(watched, fresh_index_prefix)
 
@@ -201,8 +201,8 @@ def test_without_its_script_it_shows_the_same(
 
 
 def test_without_elasticsearch_it_says_why(browser: Browser) -> None:
-    watched = Watched(NOWHERE, "ws://jetstream.example")
-    watched.reads()
+    watched = IdleWorker(NOWHERE, "ws://jetstream.example")
+    watched.finish_startup()
     watched.probe.step()
     watched.batch(77)
     with served(Shown(watched, "none")) as address:

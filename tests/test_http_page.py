@@ -19,22 +19,22 @@ from slurp.web.queries import Overview, PageQueries, Posts, SearchRequest
 from tests.harness import InProcess, commit
 from tests.proxy import Proxy
 from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post
-from tests.watched import NOWHERE, Watched
+from tests.watched import NOWHERE, IdleWorker
 
 
 @pytest.fixture
 def away() -> Shown:
     """Elasticsearch is not there."""
-    watched = Watched(NOWHERE, "ws://jetstream.example")
-    watched.reads()
+    watched = IdleWorker(NOWHERE, "ws://jetstream.example")
+    watched.finish_startup()
     watched.probe.step()
     return Shown(watched, "none")
 
 
 @pytest.fixture
 def shown(es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str) -> Shown:
-    watched = Watched(es_node.url, "ws://jetstream.example")
-    watched.reads()
+    watched = IdleWorker(es_node.url, "ws://jetstream.example")
+    watched.finish_startup()
     watched.probe.step()
     return Shown(watched, fresh_index_prefix)
 
@@ -225,7 +225,7 @@ def test_an_elasticsearch_that_hangs_holds_nobody_up(
 ) -> None:
     monkeypatch.setattr("slurp.web.queries._WITHIN", 0.5)
     with Proxy(es_node.port) as proxy:
-        hanging = Shown(Watched(f"http://localhost:{proxy.port}"), fresh_index_prefix)
+        hanging = Shown(IdleWorker(f"http://localhost:{proxy.port}"), fresh_index_prefix)
         hanging.watched.probe.step()
         proxy.hold_answers(b"_search")
         began = time.monotonic()
@@ -288,7 +288,7 @@ def test_an_answer_that_could_not_be_made_is_made_the_next_time() -> None:
 
 
 def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched, now = Watched(), 1000.0
+    watched, now = IdleWorker(), 1000.0
     monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
     history = History(watched.status, lambda: now)
     for _ in range(20):
@@ -307,7 +307,7 @@ def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_lag_is_the_worst_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched, now, lags = Watched(), 1000.0, iter([None, 5.0, 1.0, 2.0, 3.0, None, None, None])
+    watched, now, lags = IdleWorker(), 1000.0, iter([None, 5.0, 1.0, 2.0, 3.0, None, None, None])
     monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
     monkeypatch.setattr("slurp.monitoring.worker_status.WorkerStatus.lag", property(lambda self: next(lags)))
     history = History(watched.status, lambda: now)

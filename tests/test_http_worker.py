@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from slurp.addresses import DEFAULT
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.simulator.jetstream import Simulator
 from slurp.web.http_server import Server
 from tests.fixtures_es import PASSWORD, OwnNode
@@ -279,7 +279,7 @@ def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, j
         assert worker.exit_code() == 0
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Server, "run"), (Probe, "step")])
+@pytest.mark.parametrize(("owner", "name"), [(Server, "run"), (ElasticProbe, "step")])
 def test_its_death_is_told_and_stops_nothing(
     es_node: EmbeddedNode,
     jetstream: Simulator,

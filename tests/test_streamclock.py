@@ -19,7 +19,7 @@ from tests.harness import InProcess
 from tests.test_http_worker import Asked
 from tests.test_lifecycle import elastic, index, left, make  # noqa: F401 - fixtures
 from tests.test_worker_faults import SETTABLE
-from tests.watched import Watched
+from tests.watched import IdleWorker
 from tests.worker import PROGRAM, Worker, count, wait_for_documents
 
 DAY = 86_400
@@ -114,8 +114,8 @@ def test_neither_a_replay_nor_silence_makes_the_clock_a_wrong_one(speed: float) 
 
 
 def test_a_worker_with_a_wrong_clock_is_not_ready() -> None:
-    watched = Watched()
-    watched.reads()
+    watched = IdleWorker()
+    watched.finish_startup()
     before = watched.health.unready()
     watched.status.clock_trouble = "the clock of this machine is 31d ahead of the events that arrive"
     assert watched.health.unready() == [*before, watched.status.clock_trouble]

@@ -67,7 +67,7 @@ class WorkerStatus:
 
     def _waits(self) -> list[float]:
         """Seconds since each indexer last came round, which only a request keeps it from for long."""
-        return [one.still_for for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
+        return [one.seconds_since_beat for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
 
     @property
     def lag(self) -> float | None:

@@ -15,7 +15,7 @@ from slurp.documents.common_fields import folded
 from slurp.documents.display import Link, label, link, prose
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.web.cache import Cache
 from slurp.web.names import COLLECTIONS, LANGUAGES
 
@@ -125,7 +125,7 @@ class PageQueries:
     """Each answer is kept for some seconds. None of the cluster's failures is raised."""
 
     elastic: Elastic
-    probe: Probe
+    probe: ElasticProbe
     index: str
     scrub: Callable[[str], str]
     cache: Cache = field(default_factory=Cache)

@@ -11,7 +11,7 @@ from slurp.addresses import Address
 from slurp.config import Config
 from slurp.elastic.client import Elastic
 from slurp.logs import Secrets
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.health import Health
 from slurp.monitoring.metrics import Metrics
 from slurp.monitoring.worker_status import WorkerStatus
@@ -61,7 +61,7 @@ class WebServer:
         """Raises Fatal when the address can't be had."""
         # A client of our own: a page must not wait for a connection that a hanging bulk request has.
         self._elastic = Elastic(config, secrets)
-        self._probe = Probe(self._elastic, len(config.es), secrets.scrub)
+        self._probe = ElasticProbe(self._elastic, len(config.es), secrets.scrub)
         health = Health(status, self._probe, secrets.scrub)
         self.metrics = Metrics(status, health, self._probe, version)
         history = History(status)
