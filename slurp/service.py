@@ -718,7 +718,7 @@ class Service:
         self._elastic.close()
         self._dead_letters.close()
         if self._front is not None:
-            self._front.over.set()
+            self._front.stop.set()
             self._join(["http"], min(deadline, time.monotonic() + _WAIT_FOR_HTTP))
         if self._node is not None:
             log.info("embedded Elasticsearch: stopping")

@@ -132,7 +132,7 @@ class Watchdog:
         return [pulse for pulse in self.pulses if pulse.is_stuck and not pulse.vital]
 
     def step(self) -> None:
-        """Log each stuck thread once. Send the keep-alive to systemd when due and no vital thread is stuck."""
+        """Log each stuck thread once. Send the keep-alive to systemd if due and no vital thread is stuck."""
         if self._clock() < self._due:
             return
         self._due = self._clock() + (_CHECK_EVERY if self._interval is None else self._interval / 3)

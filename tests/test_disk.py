@@ -32,7 +32,7 @@ from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests import disk_week
 from tests.harness import InProcess
-from tests.test_http_worker import Asked
+from tests.test_http_worker import HttpClient
 from tests.test_lifecycle import Clock, left
 from tests.watched import IdleWorker
 from tests.worker import Worker, count, wait_for_documents
@@ -412,7 +412,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_reads_on_with_a_larger_bud
     )
     with Worker(*options, "--max-disk", "100MB", home=tmp_path) as worker:
         worker.wait_for(f"ERROR +disk .*{today} takes .* more than --max-disk 100 MB; reading is paused")
-        text = Asked(worker).wait("/readyz", 503, "reading is paused")
+        text = HttpClient(worker).wait("/readyz", 503, "reading is paused")
         assert f"{today} takes" in text
         worker.wait_for(r"in flight 0 \| .* \| disk \d+ MB of 100 MB")
         assert worker.counted()["received"] < 20_000

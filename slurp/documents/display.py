@@ -58,7 +58,7 @@ def _shorten(text: str, max_length: int) -> str:
 
 
 def _sanitize_character(char: str) -> str:
-    """Replace controls, surrogates, private and unassigned characters by U+FFFD, and white space by a blank."""
+    """Replace controls, surrogates, private and unassigned characters by U+FFFD, white space by a blank."""
     category = unicodedata.category(char)
     if category in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"):
         return " " if char in "\t\n\r" else _REPLACEMENT

@@ -62,12 +62,12 @@ class ElasticProbe:
         """Record that Elasticsearch answered a bulk request just now."""
         self._bulk_answered_at = self._clock()
 
-    def run(self, over: threading.Event, pulse: Pulse) -> None:
-        """Check every three seconds until `over` is set."""
-        while not over.is_set():
+    def run(self, stop: threading.Event, pulse: Pulse) -> None:
+        """Check every three seconds until `stop` is set."""
+        while not stop.is_set():
             with pulse:
                 self.step()
-            over.wait(_EVERY)
+            stop.wait(_EVERY)
 
     def step(self) -> None:
         """Send one check, to the next node in turn while nodes fail, and record the result."""

@@ -24,7 +24,7 @@ class Health:
         self._scrub = scrub
 
     def stuck(self) -> list[str]:
-        """Return the stuck threads that indexing needs; for these the systemd watchdog restarts the worker."""
+        """Return the stuck threads that indexing needs; the systemd watchdog restarts the worker then."""
         return [_describe(pulse) for pulse in self._status.watchdog.stuck]
 
     def impaired(self) -> list[str]:

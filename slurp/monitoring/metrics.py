@@ -60,7 +60,7 @@ class Metrics:
             self._probe.record_bulk_answer()
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics and their content type, as OpenMetrics if the Accept header names that format."""
+        """Return the metrics and their content type, as OpenMetrics if the Accept header names it."""
         if "application/openmetrics-text" in accept:
             text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return text, openmetrics.CONTENT_TYPE_LATEST
