@@ -110,4 +110,4 @@ def wait_until(condition: Callable[[], object], timeout: float = 60) -> None:
 
 def rename(attributes: Json) -> None:
     """Edit the title of a panel, as a user does."""
-    attributes["panelsJSON"][0]["title"] = "mine"
+    attributes["panelsJSON"][0]["title"] = "edited"

@@ -17,11 +17,11 @@ import pytest
 
 from slurp.kibana import __main__ as command
 from slurp.kibana import lens
-from slurp.kibana.check import field_types, problems, search_problems
 from slurp.kibana.conditions import All, Begins, Between, Condition, Either, Has, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
-from slurp.kibana.dataviews import DATA_VIEWS
+from slurp.kibana.data_views import DATA_VIEWS
 from slurp.kibana.objects import build, panels_of
+from slurp.kibana.panel_queries import field_types, problems, search_problems
 from slurp.kibana.panels import COLUMNS, Chart, Documents, Layer, OverTime, Row, Series, View, count
 from slurp.lexicons import committed
 from tests.conftest import SHARED

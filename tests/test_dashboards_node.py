@@ -16,10 +16,10 @@ from slurp.documents.document import quarantined
 from slurp.elastic.templates import STATS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.frames import parse
-from slurp.kibana.check import index_pattern, requests
 from slurp.kibana.conditions import All
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.objects import scope
+from slurp.kibana.panel_queries import index_pattern, requests
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
 from slurp.pipeline.progress import OUTCOMES
 from slurp.simulator.jetstream import Simulator

@@ -258,7 +258,7 @@ def test_rejected_documents_are_reported(
         client = HttpClient(worker)
         worker.wait_for("indexed [1-9]")
         es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": True})
-        client.wait("/readyz", 503, "^Elasticsearch: takes no documents for .*cluster_block_exception")
+        client.wait("/readyz", 503, "^Elasticsearch: accepts no documents for .*cluster_block_exception")
         es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": None})
         client.wait("/readyz", 200)
         jetstream.pause()

@@ -82,7 +82,7 @@ def test_an_edited_object_is_not_replaced_and_logged(
     kibana.edit("dashboard", "view-a", rename)
     install.set_objects(example_objects("second"))
     install()
-    assert (install.panel_title("view-a"), install.panel_title("view-b")) == ("mine", "second")
+    assert (install.panel_title("view-a"), install.panel_title("view-b")) == ("edited", "second")
     assert "not replaced, edited: dashboard 'Dashboard a' (replace with --kibana-overwrite)" in caplog.text
     install("--kibana-overwrite")
     assert install.panel_title("view-a") == "second"
@@ -133,7 +133,7 @@ def test_without_a_record_equal_objects_are_recorded(install: InstallerRuns, kib
     install()
     install.set_objects(example_objects("second"))
     install()
-    assert (install.panel_title("view-a"), install.panel_title("view-b")) == ("second", "mine")
+    assert (install.panel_title("view-a"), install.panel_title("view-b")) == ("second", "edited")
 
 
 def test_without_a_record_different_objects_are_not_replaced(

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class ImportedObject:
     """An object at the time of its import.
 
-    `ours` is the digest of the imported object, `seen` that of Kibana's export right afterwards. They differ
-    if a newer Kibana migrates objects at the import.
+    The fields are those of the stored document. `ours` is the digest of the imported object, `seen` that of
+    Kibana's export right afterwards. They differ if a newer Kibana migrates objects at the import.
     """
 
     version: str

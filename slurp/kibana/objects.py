@@ -11,7 +11,7 @@ import orjson
 from slurp.kibana import lens
 from slurp.kibana.conditions import All, Condition, Either, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
-from slurp.kibana.dataviews import DATA_VIEWS, DataView
+from slurp.kibana.data_views import DATA_VIEWS, DataView
 from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, View
 
 Json = dict[str, Any]

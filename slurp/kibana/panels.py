@@ -1,6 +1,7 @@
 """The vocabulary for describing dashboards: measures, buckets, charts, rows.
 
-From the description of a panel, `lens` builds Kibana's JSON, and `check` the aggregation that Kibana sends.
+From the description of a panel, `lens` builds Kibana's JSON, and `panel_queries` the aggregation that
+Kibana sends.
 """
 
 from __future__ import annotations

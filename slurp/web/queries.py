@@ -17,7 +17,7 @@ from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.web.cache import Cache
-from slurp.web.names import COLLECTIONS, LANGUAGES
+from slurp.web.display_names import COLLECTIONS, LANGUAGES
 
 T = TypeVar("T")
 
