@@ -19,7 +19,7 @@ from slurp.events.frames import parse
 from slurp.kibana.conditions import All
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.objects import scope
-from slurp.kibana.panel_queries import index_pattern, requests
+from slurp.kibana.panel_queries import index_pattern, search_bodies
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
 from slurp.pipeline.progress import OUTCOMES
 from slurp.simulator.jetstream import Simulator
@@ -80,7 +80,7 @@ def es(es_node: EmbeddedNode) -> Iterator[Elasticsearch]:
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_every_panel_finds_documents(es: Elasticsearch, filled: str, chart: Chart) -> None:
-    bodies = requests(chart, filled)
+    bodies = search_bodies(chart, filled)
     assert len(bodies) == len(chart.layers)
     for layer, body in zip(chart.layers, bodies, strict=True):
         response = es.search(index=index_pattern(chart.view, filled), **body)
@@ -127,7 +127,7 @@ def test_a_panel_counts_its_own_index_without_its_query(es: Elasticsearch, fille
     es.index(index=STATS_INDEX, id=f"{other}-1", document=_statistics(other), refresh=True)
 
     def search(index: str) -> list[Any]:
-        bodies = [{**body, "query": {"match_all": {}}} for body in requests(chart, index)]
+        bodies = [{**body, "query": {"match_all": {}}} for body in search_bodies(chart, index)]
         responses = [es.search(index=index_pattern(chart.view, index), **body) for body in bodies]
         return [response["aggregations"] for response in responses]
 

@@ -58,8 +58,8 @@ def ndjson(objects: Iterable[Json]) -> bytes:
 def scope(view: View, index: str) -> Condition:
     """Return the condition for the documents that dashboards count.
 
-    Events that a server sends again (resync, bootstrap) are excluded. Documents of the other views must
-    belong to `--index`.
+    Events by which a server only announces existing records (resync, bootstrap) are excluded. Documents of
+    the other views must belong to `--index`.
     """
     if view is not View.EVENTS:
         return Is("index", index)

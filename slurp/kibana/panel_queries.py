@@ -28,19 +28,19 @@ from slurp.lexicons import Compiled
 Json = dict[str, Any]
 
 _NUMBERS = frozenset({"long", "integer", "short", "float", "double"})
-_WORDS = frozenset({"keyword", "boolean"})
+_KEYWORDS = frozenset({"keyword", "boolean"})
 
 # The types of fields that an operation of Lens supports.
 _SUPPORTED = {
-    "last_value": _WORDS | _NUMBERS | {"date"},
+    "last_value": _KEYWORDS | _NUMBERS | {"date"},
     "max": _NUMBERS | {"date"},
     "percentile": _NUMBERS,
     "sum": _NUMBERS,
-    "unique_count": _WORDS | _NUMBERS | {"date"},
+    "unique_count": _KEYWORDS | _NUMBERS | {"date"},
 }
 
 
-def requests(chart: Chart, index: str) -> list[Json]:
+def search_bodies(chart: Chart, index: str) -> list[Json]:
     """Return the bodies of the `_search` requests, one for each layer of the panel."""
     where, layers = query_and_layers(chart, scope(chart.view, index))
     return [
@@ -97,7 +97,7 @@ def _bucket_problems(bucket: Bucket, types: Mapping[str, str]) -> Iterator[str]:
     if isinstance(bucket, OverTime):
         yield from _type_problem("date_histogram", bucket.field, frozenset({"date"}), types)
     elif isinstance(bucket, Top):
-        yield from _type_problem("terms", bucket.field, _WORDS, types)
+        yield from _type_problem("terms", bucket.field, _KEYWORDS, types)
     else:
         for condition in bucket.cases.values():
             yield from _condition_problems(condition, types)

@@ -254,7 +254,7 @@ class PageQueries:
 
 
 def _new_posts(*conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the query for new posts, without those that a server sends again (resync, bootstrap)."""
+    """Return the query for new posts, without existing ones that a server announces (resync, bootstrap)."""
     created = [{"term": {"commit.collection": _POST}}, {"term": {"commit.operation": "create"}}]
     repeated = [{"term": {"commit.resync": True}}, {"term": {"commit.bootstrap": True}}]
     return {"bool": {"filter": [*created, *conditions], "must_not": repeated}}
