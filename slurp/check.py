@@ -21,7 +21,7 @@ from slurp.errors import Exit, Fatal
 from slurp.events.position import LIVE
 from slurp.jetstream.servers import answers, probe
 from slurp.jetstream.subscription import Subscription
-from slurp.kibana.client import Kibana, NotReady, Refused, Unauthorized
+from slurp.kibana.client import KibanaClient, NotReady, Rejected, Unauthorized
 from slurp.lexicons import Compiled
 from slurp.logs import Secrets, printable
 from slurp.options import build_parser
@@ -175,14 +175,14 @@ class Check:
         if config.kibana is None:
             self._note("Kibana: not used")
             return
-        kibana = Kibana(config, self._secrets)
+        kibana = KibanaClient(config, self._secrets)
         try:
             version = kibana.status()
             kibana.check_space()
             self._note(f"Kibana {config.kibana}: version {version}")
         except Unauthorized as error:
             self._note(f"Kibana {config.kibana}: {error}", Exit.USAGE)
-        except (NotReady, Refused) as error:
+        except (NotReady, Rejected) as error:
             # Nobody asked for it: the default is for those who have one.
             code = Exit.FAILED if "kibana" in self._origins else Exit.DONE
             self._note(f"Kibana {config.kibana}: {error}{'' if code else '; it is optional'}", code)

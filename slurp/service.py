@@ -366,7 +366,7 @@ class Service:
         self._elastic.close()
         self._dead_letters.close()
         if self._web is not None:
-            self._web.over.set()
+            self._web.stop.set()
             self._join(["http"], min(deadline, time.monotonic() + _WAIT_FOR_HTTP))
         if self._startup.node is not None:
             log.info("embedded Elasticsearch: stopping")

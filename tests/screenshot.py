@@ -1,9 +1,10 @@
-"""`make screenshot`: the page over a simulated Bluesky, as a browser shows it, into docs/."""
+"""`make screenshot`: screenshots of the page with simulated events, written to docs/."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 import tempfile
 import time
@@ -13,24 +14,29 @@ from playwright.sync_api import sync_playwright
 
 from slurp.embedded.node import EmbeddedNode
 from slurp.simulator.jetstream import Simulator
-from tests.chromium import CHROMIUM
 from tests.fixtures_es import PASSWORD
-from tests.test_http_worker import Asked
+from tests.test_http_worker import HttpClient
 from tests.worker import Worker
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
 DOCS = Path(__file__).parents[1] / "docs"
-# Width, height of what is seen at once, scheme.
+# Width and height of the viewport in pixels, and the color scheme.
 LOOKS = ((1280, 1240, "light"), (1280, 1240, "dark"), (390, 1300, "light"), (390, 1300, "dark"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.screenshot", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=130, help="how long it slurps before (default: 130)")
-    parser.add_argument("--rate", type=float, default=400, help="events a second, about (default: 400)")
-    parser.add_argument("--into", type=Path, default=DOCS, help="a folder (default: docs)")
+    parser.add_argument(
+        "--seconds", type=float, default=130, help="run time before the screenshots (default: 130)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=400, help="mean number of events per second (default: 400)"
+    )
+    parser.add_argument("--into", type=Path, default=DOCS, help="output folder (default: docs)")
     options = parser.parse_args()
     if CHROMIUM is None:
-        print("There is no Chromium here (Debian: the package chromium)", file=sys.stderr)
+        print("Chromium not found (Debian: install the package chromium)", file=sys.stderr)
         return 1
     with (
         tempfile.TemporaryDirectory(prefix="skeetslurper-page-") as folder,
@@ -42,16 +48,16 @@ def main() -> int:
             home=Path(folder),
         ) as worker,
     ):
-        asked = Asked(worker)
-        asked.wait("/readyz", 200, timeout=120)
-        _slurp(jetstream, options.rate, options.seconds)
-        _shoot(f"http://127.0.0.1:{asked.port}/", options.into)
+        client = HttpClient(worker)
+        client.wait("/readyz", 200, timeout=120)
+        _generate(jetstream, options.rate, options.seconds)
+        _shoot(f"http://127.0.0.1:{client.port}/", options.into)
         jetstream.pause()
         return worker.stop()
 
 
-def _slurp(jetstream: Simulator, rate: float, seconds: float) -> None:
-    """With the ups and downs of a day, in minutes."""
+def _generate(jetstream: Simulator, rate: float, seconds: float) -> None:
+    """Generate events at a rate that rises and falls within minutes as it does within a day."""
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
         jetstream.pause()

@@ -1,4 +1,4 @@
-"""The page over real vitals and a test's index: as HTML, taken apart, or served."""
+"""The page for a worker that is not running and the index of a test: as HTML, parsed, or served."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from elasticsearch import Elasticsearch
 
 from slurp.addresses import Address
 from slurp.web.history import History
-from slurp.web.http_server import Request, Server
+from slurp.web.http_server import HttpServer, Request
 from slurp.web.page import Page
 from slurp.web.queries import PageQueries
 from slurp.web.web_server import Pages
 from tests.harness import InProcess, commit
-from tests.watched import Watched
+from tests.watched import IdleWorker
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
 
 
-class Reading(HTMLParser):
-    """A page as a browser takes it apart: tags with their attributes, and the text."""
+class ParsedPage(HTMLParser):
+    """A page as a browser parses it: tags with their attributes, and the text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -43,23 +43,23 @@ class Reading(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-class Shown:
-    """A page over real vitals and the index of a test."""
+class RenderedPage:
+    """The page for a worker and the index of a test."""
 
-    def __init__(self, watched: Watched, index: str) -> None:
-        self.watched = watched
-        self.history = History(watched.status)
-        elastic = watched.probe._elastic
-        self.questions = PageQueries(elastic, watched.probe, index, watched.secrets.scrub)
-        self.page = Page(watched.status, watched.health, self.history, self.questions, "1.2.3")
+    def __init__(self, worker: IdleWorker, index: str) -> None:
+        self.worker = worker
+        self.history = History(worker.status)
+        elastic = worker.probe._elastic
+        self.queries = PageQueries(elastic, worker.probe, index, worker.secrets.scrub)
+        self.page = Page(worker.status, worker.health, self.history, self.queries, "1.2.3")
 
     def html(self, **parameters: str) -> str:
-        answer = self.page.render(Request("/", parameters))
-        assert answer.content_type == "text/html; charset=utf-8"
-        return answer.body.decode()
+        response = self.page.render(Request("/", parameters))
+        assert response.content_type == "text/html; charset=utf-8"
+        return response.body.decode()
 
-    def read(self, **parameters: str) -> Reading:
-        return Reading(self.html(**parameters))
+    def parsed(self, **parameters: str) -> ParsedPage:
+        return ParsedPage(self.html(**parameters))
 
 
 def post(number: int, text: str = "good morning", **more: Any) -> bytes:
@@ -77,7 +77,7 @@ def fill(indexer: InProcess, es: Elasticsearch, *frames: bytes) -> None:
 
 
 def fill_with_evil(indexer: InProcess, es: Elasticsearch) -> None:
-    """Posts with EVIL in all that strangers write, and one as no worker of ours makes it."""
+    """Index events with EVIL in all untrusted texts, and a document that no worker would write."""
     did = f"did:plc:{EVIL}"
     identity = {
         "did": did,
@@ -115,15 +115,15 @@ def fill_with_evil(indexer: InProcess, es: Elasticsearch) -> None:
 
 
 @contextmanager
-def served(shown: Shown) -> Iterator[str]:
-    """The page's address, while it is served."""
-    watched, over = shown.watched, threading.Event()
-    site = Pages(watched.health, watched.metrics, shown.page)
-    server = Server(Address("127.0.0.1", 0), site.answer, shown.history.step)
-    thread = threading.Thread(target=server.run, args=(over,))
+def served(page: RenderedPage) -> Iterator[str]:
+    """Serve the page on a free port; the context is its URL."""
+    worker, stop = page.worker, threading.Event()
+    pages = Pages(worker.health, worker.metrics, page.page)
+    server = HttpServer(Address("127.0.0.1", 0), pages.handle, page.history.step)
+    thread = threading.Thread(target=server.run, args=(stop,))
     thread.start()
     try:
         yield f"http://{server.address}"
     finally:
-        over.set()
+        stop.set()
         thread.join(5)

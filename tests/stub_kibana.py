@@ -1,7 +1,7 @@
-"""A Kibana that keeps saved objects in memory and answers as a real one was seen to.
+"""A stub of Kibana with saved objects in memory, whose responses are those observed from a real Kibana.
 
-Objects that a real one would take and then spoil or never show (no `typeMigrationVersion`, no `version`)
-are noted in `faults`; a test that uses the stub fails when there are any.
+A real Kibana accepts some invalid objects and then damages or never displays them (no `typeMigrationVersion`,
+no `version`). The stub records these in `faults`, and fails the test at its end.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _CHECKED_REFERENCES = ("index-pattern", "search")
 _INNER_JSON = ("panelsJSON", "optionsJSON", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap")
 
 
-class Answer(Exception):
-    """What a request is answered with, from anywhere below."""
+class ErrorResponse(Exception):
+    """A response that ends the handling of a request."""
 
     def __init__(self, status: int, body: Any) -> None:
         super().__init__(status)
@@ -40,15 +40,19 @@ class Answer(Exception):
         self.body = body
 
     @classmethod
-    def error(cls, status: int, message: str, **more: Any) -> Answer:
+    def of(cls, status: int, message: str, **extra: Any) -> ErrorResponse:
+        """Return an error in the format of Kibana."""
         names = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
         body = {"statusCode": status, "error": names.get(status, "Error"), "message": message}
-        return cls(status, body | more)
+        return cls(status, body | extra)
 
 
 @dataclass
 class Saved:
-    """A saved object, and the space it lives in ('' is the default one)."""
+    """A saved object and its space ('' is the default one).
+
+    `origin` is the id at the import if the object got another one.
+    """
 
     space: str
     body: Json
@@ -56,14 +60,16 @@ class Saved:
 
 
 @dataclass
-class Asked:
+class Received:
+    """A received request."""
+
     method: str
     path: str
     headers: dict[str, str] = field(repr=False)
 
 
 class StubKibana:
-    """A real HTTP server; as a context manager it is up inside."""
+    """An HTTP server that runs within its context."""
 
     def __init__(
         self,
@@ -80,23 +86,24 @@ class StubKibana:
         self.migrates = migrates
         self.level = "available"
         self.starting = False
-        # status.allowAnonymous; where it is false, strangers are told nothing.
+        # The setting status.allowAnonymous: whether /api/status needs no credentials.
         self.anonymous_status = True
         self.spaces = {"", "team"}
-        self.refuses_import: list[Json] = []
-        self.forbids: tuple[str, ...] = ()
-        self.tells_what_is_missing = True
-        self.loses_answers = 0
+        # Errors with which every import fails, and parts of the paths that are forbidden.
+        self.import_errors: list[Json] = []
+        self.forbidden_paths: tuple[str, ...] = ()
+        self.lists_missing = True
+        self.lost_responses = 0
         self.objects: dict[Key, Saved] = {}
         self.defaults: dict[str, str] = {}
-        self.asked: list[Asked] = []
+        self.requests: list[Received] = []
         self.imports: list[tuple[bool, list[Key]]] = []
         self.faults: list[str] = []
         self.waiting = 0
-        self._go = threading.Event()
-        self._go.set()
+        self._released = threading.Event()
+        self._released.set()
         self._lock = threading.Lock()
-        self._last = 0.0
+        self._last_save = 0.0
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}{base_path}"
@@ -113,17 +120,17 @@ class StubKibana:
         if error is None:
             assert not self.faults, self.faults
 
-    # What a test does to it
+    # Actions of a test
 
     @property
     def calls(self) -> list[str]:
-        return [f"{one.method} {one.path}" for one in self.asked]
+        return [f"{one.method} {one.path}" for one in self.requests]
 
     def body(self, kind: str, name: str) -> Json:
         return self.objects[kind, name].body
 
     def edit(self, kind: str, name: str, change: Callable[[Json], Any] = lambda attributes: None) -> None:
-        """Save it as the editor does: strings written anew, references reordered, a new age."""
+        """Save an object as the editor does: JSON serialized again, references reordered, a new time."""
         body = self.body(kind, name)
         attributes = _with_inner(body["attributes"], json.loads)
         change(attributes)
@@ -134,13 +141,15 @@ class StubKibana:
         body["created_at"] = body["updated_at"] = self._now()
         body["version"] = "WzIsMV0="
 
-    def look_at_fields(self, name: str, *fields: str) -> None:
-        """Open Discover: Kibana counts the popularity of fields, and fills in what the data view lacks."""
+    def open_discover(self, name: str, *fields: str) -> None:
+        """Open Discover: Kibana counts the popularity of fields and adds missing attributes."""
 
         def count(attributes: Json) -> None:
-            shown = attributes.setdefault("fieldAttrs", {})
+            field_attributes = attributes.setdefault("fieldAttrs", {})
             for one in fields:
-                shown.setdefault(one, {})["count"] = shown.get(one, {}).get("count", 0) + 1
+                field_attributes.setdefault(one, {})["count"] = (
+                    field_attributes.get(one, {}).get("count", 0) + 1
+                )
             for empty in ("sourceFilters", "fields"):
                 attributes.setdefault(empty, "[]")
             attributes.setdefault("typeMeta", "{}")
@@ -150,52 +159,52 @@ class StubKibana:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Nothing is answered inside."""
-        self._go.clear()
+        """Send no responses within this context."""
+        self._released.clear()
         try:
             yield
         finally:
-            self._go.set()
+            self._released.set()
 
-    # Answers
+    # Requests
 
-    def answer(self, asked: Asked, content: bytes) -> tuple[int, Any]:
+    def handle(self, request: Received, content: bytes) -> tuple[int, Any]:
         self.waiting += 1
-        self._go.wait(60)
+        self._released.wait(60)
         with self._lock:
-            self.asked.append(asked)
+            self.requests.append(request)
             try:
-                return 200, self._route(asked, content)
-            except Answer as answer:
-                return answer.status, answer.body
+                return 200, self._route(request, content)
+            except ErrorResponse as response:
+                return response.status, response.body
 
-    def _route(self, asked: Asked, content: bytes) -> Any:
-        url = urlsplit(asked.path)
+    def _route(self, request: Received, content: bytes) -> Any:
+        url = urlsplit(request.path)
         if not url.path.startswith(f"{self.base_path}/"):
-            raise Answer.error(404, "Not Found")
+            raise ErrorResponse.of(404, "Not Found")
         path = url.path.removeprefix(self.base_path)
         space = ""
         if in_space := re.match(r"/s/([a-z0-9_-]+)(?=/)", path):
-            # A space that does not exist is no error here.
+            # Kibana does not check whether the space exists.
             space, path = in_space[1], path[in_space.end() :]
         if self.starting and path != "/api/status":
-            raise Answer(503, b"Kibana server is not ready yet")
+            raise ErrorResponse(503, b"Kibana server is not ready yet")
         if path == "/api/status":
-            return self._status(asked)
-        if not self._signed_in(asked):
-            raise Answer.error(401, "Unauthorized")
-        if asked.method == "POST" and not asked.headers.get("kbn-xsrf"):
-            raise Answer.error(400, "Request must contain a kbn-xsrf header.")
-        if any(part in path for part in self.forbids):
-            raise Answer.error(403, "Forbidden by the test")
-        match asked.method, path:
+            return self._status(request)
+        if not self._is_authorized(request):
+            raise ErrorResponse.of(401, "Unauthorized")
+        if request.method == "POST" and not request.headers.get("kbn-xsrf"):
+            raise ErrorResponse.of(400, "Request must contain a kbn-xsrf header.")
+        if any(part in path for part in self.forbidden_paths):
+            raise ErrorResponse.of(403, "Forbidden by the test")
+        match request.method, path:
             case "GET", _ if path.startswith("/api/spaces/space/"):
                 return self._space(path.rpartition("/")[2])
             case "POST", "/api/saved_objects/_export":
                 return self._export(space, json.loads(content))
             case "POST", "/api/saved_objects/_import":
                 overwrite = parse_qs(url.query).get("overwrite") == ["true"]
-                return self._import(space, _uploaded(asked.headers["content-type"], content), overwrite)
+                return self._import(space, _uploaded(request.headers["content-type"], content), overwrite)
             case "GET", "/api/data_views/default":
                 return {"data_view_id": self.defaults.get(space, "")}
             case "POST", "/api/data_views/default":
@@ -203,36 +212,36 @@ class StubKibana:
                 if body.get("force") or not self.defaults.get(space):
                     self.defaults[space] = body["data_view_id"]
                 return {"acknowledged": True}
-        raise Answer.error(404, "Not Found")
+        raise ErrorResponse.of(404, "Not Found")
 
-    def _signed_in(self, asked: Asked) -> bool:
+    def _is_authorized(self, request: Received) -> bool:
         if self.api_key is not None:
-            return asked.headers.get("authorization") == f"ApiKey {self.api_key}"
-        words = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        return asked.headers.get("authorization") == f"Basic {words}"
+            return request.headers.get("authorization") == f"ApiKey {self.api_key}"
+        credentials = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return request.headers.get("authorization") == f"Basic {credentials}"
 
-    def _status(self, asked: Asked) -> Any:
-        if not self.anonymous_status and not self._signed_in(asked):
-            raise Answer.error(401, "Unauthorized")
+    def _status(self, request: Received) -> Any:
+        if not self.anonymous_status and not self._is_authorized(request):
+            raise ErrorResponse.of(401, "Unauthorized")
         if self.starting:
-            raise Answer(503, {"status": {"overall": {"level": "unavailable"}}})
+            raise ErrorResponse(503, {"status": {"overall": {"level": "unavailable"}}})
         status: Json = {"status": {"overall": {"level": self.level}}}
-        if self._signed_in(asked):
+        if self._is_authorized(request):
             status = {"version": {"number": self.version}, "name": "stub", **status}
         if self.level in ("unavailable", "critical"):
-            raise Answer(503, status)
+            raise ErrorResponse(503, status)
         return status
 
     def _space(self, name: str) -> Json:
         if name not in self.spaces:
-            raise Answer.error(404, "Not Found")
+            raise ErrorResponse.of(404, "Not Found")
         return {"id": name, "name": name.title(), "disabledFeatures": []}
 
     def _export(self, space: str, body: Json) -> bytes:
         wanted = [(one["type"], one["id"]) for one in body.get("objects", [])]
         wanted += [key for key in self._in(space) if key[0] in body.get("type", [])]
         if not wanted:
-            raise Answer.error(400, "Either `type` or `objects` are required.")
+            raise ErrorResponse.of(400, "Either `type` or `objects` are required.")
         if missing := [key for key in wanted if key not in self._in(space)]:
             errors = [
                 {
@@ -246,8 +255,8 @@ class StubKibana:
                 }
                 for kind, name in missing
             ]
-            more = {"attributes": {"objects": errors}} if self.tells_what_is_missing else {}
-            raise Answer.error(400, "Error fetching objects to export", **more)
+            extra = {"attributes": {"objects": errors}} if self.lists_missing else {}
+            raise ErrorResponse.of(400, "Error fetching objects to export", **extra)
         found = [self.objects[key].body for key in wanted]
         if not body.get("excludeExportDetails"):
             found.append({"exportedCount": len(found), "missingRefCount": 0, "missingReferences": []})
@@ -259,41 +268,41 @@ class StubKibana:
     def _import(self, space: str, lines: bytes, overwrite: bool) -> Any:
         objects = [one for one in map(json.loads, lines.splitlines()) if "exportedCount" not in one]
         if any("id" not in one for one in objects):
-            raise Answer.error(
+            raise ErrorResponse.of(
                 500, "An internal server error occurred. Check Kibana server logs for details."
             )
         keys = [(one["type"], one["id"]) for one in objects]
         if len(set(keys)) < len(keys):
-            raise Answer.error(400, "Non-unique import objects detected")
+            raise ErrorResponse.of(400, "Non-unique import objects detected")
         for one in objects:
             self._check(one)
         self.imports.append((overwrite, keys))
-        errors = self.refuses_import or [
+        errors = self.import_errors or [
             {"type": one["type"], "id": one["id"], "meta": {}, "error": error}
             for one in objects
             if (error := self._import_error(space, one, set(keys), overwrite))
         ]
         if errors:
-            # HTTP 200, and nothing is written.
+            # With HTTP 200; nothing is written.
             return {"success": False, "successCount": len(objects) - len(errors), "errors": errors}
         results = self._write(space, objects)
-        if self.loses_answers:
-            self.loses_answers -= 1
-            raise Answer(502, b"Bad Gateway")
+        if self.lost_responses:
+            self.lost_responses -= 1
+            raise ErrorResponse(502, b"Bad Gateway")
         return {"success": True, "successCount": len(objects), "successResults": results, "warnings": []}
 
     def _check(self, one: Json) -> None:
-        """What a real one would not say, but do."""
+        """Record what a real Kibana would accept without an error and damage."""
         where, attributes = f"{one['type']} {one['id']}", one.get("attributes", {})
         version = one.get("typeMigrationVersion")
         newest = _KNOWN_MIGRATIONS.get(one["type"])
         if newest and version is None:
-            self.faults.append(f"{where} has no typeMigrationVersion: migrations would wreck it")
+            self.faults.append(f"{where} has no typeMigrationVersion: migrations would damage it")
         if version and newest and _numbers(version) > _numbers(newest):
-            raise Answer.error(422, f"{where} belongs to a more recent version of Kibana")
+            raise ErrorResponse.of(422, f"{where} belongs to a more recent version of Kibana")
         if one["type"] == "dashboard":
             if attributes.get("version") != 1:
-                self.faults.append(f"{where} has no version: nobody could save it")
+                self.faults.append(f"{where} has no version: it could not be saved")
             if "searchSourceJSON" not in attributes.get("kibanaSavedObjectMeta", {}):
                 self.faults.append(f"{where} has no searchSourceJSON: it would not open")
             json.loads(attributes["panelsJSON"])
@@ -322,12 +331,12 @@ class StubKibana:
         return None
 
     def _copy_in(self, space: str, kind: str, name: str) -> str | None:
-        """The id that an object of another space got here."""
+        """Return the id in this space of an object with this id in another space."""
         found = self._in(space).items()
         return next((key[1] for key, saved in found if key[0] == kind and saved.origin == name), None)
 
     def _write(self, space: str, objects: list[Json]) -> list[Json]:
-        # Ids are unique over all spaces: what another space holds gets an id of its own here.
+        # Ids are unique over all spaces: an object whose id exists in another space gets a new id.
         renamed: dict[Key, str] = {
             (one["type"], one["id"]): self._copy_in(space, one["type"], one["id"]) or str(uuid.uuid4())
             for one in objects
@@ -365,18 +374,18 @@ class StubKibana:
         return attributes | {"panelsJSON": json.dumps(panels), "projectRouting": "none"}
 
     def _now(self) -> str:
-        # No two saves at the same millisecond, as none are by hand.
-        self._last = max(time.time(), self._last + 0.001)
-        return datetime.fromtimestamp(self._last, UTC).isoformat(timespec="milliseconds")
+        # No two saves within a millisecond, like saves by hand.
+        self._last_save = max(time.time(), self._last_save + 0.001)
+        return datetime.fromtimestamp(self._last_save, UTC).isoformat(timespec="milliseconds")
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
-            def _answer(self) -> None:
+            def _respond(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                status, body = stub.answer(Asked(self.command, self.path, headers), content)
+                status, body = stub.handle(Received(self.command, self.path, headers), content)
                 text = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("kbn-name", "stub")
@@ -384,7 +393,7 @@ class StubKibana:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = do_POST = _answer
+            do_GET = do_POST = _respond
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -393,18 +402,18 @@ class StubKibana:
 
 
 def _uploaded(content_type: str, content: bytes) -> bytes:
-    """The file in a multipart body."""
+    """Return the file in a multipart body."""
     message = email.message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + content)
     if message.get_content_type() != "multipart/form-data":
-        raise Answer.error(415, "Unsupported Media Type")
+        raise ErrorResponse.of(415, "Unsupported Media Type")
     for part in message.walk():
         if part.get_param("name", header="content-disposition") == "file":
             if not (part.get_filename() or "").endswith(".ndjson"):
-                raise Answer.error(400, "Invalid file extension")
+                raise ErrorResponse.of(400, "Invalid file extension")
             payload = part.get_payload(decode=True)
             assert isinstance(payload, bytes)
             return payload
-    raise Answer.error(400, "[request body.file]: expected value of type [Stream]")
+    raise ErrorResponse.of(400, "[request body.file]: expected value of type [Stream]")
 
 
 def _with_inner(attributes: Json, change: Callable[[Any], Any]) -> Json:
@@ -415,47 +424,3 @@ def _with_inner(attributes: Json, change: Callable[[Any], Any]) -> Json:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
-
-
-def built(words: str = "first") -> list[Json]:
-    """Objects of every kind that we have; `words` is what an upgrade changes, in the dashboards alone."""
-
-    def dashboard(name: str) -> Json:
-        panels = [
-            {"type": "lens", "panelIndex": "a", "title": f"{words} «ü»", "gridData": {"x": 0, "y": 0}},
-            {"type": "lens", "panelIndex": "b", "title": "b"},
-        ]
-        return {
-            "type": "dashboard",
-            "id": f"view-{name}",
-            "attributes": {
-                "title": f"Dashboard {name}",
-                "version": 1,
-                "panelsJSON": json.dumps(panels),
-                "kibanaSavedObjectMeta": {"searchSourceJSON": "{}"},
-            },
-            "references": [
-                {"type": "index-pattern", "id": "view", "name": "b:layer"},
-                {"type": "search", "id": "view-posts", "name": "a:panel_a"},
-            ],
-            "typeMigrationVersion": "8.9.0",
-        }
-
-    attributes = {
-        "title": "view-*",
-        "name": "Events",
-        "timeFieldName": "@timestamp",
-        "fieldAttrs": json.dumps({"did": {"customLabel": "Account"}}),
-    }
-    return [
-        {"type": "index-pattern", "id": "view", "attributes": attributes, "typeMigrationVersion": "8.0.0"},
-        {
-            "type": "search",
-            "id": "view-posts",
-            "attributes": {"title": "Posts", "columns": ["text"]},
-            "references": [{"type": "index-pattern", "id": "view", "name": "x"}],
-            "typeMigrationVersion": "8.0.0",
-        },
-        dashboard("a"),
-        dashboard("b"),
-    ]

@@ -25,9 +25,9 @@ from slurp.web.queries import Overview
 from tests.bootstrapping import DAY_US, announced
 from tests.conftest import SHARED
 from tests.harness import InProcess, commit
-from tests.shown import Shown, fill
+from tests.shown import RenderedPage, fill
 from tests.tiers import slow_except
-from tests.watched import Watched
+from tests.watched import IdleWorker
 from tests.worker import Worker, documents, expected
 
 NOW_US = 1_795_000_000_000_000
@@ -280,15 +280,15 @@ def test_the_lag_is_that_of_the_server_meanwhile(indexer: InProcess) -> None:
 def test_the_page_leaves_it_out(
     es_node: EmbeddedNode, indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    watched = Watched(es_node.url, "ws://jetstream.example")
-    watched.reads()
+    watched = IdleWorker(es_node.url, "ws://jetstream.example")
+    watched.finish_startup()
     watched.probe.step()
-    shown = Shown(watched, fresh_index_prefix)
+    page = RenderedPage(watched, fresh_index_prefix)
     old = commit(1, {"$type": "app.bsky.feed.post", "text": "an old post"}, rkey="3k2aaaaaaaaaa")
     indexer.feed([old], bootstrap=frozenset())
     fill(indexer, es, commit(2, {"$type": "app.bsky.feed.post", "text": "a new post"}))
-    overview = shown.questions.overview()
+    overview = page.queries.overview()
     assert isinstance(overview, Overview)
-    page = shown.read()
-    assert "a new post" in page.text
-    assert "an old post" not in page.text
+    text = page.parsed().text
+    assert "a new post" in text
+    assert "an old post" not in text

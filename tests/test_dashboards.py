@@ -1,4 +1,4 @@
-"""The dashboards without a Kibana: their JSON, their fields, and the aggregations that they will send."""
+"""The saved objects of the dashboards, checked without Kibana: layout, references, keys and fields."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 
 from slurp.kibana import __main__ as command
 from slurp.kibana import lens
-from slurp.kibana.check import field_types, problems, search_problems
 from slurp.kibana.conditions import All, Begins, Between, Condition, Either, Has, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
-from slurp.kibana.dataviews import DATA_VIEWS
+from slurp.kibana.data_views import DATA_VIEWS
 from slurp.kibana.objects import build, panels_of
+from slurp.kibana.panel_queries import field_types, problems, search_problems
 from slurp.kibana.panels import COLUMNS, Chart, Documents, Layer, OverTime, Row, Series, View, count
 from slurp.lexicons import committed
 from tests.conftest import SHARED
@@ -32,17 +32,17 @@ OBJECTS = build()
 BY_ID = {(one["type"], one["id"]): one for one in OBJECTS}
 COMPILED = [one for one in OBJECTS if one["type"] == "dashboard"]
 CHARTS = [
-    pytest.param(chart, id=f"{dashboard.name}: {chart.question}")
+    pytest.param(chart, id=f"{dashboard.name}: {chart.title}")
     for dashboard in DASHBOARDS
     for chart in dashboard.charts
 ]
 
 
-def test_the_committed_file_is_current() -> None:
+def test_the_committed_file_is_up_to_date() -> None:
     assert command.main(["build", "--check"]) == 0
 
 
-def test_a_stale_file_is_noticed(tmp_path: Path) -> None:
+def test_a_stale_file_is_detected(tmp_path: Path) -> None:
     stale = tmp_path / "dashboards.ndjson"
     assert command.main(["build", "--check", "--output", str(stale)]) == 1
     assert command.main(["build", "--output", str(stale)]) == 0
@@ -51,7 +51,7 @@ def test_a_stale_file_is_noticed(tmp_path: Path) -> None:
     assert command.main(["build", "--check", "--output", str(stale)]) == 1
 
 
-def test_the_file_does_not_depend_on_the_process(tmp_path: Path) -> None:
+def test_the_file_is_reproducible(tmp_path: Path) -> None:
     files = []
     for seed in ("1", "2"):
         files.append(tmp_path / seed)
@@ -64,7 +64,7 @@ def test_the_file_does_not_depend_on_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
-def test_panels_that_ignore_the_controls_have_their_condition_in_each_column(dashboard: Json) -> None:
+def test_panels_that_ignore_the_controls_have_their_condition_in_each_measure(dashboard: Json) -> None:
     """Kibana drops the query of such a panel."""
     for panel in panels_of(dashboard):
         if panel["type"] != "lens":
@@ -72,8 +72,8 @@ def test_panels_that_ignore_the_controls_have_their_condition_in_each_column(das
         state = panel["embeddableConfig"]["attributes"]["state"]
         layers = state["datasourceStates"]["formBased"]["layers"].values()
         ignores = {layer["ignoreGlobalFilters"] for layer in layers}
-        numbers = [column for layer in layers for column in layer["columns"].values()]
-        filters = [one.get("filter", {}).get("query", "") for one in numbers if not one["isBucketed"]]
+        columns = [column for layer in layers for column in layer["columns"].values()]
+        filters = [one.get("filter", {}).get("query", "") for one in columns if not one["isBucketed"]]
         if ignores == {True}:
             assert state["query"]["query"] == ""
             assert all('index : "bluesky-events"' in text for text in filters), panel["title"]
@@ -82,8 +82,8 @@ def test_panels_that_ignore_the_controls_have_their_condition_in_each_column(das
             assert "commit.bootstrap" in state["query"]["query"]
 
 
-def test_no_two_panels_of_all_dashboards_have_one_id() -> None:
-    """Kibana shows the content of the dashboard before where they have."""
+def test_panel_ids_are_unique_over_all_dashboards() -> None:
+    """With equal ids Kibana would display the content of the previous dashboard."""
     ids = [panel["panelIndex"] for dashboard in COMPILED for panel in panels_of(dashboard)]
     assert len(ids) == len(set(ids))
 
@@ -95,57 +95,62 @@ def test_rates_are_sums_over_all_workers() -> None:
     assert [measure.label for measure in measures if measure.per == "s"] == ["received", "indexed"]
 
 
-def test_labels_say_what_is_counted() -> None:
-    """People and accounts are counted once each; what happened, each time."""
-    beings = {"people", "accounts", "authors", "who", "by"}
+def test_labels_name_the_counted_things() -> None:
+    """Unique counts are labelled with accounts or authors, counts of documents never."""
+    actors = {"people", "accounts", "authors", "who", "by"}
     for dashboard in DASHBOARDS:
         for chart in dashboard.charts:
             for measure in (measure for layer in chart.layers for measure in layer.measures):
                 words = set(measure.label.lower().split())
                 if measure.operation == "count":
-                    assert not words & beings, f"{chart.question} {measure.label}"
+                    assert not words & actors, f"{chart.title} {measure.label}"
                 elif measure.operation == "unique_count" and measure.field == "did":
-                    assert words & beings, f"{chart.question} {measure.label}"
+                    assert words & actors, f"{chart.title} {measure.label}"
 
 
-# What a person sees
+# Titles and layout
 
 
-def test_every_panel_asks_a_question_and_no_two_of_a_dashboard_the_same() -> None:
+def test_titles_are_unique_noun_phrases_and_descriptions_are_sentences() -> None:
     for dashboard in DASHBOARDS:
-        questions = [panel.question for panel in dashboard.panels]
-        assert all(question.endswith("?") for question in [dashboard.question, *questions])
-        assert len(questions) == len(set(questions))
+        titles = [panel.title for panel in dashboard.panels]
+        assert len(titles) == len(set(titles))
+        for title in [dashboard.title, *titles]:
+            assert title[0].isupper()
+            assert title[-1].isalnum() or title[-1] == ")", title
+            assert len(title) <= 60, title
+        assert dashboard.description.endswith(".")
+    assert len({dashboard.title for dashboard in DASHBOARDS}) == len(DASHBOARDS)
 
 
 @pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
 def test_panels_fill_the_grid_without_overlap(dashboard: Json) -> None:
-    taken: Counter[tuple[int, int]] = Counter()
+    occupied: Counter[tuple[int, int]] = Counter()
     for panel in panels_of(dashboard):
-        place = panel["gridData"]
-        assert place["x"] + place["w"] <= COLUMNS
-        assert place["i"] == panel["panelIndex"]
-        taken.update(
+        grid = panel["gridData"]
+        assert grid["x"] + grid["w"] <= COLUMNS
+        assert grid["i"] == panel["panelIndex"]
+        occupied.update(
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
         )
-    assert set(taken.values()) == {1}
-    height = max(y for _, y in taken) + 1
-    assert len(taken) == COLUMNS * height, "no holes"
+    assert set(occupied.values()) == {1}
+    height = max(y for _, y in occupied) + 1
+    assert len(occupied) == COLUMNS * height, "no holes"
 
 
-def test_a_row_that_does_not_fill_the_grid_is_refused() -> None:
-    chart = Series(question="?", style="line", measures=(count("Events"),))
+def test_a_row_that_does_not_fill_the_grid_is_rejected() -> None:
+    chart = Series(title="?", style="line", measures=(count("Events"),))
     with pytest.raises(ValueError, match="do not fill"):
         Row(5, chart, chart, chart, chart, chart).widths()
-    wide = Series(question="?", style="line", measures=(count("Events"),), width=49)
+    wide = Series(title="?", style="line", measures=(count("Events"),), width=49)
     with pytest.raises(ValueError, match="do not fill"):
         Row(5, wide).widths()
 
 
 @pytest.mark.parametrize("dashboard", COMPILED, ids=lambda one: one["id"])
-def test_each_dashboard_leads_to_all_others(dashboard: Json) -> None:
+def test_each_dashboard_links_to_all_others(dashboard: Json) -> None:
     (navigation,) = [one for one in panels_of(dashboard) if one["type"] == "visualization"]
     text = navigation["embeddableConfig"]["savedVis"]["params"]["markdown"]
     others = {one["id"] for one in COMPILED} - {dashboard["id"]}
@@ -197,7 +202,7 @@ def test_each_layer_has_its_reference_in_the_panel_and_on_the_dashboard(dashboar
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_accessors_name_columns_and_columns_stand_in_order(chart: Chart) -> None:
+def test_accessors_refer_to_columns_and_buckets_come_first(chart: Chart) -> None:
     state = lens.attributes(chart, "view", All())["state"]
     layers = state["datasourceStates"]["formBased"]["layers"]
     columns: Counter[str] = Counter()
@@ -228,7 +233,7 @@ def _accessors(value: Any, key: str = "") -> Iterator[str]:
 # Import
 
 
-def test_what_an_import_needs_is_there() -> None:
+def test_attributes_required_by_the_import_are_set() -> None:
     for one in OBJECTS:
         assert one["typeMigrationVersion"]
         assert one["attributes"]["title"]
@@ -239,7 +244,7 @@ def test_what_an_import_needs_is_there() -> None:
     assert max(len(orjson.dumps(one)) for one in OBJECTS) < 250_000
 
 
-def test_objects_of_another_index_and_space_have_names_of_their_own() -> None:
+def test_objects_of_another_index_and_space_have_other_ids_and_titles() -> None:
     there = build("bsky", "team")
     assert not {one["id"] for one in there} & {one["id"] for one in OBJECTS}
     assert {"bsky.team", "bsky-now.team", "skeetslurper-stats.team"} <= {one["id"] for one in there}
@@ -249,11 +254,11 @@ def test_objects_of_another_index_and_space_have_names_of_their_own() -> None:
     assert len({one["attributes"]["title"] for one in [*there, *OBJECTS]}) == len(there) + len(OBJECTS) - 2
 
 
-# Against what a real Kibana writes
+# Comparison with exports of a real Kibana
 
 
 def _paths(value: Any, path: str = "") -> Iterator[str]:
-    """Every key with its place; ids of layers and columns are all one."""
+    """Yield the path of every key, with `*` for the ids of layers and columns."""
     if isinstance(value, dict):
         for name, item in value.items():
             here = f"{path}.{'*' if path.endswith(('.layers', '.columns')) else name}"
@@ -269,10 +274,10 @@ def _all_of(sets: list[set[str]]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def shapes() -> list[Json]:
+def exported() -> list[Json]:
     path = SHARED / "kibana" / "shapes.json"
     if not path.is_file():
-        pytest.skip(f"what a real Kibana exports is not at {SHARED.name}/kibana beside the project")
+        pytest.skip(f"no exports of a real Kibana in {SHARED.name}/kibana beside the project")
     return [one for one in json.loads(path.read_text(encoding="utf-8")) if "type" in one]
 
 
@@ -309,33 +314,33 @@ def _columns(panels: list[Json]) -> Iterator[tuple[str, Json]]:
                     yield column["operationType"], column
 
 
-# What the recorded panels happen not to use: `timeScale` is a count normalised to a unit of time, as in
-# Kibana's own log rate chart; `params.format` stands in its formula columns, a column filter in its
+# Valid keys that the recorded panels do not use: `timeScale` is a count normalized to a unit of time, as in
+# Kibana's own log rate chart; `params.format` occurs in its formula columns, a column filter in its
 # last_value columns, `customLabel` in all but its filters column.
 NOT_RECORDED = (".timeScale", ".params.format", ".filter", ".customLabel")
 
 
-# Nobody's duty: a drilldown, a subtitle, the width of a column and a line of sums below it.
+# Optional keys: drilldowns, subtitles, widths of columns and summary rows.
 OPTIONAL = r"\.(hidePanelTitles|subtitle|width|summaryRow|summaryLabel)$|\.dynamicActions"
 
 
-def test_panels_have_the_keys_that_kibana_writes(shapes: list[Json]) -> None:
-    recorded = list(_lens_panels([one for one in shapes if one["type"] == "dashboard"]))
+def test_panels_have_the_keys_of_kibanas_exports(exported: list[Json]) -> None:
+    recorded = list(_lens_panels([one for one in exported if one["type"] == "dashboard"]))
     for panel in _lens_panels(COMPILED):
         alike = [set(_paths(_without_columns(one))) for one in recorded if _kind(one) == _kind(panel)]
         assert alike, f"no recorded {_kind(panel)}"
-        ours = set(_paths(_without_columns(panel)))
+        built = set(_paths(_without_columns(panel)))
         optional = {path for path in _all_of(alike) if re.search(OPTIONAL, path)}
-        assert ours <= _all_of(alike) | {".title"}, panel["title"]
-        missing = set.intersection(*alike) - ours - optional
+        assert built <= _all_of(alike) | {".title"}, panel["title"]
+        missing = set.intersection(*alike) - built - optional
         assert not missing, f"{panel.get('title')}: {missing}"
 
 
-def test_columns_have_the_keys_that_kibana_writes(shapes: list[Json]) -> None:
-    recorded = list(_columns(list(_lens_panels([one for one in shapes if one["type"] == "dashboard"]))))
+def test_columns_have_the_keys_of_kibanas_exports(exported: list[Json]) -> None:
+    recorded = list(_columns(list(_lens_panels([one for one in exported if one["type"] == "dashboard"]))))
     for operation, column in _columns(list(_lens_panels(COMPILED))):
         alike = [set(_paths(one)) for kind, one in recorded if kind == operation]
-        if operation == "max":  # no recorded one; the same as an average, says Kibana's source
+        if operation == "max":  # not recorded; has the keys of an average according to Kibana's source
             alike = [set(_paths(one)) for kind, one in recorded if kind == "average"]
         assert alike, f"no recorded {operation}"
         extra = {path for path in set(_paths(column)) - _all_of(alike) if not path.startswith(NOT_RECORDED)}
@@ -346,8 +351,8 @@ def test_columns_have_the_keys_that_kibana_writes(shapes: list[Json]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["index-pattern", "search", "dashboard"])
-def test_objects_have_the_attributes_that_kibana_writes(shapes: list[Json], kind: str) -> None:
-    alike = [set(one["attributes"]) for one in shapes if one["type"] == kind]
+def test_objects_have_the_attributes_of_kibanas_exports(exported: list[Json], kind: str) -> None:
+    alike = [set(one["attributes"]) for one in exported if one["type"] == kind]
     for one in OBJECTS:
         if one["type"] == kind:
             assert set(one["attributes"]) <= set.union(*alike)
@@ -367,38 +372,38 @@ def _types(view: View) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_fields_exist_and_can_do_what_is_asked_of_them(chart: Chart) -> None:
+def test_fields_exist_and_have_a_supported_type(chart: Chart) -> None:
     assert not list(problems(chart, _types(chart.view)))
 
 
-def test_saved_searches_show_fields_that_exist() -> None:
+def test_fields_of_saved_searches_exist() -> None:
     found = [panel.search for one in DASHBOARDS for panel in one.panels if isinstance(panel, Documents)]
     assert len(found) == 3
     for search in found:
         assert not list(search_problems(search, _types(search.view)))
 
 
-def test_data_views_describe_fields_that_exist() -> None:
+def test_fields_of_data_views_exist() -> None:
     for data_view in DATA_VIEWS:
         types = _types(data_view.view)
         assert types[data_view.time_field] == "date"
         assert not {*data_view.labels, *data_view.formats} - set(types)
 
 
-def test_a_field_that_is_missing_or_unfit_is_noticed() -> None:
+def test_a_missing_field_or_wrong_type_is_detected() -> None:
     def chart(**more: Any) -> Chart:
-        return Series(question="?", style="line", measures=(count("Events"),), **more)
+        return Series(title="?", style="line", measures=(count("Events"),), **more)
 
     types = {"@timestamp": "date", "text": "text", "kind": "keyword"}
     assert not list(problems(chart(where=Is("kind", "commit")), types))
     assert list(problems(chart(where=Is("text", "hello")), types)) == [
-        "Is of text: not for fields of type text"
+        "Is of text: does not support fields of type text"
     ]
     assert list(problems(chart(where=Has("nowhere")), types)) == ["Has of nowhere: no such field"]
     assert list(problems(chart(x=OverTime("kind")), types))
 
 
-# The language of conditions
+# Conditions
 
 
 @pytest.mark.parametrize(
@@ -422,11 +427,11 @@ def test_conditions_as_kql(condition: Condition, kql: str) -> None:
     assert condition.kql == kql
 
 
-def test_a_panel_of_no_kind_is_refused() -> None:
-    class Strange(Chart):
+def test_an_unknown_kind_of_chart_is_rejected() -> None:
+    class Unknown(Chart):
         @property
         def layers(self) -> tuple[Layer, ...]:
             return (Layer((), (count("Events"),)),)
 
-    with pytest.raises(TypeError, match="Strange"):
-        lens.attributes(Strange(question="?"), "view", All())
+    with pytest.raises(TypeError, match="Unknown"):
+        lens.attributes(Unknown(title="?"), "view", All())

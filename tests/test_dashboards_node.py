@@ -1,4 +1,4 @@
-"""What each panel asks of Elasticsearch, asked of a real node that holds a simulated Bluesky."""
+"""The queries of all panels on a real node with simulated events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from slurp.documents.document import quarantined
 from slurp.elastic.templates import STATS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.frames import parse
-from slurp.kibana.check import index_pattern, requests
 from slurp.kibana.conditions import All
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.objects import scope
+from slurp.kibana.panel_queries import index_pattern, search_bodies
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
 from slurp.pipeline.progress import OUTCOMES
 from slurp.simulator.jetstream import Simulator
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 pytestmark = pytest.mark.cluster_wide
 
 CHARTS = [
-    pytest.param(chart, id=f"{dashboard.name}: {chart.question}")
+    pytest.param(chart, id=f"{dashboard.name}: {chart.title}")
     for dashboard in DASHBOARDS
     for chart in dashboard.charts
 ]
@@ -45,11 +45,11 @@ SEARCHES = [
 
 @pytest.fixture(scope="module")
 def filled(cluster_wide_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The `--index` of a small Bluesky: 20,000 events, one of them in quarantine, drift and statistics."""
+    """The `--index` of 20,000 simulated events, a quarantined one, unknown fields and statistics."""
     index = f"t-{secrets.token_hex(3)}"
     with Simulator(port=0, seed=7) as jetstream, client_for(cluster_wide_node) as es:
         jetstream.generate(20_000)
-        # Another test may have left one without our mapping.
+        # Another test may have left an index without the mapping.
         es.options(ignore_status=404).indices.delete(index=STATS_INDEX)
         indexer = InProcess(cluster_wide_node.url, index, tmp_path_factory.mktemp("dashboards"))
         rare = commit(1, {"text": "?", "langs": ["en"], "neverHeardOf": 1})
@@ -66,10 +66,10 @@ def filled(cluster_wide_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFac
 
 
 def _statistics(index: str) -> Json:
-    """As `slurp.monitoring.stats_index` writes them."""
-    names = ("received", *OUTCOMES, "reconnects", "in_flight", "queue", "lag_ms", "rate_in", "rate_out")
+    """Return a document as `slurp.monitoring.stats_index` writes it."""
+    fields = ("received", *OUTCOMES, "reconnects", "in_flight", "queue", "lag_ms", "rate_in", "rate_out")
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"@timestamp": moment, "index": index, **dict.fromkeys(names, 3)}
+    return {"@timestamp": moment, "index": index, **dict.fromkeys(fields, 3)}
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def es(es_node: EmbeddedNode) -> Iterator[Elasticsearch]:
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_every_panel_has_something_to_show(es: Elasticsearch, filled: str, chart: Chart) -> None:
-    bodies = requests(chart, filled)
+def test_every_panel_finds_documents(es: Elasticsearch, filled: str, chart: Chart) -> None:
+    bodies = search_bodies(chart, filled)
     assert len(bodies) == len(chart.layers)
     for layer, body in zip(chart.layers, bodies, strict=True):
-        answer = es.search(index=index_pattern(chart.view, filled), **body)
-        assert answer["hits"]["total"]["value"] > 0
-        _assert_filled(layer, answer.get("aggregations", {}))
+        response = es.search(index=index_pattern(chart.view, filled), **body)
+        assert response["hits"]["total"]["value"] > 0
+        _assert_filled(layer, response.get("aggregations", {}))
 
 
 def _assert_filled(layer: Layer, found: Json, depth: int = 0) -> None:
@@ -94,7 +94,7 @@ def _assert_filled(layer: Layer, found: Json, depth: int = 0) -> None:
         if isinstance(bucket, Cases):
             assert set(buckets) == set(bucket.cases)
             full = [one for one in buckets.values() if one["doc_count"]]
-            # A case that never occurs is a mistake in its condition.
+            # A case without documents is an error in its condition.
             assert depth or len(full) == len(buckets), {
                 name for name in buckets if not buckets[name]["doc_count"]
             }
@@ -106,7 +106,7 @@ def _assert_filled(layer: Layer, found: Json, depth: int = 0) -> None:
     for number, measure in enumerate(layer.measures):
         value: Any = found.get(f"m{number}")
         if isinstance(value, dict) and "doc_count" in value and "value" in value:
-            value = value["value"]  # behind the condition of the measure
+            value = value["value"]  # within the filter of the measure
         if measure.operation == "count":
             assert value is None or "doc_count" in value
         elif measure.operation == "last_value":
@@ -121,22 +121,20 @@ def _assert_filled(layer: Layer, found: Json, depth: int = 0) -> None:
     "chart",
     [param for param in CHARTS if param.values[0].view is not View.EVENTS],  # type: ignore[union-attr]
 )
-def test_a_panel_counts_its_own_index_whatever_its_query(
-    es: Elasticsearch, filled: str, chart: Chart
-) -> None:
+def test_a_panel_counts_its_own_index_without_its_query(es: Elasticsearch, filled: str, chart: Chart) -> None:
     """Kibana drops the query of a panel that ignores the controls."""
     other = f"{filled}x"
     es.index(index=STATS_INDEX, id=f"{other}-1", document=_statistics(other), refresh=True)
 
-    def asked(index: str) -> list[Any]:
-        bodies = [{**body, "query": {"match_all": {}}} for body in requests(chart, index)]
-        answers = [es.search(index=index_pattern(chart.view, index), **body) for body in bodies]
-        return [answer["aggregations"] for answer in answers]
+    def search(index: str) -> list[Any]:
+        bodies = [{**body, "query": {"match_all": {}}} for body in search_bodies(chart, index)]
+        responses = [es.search(index=index_pattern(chart.view, index), **body) for body in bodies]
+        return [response["aggregations"] for response in responses]
 
     try:
-        both = [{name: one["value"]["value"] for name, one in found.items()} for found in asked(filled)[:1]]
-    except KeyError:  # behind a time axis
-        (first, *_) = asked(filled)
+        both = [{name: one["value"]["value"] for name, one in found.items()} for found in search(filled)[:1]]
+    except KeyError:  # the first layer has a time axis
+        (first, *_) = search(filled)
         both = [
             {name: one["value"]["value"] for name, one in bucket.items() if name.startswith("m")}
             for bucket in first["b0"]["buckets"]
@@ -148,18 +146,18 @@ def test_a_panel_counts_its_own_index_whatever_its_query(
 @pytest.mark.parametrize("search", SEARCHES)
 def test_every_saved_search_finds_documents(es: Elasticsearch, filled: str, search: Search) -> None:
     where = All(scope(search.view, filled), search.where)
-    answer = es.search(
+    response = es.search(
         index=index_pattern(search.view, filled),
         query=where.query,
         sort={search.newest: "desc"},
         fields=[{"field": name} for name in search.columns],
         size=200,
     )
-    shown = {name for hit in answer["hits"]["hits"] for name in hit["fields"]}
-    assert shown == set(search.columns)
+    found = {name for hit in response["hits"]["hits"] for name in hit["fields"]}
+    assert found == set(search.columns)
 
 
-def test_kinds_of_buckets_are_all_tried() -> None:
+def test_all_kinds_of_buckets_and_views_are_tested() -> None:
     used = {type(bucket) for param in CHARTS for layer in _layers(param) for bucket in layer.buckets}
     assert used == {Cases, OverTime, Top}
     assert {param.values[0].view for param in CHARTS} >= {View.EVENTS, View.STATS}  # type: ignore[union-attr]

@@ -34,9 +34,9 @@ from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests import disk_week
 from tests.harness import InProcess
-from tests.test_http_worker import Asked
+from tests.test_http_worker import HttpClient
 from tests.test_lifecycle import Clock, left
-from tests.watched import Watched
+from tests.watched import IdleWorker
 from tests.worker import Worker, count, wait_for_documents
 
 MB = 10**6
@@ -267,7 +267,7 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     trial: Trial, es: Elasticsearch, caplog: pytest.LogCaptureFixture
 ) -> None:
     [name] = fill(es, trial.index, trial.today)
-    watched = Watched()
+    watched = IdleWorker()
     watched.status.starting = ""
     budget = watched.status.disk = trial.budget(2)
     for _ in range(5):
@@ -326,13 +326,13 @@ def test_a_server_is_asked_for_the_time_once_a_minute(trial: Trial, es: Elastics
     assert len(asked) == 2
 
 
-def metrics(watched: Watched) -> str:
+def metrics(watched: IdleWorker) -> str:
     return watched.metrics.render("")[0].decode()
 
 
 def test_size_budget_and_lowest_day_are_metrics(trial: Trial, es: Elasticsearch) -> None:
     fill(es, trial.index, trial.today - 1, trial.today)
-    watched = Watched()
+    watched = IdleWorker()
     assert "skeetslurper_disk" not in metrics(watched)
     budget = watched.status.disk = trial.budget(4)
     assert "skeetslurper_disk_bytes" not in metrics(watched)
@@ -415,7 +415,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_reads_on_with_a_larger_bud
     )
     with Worker(*options, "--max-disk", "100MB", home=tmp_path) as worker:
         worker.wait_for(f"ERROR +disk .*{today} takes .* more than --max-disk 100 MB; reading is paused")
-        text = Asked(worker).wait("/readyz", 503, "reading is paused")
+        text = HttpClient(worker).wait("/readyz", 503, "reading is paused")
         assert f"{today} takes" in text
         worker.wait_for(r"in flight 0 \| .* \| disk \d+ MB of 100 MB")
         assert worker.counted()["received"] < 20_000

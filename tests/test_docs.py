@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from slurp.kibana import panels
-from slurp.kibana.check import field_types, problems
 from slurp.kibana.dashboards import DASHBOARDS, filters
+from slurp.kibana.panel_queries import field_types, problems
 from slurp.lexicons import committed
 from slurp.options import build_parser
 from tests.test_readme import options

@@ -27,7 +27,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.options import build_parser, variable
 from slurp.simulator.jetstream import Simulator
 from slurp.units import parse_duration
-from slurp.web.http_server import Answer, Request, Server, plain
+from slurp.web.http_server import HttpServer, Request, Response, text_response
 from tests.file_realm import FileRealm
 from tests.fixtures_es import PASSWORD
 from tests.security_api import SecurityApi
@@ -142,11 +142,11 @@ def test_the_image_asks_whether_a_thread_hangs(status: HTTPStatus, code: int) ->
     )
     asked: list[str] = []
 
-    def answer(request: Request) -> Answer:
+    def answer(request: Request) -> Response:
         asked.append(request.path)
-        return plain("", status)
+        return text_response("", status)
 
-    server, over = Server(Address("127.0.0.1", 0), answer), threading.Event()
+    server, over = HttpServer(Address("127.0.0.1", 0), answer), threading.Event()
     thread = threading.Thread(target=server.run, args=(over,))
     thread.start()
     try:

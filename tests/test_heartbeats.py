@@ -1,4 +1,4 @@
-"""A thread that hangs is seen, whichever it is: each one of a whole service is blocked in turn."""
+"""A stuck thread is detected: each thread of a whole service is blocked in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.jetstream.server_monitor import ServerMonitor
 from slurp.kibana.install import Installer
 from slurp.logs import Screen, Secrets
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.stats import Stats
 from slurp.pipeline.indexer import Indexer
 from slurp.pipeline.reader import Reader
@@ -27,8 +27,8 @@ from slurp.tasks import CheckpointTask
 from slurp.watchdog import Pulse, Watchdog
 from slurp.web.history import History
 
-# The thread, and a step of it that is made to block.
-STEPS: dict[str, tuple[type, str]] = {
+# Threads that indexing needs, each with the method that the test blocks.
+VITAL: dict[str, tuple[type, str]] = {
     "MainThread": (Service, "_check_received"),
     "reader-1": (Reader, "_connect"),
     "indexer-1": (Indexer, "_index"),
@@ -37,18 +37,18 @@ STEPS: dict[str, tuple[type, str]] = {
     "stats": (Stats, "step"),
     "server-monitor": (ServerMonitor, "step"),
 }
-# Indexing goes on without these.
-OTHERS: dict[str, tuple[type, str]] = {
+# Threads that indexing does not need.
+OPTIONAL: dict[str, tuple[type, str]] = {
     "kibana": (Installer, "_try"),
     "http": (History, "step"),
-    "http-probe": (Probe, "step"),
+    "http-probe": (ElasticProbe, "step"),
 }
-# Longer than any thread may be at one thing.
+# More seconds than the limit of any thread.
 HOURS = 10_000.0
 
 
-class Blocked:
-    """A whole service on a thread of its own, one step of which blocks, and the clock of its watchdog."""
+class BlockedService:
+    """A whole service on a thread, one method of which blocks, and the clock of its watchdog."""
 
     def __init__(
         self, options: tuple[str, ...], home: Path, owner: type, name: str, monkeypatch: pytest.MonkeyPatch
@@ -78,35 +78,35 @@ class Blocked:
         return block
 
     def wait_for(self, pulses: Callable[[], list[Pulse]], names: set[str]) -> None:
-        """Wait until exactly these are seen: all others come round again."""
+        """Wait until exactly these threads are stuck: all others must have beaten again."""
         deadline = time.monotonic() + 60
-        while (seen := {pulse.name for pulse in pulses()}) != names:
-            assert time.monotonic() < deadline, seen
+        while (stuck := {pulse.name for pulse in pulses()}) != names:
+            assert time.monotonic() < deadline, stuck
             time.sleep(0.05)
 
-    def ask(self) -> tuple[int, str]:
-        """The answer of /healthz."""
+    def get_healthz(self) -> tuple[int, str]:
+        """Return status and body of /healthz."""
         deadline = time.monotonic() + 60
-        while (front := self.service._web) is None:
+        while (server := self.service._web) is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        connection = http.client.HTTPConnection(front.address.host, front.address.port, timeout=30)
+        connection = http.client.HTTPConnection(server.address.host, server.address.port, timeout=30)
         try:
             connection.request("GET", "/healthz")
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._released.set()
         self.service._stop.set()
         self._thread.join(60)
         assert not self._thread.is_alive()
 
 
-@pytest.mark.parametrize("thread", [*STEPS, *OTHERS])
-def test_a_thread_that_hangs_is_seen(
+@pytest.mark.parametrize("thread", [*VITAL, *OPTIONAL])
+def test_a_stuck_thread_is_detected(
     thread: str,
     es_node: EmbeddedNode,
     jetstream: Simulator,
@@ -114,7 +114,7 @@ def test_a_thread_that_hangs_is_seen(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    owner, name = (STEPS | OTHERS)[thread]
+    owner, name = (VITAL | OPTIONAL)[thread]
     with Simulator(port=0, seed=2) as other:
         for server in (jetstream, other):
             server.run_at(200)
@@ -123,52 +123,55 @@ def test_a_thread_that_hangs_is_seen(
             *("--index", fresh_index_prefix, "--stats-interval", "1s", "--indexers", "1", "--grace", "5s"),
             *("--http", "127.0.0.1:0", "--kibana", "http://127.0.0.1:1"),
         )
-        blocked = Blocked(options, tmp_path, owner, name, monkeypatch)
+        blocked = BlockedService(options, tmp_path, owner, name, monkeypatch)
         try:
             watchdog = blocked.service._watchdog
             assert not watchdog.stuck
             blocked.ahead = HOURS
-            blocked.wait_for(lambda: watchdog.stuck, {thread} & STEPS.keys())
-            blocked.wait_for(lambda: watchdog.impaired, {thread} & OTHERS.keys())
-            if thread in STEPS:
-                status, text = blocked.ask()
+            blocked.wait_for(lambda: watchdog.stuck, {thread} & VITAL.keys())
+            blocked.wait_for(lambda: watchdog.impaired, {thread} & OPTIONAL.keys())
+            if thread in VITAL:
+                status, text = blocked.get_healthz()
                 assert status == 503
-                assert text.startswith(f"{thread} hangs for 2h46m")
+                assert text.startswith(f"{thread} has been stuck for 2h46m")
             elif thread != "http":
-                assert blocked.ask() == (200, f"alive\n{thread} hangs for 2h46m; indexing goes on\n")
+                assert blocked.get_healthz() == (
+                    200,
+                    f"alive\n{thread} has been stuck for 2h46m; indexing continues\n",
+                )
         finally:
-            blocked.end()
+            blocked.stop()
 
 
-def test_a_hang_is_logged_also_without_systemd(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stuck_thread_is_logged_also_without_systemd(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    fed: list[str] = []
-    watchdog = Watchdog(None, fed.append, lambda: now[0])
+    sent: list[str] = []
+    watchdog = Watchdog(None, sent.append, lambda: now[0])
     watchdog.pulse("stats", 60).beat()
     watchdog.pulse("kibana", 60, vital=False).beat()
     for _ in range(20):
         now[0] += 10
         watchdog.step()
-    assert [record.getMessage().partition(" hangs for ")[0] for record in caplog.records] == [
-        "stats",
-        "kibana",
+    assert [record.getMessage().partition(" has been stuck for ")[0] for record in caplog.records] == [
+        "thread stats",
+        "thread kibana",
     ]
-    assert fed == []
+    assert sent == []
 
 
-def test_what_is_not_vital_keeps_systemd_quiet() -> None:
-    now, fed = [0.0], list[str]()
-    watchdog = Watchdog(30, fed.append, lambda: now[0])
+def test_a_stuck_optional_thread_does_not_suspend_the_keep_alive() -> None:
+    now, sent = [0.0], list[str]()
+    watchdog = Watchdog(30, sent.append, lambda: now[0])
     watchdog.pulse("kibana", 60, vital=False).beat()
     for _ in range(30):
         now[0] += 10
         watchdog.step()
-    assert len(fed) == 30
+    assert len(sent) == 30
     assert [pulse.name for pulse in watchdog.impaired] == ["kibana"]
     assert watchdog.stuck == []
 
 
-def test_a_pause_between_two_steps_is_no_hang() -> None:
+def test_a_pause_between_two_attempts_does_not_count() -> None:
     now = [0.0]
     watchdog = Watchdog(30, lambda line: None, lambda: now[0])
     pulse = watchdog.pulse("scout", 60)

@@ -1,4 +1,4 @@
-"""The page in a real browser: how it looks at two widths and in two schemes, and what its script does."""
+"""The page in a real browser: layout and contrast at two widths and in two color schemes, and its script."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.progress import Outcome
-from tests.chromium import CHROMIUM
 from tests.harness import InProcess
-from tests.shown import EVIL, Shown, fill, fill_with_evil, linking, post, served
-from tests.watched import NOWHERE, Watched
+from tests.screenshot import CHROMIUM
+from tests.shown import EVIL, RenderedPage, fill, fill_with_evil, linking, post, served
+from tests.watched import NOWHERE, IdleWorker
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: the package chromium)"),
@@ -24,7 +24,7 @@ LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark"
 # WCAG 2.2, 1.4.3, for text of usual size.
 LEAST_CONTRAST = 4.5
 
-# Every text on the page whose colour is too near to that of its ground, as the browser has computed them.
+# A script that returns each visible text with its contrast to the background, from the computed styles.
 CONTRASTS = """() => {
   const parse = color => color.match(/[\\d.]+/g).map(Number);
   const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -51,21 +51,21 @@ CONTRASTS = """() => {
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # As root it has no sandbox; what it shows is our own.
+        # Chromium has no sandbox as root; the page is trusted.
         yield (browser := playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]))
         browser.close()
 
 
 @pytest.fixture
-def shown(es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str) -> Shown:
-    watched = Watched(es_node.url, "ws://jetstream.example")
-    watched.reads()
-    watched.probe.step()
-    return Shown(watched, fresh_index_prefix)
+def page(es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str) -> RenderedPage:
+    worker = IdleWorker(es_node.url, "ws://jetstream.example")
+    worker.finish_startup()
+    worker.probe.step()
+    return RenderedPage(worker, fresh_index_prefix)
 
 
 class Tab:
-    """A page with its complaints."""
+    """A browser tab that collects console messages, errors, failed requests and dialogs."""
 
     def __init__(
         self, browser: Browser, width: int = 1280, scheme: str = "light", script: bool = True
@@ -76,14 +76,14 @@ class Tab:
             java_script_enabled=script,
         )
         self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.complaints.append(request.url))
-        self.page.on("dialog", self._refuse)
+        self.problems: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.problems.append(request.url))
+        self.page.on("dialog", self._dismiss)
 
-    def _refuse(self, dialog: Dialog) -> None:
-        self.complaints.append(f"a dialog: {dialog.message}")
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
 
@@ -98,14 +98,14 @@ def some_posts(indexer: InProcess, es: Elasticsearch) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_it_can_be_read_everywhere(
-    browser: Browser, shown: Shown, indexer: InProcess, es: Elasticsearch, width: int, scheme: str
+def test_the_page_is_readable_at_all_sizes_and_color_schemes(
+    browser: Browser, page: RenderedPage, indexer: InProcess, es: Elasticsearch, width: int, scheme: str
 ) -> None:
     some_posts(indexer, es)
-    shown.watched.batch(5)(Outcome(indexed=3, quarantined=2))
+    page.worker.batch(5)(Outcome(indexed=3, quarantined=2))
     for _ in range(3):
-        shown.history.step()
-    with served(shown) as address:
+        page.history.step()
+    with served(page) as address:
         tab = Tab(browser, width, scheme)
         for path in ("/", "/?q=coffee", "/?q=nothing+like+it"):
             tab.page.goto(f"{address}{path}")
@@ -114,50 +114,54 @@ def test_it_can_be_read_everywhere(
             contrasts = tab.page.evaluate(CONTRASTS)
             assert len(contrasts) > 30
             assert min(contrasts)[0] >= LEAST_CONTRAST, min(contrasts)
-        assert not tab.complaints
-        # What it is called, for those who hear it.
+        assert not tab.problems
+        # Accessible roles and names, as a screen reader announces them.
         tab.page.goto(address)
-        for role, name in (("main", ""), ("search", ""), ("searchbox", "Search the posts")):
+        for role, name in (("main", ""), ("search", ""), ("searchbox", "Search posts")):
             assert tab.page.get_by_role(role, name=name).count() == 1  # type: ignore[arg-type]
-        assert tab.page.get_by_role("img", name="Events a second over the last").count() == 1
+        assert tab.page.get_by_role("img", name="Events per second over the last").count() == 1
         assert tab.page.get_by_role("article").count() == 4
         assert tab.page.get_by_text("صباح الخير").evaluate("e => getComputedStyle(e).direction") == "rtl"
         tab.context.close()
 
 
-def test_what_strangers_write_does_nothing(
-    browser: Browser, shown: Shown, indexer: InProcess, es: Elasticsearch
+def test_untrusted_texts_have_no_effect(
+    browser: Browser, page: RenderedPage, indexer: InProcess, es: Elasticsearch
 ) -> None:
     fill_with_evil(indexer, es)
-    with served(shown) as address:
+    with served(page) as address:
         tab = Tab(browser)
         tab.page.goto(address)
         assert tab.page.get_by_text(f"text{EVIL}", exact=True).count() == 2
-        # The form brings it back as what was looked for.
+        # The search form contains the query again after the search.
         tab.page.get_by_role("searchbox").fill(EVIL)
         tab.page.get_by_role("button", name="Search").click()
         expect(tab.page.get_by_role("searchbox")).to_have_value(EVIL)
         assert tab.page.locator("script").count() == 1
         assert tab.page.locator("img").count() == 1
         assert tab.page.evaluate("[...document.links].every(a => /^https?:$/.test(a.protocol))")
-        assert not tab.complaints
+        assert not tab.problems
         tab.context.close()
 
 
-def test_it_refreshes_itself_until_it_is_told_to_pause(
-    browser: Browser, shown: Shown, indexer: InProcess, es: Elasticsearch, monkeypatch: pytest.MonkeyPatch
+def test_the_page_refreshes_itself_until_it_is_paused(
+    browser: Browser,
+    page: RenderedPage,
+    indexer: InProcess,
+    es: Elasticsearch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(indexer, es, post(1, "the first"))
-    monkeypatch.setattr("slurp.web.queries._POSTS_FOR", 0.5)
-    with served(shown) as address:
+    monkeypatch.setattr("slurp.web.queries._POSTS_TTL", 0.5)
+    with served(page) as address:
         tab = Tab(browser)
         tab.page.clock.install()
         tab.page.goto(address)
         expect(tab.page.get_by_role("article")).to_have_count(1)
-        # Somebody is typing meanwhile.
+        # The refresh must not disturb typing.
         box = tab.page.get_by_role("searchbox")
         box.fill("half a wo")
-        shown.watched.batch(1234)(Outcome(indexed=1234))
+        page.worker.batch(1234)(Outcome(indexed=1234))
         fill(indexer, es, post(2, "the second"))
         tab.page.wait_for_timeout(600)
         tab.page.clock.run_for(5000)
@@ -167,51 +171,51 @@ def test_it_refreshes_itself_until_it_is_told_to_pause(
         expect(box).to_be_focused()
 
         tab.page.get_by_role("button", name="Pause").click()
-        shown.watched.batch(1)(Outcome(indexed=1))
+        page.worker.batch(1)(Outcome(indexed=1))
         tab.page.clock.run_for(20_000)
         expect(tab.page.locator(".tile", has_text="Indexed")).to_contain_text("1,234")
-        tab.page.get_by_role("button", name="Go on").click()
+        tab.page.get_by_role("button", name="Resume").click()
         tab.page.clock.run_for(5000)
         expect(tab.page.locator(".tile", has_text="Indexed")).to_contain_text("1,235")
-        assert not tab.complaints
-    # The worker is gone.
+        assert not tab.problems
+    # The worker has stopped.
     tab.page.clock.run_for(5000)
-    expect(tab.page.locator("#offline")).to_contain_text("The worker does not answer; this is how it was at")
+    expect(tab.page.locator("#offline")).to_contain_text("No answer from the worker; last update at")
     tab.context.close()
 
 
-def test_without_its_script_it_shows_the_same(
-    browser: Browser, shown: Shown, indexer: InProcess, es: Elasticsearch
+def test_without_javascript_the_page_works(
+    browser: Browser, page: RenderedPage, indexer: InProcess, es: Elasticsearch
 ) -> None:
     some_posts(indexer, es)
-    with served(shown) as address:
+    with served(page) as address:
         tab = Tab(browser, script=False)
         tab.page.goto(address)
         assert tab.page.get_by_role("article").count() == 4
         tab.page.get_by_role("searchbox").fill("coffee")
         tab.page.keyboard.press("Enter")
         expect(tab.page.get_by_role("article")).to_have_count(1)
-        expect(tab.page.get_by_text("1 post for “coffee”, the newest first.")).to_be_visible()
+        expect(tab.page.get_by_text("1 post for “coffee”, newest first.")).to_be_visible()
         tab.page.get_by_role("link", name="#coffee").first.click()
-        expect(tab.page.get_by_text("1 post tagged #coffee, the newest first.")).to_be_visible()
+        expect(tab.page.get_by_text("1 post with hashtag #coffee, newest first.")).to_be_visible()
         tab.page.get_by_role("link", name="Refresh").click()
         expect(tab.page.get_by_role("article")).to_have_count(4)
         assert tab.page.get_by_role("button", name="Pause").count() == 0
         tab.context.close()
 
 
-def test_without_elasticsearch_it_says_why(browser: Browser) -> None:
-    watched = Watched(NOWHERE, "ws://jetstream.example")
-    watched.reads()
-    watched.probe.step()
-    watched.batch(77)
-    with served(Shown(watched, "none")) as address:
+def test_without_elasticsearch_the_page_displays_the_reason(browser: Browser) -> None:
+    worker = IdleWorker(NOWHERE, "ws://jetstream.example")
+    worker.finish_startup()
+    worker.probe.step()
+    worker.batch(77)
+    with served(RenderedPage(worker, "none")) as address:
         for width, scheme in LOOKS:
             tab = Tab(browser, width, scheme)
             tab.page.goto(address)
-            expect(tab.page.get_by_role("heading", name="Nothing is indexed at the moment")).to_be_visible()
-            expect(tab.page.get_by_text("77 events wait")).to_be_visible()
+            expect(tab.page.get_by_role("heading", name="No events are being indexed")).to_be_visible()
+            expect(tab.page.get_by_text("77 are in flight")).to_be_visible()
             assert tab.page.evaluate("document.documentElement.scrollWidth") == width
             assert min(tab.page.evaluate(CONTRASTS))[0] >= LEAST_CONTRAST
-            assert not tab.complaints
+            assert not tab.problems
             tab.context.close()

@@ -1,4 +1,4 @@
-"""`--http` of the real program, through faults: what it says is true, and nothing else suffers from it."""
+"""`--http` of the real program during faults: it reports them, and never disturbs indexing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from slurp.addresses import DEFAULT
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.simulator.jetstream import Simulator
-from slurp.web.http_server import Server
+from slurp.web.http_server import HttpServer
 from tests.fixtures_es import PASSWORD, OwnNode
 from tests.proxy import Proxy
 from tests.test_worker_faults import run_to_the_end, signals_as_before
@@ -46,8 +46,8 @@ def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, 
     return begin
 
 
-class Asked:
-    """What a worker answers at its address."""
+class HttpClient:
+    """A client for the HTTP server of a running worker."""
 
     def __init__(self, worker: Worker) -> None:
         found = worker.wait_for(r"page, health and metrics: http://127\.0\.0\.1:(\d+)")
@@ -63,13 +63,13 @@ class Asked:
             connection.close()
 
     def wait(self, path: str, status: int, pattern: str = "", timeout: float = 40) -> str:
-        """Wait until it says so."""
+        """Wait until the path returns this status and a matching text; return the text."""
         deadline = time.monotonic() + timeout
         while True:
             got, text = self.get(path)
             if got == status and re.search(pattern, text):
                 return text
-            assert time.monotonic() < deadline, f"{path} says {got}: {text[:300]}"
+            assert time.monotonic() < deadline, f"{path} returns {got}: {text[:300]}"
             time.sleep(0.1)
 
     def metric(self, name: str, **labels: str) -> float:
@@ -83,34 +83,34 @@ class Asked:
         return value
 
 
-def test_a_worker_that_works_says_so(
+def test_a_working_worker_is_ready_and_exports_its_counters(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.generate(2000)
     with start() as worker:
-        asked = Asked(worker)
-        assert asked.wait("/readyz", 200) == "ready\n"
-        assert asked.get("/healthz") == (200, "alive\n")
+        client = HttpClient(worker)
+        assert client.wait("/readyz", 200) == "ready\n"
+        assert client.get("/healthz") == (200, "alive\n")
         worker.wait_for(r"indexed 2,000 ")
-        assert asked.metric("events_received_total") == 2000
-        assert asked.metric("events_answered_total", outcome="indexed") == 2000
-        assert asked.metric("in_flight_events") == 0
-        assert asked.metric("ready") == 1
-        assert asked.metric("elasticsearch_up") == 1
-        assert asked.metric("stream_connected", reader="1", host=f"127.0.0.1:{jetstream.port}") == 1
-        assert asked.metric("batch_seconds_count") >= 1
-        assert asked.metric("bulk_request_seconds_count", result="answered") >= 1
-        assert asked.metric("checkpoint_age_seconds") < 10
-        assert asked.metric("thread_still_seconds", thread="MainThread") < 10
-        assert asked.get("/nothing")[0] == 404
+        assert client.metric("events_received_total") == 2000
+        assert client.metric("events_answered_total", outcome="indexed") == 2000
+        assert client.metric("in_flight_events") == 0
+        assert client.metric("ready") == 1
+        assert client.metric("elasticsearch_up") == 1
+        assert client.metric("stream_connected", reader="1", host=f"127.0.0.1:{jetstream.port}") == 1
+        assert client.metric("batch_seconds_count") >= 1
+        assert client.metric("bulk_request_seconds_count", result="answered") >= 1
+        assert client.metric("checkpoint_age_seconds") < 10
+        assert client.metric("thread_still_seconds", thread="MainThread") < 10
+        assert client.get("/nothing")[0] == 404
         assert worker.stop() == 0
         assert "WARNING" not in worker.log
         with pytest.raises(OSError):
-            asked.get("/healthz")
+            client.get("/healthz")
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
-def test_without_the_option_nothing_listens(start: Start) -> None:
+def test_with_http_off_nothing_listens(start: Start) -> None:
     with start("--http", "off") as worker:
         worker.wait_for("connected to")
         assert "http://127.0.0.1" not in re.sub(r"waiting for .*", "", worker.log)
@@ -121,7 +121,7 @@ def test_without_the_option_nothing_listens(start: Start) -> None:
         ]
 
 
-def test_a_taken_port_that_was_asked_for_is_an_error(start: Start) -> None:
+def test_a_configured_port_in_use_is_an_error(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with start("--http", f"127.0.0.1:{port}") as worker:
@@ -131,20 +131,20 @@ def test_a_taken_port_that_was_asked_for_is_an_error(start: Start) -> None:
 
 
 @pytest.fixture
-def default_is_taken() -> Iterator[None]:
+def default_port_in_use() -> Iterator[None]:
     try:
         with socket.create_server(DEFAULT[:2]):
             yield
     except OSError:
-        yield  # by another program, which is as good
+        yield  # in use by another program already
 
 
-def test_a_taken_port_that_nobody_asked_for_is_a_warning(
+def test_the_default_port_in_use_is_a_warning(
     es_node: EmbeddedNode,
     jetstream: Simulator,
     fresh_index_prefix: str,
     tmp_path: Path,
-    default_is_taken: None,
+    default_port_in_use: None,
 ) -> None:
     with Worker(
         *("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix, "--embedded"),
@@ -159,134 +159,137 @@ def test_a_taken_port_that_nobody_asked_for_is_a_warning(
 # Faults
 
 
-def test_while_elasticsearch_is_waited_for_it_is_alive_and_not_ready(start: Start) -> None:
+def test_while_waiting_for_elasticsearch_the_worker_is_alive_and_not_ready(start: Start) -> None:
     with start(es="http://127.0.0.1:1") as worker:
-        asked = Asked(worker)
-        text = asked.wait("/readyz", 503, "waiting for Elasticsearch, for .*\nElasticsearch: down for")
+        client = HttpClient(worker)
+        text = client.wait("/readyz", 503, "waiting for Elasticsearch, for .*\nElasticsearch: down for")
         assert "Connection refused" in text
-        assert asked.get("/healthz") == (200, "alive\n")
-        assert asked.metric("elasticsearch_up") == 0
+        assert client.get("/healthz") == (200, "alive\n")
+        assert client.metric("elasticsearch_up") == 0
         assert worker.stop() == 0
 
 
 @pytest.mark.slow
-def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
+def test_an_outage_of_elasticsearch_is_reported_also_on_a_quiet_stream(
     start: Start, own_node: OwnNode, jetstream: Simulator
 ) -> None:
     node = own_node(password=PASSWORD)
     node.start()
     jetstream.generate(100)
     with start(es=node.url) as worker:
-        asked = Asked(worker)
-        asked.wait("/readyz", 200)
+        client = HttpClient(worker)
+        client.wait("/readyz", 200)
         worker.wait_for(r"indexed 100 ")
 
-        # Nothing comes, so no bulk request finds out.
+        # No events arrive, so no bulk request detects the outage.
         node.kill()
-        text = asked.wait("/readyz", 503, "^Elasticsearch: down for ")
+        text = client.wait("/readyz", 503, "^Elasticsearch: down for ")
         assert "Connection refused" in text
         assert "stream" not in text
-        assert asked.get("/healthz")[0] == 200
+        assert client.get("/healthz")[0] == 200
         jetstream.generate(100)
         worker.wait_for("holding what we have")
-        assert asked.metric("elasticsearch_up") == 0
-        assert asked.metric("ready") == 0
+        assert client.metric("elasticsearch_up") == 0
+        assert client.metric("ready") == 0
         deadline = time.monotonic() + 10
-        while not asked.metric("bulk_request_seconds_count", result="failed"):
+        while not client.metric("bulk_request_seconds_count", result="failed"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-        # Both: each is told.
+        # Both outages are reported.
         jetstream.stop()
-        asked.wait("/readyz", 503, "(?s)^stream: down for .*\nElasticsearch: down for ")
+        client.wait("/readyz", 503, "(?s)^stream: down for .*\nElasticsearch: down for ")
         jetstream.start()
-        asked.wait("/readyz", 503, "^Elasticsearch: down for ")
+        client.wait("/readyz", 503, "^Elasticsearch: down for ")
         node.start()
-        asked.wait("/readyz", 200)
+        client.wait("/readyz", 200)
         worker.wait_until_counted(lambda now: now["indexed"] + now["duplicates"] >= 200)
 
-        # One that is there and says nothing.
+        # A node that accepts connections and does not answer.
         assert node.pid is not None
         os.kill(node.pid, signal.SIGSTOP)
         try:
-            asked.wait("/readyz", 503, "down for .*: no answer in time")
+            client.wait("/readyz", 503, "down for .*: no answer in time")
         finally:
             os.kill(node.pid, signal.SIGCONT)
-        asked.wait("/readyz", 200)
+        client.wait("/readyz", 200)
         assert worker.stop() == 0
 
 
 @pytest.mark.slow
-def test_bulk_requests_without_an_answer_are_told_though_the_cluster_answers_otherwise(
+def test_unanswered_bulk_requests_are_reported_while_the_cluster_answers_others(
     start: Start, es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with Proxy(es_node.port) as proxy, start(es=f"http://127.0.0.1:{proxy.port}") as worker:
-        asked = Asked(worker)
-        asked.wait("/readyz", 200)
+        client = HttpClient(worker)
+        client.wait("/readyz", 200)
         proxy.hold_answers(b"/_bulk")
         jetstream.run_at(500, limit=3000)
         worker.wait_for(r"no response to \d of 3 indexers for 2\d s; a request is sent again after 90 s", 60)
-        asked.wait("/readyz", 503, "^Elasticsearch: no answer for ")
+        client.wait("/readyz", 503, "^Elasticsearch: no answer for ")
         proxy.release_answers()
-        asked.wait("/readyz", 200)
+        client.wait("/readyz", 200)
         worker.wait_until_counted(lambda now: now["indexed"] + now["quarantined"] == 3000)
         assert worker.stop() == 0
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
-def test_a_stream_that_is_down_is_told(start: Start, jetstream: Simulator) -> None:
+def test_an_outage_of_the_stream_is_reported(start: Start, jetstream: Simulator) -> None:
     with start() as worker:
-        asked = Asked(worker)
-        asked.wait("/readyz", 200)
+        client = HttpClient(worker)
+        client.wait("/readyz", 200)
         jetstream.stop()
-        asked.wait("/readyz", 503, r"^stream: down for .*: can't connect: .*refused")
-        assert asked.metric("stream_connected") == 0
-        assert asked.get("/healthz")[0] == 200
+        client.wait("/readyz", 503, r"^stream: down for .*: can't connect: .*refused")
+        assert client.metric("stream_connected") == 0
+        assert client.get("/healthz")[0] == 200
         jetstream.start()
-        asked.wait("/readyz", 200)
-        assert asked.metric("stream_reconnects_total") >= 1
+        client.wait("/readyz", 200)
+        assert client.metric("stream_reconnects_total") >= 1
 
 
-def test_a_stream_that_never_came_is_told(start: Start, jetstream: Simulator) -> None:
+def test_a_stream_that_never_connected_is_reported(start: Start, jetstream: Simulator) -> None:
     jetstream.stop()
     with start() as worker:
-        Asked(worker).wait("/readyz", 503, r"^stream: no connection yet after .*: can't connect")
+        HttpClient(worker).wait("/readyz", 503, r"^stream: no connection yet after .*: can't connect")
 
 
-def test_documents_that_are_not_taken_are_told(
+def test_rejected_documents_are_reported(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.run_at(200)
     with start() as worker:
-        asked = Asked(worker)
+        client = HttpClient(worker)
         worker.wait_for("indexed [1-9]")
         es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": True})
-        asked.wait("/readyz", 503, "^Elasticsearch: takes no documents for .*cluster_block_exception")
+        client.wait("/readyz", 503, "^Elasticsearch: accepts no documents for .*cluster_block_exception")
         es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": None})
-        asked.wait("/readyz", 200)
+        client.wait("/readyz", 200)
         jetstream.pause()
 
 
 @pytest.mark.slow
-def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, jetstream: Simulator) -> None:
+def test_the_shutdown_is_reported_until_the_queue_is_drained(
+    start: Start, own_node: OwnNode, jetstream: Simulator
+) -> None:
     node = own_node(password=PASSWORD)
     node.start()
     jetstream.run_at(500)
     with start("--grace", "5s", es=node.url) as worker:
-        asked = Asked(worker)
-        asked.wait("/readyz", 200)
+        client = HttpClient(worker)
+        client.wait("/readyz", 200)
         node.kill()
         worker.wait_for("holding what we have")
         worker.process.send_signal(signal.SIGTERM)
-        assert asked.wait("/readyz", 503, "^shutting down\n$", timeout=4)
-        assert asked.get("/healthz") == (200, "alive\n")
+        assert client.wait("/readyz", 503, "^shutting down\n$", timeout=4)
+        assert client.get("/healthz") == (200, "alive\n")
         assert worker.exit_code() == 0
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), slow_except([(Server, "run"), (Probe, "step")], (Server, "run"), unpack=True)
+    ("owner", "name"),
+    slow_except([(HttpServer, "run"), (ElasticProbe, "step")], (HttpServer, "run"), unpack=True),
 )
-def test_its_death_is_told_and_stops_nothing(
+def test_a_crash_of_an_http_thread_is_logged_and_indexing_continues(
     es_node: EmbeddedNode,
     jetstream: Simulator,
     es: Elasticsearch,
@@ -307,6 +310,6 @@ def test_its_death_is_told_and_stops_nothing(
     options = ("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix)
     more = ("--since", "0", "--no-kibana", "--catch-up", "--flush", "2s", "--http", "0")
     assert run_to_the_end((*options, *more), tmp_path) is Exit.DONE
-    thread = "http" if owner is Server else "http-probe"
+    thread = "http" if owner is HttpServer else "http-probe"
     assert f"{thread} died, which is a bug; indexing continues" in caplog.text
     assert_each_once(es, fresh_index_prefix, jetstream.frames)

@@ -17,7 +17,7 @@ from slurp.events.identity import event_id
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile
-from tests.stub_kibana import Answer, StubKibana
+from tests.stub_kibana import ErrorResponse, StubKibana
 from tests.tiers import slow_except
 from tests.worker import Worker, documents
 
@@ -150,7 +150,7 @@ def test_what_elasticsearch_and_kibana_say(
     jetstream.publish([*strange_frames(indexer.began), commit(6, {"text": evil("text")}, at=indexer.began)])
 
     def refuse(space: str, lines: bytes, overwrite: bool) -> Any:
-        raise Answer.error(400, evil("import"))
+        raise ErrorResponse.of(400, evil("import"))
 
     with StubKibana() as kibana:
         monkeypatch.setattr(kibana, "_import", refuse)

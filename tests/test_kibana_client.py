@@ -1,4 +1,4 @@
-"""Kibana at the level of requests, and what counts as the same object."""
+"""The Kibana client at the level of requests, and the comparison of saved objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from slurp.config import parse
 from slurp.kibana import client
 from slurp.kibana.comparison import digest
 from slurp.logs import Secrets
-from tests.stub_kibana import Answer, StubKibana, built
+from tests.kibana_examples import example_objects
+from tests.stub_kibana import ErrorResponse, StubKibana
 
 
 @pytest.fixture
@@ -25,38 +26,38 @@ def kibana() -> Iterator[StubKibana]:
         yield stub
 
 
-def asking(kibana: StubKibana) -> client.Kibana:
-    return client.Kibana(parse(["--kibana", kibana.url], {}), Secrets(()))
+def client_of(kibana: StubKibana) -> client.KibanaClient:
+    return client.KibanaClient(parse(["--kibana", kibana.url], {}), Secrets(()))
 
 
 def credentials(kibana: StubKibana) -> list[str | None]:
-    """What each request had of them."""
-    return [one.headers.get("authorization") for one in kibana.asked]
+    """Return the Authorization header of each request."""
+    return [one.headers.get("authorization") for one in kibana.requests]
 
 
 @contextmanager
-def speaking(*answer: bytes, endless: bytes = b"") -> Iterator[tuple[client.Kibana, list[bytes]]]:
-    """What answers each request with these bytes, then `endless` again and again, and what it was sent."""
+def responding(*responses: bytes, endless: bytes = b"") -> Iterator[tuple[client.KibanaClient, list[bytes]]]:
+    """Serve these bytes to the requests in turn, `endless` after each; yield a client and the requests."""
     sent: list[bytes] = []
 
-    class Speaks(socketserver.BaseRequestHandler):
+    class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            asked: bytes = self.request.recv(65_536)
-            sent.append(asked)
+            received: bytes = self.request.recv(65_536)
+            sent.append(received)
             with contextlib.suppress(OSError):
-                self.request.sendall(answer[min(len(sent), len(answer)) - 1])
-                while endless and not over.is_set():
+                self.request.sendall(responses[min(len(sent), len(responses)) - 1])
+                while endless and not stop.is_set():
                     self.request.sendall(endless)
 
-    over = threading.Event()
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Speaks) as server:
+    stop = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         try:
-            yield client.Kibana(parse(["--kibana", url], {}), Secrets(())), sent
+            yield client.KibanaClient(parse(["--kibana", url], {}), Secrets(())), sent
         finally:
-            over.set()
+            stop.set()
             server.shutdown()
 
 
@@ -85,10 +86,10 @@ AVAILABLE = b'{"status":{"overall":{"level":"available"}}}'
         b"",
     ],
 )
-def test_what_does_not_answer_as_kibana_is_sent_no_credentials(answer: bytes) -> None:
-    with speaking(answer) as (kibana, sent):
+def test_other_servers_receive_no_credentials(answer: bytes) -> None:
+    with responding(answer) as (kibana, sent):
         for _ in range(3):
-            with pytest.raises((client.NotReady, client.Refused)):
+            with pytest.raises((client.NotReady, client.Rejected)):
                 kibana.status()
         kibana.close()
     assert len(sent) == 3
@@ -104,106 +105,104 @@ def test_what_does_not_answer_as_kibana_is_sent_no_credentials(answer: bytes) ->
         http("302 Found", b"", "Location: /login?next=%2F", "Kbn-Name: kibana"),
     ],
 )
-def test_what_answers_as_kibana_is_sent_credentials(answer: bytes) -> None:
+def test_kibana_receives_credentials(answer: bytes) -> None:
     full = b'{"version":{"number":"9.5.3"},' + AVAILABLE[1:]
-    with speaking(answer, http("200 OK", full)) as (kibana, sent):
+    with responding(answer, http("200 OK", full)) as (kibana, sent):
         assert kibana.status() == "9.5.3"
         kibana.close()
     assert b"uthorization" not in sent[0]
     assert b"\r\nAuthorization: Basic ZWxhc3RpYzpjaGFuZ2VtZQ==\r\n" in sent[1]
 
 
-def test_each_try_asks_first_who_is_there(kibana: StubKibana) -> None:
-    asked = asking(kibana)
+def test_each_attempt_begins_without_credentials(kibana: StubKibana) -> None:
+    kibana_client = client_of(kibana)
     for anonymous in (True, False):
         kibana.anonymous_status = anonymous
-        assert asked.status() == "9.5.3"
+        assert kibana_client.status() == "9.5.3"
     assert [one is None for one in credentials(kibana)] == [True, False, True, False]
     kibana.anonymous_status, kibana.starting = True, True
     with pytest.raises(client.NotReady, match="unavailable"):
-        asked.status()
+        kibana_client.status()
     assert credentials(kibana)[4:] == [None]
 
 
-def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_MOST_BYTES", 10**6)
+def test_a_response_without_end_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_MAX_BYTES", 10**6)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
-    with speaking(head, endless=b" " * 65_536) as (kibana, _):
-        with pytest.raises(client.NotReady, match="no whole answer: more than 1,000,000 bytes"):
+    with responding(head, endless=b" " * 65_536) as (kibana, _):
+        with pytest.raises(client.NotReady, match="incomplete response: more than 1,000,000 bytes"):
             kibana.status()
         kibana.close()
 
 
-def test_an_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_WITHIN", 0.0)
+def test_a_slow_response_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_BODY_TIMEOUT", 0.0)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
-    with speaking(head, endless=b" ") as (kibana, _):
-        with pytest.raises(client.NotReady, match="no whole answer: it did not end in time"):
+    with responding(head, endless=b" ") as (kibana, _):
+        with pytest.raises(client.NotReady, match="incomplete response: it did not end in time"):
             kibana.status()
         kibana.close()
 
 
 @pytest.mark.parametrize("answer", [b"<html>", {"status": "ok"}, {}, {"status": {"overall": 1}}, []])
-def test_what_is_no_kibana_is_waited_for(
+def test_a_response_of_another_program_is_retried(
     kibana: StubKibana, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
-    monkeypatch.setattr(kibana, "_status", lambda asked: answer)
-    with pytest.raises(client.NotReady, match="does not describe itself as Kibana does"):
-        asking(kibana).status()
+    monkeypatch.setattr(kibana, "_status", lambda request: answer)
+    with pytest.raises(client.NotReady, match="is not a status of Kibana"):
+        client_of(kibana).status()
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_an_export_is_of_what_is_there(kibana: StubKibana, told: bool) -> None:
-    kibana.tells_what_is_missing = told
-    ours = built()
-    keys = [(one["type"], one["id"]) for one in ours]
-    assert asking(kibana).export(keys) == {}
-    asking(kibana).import_objects(ours[:2], overwrite=False)
-    assert set(asking(kibana).export(keys)) == set(keys[:2])
+@pytest.mark.parametrize("lists_missing", [True, False])
+def test_an_export_returns_the_existing_objects(kibana: StubKibana, lists_missing: bool) -> None:
+    kibana.lists_missing = lists_missing
+    objects = example_objects()
+    keys = [(one["type"], one["id"]) for one in objects]
+    assert client_of(kibana).export(keys) == {}
+    client_of(kibana).import_objects(objects[:2], overwrite=False)
+    assert set(client_of(kibana).export(keys)) == set(keys[:2])
 
 
-def test_an_export_that_is_kept_from_us_is_not_taken_for_missing(
+def test_objects_without_read_privilege_do_not_count_as_missing(
     kibana: StubKibana, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = {"statusCode": 403, "error": "Forbidden", "message": "Unable to bulk_get search:view-posts"}
     attributes = {"objects": [{"type": "search", "id": "view-posts", "error": error}]}
 
     def forbidden(space: str, body: Any) -> Any:
-        raise Answer.error(400, "Error fetching objects to export", attributes=attributes)
+        raise ErrorResponse.of(400, "Error fetching objects to export", attributes=attributes)
 
     monkeypatch.setattr(kibana, "_export", forbidden)
-    with pytest.raises(client.Refused, match="Unable to bulk_get search:view-posts"):
-        asking(kibana).export([("search", "view-posts")])
+    with pytest.raises(client.Rejected, match="Unable to bulk_get search:view-posts"):
+        client_of(kibana).export([("search", "view-posts")])
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 413])
-def test_a_refusal_is_told_in_kibanas_words(
-    kibana: StubKibana, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    def refuse(space: str, lines: bytes, overwrite: bool) -> Any:
-        raise Answer.error(status, "what\nit says")
+def test_a_rejection_quotes_kibana(kibana: StubKibana, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    def reject(space: str, lines: bytes, overwrite: bool) -> Any:
+        raise ErrorResponse.of(status, "some\nreason")
 
-    monkeypatch.setattr(kibana, "_import", refuse)
-    with pytest.raises(client.Refused, match=f"POST /api/saved_objects/_import: {status} what it says"):
-        asking(kibana).import_objects(built(), overwrite=False)
+    monkeypatch.setattr(kibana, "_import", reject)
+    with pytest.raises(client.Rejected, match=f"POST /api/saved_objects/_import: {status} some reason"):
+        client_of(kibana).import_objects(example_objects(), overwrite=False)
 
 
 def test_an_import_without_overwrite_replaces_nothing(kibana: StubKibana) -> None:
-    asking(kibana).import_objects(built()[:1], overwrite=False)
+    client_of(kibana).import_objects(example_objects()[:1], overwrite=False)
     with pytest.raises(client.Conflict, match="index-pattern view: conflict"):
-        asking(kibana).import_objects(built(), overwrite=False)
+        client_of(kibana).import_objects(example_objects(), overwrite=False)
     assert len(kibana.objects) == 1
 
 
-def test_an_error_of_any_length_is_cut(kibana: StubKibana) -> None:
-    kibana.refuses_import = [{"type": "search", "id": "x" * 10_000, "error": {"type": "unknown"}}] * 50
-    with pytest.raises(client.Refused, match="and 47 more") as refused:
-        asking(kibana).import_objects(built()[:1], overwrite=False)
-    assert len(str(refused.value)) < 2000
+def test_a_long_error_is_shortened(kibana: StubKibana) -> None:
+    kibana.import_errors = [{"type": "search", "id": "x" * 10_000, "error": {"type": "unknown"}}] * 50
+    with pytest.raises(client.Rejected, match="and 47 more") as rejected:
+        client_of(kibana).import_objects(example_objects()[:1], overwrite=False)
+    assert len(str(rejected.value)) < 2000
 
 
-def test_the_same_is_the_same_however_it_is_written() -> None:
-    one = built()[2]
+def test_the_digest_depends_on_the_content_only() -> None:
+    one = example_objects()[2]
     same = json.loads(json.dumps(one)) | {"updated_at": "now", "managed": False, "namespaces": ["default"]}
     same["references"].reverse()
     same["attributes"]["panelsJSON"] = json.dumps(json.loads(one["attributes"]["panelsJSON"]), indent=1)

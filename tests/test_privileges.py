@@ -25,7 +25,7 @@ from tests.file_realm import FileRealm
 from tests.harness import InProcess
 from tests.test_disk import fill
 from tests.test_faults import assert_all_indexed
-from tests.test_http_worker import Asked
+from tests.test_http_worker import HttpClient
 from tests.test_lifecycle import left
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_stats_add_up
@@ -216,11 +216,11 @@ def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
             *("--http", "127.0.0.1:0"),
             home=tmp_path,
         ) as process:
-            asked = Asked(process)
+            asked = HttpClient(process)
             process.wait_for(r"indexed [1-9]")
             es.indices.refresh(index=f"{INDEX}-*")
             assert asked.wait("/readyz", 200) == "ready\n"
-            lack = f"the worker&#39;s user has no right to read {INDEX}-*"
+            lack = f"the worker&#39;s user lacks the privilege to read {INDEX}-*"
             text = asked.wait("/", 200, '<article class="card post">' if granted else lack)
             assert text.count(lack) == (0 if granted else 2)
             assert asked.get("/metrics")[0] == 200

@@ -1,4 +1,4 @@
-"""The alert rules: about metrics that there are, and as promtool and its unit tests judge them."""
+"""The alert rules: their metrics exist, and promtool accepts them and their unit tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def exported() -> set[str]:
-    """The names of all samples of ours."""
+    """Return the names of all exported samples of the worker."""
     families = text_string_to_metric_families(full().metrics.render("")[0].decode())
     return {
         sample.name
@@ -42,7 +42,7 @@ def exported() -> set[str]:
     }
 
 
-def test_every_metric_that_a_rule_names_is_exported() -> None:
+def test_every_metric_of_a_rule_is_exported() -> None:
     named = {name for rule in rules() for name in re.findall(r"skeetslurper_\w+", rule["expr"])}
     assert len(named) > 8
     assert named <= exported()
@@ -52,7 +52,7 @@ def test_every_metric_that_a_rule_names_is_exported() -> None:
     assert all(f'outcome="{outcome}"' in text for outcome in outcomes)
 
 
-def test_every_alert_says_what_is_and_what_to_do_and_is_tested() -> None:
+def test_every_alert_has_severity_summary_description_and_a_test() -> None:
     tests = UNIT_TESTS.read_text()
     for rule in rules():
         assert rule["labels"]["severity"] in ("critical", "warning")
@@ -60,7 +60,7 @@ def test_every_alert_says_what_is_and_what_to_do_and_is_tested() -> None:
         assert rule["alert"] in tests
 
 
-def test_every_metric_is_documented_and_no_other() -> None:
+def test_exactly_the_exported_metrics_are_documented() -> None:
     table = re.findall(r"^\| `(skeetslurper_\w+)", MONITORING.read_text(encoding="utf-8"), flags=re.MULTILINE)
     parts = ("_bucket", "_sum", "_count", "_created")
     histograms = {name.removesuffix("_bucket") for name in exported() if name.endswith("_bucket")}
@@ -69,7 +69,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     assert set(table) == histograms | others
 
 
-def test_the_example_asks_where_the_page_is() -> None:
+def test_the_example_scrapes_the_default_address() -> None:
     (job,) = yaml.safe_load(EXAMPLE.read_text())["scrape_configs"]
     assert job["job_name"] == "skeetslurper"
     assert job["static_configs"] == [{"targets": ["127.0.0.1:8642"]}]
@@ -78,7 +78,7 @@ def test_the_example_asks_where_the_page_is() -> None:
 
 @needs_promtool
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("check", "rules", str(RULES)),
         ("check", "config", str(EXAMPLE)),
@@ -86,7 +86,9 @@ def test_the_example_asks_where_the_page_is() -> None:
     ],
     ids=["rules", "config", "unit tests"],
 )
-def test_promtool_takes_them(words: tuple[str, ...]) -> None:
-    done = subprocess.run([str(PROMTOOL), *words], capture_output=True, text=True, timeout=120, check=False)
+def test_promtool_accepts_rules_config_and_unit_tests(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [str(PROMTOOL), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout

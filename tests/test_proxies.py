@@ -15,7 +15,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.jetstream.connection import connect
 from slurp.jetstream.servers import probe
 from slurp.jetstream.zstd_dictionary import DictionaryUnavailable, fetch
-from slurp.kibana.client import Kibana
+from slurp.kibana.client import KibanaClient
 from slurp.logs import Secrets
 from slurp.proxies import BadProxy, proxies_of, proxy_for
 from slurp.simulator.jetstream import Simulator
@@ -114,7 +114,7 @@ def test_local_services_are_reached_with_proxies_in_the_environment(
     assert elastic.client.cluster.health()["status"]
     elastic.close()
     with StubKibana() as stub:
-        kibana = Kibana(parse(["--kibana", f"http://{host}:{stub.port}"], {"HOME": "/"}), Secrets(()))
+        kibana = KibanaClient(parse(["--kibana", f"http://{host}:{stub.port}"], {"HOME": "/"}), Secrets(()))
         assert kibana.status() == stub.version
         kibana.close()
 

@@ -17,10 +17,10 @@ import pytest
 
 from slurp.config import parse
 from slurp.embedded.node import EmbeddedNode
-from slurp.kibana.client import Kibana, Refused
+from slurp.kibana.client import KibanaClient, Rejected
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
-from tests.test_http_worker import Asked
+from tests.test_http_worker import HttpClient
 from tests.tiers import slow_except
 from tests.worker import Worker
 
@@ -156,9 +156,9 @@ def test_a_kibana_that_shows_what_it_was_asked(options: tuple[str, ...]) -> None
         threading.Thread(target=server.serve_forever, daemon=True).start()
         config = parse(["--kibana", f"http://127.0.0.1:{server.server_port}", *options], {})
         secrets = Secrets(config.secrets)
-        kibana = Kibana(config, secrets)
+        kibana = KibanaClient(config, secrets)
         for _ in range(110):
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(Rejected) as refused:
                 kibana.status()
             told = secrets.scrub(str(refused.value))
             for secret in config.secrets:
@@ -190,7 +190,7 @@ def test_a_proxy_that_shows_what_it_was_asked(run: Run) -> None:
 
 def test_what_is_shown_of_a_proxy_that_shows_what_it_was_asked(run: Run) -> None:
     with echo() as url, run("--es", url, "--no-kibana", "--http", "127.0.0.1:0") as worker:
-        asked = Asked(worker)
+        asked = HttpClient(worker)
         ready = asked.wait("/readyz", 503, "bad gateway")
         shown = html.unescape(asked.get("/")[1])
         metrics = asked.get("/metrics")[1]
@@ -238,7 +238,7 @@ def test_kibana_behind_a_proxy_that_shows_what_it_was_asked(
             SKEETSLURPER_ES_PASS="changeme",
         ) as worker,
     ):
-        worker.wait_for("Kibana at .* is not ready: .*bad gateway")
+        worker.wait_for("Kibana at .* not ready: .*bad gateway")
         assert worker.stop() == 0
     assert "***" in worker.log
     assert_hidden(worker.log)

@@ -16,10 +16,10 @@ from slurp.events.times import day_of
 from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
-from tests.test_http_worker import Asked
+from tests.test_http_worker import HttpClient
 from tests.test_lifecycle import elastic, index, left, make  # noqa: F401 - fixtures
 from tests.test_worker_faults import SETTABLE
-from tests.watched import Watched
+from tests.watched import IdleWorker
 from tests.worker import PROGRAM, Worker, count, wait_for_documents
 
 DAY = 86_400
@@ -114,8 +114,8 @@ def test_neither_a_replay_nor_silence_makes_the_clock_a_wrong_one(speed: float) 
 
 
 def test_a_worker_with_a_wrong_clock_is_not_ready() -> None:
-    watched = Watched()
-    watched.reads()
+    watched = IdleWorker()
+    watched.finish_startup()
     before = watched.health.unready()
     watched.status.clock_error = "the clock of this machine is 31d ahead of the events that arrive"
     assert watched.health.unready() == [*before, watched.status.clock_error]
@@ -211,7 +211,7 @@ def test_a_clock_a_month_ahead_deletes_no_day_and_expires_no_event(
         worker.wait_for(f"deleted {past}, past the retention of 30 days")
         wait_for_documents(es, fresh_index_prefix, 1000)
         worker.wait_for(r"WARNING .*the clock of this machine is 31d ahead of the events that arrive \(")
-        status, body = Asked(worker).get("/readyz")
+        status, body = HttpClient(worker).get("/readyz")
         assert status == 503
         assert "the clock of this machine is 31d ahead" in body
         offset.with_suffix(".new").write_text("0")

@@ -1,4 +1,4 @@
-"""The unit and its example of options, as systemd itself judges them, and a worker under a played systemd."""
+"""The unit file checked by systemd itself, and a worker with a test socket in place of systemd."""
 
 from __future__ import annotations
 
@@ -32,49 +32,50 @@ from tests.worker import Worker
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNIT = DEPLOY / "skeetslurper.service"
-MOST_EXPOSED = 2.0
+# The highest allowed exposure level of `systemd-analyze security`, which is 0 (safe) to 10.
+MAX_EXPOSURE = 2.0
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="no systemd-analyze here (Debian: the package systemd)"
 )
 
 
-def analyze(*words: str) -> str:
-    command = ["systemd-analyze", *words]
+def analyze(*arguments: str) -> str:
+    command = ["systemd-analyze", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 @needs_systemd
-def test_systemd_takes_every_line_of_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_every_line_of_the_unit(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
-    # It looks for the program, which is not installed here.
+    # systemd-analyze looks for the program, which is not installed here.
     copy.write_text(re.sub(r"(?m)^ExecStart=.*", "ExecStart=/bin/true", UNIT.read_text()))
     assert analyze("verify", "--man=no", str(copy)) == ""
 
 
 @needs_systemd
-def test_the_unit_is_hardly_exposed() -> None:
+def test_the_exposure_level_of_the_unit_is_low_and_documented() -> None:
     found = re.search(r"exposure level for .*: ([\d.]+)", analyze("security", "--offline=yes", str(UNIT)))
     assert found is not None
-    assert float(found[1]) <= MOST_EXPOSED
+    assert float(found[1]) <= MAX_EXPOSURE
     assert f"an exposure of {found[1]} " in (DEPLOY.parent / "docs/operations.md").read_text()
 
 
-def test_the_unit_waits_longer_than_the_grace_and_the_example_parses() -> None:
+def test_the_stop_timeout_of_the_unit_exceeds_the_grace_of_the_example() -> None:
     found = re.search(r"TimeoutStopSec=(\d+)s", UNIT.read_text())
     assert found is not None
     assert int(found[1]) > parse(["-c", str(DEPLOY / "skeetslurper.conf.example")], {}).grace
 
 
-class Play:
-    """An indexer with one batch, watched closely."""
+class WatchedIndexer:
+    """An indexer with one batch and a watchdog with an interval of 0.15 s."""
 
     def __init__(self, tmp_path: Path, ensure: Any) -> None:
         config = parse(["--es", "http://127.0.0.1:1"], {})
-        self.fed = 0
-        self.watchdog = Watchdog(0.15, self._feed)
+        self.sent = 0
+        self.watchdog = Watchdog(0.15, self._count)
         self.shutdown = Shutdown()
         buffer, counters = BatchQueue(10, 1_000_000), Counters(1)
         counters.begin(1, Position("h", None, 0), 0)
@@ -97,45 +98,46 @@ class Play:
         while self.indexer.step():
             pass
 
-    def _feed(self, line: str) -> None:
-        self.fed += 1
+    def _count(self, line: str) -> None:
+        self.sent += 1
 
-    def fed_in(self, seconds: float) -> int:
-        before, end = self.fed, time.monotonic() + seconds
+    def sent_within(self, seconds: float) -> int:
+        """Return the number of keep-alive messages of the next seconds."""
+        before, end = self.sent, time.monotonic() + seconds
         while time.monotonic() < end:
             self.watchdog.step()
             time.sleep(0.02)
-        return self.fed - before
+        return self.sent - before
 
 
-def test_an_indexer_that_tries_again_is_alive(tmp_path: Path) -> None:
-    play = Play(tmp_path, ensure=lambda day, *beat: None)
-    play.fed_in(1.6)
-    assert play.fed_in(0.5) > 2, "it has held its batch for longer than one attempt may take"
-    play.shutdown.deadline = 0.0
+def test_an_indexer_that_retries_is_alive(tmp_path: Path) -> None:
+    watched = WatchedIndexer(tmp_path, ensure=lambda day, *beat: None)
+    watched.sent_within(1.6)
+    assert watched.sent_within(0.5) > 2, "the batch is older than the limit of one attempt"
+    watched.shutdown.deadline = 0.0
 
 
-def test_an_indexer_that_hangs_is_not(tmp_path: Path) -> None:
-    over = threading.Event()
-    play = Play(tmp_path, ensure=lambda day, *beat: cast(None, over.wait(30)))
-    assert play.fed_in(0.5) > 2
-    play.fed_in(1.2)
-    assert play.fed_in(0.5) == 0
-    play.shutdown.deadline = 0.0
-    over.set()
+def test_an_indexer_that_hangs_suspends_the_keep_alive(tmp_path: Path) -> None:
+    released = threading.Event()
+    watched = WatchedIndexer(tmp_path, ensure=lambda day, *beat: cast(None, released.wait(30)))
+    assert watched.sent_within(0.5) > 2
+    watched.sent_within(1.2)
+    assert watched.sent_within(0.5) == 0
+    watched.shutdown.deadline = 0.0
+    released.set()
 
 
-def test_a_worker_tells_systemd_how_it_is(
+def test_a_worker_reports_its_state_to_systemd(
     es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
         sock.settimeout(30)
 
         def wait_for(start: str) -> None:
-            while not (told and told[-1].startswith(start)):
-                told.append(sock.recv(4096).decode())
+            while not (messages and messages[-1].startswith(start)):
+                messages.append(sock.recv(4096).decode())
 
         options = ("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix)
         env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "900000"}
@@ -144,7 +146,7 @@ def test_a_worker_tells_systemd_how_it_is(
         with Worker(*options, *more, home=tmp_path, env=env) as worker:
             wait_for("READY=1")
             assert "connected to" in worker.log
-            assert [line for line in told[:-1] if line != "WATCHDOG=1"] == [
+            assert [line for line in messages[:-1] if line != "WATCHDOG=1"] == [
                 "STATUS=looking for Jetstream servers",
                 "STATUS=waiting for Elasticsearch",
                 "STATUS=setting up Elasticsearch",
@@ -153,4 +155,4 @@ def test_a_worker_tells_systemd_how_it_is(
             wait_for("WATCHDOG=1")
             assert worker.stop() == 0
             wait_for("STOPPING=1")
-    assert sum(line.startswith("READY=1") for line in told) == 1
+    assert sum(line.startswith("READY=1") for line in messages) == 1

@@ -298,8 +298,8 @@ def test_client_certificates_that_can_not_be_used_are_told(
 # Kibana
 
 
-def kibana(url: str, ca: Path | None) -> client.Kibana:
-    return client.Kibana(parse(["--kibana", url, *options("--es-ca", ca)], {}), Secrets(()))
+def kibana(url: str, ca: Path | None) -> client.KibanaClient:
+    return client.KibanaClient(parse(["--kibana", url, *options("--es-ca", ca)], {}), Secrets(()))
 
 
 def test_a_kibana_that_our_ca_vouches_for_is_used(authority: Authority) -> None:
@@ -309,7 +309,7 @@ def test_a_kibana_that_our_ca_vouches_for_is_used(authority: Authority) -> None:
 
 def test_a_kibana_that_nobody_vouches_for_gets_no_password(authority: Authority, bad: Case) -> None:
     with StubKibana() as stub, Proxy(stub.port, getattr(authority, bad.shows)) as proxy:
-        with pytest.raises(client.NotReady, match=r"TLS: .*a CA of your own: --es-ca"):
+        with pytest.raises(client.NotReady, match=r"TLS: .*for a private CA set --es-ca"):
             kibana(proxy.url.replace("wss:", "https:"), certificates(authority, bad)).status()
         assert proxy.passed == 0
 

@@ -1,4 +1,4 @@
-"""A worker's vitals made of real parts, for what shows them; nothing runs."""
+"""The status of a worker made of real parts, for tests of health, metrics and page; no thread runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slurp.config import Config, parse
 from slurp.elastic.client import Elastic, OutageLog
 from slurp.events.position import LIVE, Position
 from slurp.logs import Secrets
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.health import Health
 from slurp.monitoring.metrics import Metrics
 from slurp.monitoring.worker_status import WorkerStatus
@@ -22,7 +22,7 @@ from slurp.pipeline.reader_group import ReaderGroup
 from slurp.pipeline.resume import StartPoint
 from slurp.watchdog import Watchdog
 
-# Nobody listens there.
+# No server listens there.
 NOWHERE = "http://127.0.0.1:1"
 
 
@@ -34,8 +34,8 @@ class Clock:
         return self.now
 
 
-class Watched:
-    """`es` is the address that the probe asks. `clock` is the watchdog's, the patience's and the probe's."""
+class IdleWorker:
+    """`es` is the URL that the probe checks; `clock` is that of watchdog, outage log and probe."""
 
     def __init__(self, es: str = NOWHERE, *hosts: str, version: str = "1.2.3") -> None:
         self.config: Config = parse(["--es", es, *(f"--jetstream={host}" for host in hosts)], {})
@@ -46,13 +46,13 @@ class Watched:
         self.outage_log = OutageLog(clock=self.clock)
         self.stop = self.channel.shutdown.stop
         self.status = WorkerStatus(self.channel, self.watchdog, self.outage_log)
-        self.probe = Probe(Elastic(self.config, self.secrets), 1, self.secrets.scrub, self.clock)
+        self.probe = ElasticProbe(Elastic(self.config, self.secrets), 1, self.secrets.scrub, self.clock)
         self.health = Health(self.status, self.probe, self.secrets.scrub)
         self.metrics = Metrics(self.status, self.health, self.probe, version)
         self._number = 0
 
-    def reads(self) -> None:
-        """The start-up is over: there are readers, which have not connected yet."""
+    def finish_startup(self) -> None:
+        """Enter the state after the startup: the readers exist and have not connected yet."""
         self.status.starting = ""
         self.status.readers = ReaderGroup(
             [self._reader(number, server) for number, server in enumerate(self.config.jetstream, 1)]
@@ -63,7 +63,7 @@ class Watched:
         return Reader(self.config, Source([server], start), self.channel, number)
 
     def batch(self, events: int) -> Callable[[Outcome], None]:
-        """Events arrive; call what comes back with how they ended."""
+        """Receive a batch of events. Return a function that acknowledges them with an outcome."""
         self._number += 1
         now_us = int(time.time() * 1e6)
         batch = Batch(self._number, "h", [b"x"] * events, events * 100, Position("h", self._number, now_us))
@@ -71,10 +71,10 @@ class Watched:
         self.status.counters.received(batch)
         self.status.queue.put(batch)
 
-        def answered(outcome: Outcome) -> None:
+        def acknowledge(outcome: Outcome) -> None:
             self.status.queue.get(0)
             position = BatchAck(batch.position, now_us, arrived_us=now_us, delays_us=(0,))
             self.status.counters.acknowledged(batch, outcome, position)
             self.status.queue.release(batch)
 
-        return answered
+        return acknowledge

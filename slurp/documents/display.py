@@ -1,4 +1,4 @@
-"""Strangers' text and links, made fit to be shown. Escaping for HTML is the template's."""
+"""Sanitizing of untrusted text and links for display. The HTML escaping is left to the template."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from urllib.parse import urlsplit
 
 from slurp.documents.urls import domain_of
 
-_LINK = 2048
-_UNFIT = "\ufffd"
-# Marks that turn the direction of what stands behind them; left alone, they reach beyond their text.
-_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_MARKS = re.compile("[\u061c\u200e\u200f]")
+_MAX_URL = 2048
+_REPLACEMENT = "\ufffd"
+# Bidirectional embeddings, overrides and isolates: left open, they reverse the text after their own.
+_BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+# Invisible directional marks, which running text in Arabic and Hebrew needs.
+_BIDI_MARKS = re.compile("[\u061c\u200e\u200f]")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*")
 
 
 class Link(NamedTuple):
-    """`domain` is what a reader is shown of `url`."""
+    """A link; `domain` is the part of `url` that is displayed."""
 
     url: str
     domain: str
 
 
-def prose(text: object, most: int = 600) -> str:
-    """A text of several lines, shortened to `most` characters."""
-    lines = _BLANK_LINES.sub("\n\n", _shortened(str(text).strip(), most))
-    return "".join(c if c == "\n" else _fit(c) for c in _TURNS.sub(_UNFIT, lines.replace("\r", "")))
+def prose(text: object, max_length: int = 600) -> str:
+    """Return a text of several lines, sanitized and shortened to `max_length` characters."""
+    lines = _BLANK_LINES.sub("\n\n", _shorten(str(text).strip(), max_length))
+    visible = _BIDI_CONTROLS.sub(_REPLACEMENT, lines.replace("\r", ""))
+    return "".join(c if c == "\n" else _sanitize_character(c) for c in visible)
 
 
-def label(text: object, most: int = 80) -> str:
-    """A name of one line, in which nothing is hidden."""
-    return "".join(map(_fit, _MARKS.sub(_UNFIT, _TURNS.sub(_UNFIT, _shortened(str(text), most)))))
+def label(text: object, max_length: int = 80) -> str:
+    """Return a name on one line, without invisible characters, shortened to `max_length` characters."""
+    visible = _BIDI_MARKS.sub(_REPLACEMENT, _BIDI_CONTROLS.sub(_REPLACEMENT, _shorten(str(text), max_length)))
+    return "".join(map(_sanitize_character, visible))
 
 
 def link(url: object) -> Link | None:
-    """Of http and https only; None for what no browser should be led to."""
-    if not isinstance(url, str) or len(url) > _LINK or not url.isprintable() or " " in url or "\\" in url:
+    """Return an http or https URL with its domain; None for any other scheme and for malformed URLs."""
+    if not isinstance(url, str) or len(url) > _MAX_URL or not url.isprintable() or " " in url or "\\" in url:
         return None
     try:
         parts = urlsplit(url)
@@ -46,17 +49,17 @@ def link(url: object) -> Link | None:
         return None
     if parts.scheme not in ("http", "https") or not host:
         return None
-    # In ASCII, so that letters of another script pass for no others.
+    # In ASCII, so that letters of another script can't imitate a known domain.
     return Link(url, label(domain_of(url) or host))
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _shorten(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
-def _fit(char: str) -> str:
-    """Controls, halves of pairs and what is no character at all become a sign that something was there."""
+def _sanitize_character(char: str) -> str:
+    """Replace controls, surrogates, private and unassigned characters by U+FFFD, white space by a blank."""
     category = unicodedata.category(char)
     if category in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"):
-        return " " if char in "\t\n\r" else _UNFIT
+        return " " if char in "\t\n\r" else _REPLACEMENT
     return char

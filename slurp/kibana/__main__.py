@@ -1,4 +1,4 @@
-"""`python -m slurp.kibana build [--check]`: the dashboards as a file that Kibana imports."""
+"""`python -m slurp.kibana build [--check]`: write data views, searches and dashboards to a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = Path(__file__).with_name("dashboards.ndjson")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: built or up to date; 1: `--check` found a difference."""
+    """Return the exit code: 0 if built or up to date, 1 if `--check` found a difference."""
     options = _parser().parse_args(arguments)
     content = ndjson(build(options.index, options.space))
     if not options.check:
@@ -21,9 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.output.is_file() and options.output.read_bytes() == content:
         return 0
-    print(
-        f"{options.output.name} is not what the descriptions give; run build without --check", file=sys.stderr
-    )
+    print(f"{options.output.name} is out of date; run build without --check", file=sys.stderr)
     return 1
 
 
@@ -32,15 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("build", help="write data views, searches and dashboards to a file")
     command.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if the file would change"
+        "--check", action="store_true", help="write nothing; exit with 1 if the file would change"
     )
-    command.add_argument("--output", type=Path, default=FILE, help="where to (default: the package)")
+    command.add_argument("--output", type=Path, default=FILE, help="output file (default: in the package)")
     command.add_argument(
         "--index", default=DEFAULT_INDEX, help="--index of the worker (default: %(default)s)"
     )
-    command.add_argument(
-        "--space", default="", help="space of Kibana that will hold them (default: its default)"
-    )
+    command.add_argument("--space", default="", help="id of the Kibana space (default: the default space)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The little of Kibana's HTTP API that we need."""
+"""A client for the part of Kibana's HTTP API that the installer needs: status, spaces, export, import."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ Key = tuple[str, str]
 
 MIN_VERSION = (8, 9)
 
-# Kibana is an amenity: who does not connect soon is asked again later. An import of all may take a while.
+# Seconds to connect, and between two pieces of a response. Kibana is optional, so a slow connection is
+# retried later; an import of all objects may take a while.
 _TIMEOUT = (5.0, 60.0)
-# All our objects exported are 0.2 MB; those that somebody edited may be larger, but not by a factor of 80.
-_MOST_BYTES = 16 * 10**6
-# Seconds for what follows the head of an answer.
-_WITHIN = 60.0
-_MOST_TEXT = 300
-_MOST_ERRORS = 3
+# An export of all objects is 0.2 MB; edited ones may be larger, but not by a factor of 80.
+_MAX_BYTES = 16 * 10**6
+# Seconds for the body of a response.
+_BODY_TIMEOUT = 60.0
+# Limits of the texts of errors: characters of one, and number of objects listed.
+_MAX_TEXT = 300
+_MAX_ERRORS = 3
 
 
 class NotReady(Exception):
-    """Kibana is down, still starting or overloaded; the text says which."""
+    """Kibana is down, still starting or overloaded. The request should be retried."""
 
 
-class Refused(Exception):
-    """Kibana answered that it will not; only somebody's help changes that."""
+class Rejected(Exception):
+    """Kibana rejected the request. It will succeed only after a change of the configuration."""
 
 
-class Unauthorized(Refused):
-    """It does not take the credentials."""
+class Unauthorized(Rejected):
+    """Kibana rejected the credentials."""
 
 
 class Conflict(Exception):
-    """Something is there that was to be created; nothing was imported."""
+    """An object to be created exists already. Nothing was imported."""
 
 
-class Answer(NamedTuple):
-    """What was answered, read to its end."""
+class Response(NamedTuple):
+    """A complete response."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -60,12 +62,12 @@ class Answer(NamedTuple):
 
     @property
     def location(self) -> str | None:
-        """Where a redirect leads."""
+        """The target of a redirect; None for other responses."""
         return self.headers.get("location") if self.status_code in (301, 302, 303, 307, 308) else None
 
 
-class Kibana:
-    """One Kibana, seen from one space."""
+class KibanaClient:
+    """A client for one space of a Kibana."""
 
     def __init__(self, config: Config, secrets: Secrets) -> None:
         assert config.kibana is not None  # noqa: S101
@@ -76,7 +78,7 @@ class Kibana:
         self._space = config.kibana_space
         self.space_url = f"{self.url}/s/{self._space}" if self._space else self.url
         self._session = requests.Session()
-        # Credentials in ~/.netrc are for somebody else.
+        # Without the credentials of ~/.netrc, which are for other programs.
         self._session.trust_env = False
         self._session.headers["kbn-xsrf"] = "skeetslurper"
         self._session.verify = str(config.es_ca) if config.es_ca else True
@@ -84,8 +86,11 @@ class Kibana:
     def close(self) -> None:
         self._session.close()
 
-    def read_secret_again(self) -> bool:
-        """After a refusal: whether the secret's file holds another one now. Raises ValueError."""
+    def reload_secret(self) -> bool:
+        """Read the password or API key from its file again; return True if it has changed.
+
+        Raises ValueError when the file can't be read.
+        """
         file = self._config.kibana_secret_file
         if file is None or (secret := file.read()) == self._secret:
             return False
@@ -99,75 +104,74 @@ class Kibana:
 
     @property
     def _credentials(self) -> dict[str, str]:
-        """The header that has them."""
+        """The Authorization header."""
         if self._uses_api_key:
             return {"Authorization": f"ApiKey {self._secret}"}
         user = self._config.kibana_user or self._config.es_user
         return {"Authorization": f"Basic {basic_token(user, self._secret)}"}
 
     def status(self) -> str:
-        """Return Kibana's version once it is available to us. Raises NotReady or Refused.
+        """Return the version of Kibana. Raises NotReady or Rejected.
 
-        It is asked without credentials first, so that they do not go to another program on its port.
+        The first request has no credentials, so that another program on this port does not receive them.
         """
-        self._recognize(self._exchange("GET", f"{self.url}/api/status", {}))
-        answer = self._exchange("GET", f"{self.url}/api/status", self._credentials)
-        self._check_rights(answer)
-        body = _json(answer)
+        self._check_is_kibana(self._exchange("GET", f"{self.url}/api/status", {}))
+        response = self._exchange("GET", f"{self.url}/api/status", self._credentials)
+        self._check_authorization(response)
+        body = _json(response)
         level = _dig(body, "status", "overall", "level")
         number = _dig(body, "version", "number")
-        if isinstance(number, str) and _numbers(number) < MIN_VERSION:
-            least = ".".join(map(str, MIN_VERSION))
-            raise Refused(f"version {number} is too old, {least} or later is needed")
-        if answer.status_code == 200 and isinstance(level, str) and number is None:
-            # No 401 here: to strangers, with a wrong password, and since 2026 to users without that
-            # privilege, it tells the level and no more.
-            raise Unauthorized(f"{self._refusal()}; or the cluster privilege 'monitor' is missing")
+        if isinstance(number, str) and _major_minor(number) < MIN_VERSION:
+            minimum = ".".join(map(str, MIN_VERSION))
+            raise Rejected(f"version {number} is not supported (required: {minimum} or later)")
+        if response.status_code == 200 and isinstance(level, str) and number is None:
+            # Not a 401: without credentials, with a wrong password, and since 2026 for users without the
+            # cluster privilege 'monitor', Kibana returns the level only.
+            raise Unauthorized(f"{self._credentials_error()}; or the cluster privilege 'monitor' is missing")
         if isinstance(level, str) and level not in ("available", "degraded"):
-            raise NotReady(f"its status is {_short(level)}")
-        if answer.status_code >= 500 or answer.status_code == 429:
-            raise NotReady(_told(answer))
+            raise NotReady(f"status {_short(level)}")
+        if response.status_code >= 500 or response.status_code == 429:
+            raise NotReady(_error_text(response))
         if not isinstance(level, str) or not isinstance(number, str):
-            raise NotReady("what answers there does not describe itself as Kibana does")
+            raise NotReady("the response is not a status of Kibana")
         return _short(number)
 
-    def _recognize(self, answer: Answer) -> None:
-        """Check that a question without credentials was answered as Kibana does. Raises NotReady or Refused.
+    def _check_is_kibana(self, response: Response) -> None:
+        """Check that this is Kibana's response to a request without credentials. Raises NotReady or Rejected.
 
-        That is no authentication: whoever wants to be taken for Kibana can answer so.
+        This is no authentication: a malicious server can imitate the response.
         """
-        level = _dig(_json(answer), "status", "overall", "level")
+        level = _dig(_json(response), "status", "overall", "level")
         if isinstance(level, str):
             if level not in ("available", "degraded"):
-                raise NotReady(f"its status is {_short(level)}")
-            if answer.status_code == 200:
+                raise NotReady(f"status {_short(level)}")
+            if response.status_code == 200:
                 return
-        if "kbn-name" in answer.headers and (answer.status_code == 401 or answer.location is not None):
+        if "kbn-name" in response.headers and (response.status_code == 401 or response.location is not None):
             return
-        if answer.status_code == 404:
-            raise Refused("there is no Kibana at this path (its base path is part of --kibana)")
-        if answer.status_code >= 500 or answer.status_code == 429:
-            raise NotReady(_told(answer))
-        self._check_redirect(answer)
+        if response.status_code == 404:
+            raise Rejected("no Kibana at this path (include its base path in --kibana)")
+        if response.status_code >= 500 or response.status_code == 429:
+            raise NotReady(_error_text(response))
+        self._check_redirect(response)
         raise NotReady(
-            f"what answers there ({answer.status_code}) does not describe itself as Kibana does, "
-            "and is sent no credentials"
+            f"the response (HTTP {response.status_code}) is not a status of Kibana; no credentials were sent"
         )
 
     def check_space(self) -> None:
-        """Raises Refused when there is no such space: Kibana would import into the void and say success."""
+        """Raise Rejected if the space does not exist: Kibana would report success for an import into it."""
         if not self._space:
             return
-        # Who may write into a space may not always read about it: only a clear no counts.
-        answer = self._exchange("GET", f"{self.url}/api/spaces/space/{self._space}", self._credentials)
-        if answer.status_code == 404:
-            raise Refused(f"there is no space {self._space!r} (its id is in its URL: /s/ID/)")
+        # Only a 404 counts: a user who may write into a space may lack the privilege to read its settings.
+        response = self._exchange("GET", f"{self.url}/api/spaces/space/{self._space}", self._credentials)
+        if response.status_code == 404:
+            raise Rejected(f"space {self._space!r} does not exist (the id of a space is in its URL: /s/ID/)")
 
     def export(self, keys: Iterable[Key]) -> dict[Key, Json]:
-        """What is there of these objects, with all their attributes."""
+        """Return those of these objects that exist, with all attributes."""
         wanted = list(keys)
         while wanted:
-            answer = self._ask(
+            response = self._request(
                 "POST",
                 "/api/saved_objects/_export",
                 accept=(400,),
@@ -176,67 +180,72 @@ class Kibana:
                     "excludeExportDetails": True,
                 },
             )
-            if answer.ok:
-                return {key: found for key, found in _exported(answer) if key in wanted}
-            # It exports all or nothing, and names in the error those that are not there.
-            missing = _missing(answer)
+            if response.ok:
+                return {key: found for key, found in _exported(response) if key in wanted}
+            # Kibana exports all objects or none, and lists the missing ones in the error.
+            missing = _missing(response)
             if missing.isdisjoint(wanted):
-                return self._export_singly(wanted, answer)
+                return self._export_singly(wanted, response)
             wanted = [key for key in wanted if key not in missing]
         return {}
 
-    def _export_singly(self, wanted: Sequence[Key], answer: Answer) -> dict[Key, Json]:
+    def _export_singly(self, wanted: Sequence[Key], response: Response) -> dict[Key, Json]:
+        """Export each object by itself, for versions of Kibana that do not list the missing ones."""
         if len(wanted) > 1:
             return {key: found for one in wanted for key, found in self.export([one]).items()}
-        if str(_dig(_json(answer), "message")).startswith("Error fetching objects to export"):
+        if str(_dig(_json(response), "message")).startswith("Error fetching objects to export"):
             return {}
-        raise Refused(_told(answer))
+        raise Rejected(_error_text(response))
 
     def import_objects(self, objects: Sequence[Json], *, overwrite: bool) -> None:
-        """Import all of them or none. Raises Conflict when one is there and `overwrite` is false.
+        """Import all objects or none. Raises Conflict when one exists and `overwrite` is false.
 
-        After NotReady they may have arrived all the same.
+        After NotReady the objects may have been imported nevertheless.
         """
         lines = b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in objects)
-        answer = self._ask(
+        response = self._request(
             "POST",
             f"/api/saved_objects/_import?overwrite={'true' if overwrite else 'false'}",
             files={"file": ("skeetslurper.ndjson", lines, "application/ndjson")},
         )
-        body = _json(answer)
+        body = _json(response)
         errors = [one for one in _list(_dig(body, "errors")) if isinstance(one, dict)]
         if errors and all(_is_plain_conflict(one) for one in errors):
-            raise Conflict(_short(", ".join(map(_error, errors[:_MOST_ERRORS]))))
+            raise Conflict(_short(", ".join(map(_import_error, errors[:_MAX_ERRORS]))))
         if _dig(body, "success") is not True or errors:
-            more = f" and {len(errors) - _MOST_ERRORS} more" if len(errors) > _MOST_ERRORS else ""
-            what = "; ".join(map(_error, errors[:_MOST_ERRORS])) + more if errors else _told(answer)
-            raise Refused(f"nothing was imported: {what}")
+            more = f" and {len(errors) - _MAX_ERRORS} more" if len(errors) > _MAX_ERRORS else ""
+            reason = (
+                "; ".join(map(_import_error, errors[:_MAX_ERRORS])) + more
+                if errors
+                else _error_text(response)
+            )
+            raise Rejected(f"nothing was imported: {reason}")
         for one in _list(_dig(body, "successResults")):
             if isinstance(one, dict) and one.get("destinationId"):
-                raise Refused(
-                    f"another space holds {_name(one)}, so that here it became "
-                    f"{_short(one['destinationId'])}: delete both and start again"
+                raise Rejected(
+                    f"{_name(one)} exists in another space, so Kibana imported it as "
+                    f"{_short(one['destinationId'])}; delete both and restart"
                 )
 
     def set_default_data_view(self, name: str) -> bool:
-        """Make it the default where there is none; whether it was made so."""
-        if _dig(_json(self._ask("GET", "/api/data_views/default")), "data_view_id"):
+        """Make this data view the default unless there is one; return whether it was made the default."""
+        if _dig(_json(self._request("GET", "/api/data_views/default")), "data_view_id"):
             return False
-        # Without `force`, so that of two that do this the first one wins.
-        self._ask("POST", "/api/data_views/default", json={"data_view_id": name})
+        # Without `force`, so that the first of two concurrent workers wins.
+        self._request("POST", "/api/data_views/default", json={"data_view_id": name})
         return True
 
-    def _ask(self, method: str, path: str, accept: Sequence[int] = (), **body: Any) -> Answer:
-        """The answer of an API of our space: 2xx or a status in `accept`."""
-        answer = self._exchange(method, self.space_url + path, self._credentials, **body)
-        self._check_rights(answer)
-        if answer.status_code >= 500 or answer.status_code == 429:
-            raise NotReady(_told(answer))
-        if answer.status_code // 100 != 2 and answer.status_code not in accept:
-            raise Refused(f"{method} {path.split('?')[0]}: {_told(answer)}")
-        return answer
+    def _request(self, method: str, path: str, accept: Sequence[int] = (), **body: Any) -> Response:
+        """Send a request to an API of the space. Return a response with status 2xx or one of `accept`."""
+        response = self._exchange(method, self.space_url + path, self._credentials, **body)
+        self._check_authorization(response)
+        if response.status_code >= 500 or response.status_code == 429:
+            raise NotReady(_error_text(response))
+        if response.status_code // 100 != 2 and response.status_code not in accept:
+            raise Rejected(f"{method} {path.split('?')[0]}: {_error_text(response)}")
+        return response
 
-    def _exchange(self, method: str, url: str, credentials: Mapping[str, str], **body: Any) -> Answer:
+    def _exchange(self, method: str, url: str, credentials: Mapping[str, str], **body: Any) -> Response:
         try:
             with self._session.request(
                 method,
@@ -246,60 +255,60 @@ class Kibana:
                 allow_redirects=False,
                 stream=True,
                 **body,
-            ) as answer:
-                content = read_within(answer.raw, _MOST_BYTES, time.monotonic() + _WITHIN)
-                return Answer(answer.status_code, answer.headers, content)
+            ) as response:
+                content = read_within(response.raw, _MAX_BYTES, time.monotonic() + _BODY_TIMEOUT)
+                return Response(response.status_code, response.headers, content)
         except HTTPError as error:
-            raise NotReady(f"no whole answer: {_short(error)}") from None
+            raise NotReady(f"incomplete response: {_short(error)}") from None
         except requests.exceptions.SSLError as error:
-            raise NotReady(f"TLS: {_short(error)} (a CA of your own: --es-ca)") from None
-        except OSError as error:  # also what requests raises for a CA file that is gone
+            raise NotReady(f"TLS: {_short(error)} (for a private CA set --es-ca)") from None
+        except OSError as error:  # requests raises it also for a missing CA file
             raise NotReady(f"no answer ({type(error).__name__})") from None
 
-    def _check_rights(self, answer: Answer) -> None:
-        if answer.status_code == 401:
-            raise Unauthorized(self._refusal())
-        if answer.status_code == 403:
-            raise Refused(f"we lack a right: {_told(answer)}")
-        self._check_redirect(answer)
+    def _check_authorization(self, response: Response) -> None:
+        if response.status_code == 401:
+            raise Unauthorized(self._credentials_error())
+        if response.status_code == 403:
+            raise Rejected(f"missing privilege: {_error_text(response)}")
+        self._check_redirect(response)
 
-    def _check_redirect(self, answer: Answer) -> None:
-        if answer.location is not None:
-            raise Refused(f"it sends us to {_short(answer.location)}: set --kibana to where it is")
+    def _check_redirect(self, response: Response) -> None:
+        if response.location is not None:
+            raise Rejected(f"redirect to {_short(response.location)}: set --kibana to the final address")
 
-    def _refusal(self) -> str:
+    def _credentials_error(self) -> str:
         if self._uses_api_key:
-            return "it refuses the API key: check --es-api-key or --es-api-key-file, or set --kibana-user"
+            return "API key rejected: check --es-api-key or --es-api-key-file, or set --kibana-user"
         user = self._config.kibana_user or self._config.es_user
-        return f"it refuses the password of user {user!r}: check --kibana-user and --kibana-pass-file"
+        return f"password of user {user!r} rejected: check --kibana-user and --kibana-pass-file"
 
 
-def _json(answer: Answer) -> Any:
-    """The parsed body; None when it is no JSON."""
+def _json(response: Response) -> Any:
+    """Return the parsed body; None if it is not JSON."""
     try:
-        return json.loads(answer.content)
+        return json.loads(response.content)
     except (ValueError, RecursionError):
         return None
 
 
-def _exported(answer: Answer) -> Iterable[tuple[Key, Json]]:
-    for line in answer.content.splitlines():
+def _exported(response: Response) -> Iterable[tuple[Key, Json]]:
+    for line in response.content.splitlines():
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
-            raise NotReady("the export is not what Kibana writes") from None
+            raise NotReady("invalid response to an export") from None
         if isinstance(found, dict) and {"type", "id"} <= found.keys():
             yield (found["type"], found["id"]), found
 
 
-def _missing(answer: Answer) -> set[Key]:
-    """The objects that an export could not find; raises Refused when it was kept from others."""
+def _missing(response: Response) -> set[Key]:
+    """Return the objects that an export did not find. Raises Rejected when it failed for another reason."""
     missing = set()
-    for one in _list(_dig(_json(answer), "attributes", "objects")):
+    for one in _list(_dig(_json(response), "attributes", "objects")):
         if not isinstance(one, dict):
             continue
         if _dig(one, "error", "statusCode") != 404:
-            raise Refused(f"it does not export {_name(one)}: {_short(_dig(one, 'error', 'message'))}")
+            raise Rejected(f"export of {_name(one)} failed: {_short(_dig(one, 'error', 'message'))}")
         missing.add((str(one.get("type")), str(one.get("id"))))
     return missing
 
@@ -308,13 +317,13 @@ def _is_plain_conflict(error: Json) -> bool:
     return _dig(error, "error", "type") == "conflict" and not _dig(error, "error", "destinationId")
 
 
-def _error(error: Json) -> str:
-    """One object's error of an import."""
+def _import_error(error: Json) -> str:
+    """Return the error of one object of an import as text."""
     cause = _dig(error, "error")
     if not isinstance(cause, dict):
         return _name(error)
-    absent = [_name(one) for one in _list(cause.get("references")) if isinstance(one, dict)]
-    detail = ", ".join(absent) or cause.get("message") or cause.get("destinationId")
+    missing = [_name(one) for one in _list(cause.get("references")) if isinstance(one, dict)]
+    detail = ", ".join(missing) or cause.get("message") or cause.get("destinationId")
     return f"{_name(error)}: {_short(cause.get('type'))}" + (f" ({_short(detail)})" if detail else "")
 
 
@@ -322,19 +331,20 @@ def _name(one: Json) -> str:
     return _short(f"{one.get('type')} {one.get('id')}")
 
 
-def _told(answer: Answer) -> str:
-    """A failure in Kibana's own words."""
-    message = _dig(_json(answer), "message")
-    text = message if isinstance(message, str) else answer.content.decode(errors="replace")
-    return f"{answer.status_code} {_short(text)}".rstrip()
+def _error_text(response: Response) -> str:
+    """Return status and message of an error response."""
+    message = _dig(_json(response), "message")
+    text = message if isinstance(message, str) else response.content.decode(errors="replace")
+    return f"{response.status_code} {_short(text)}".rstrip()
 
 
 def _short(text: object) -> str:
-    # A secret within must stay recognisable to the log: blanks stay, and the cut is marked.
-    return cut(re.sub(r"[\r\n]+", " ", str(text)).strip(), _MOST_TEXT)
+    # The log replaces secrets within the text, so blanks are kept, and a cut is marked.
+    return cut(re.sub(r"[\r\n]+", " ", str(text)).strip(), _MAX_TEXT)
 
 
 def _dig(value: Any, *names: str) -> Any:
+    """Return a nested value; None if one of the names is missing."""
     for name in names:
         if not isinstance(value, dict):
             return None
@@ -346,5 +356,5 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _major_minor(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"[0-9]+", version)[:2]))

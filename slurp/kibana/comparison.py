@@ -1,7 +1,7 @@
-"""Whether two versions of a saved object say the same, however they are written down.
+"""Comparison of saved objects by their content, independent of the serialization.
 
-A save in Kibana writes the inner JSON anew and puts references in another order; opening Discover counts
-how popular fields are. None of that is an edit.
+Saving an object in Kibana serializes the inner JSON again and reorders references; opening Discover counts
+the popularity of fields. None of that is an edit.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ Json = dict[str, Any]
 
 
 def digest(saved: Json) -> str:
-    """Equal for two saved objects that say the same."""
-    text = json.dumps(normalised(saved), sort_keys=True, separators=(",", ":"))
+    """Return a hash that is equal for two saved objects of the same content."""
+    text = json.dumps(_normalize(saved), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def normalised(saved: Json) -> Json:
-    """What an object says: its attributes and references, without anything that Kibana keeps about it."""
-    attributes = _decoded(saved.get("attributes") or {})
+def _normalize(saved: Json) -> Json:
+    """Return attributes and references of an object, without the metadata that Kibana adds."""
+    attributes = _decode(saved.get("attributes") or {})
     if saved.get("type") == "index-pattern" and isinstance(attributes.get("fieldAttrs"), dict):
         attributes["fieldAttrs"] = _without_popularity(attributes["fieldAttrs"])
     return {
-        # Kibana fills in what was left out: `"typeMeta": {}` is as good as none.
+        # Kibana adds absent attributes with empty values: `"typeMeta": {}` is the same as none.
         "attributes": {name: value for name, value in attributes.items() if value},
-        "references": _in_order(saved.get("references") or []),
+        "references": _sorted(saved.get("references") or []),
     }
 
 
-def _decoded(value: Any) -> Any:
-    """A value with the JSON in its strings decoded, and references in an order of ours."""
+def _decode(value: Any) -> Any:
+    """Return a value with the JSON within strings decoded, and references sorted."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return value
     if isinstance(value, dict):
-        decoded = {name: _decoded(inner) for name, inner in value.items()}
+        decoded = {name: _decode(inner) for name, inner in value.items()}
         if isinstance(decoded.get("references"), list):
-            decoded["references"] = _in_order(decoded["references"])
+            decoded["references"] = _sorted(decoded["references"])
         return decoded
     if isinstance(value, list):
-        return [_decoded(inner) for inner in value]
+        return [_decode(inner) for inner in value]
     return value
 
 
-def _in_order(references: list[Any]) -> list[Any]:
+def _sorted(references: list[Any]) -> list[Any]:
     return sorted(references, key=lambda one: json.dumps(one, sort_keys=True))
 
 

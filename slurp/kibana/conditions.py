@@ -1,4 +1,4 @@
-"""What a panel counts: conditions, said to Kibana in its language (KQL) and to Elasticsearch as queries."""
+"""Conditions on documents, as KQL for Kibana and as queries for Elasticsearch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Query = dict[str, Any]
 
 
 class Condition:
-    """`kql` is what Kibana stores, `query` what it asks of Elasticsearch."""
+    """A condition; `kql` is stored in Kibana, `query` is the equivalent query that Kibana sends."""
 
     @property
     def kql(self) -> str:
@@ -23,12 +23,14 @@ class Condition:
         raise NotImplementedError
 
     def leaves(self) -> Iterator[Field]:
-        """The conditions on single fields."""
+        """Yield the conditions on single fields."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Field(Condition):
+    """A condition on a single field."""
+
     field: str
 
     def leaves(self) -> Iterator[Field]:
@@ -37,7 +39,7 @@ class Field(Condition):
 
 @dataclass(frozen=True)
 class Is(Field):
-    """The field has this value, one of them at least."""
+    """The field has this value, or is a list that contains it."""
 
     value: str | bool
 
@@ -65,7 +67,7 @@ class Has(Field):
 
 @dataclass(frozen=True)
 class Begins(Field):
-    """A keyword begins like this; `prefix` is letters, digits and dots."""
+    """A keyword field begins with `prefix`, which consists of letters, digits and dots."""
 
     prefix: str
 
@@ -80,24 +82,26 @@ class Begins(Field):
 
 @dataclass(frozen=True)
 class Between(Field):
-    """A number from `least` on, and below `below` if that is given."""
+    """A numeric field is at least `minimum`, and less than `below` if that is given."""
 
-    least: int
+    minimum: int
     below: int | None = None
 
     @property
     def kql(self) -> str:
-        above = f"{self.field} >= {self.least}"
-        return above if self.below is None else f"{above} and {self.field} < {self.below}"
+        lower = f"{self.field} >= {self.minimum}"
+        return lower if self.below is None else f"{lower} and {self.field} < {self.below}"
 
     @property
     def query(self) -> Query:
         upper = {} if self.below is None else {"lt": self.below}
-        return {"range": {self.field: {"gte": self.least, **upper}}}
+        return {"range": {self.field: {"gte": self.minimum, **upper}}}
 
 
 @dataclass(frozen=True)
 class Not(Condition):
+    """The inner condition does not hold."""
+
     inner: Condition
 
     @property
@@ -112,13 +116,15 @@ class Not(Condition):
         yield from self.inner.leaves()
 
 
-class _Several(Condition):
+class _Combined(Condition):
+    """A combination of conditions."""
+
     def __init__(self, *parts: Condition) -> None:
-        # What always holds says nothing.
+        # Conditions that always hold are redundant.
         self.parts = tuple(part for part in parts if part != All())
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and isinstance(other, _Several) and self.parts == other.parts
+        return type(self) is type(other) and isinstance(other, _Combined) and self.parts == other.parts
 
     def __hash__(self) -> int:
         return hash((type(self), self.parts))
@@ -127,12 +133,14 @@ class _Several(Condition):
         for part in self.parts:
             yield from part.leaves()
 
-    def _joined(self, word: str) -> str:
-        return f" {word} ".join(f"({part.kql})" if len(self.parts) > 1 else part.kql for part in self.parts)
+    def _joined(self, operator: str) -> str:
+        return f" {operator} ".join(
+            f"({part.kql})" if len(self.parts) > 1 else part.kql for part in self.parts
+        )
 
 
-class All(_Several):
-    """All of them hold; of none, always."""
+class All(_Combined):
+    """All parts hold; without parts it always holds."""
 
     @property
     def kql(self) -> str:
@@ -143,8 +151,8 @@ class All(_Several):
         return {"bool": {"filter": [part.query for part in self.parts]}}
 
 
-class Either(_Several):
-    """One of them holds at least."""
+class Either(_Combined):
+    """At least one part holds."""
 
     @property
     def kql(self) -> str:

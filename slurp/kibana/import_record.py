@@ -1,4 +1,4 @@
-"""What we imported into a Kibana, kept in Elasticsearch: it tells an edit from our own older version."""
+"""The record of imported objects, in Elasticsearch. It distinguishes a user's edit from an older version."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImportedObject:
-    """One object at its import: our version and content, and how Kibana showed it right afterwards.
+    """An object at the time of its import.
 
-    `ours` and `seen` are digests. They differ where a newer Kibana migrates what it imports.
+    The fields are those of the stored document. `ours` is the digest of the imported object, `seen` that of
+    Kibana's export right afterwards. They differ if a newer Kibana migrates objects at the import.
     """
 
     version: str
@@ -30,30 +31,30 @@ class ImportedObject:
 
 
 class ImportRecord:
-    """The objects of one `--index` in one space, one document."""
+    """The imported objects of one `--index` in one space of Kibana, stored as one document."""
 
     def __init__(self, elastic: Elastic, index: str, space: str) -> None:
         self._elastic = elastic
         self._index = index
         self._id = f"kibana:{index}:{space or 'default'}"
         self._version: tuple[int, int] | None = None
-        self._told = False
+        self._logged = False
 
     def load(self) -> dict[Key, ImportedObject]:
-        """Raises what the client raises for a cluster in trouble. Without the privilege: no memory."""
+        """Return the recorded objects, none if the privilege is missing. Raises errors of the client."""
         self._version = None
         try:
             found = self._elastic.client.options(request_timeout=15).get(index=STATE_INDEX, id=self._id)
         except NotFoundError:
             return {}
         except AuthorizationException as error:
-            self._tell(error)
+            self._log_once(error)
             return {}
         self._version = found["_seq_no"], found["_primary_term"]
         return dict(_entries(found["_source"].get("objects")))
 
     def save(self, objects: dict[Key, ImportedObject]) -> None:
-        """Raises ConflictError when somebody else has saved since `load`."""
+        """Store the objects. Raises ConflictError when another worker has stored some since `load`."""
         condition: dict[str, Any] = (
             {"op_type": "create"}
             if self._version is None
@@ -70,12 +71,15 @@ class ImportRecord:
                 index=STATE_INDEX, id=self._id, document=document, **condition
             )
         except AuthorizationException as error:
-            self._tell(error)
+            self._log_once(error)
 
-    def _tell(self, error: AuthorizationException) -> None:
-        if not self._told:
-            self._told = True
-            log.warning("can't remember what Kibana got, so it will not be replaced: %s", describe(error))
+    def _log_once(self, error: AuthorizationException) -> None:
+        if not self._logged:
+            self._logged = True
+            log.warning(
+                "can't record the objects imported into Kibana, so upgrades will not replace them: %s",
+                describe(error),
+            )
 
 
 def _entries(objects: Any) -> list[tuple[Key, ImportedObject]]:
@@ -85,6 +89,6 @@ def _entries(objects: Any) -> list[tuple[Key, ImportedObject]]:
         try:
             entries.append(((kind, name), ImportedObject(**about)))
         except TypeError:
-            # Of a version that keeps something else; it counts as not remembered.
+            # Written by a version with other fields; treated as not recorded.
             continue
     return entries

@@ -1,4 +1,7 @@
-"""Kibana gets our objects as soon as it is up; nothing waits for it, and nobody's edits are lost."""
+"""The import of data views, searches and dashboards into Kibana, on a thread of its own.
+
+Nothing waits for Kibana. Objects that a user has edited are replaced with `--kibana-overwrite` only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from slurp.config import Config
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.templates import numbers
 from slurp.kibana import objects
-from slurp.kibana.client import Conflict, Key, Kibana, NotReady, Refused, Unauthorized
+from slurp.kibana.client import Conflict, Key, KibanaClient, NotReady, Rejected, Unauthorized
 from slurp.kibana.comparison import digest
 from slurp.kibana.import_record import ImportedObject, ImportRecord
 from slurp.logs import Secrets
@@ -31,211 +34,226 @@ _NOUNS = {
     "search": ("search", "searches"),
     "dashboard": ("dashboard", "dashboards"),
 }
-# Texts of failures are told once each; those that never repeat would be told forever.
-_MOST_TOLD = 20
+# Each message is logged once. This limits messages that differ every time.
+_MAX_MESSAGES = 20
 
 
-class ItemClass(Enum):
-    """What is to be done with an object."""
+class ObjectState(Enum):
+    """The result of comparing an object of this version with the one in Kibana."""
 
     CREATE = "created"
     REPLACE = "replaced"
     CURRENT = "up to date"
-    ADOPT = "up to date, not remembered yet"
+    ADOPT = "up to date, to be recorded"
     EDITED = "edited"
-    NEWER = "of a newer version"
-    UNKNOWN = "not remembered as ours"
+    NEWER = "from a newer version"
+    UNKNOWN = "not in the import record"
 
 
-_WRITES = (ItemClass.CREATE, ItemClass.REPLACE)
-_LEFT_ALONE = (ItemClass.EDITED, ItemClass.UNKNOWN, ItemClass.NEWER)
+_TO_IMPORT = (ObjectState.CREATE, ObjectState.REPLACE)
+_NOT_REPLACED = (ObjectState.EDITED, ObjectState.UNKNOWN, ObjectState.NEWER)
 
 
 def classify(
-    ours: Json, version: str, there: Json | None, known: ImportedObject | None, *, overwrite: bool = False
-) -> ItemClass:
-    """Compare an object of ours with what Kibana has and with what we remember of its import."""
-    if there is None:
-        return ItemClass.CREATE
+    built: Json,
+    version: str,
+    existing: Json | None,
+    record: ImportedObject | None,
+    *,
+    overwrite: bool = False,
+) -> ObjectState:
+    """Compare the object of this version with the one in Kibana and with the record of its last import."""
+    if existing is None:
+        return ObjectState.CREATE
     if overwrite:
-        return ItemClass.REPLACE
-    mine, theirs = digest(ours), digest(there)
-    if known is None:
-        return ItemClass.ADOPT if mine == theirs else ItemClass.UNKNOWN
-    if mine == theirs:
-        return ItemClass.CURRENT if known.ours == mine else ItemClass.ADOPT
-    edited = there.get("updated_at") != known.updated_at and theirs != known.seen
-    if known.ours == mine and not edited:
-        return ItemClass.CURRENT
-    if numbers(known.version) > numbers(version):
-        return ItemClass.NEWER
-    return ItemClass.EDITED if edited else ItemClass.REPLACE
+        return ObjectState.REPLACE
+    built_digest, existing_digest = digest(built), digest(existing)
+    if record is None:
+        return ObjectState.ADOPT if built_digest == existing_digest else ObjectState.UNKNOWN
+    if built_digest == existing_digest:
+        return ObjectState.CURRENT if record.ours == built_digest else ObjectState.ADOPT
+    edited = existing.get("updated_at") != record.updated_at and existing_digest != record.seen
+    if record.ours == built_digest and not edited:
+        return ObjectState.CURRENT
+    if numbers(record.version) > numbers(version):
+        return ObjectState.NEWER
+    return ObjectState.EDITED if edited else ObjectState.REPLACE
 
 
 class Installer:
-    """The work of the kibana thread."""
+    """Imports the objects of this version into Kibana, and retries until that has succeeded."""
 
     def __init__(
         self,
         config: Config,
         elastic: Elastic,
         secrets: Secrets,
-        soon: Backoff | None = None,
-        rarely: Backoff | None = None,
+        short: Backoff | None = None,
+        long: Backoff | None = None,
         version: str = __version__,
     ) -> None:
-        self._kibana = Kibana(config, secrets)
-        self._memory = ImportRecord(elastic, config.index, config.kibana_space)
-        self._ours: dict[Key, Json] = {
+        """Retry with the `short` back-off while Kibana is down, with `long` after a configuration error."""
+        self._kibana = KibanaClient(config, secrets)
+        self._record = ImportRecord(elastic, config.index, config.kibana_space)
+        self._built: dict[Key, Json] = {
             (one["type"], one["id"]): one for one in objects.build(config.index, config.kibana_space)
         }
         self._version = version
         self._overwrite = config.kibana_overwrite
-        self._soon = soon or Backoff(first=1.0, cap=30.0)
-        self._rarely = rarely or Backoff(first=5.0, cap=300.0)
-        self._told: set[str] = set()
-        self._there: dict[Key, Json] = {}
-        # Sent and not seen yet, with what Kibana said of their age before: an answer can get lost.
-        self._sent: dict[Key, tuple[ItemClass, str | None]] = {}
-        self._done: dict[Key, ItemClass] = {}
-        self._fresh: dict[Key, ImportedObject] = {}
+        self._short = short or Backoff(first=1.0, cap=30.0)
+        self._long = long or Backoff(first=5.0, cap=300.0)
+        self._logged: set[str] = set()
+        self._existing: dict[Key, Json] = {}
+        # Imports that are not confirmed yet, with the `updated_at` before them: the response may get lost.
+        self._unconfirmed: dict[Key, tuple[ObjectState, str | None]] = {}
+        self._imported: dict[Key, ObjectState] = {}
+        self._to_record: dict[Key, ImportedObject] = {}
 
     def run(self, stop: threading.Event, pulse: Pulse | None = None) -> None:
-        """Try until it is done, as long as that takes."""
+        """Retry until the import has succeeded or `stop` is set."""
         try:
             while not stop.is_set():
                 with pulse or contextlib.nullcontext():
-                    wait = self._try()
-                if wait is None:
+                    delay = self._try()
+                if delay is None:
                     return
-                stop.wait(wait)
+                stop.wait(delay)
         finally:
             self._kibana.close()
 
     def _try(self) -> float | None:
-        """One try; None once it is done, else the seconds until the next."""
+        """Make one attempt. Return None after a success, else the delay before the next one in seconds."""
         try:
             self.install()
         except NotReady as error:
-            self._tell(logging.INFO, f"is not ready: {error}; trying in the background")
+            self._log_once(logging.INFO, f"not ready: {error}; retrying in the background")
         except Conflict as error:
-            self._tell(logging.INFO, f"somebody else was quicker ({error}); looking again")
+            self._log_once(
+                logging.INFO, f"another worker imported at the same time ({error}); checking again"
+            )
         except FAILURES as error:
-            self._tell(logging.WARNING, f"waits for our state in Elasticsearch: {describe(error)}")
-        except Refused as error:
-            self._soon.reset()
-            return self._after_refusal(error)
+            self._log_once(
+                logging.WARNING,
+                f"the import record in Elasticsearch is not available: {describe(error)}; retrying",
+            )
+        except Rejected as error:
+            self._short.reset()
+            return self._after_rejection(error)
         else:
             return None
-        self._rarely.reset()
-        return self._soon.next()
+        self._long.reset()
+        return self._short.next()
 
-    def _after_refusal(self, error: Refused) -> float:
+    def _after_rejection(self, error: Rejected) -> float:
+        """Reload the secret after rejected credentials. Return the delay before the next attempt."""
         if isinstance(error, Unauthorized):
             try:
-                if self._kibana.read_secret_again():
-                    self._tell(logging.INFO, "refused our secret, whose file holds another one now")
+                if self._kibana.reload_secret():
+                    self._log_once(
+                        logging.INFO, "credentials rejected; the file of the secret has changed, retrying"
+                    )
                     return 0.0
-            except ValueError as problem:
-                self._tell(logging.WARNING, str(problem))
-        self._tell(logging.WARNING, f"{error}; trying again now and then")
-        return self._rarely.next()
+            except ValueError as invalid:
+                self._log_once(logging.WARNING, str(invalid))
+        self._log_once(logging.WARNING, f"{error}; retrying in the background")
+        return self._long.next()
 
-    def _tell(self, level: int, text: str) -> None:
-        if text not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add(text)
+    def _log_once(self, level: int, text: str) -> None:
+        if text not in self._logged and len(self._logged) < _MAX_MESSAGES:
+            self._logged.add(text)
             log.log(level, "Kibana at %s: %s", self._kibana.url, text)
 
     def install(self) -> None:
-        """One try. Raises NotReady, Refused, Conflict, and what the Elasticsearch client raises."""
+        """Make one attempt. Raises NotReady, Rejected, Conflict, and errors of the Elasticsearch client."""
         version = self._kibana.status()
         self._kibana.check_space()
-        verdicts = self._look()
-        if any(verdict in _WRITES for verdict in verdicts.values()):
-            self._import(verdicts)
-            verdicts = self._look()
-            if lost := [key for key, verdict in verdicts.items() if verdict in _WRITES]:
-                raise Refused(f"it said success, but {self._names(lost)} did not change")
-        notes = self._notes(verdicts)
+        states = self._compare()
+        if any(state in _TO_IMPORT for state in states.values()):
+            self._import(states)
+            states = self._compare()
+            if unchanged := [key for key, state in states.items() if state in _TO_IMPORT]:
+                raise Rejected(f"the import reported success, but did not change {self._names(unchanged)}")
+        notes = self._notes(states)
         if self._make_default():
-            notes.append("the first data view is the default now")
-        head = "; ".join(notes) or "everything is there, nothing to do"
-        log.info("Kibana %s at %s: %s%s", version, self._kibana.space_url, head, self._see())
+            notes.append("the first data view is now the default")
+        summary = "; ".join(notes) or "all objects are up to date"
+        log.info("Kibana %s at %s: %s%s", version, self._kibana.space_url, summary, self._dashboard_url())
 
-    def _look(self) -> dict[Key, ItemClass]:
-        """Judge each object, and remember what has arrived."""
-        there = self._there = self._kibana.export(self._ours)
-        self._note_arrivals(there)
-        memory = self._memory.load()
-        known = memory | self._fresh
-        verdicts = {key: self._judge(key, there.get(key), known.get(key)) for key in self._ours}
-        for key, verdict in verdicts.items():
-            if verdict is ItemClass.ADOPT:
-                known[key] = self._remembered(key, there[key])
-        if known != memory:
-            self._memory.save(known)
-        self._fresh.clear()
-        return verdicts
+    def _compare(self) -> dict[Key, ObjectState]:
+        """Return the state of each object, and record confirmed imports."""
+        existing = self._existing = self._kibana.export(self._built)
+        self._confirm_imports(existing)
+        saved = self._record.load()
+        record = saved | self._to_record
+        states = {key: self._state(key, existing.get(key), record.get(key)) for key in self._built}
+        for key, state in states.items():
+            if state is ObjectState.ADOPT:
+                record[key] = self._imported_object(key, existing[key])
+        if record != saved:
+            self._record.save(record)
+        self._to_record.clear()
+        return states
 
-    def _judge(self, key: Key, there: Json | None, known: ImportedObject | None) -> ItemClass:
-        if key in self._done:
-            return ItemClass.CURRENT
-        return classify(self._ours[key], self._version, there, known, overwrite=self._overwrite)
+    def _state(self, key: Key, existing: Json | None, record: ImportedObject | None) -> ObjectState:
+        if key in self._imported:
+            return ObjectState.CURRENT
+        return classify(self._built[key], self._version, existing, record, overwrite=self._overwrite)
 
-    def _note_arrivals(self, there: dict[Key, Json]) -> None:
-        for key, (verdict, before) in self._sent.items():
-            if key in there and there[key].get("updated_at") != before:
-                self._done[key] = verdict
-                self._fresh[key] = self._remembered(key, there[key])
-        self._sent.clear()
+    def _confirm_imports(self, existing: dict[Key, Json]) -> None:
+        """Count an import as successful if the object's `updated_at` has changed since."""
+        for key, (state, updated_before) in self._unconfirmed.items():
+            if key in existing and existing[key].get("updated_at") != updated_before:
+                self._imported[key] = state
+                self._to_record[key] = self._imported_object(key, existing[key])
+        self._unconfirmed.clear()
 
-    def _remembered(self, key: Key, there: Json) -> ImportedObject:
+    def _imported_object(self, key: Key, existing: Json) -> ImportedObject:
         return ImportedObject(
-            self._version, digest(self._ours[key]), digest(there), str(there.get("updated_at", ""))
+            self._version, digest(self._built[key]), digest(existing), str(existing.get("updated_at", ""))
         )
 
-    def _import(self, verdicts: dict[Key, ItemClass]) -> None:
-        writes = {key: verdict for key, verdict in verdicts.items() if verdict in _WRITES}
-        self._sent = {
-            key: (verdict, self._there.get(key, {}).get("updated_at")) for key, verdict in writes.items()
+    def _import(self, states: dict[Key, ObjectState]) -> None:
+        to_import = {key: state for key, state in states.items() if state in _TO_IMPORT}
+        self._unconfirmed = {
+            key: (state, self._existing.get(key, {}).get("updated_at")) for key, state in to_import.items()
         }
         try:
-            # Not to overwrite when all are new: whatever came meanwhile is not ours.
+            # Without overwriting if all are new: an object that appeared in the meantime is not replaced.
             self._kibana.import_objects(
-                [self._ours[key] for key in writes], overwrite=ItemClass.REPLACE in writes.values()
+                [self._built[key] for key in to_import], overwrite=ObjectState.REPLACE in to_import.values()
             )
-        except (Refused, Conflict):
-            self._sent.clear()
+        except (Rejected, Conflict):
+            self._unconfirmed.clear()
             raise
 
     def _make_default(self) -> bool:
-        """The first data view; a right that is missing for this alone is no failure."""
-        first = next((name for kind, name in self._ours if kind == "index-pattern"), None)
+        """Make the first data view the default; return False if there is one or the privilege is missing."""
+        first = next((name for kind, name in self._built if kind == "index-pattern"), None)
         if first is None:
             return False
         try:
             return self._kibana.set_default_data_view(first)
-        except Refused as error:
-            self._tell(logging.INFO, f"the default data view stays as it is: {error}")
+        except Rejected as error:
+            self._log_once(logging.INFO, f"the default data view was not set: {error}")
             return False
 
-    def _notes(self, verdicts: dict[Key, ItemClass]) -> list[str]:
+    def _notes(self, states: dict[Key, ObjectState]) -> list[str]:
         notes = []
-        for verdict in _WRITES:
-            if keys := [key for key, done in self._done.items() if done is verdict]:
-                notes.append(f"{_counted(keys)} {verdict.value}")
-        for verdict in _LEFT_ALONE:
-            if keys := [key for key, found in verdicts.items() if found is verdict]:
-                remedy = "" if verdict is ItemClass.NEWER else " (--kibana-overwrite replaces them)"
-                notes.append(f"left alone, {verdict.value}: {self._names(keys)}{remedy}")
+        for state in _TO_IMPORT:
+            if keys := [key for key, imported in self._imported.items() if imported is state]:
+                notes.append(f"{_counted(keys)} {state.value}")
+        for state in _NOT_REPLACED:
+            if keys := [key for key, found in states.items() if found is state]:
+                hint = "" if state is ObjectState.NEWER else " (replace with --kibana-overwrite)"
+                notes.append(f"not replaced, {state.value}: {self._names(keys)}{hint}")
         return notes
 
     def _names(self, keys: Iterable[Key]) -> str:
-        return ", ".join(f"{_NOUNS.get(key[0], (key[0],))[0]} {_title(self._ours[key])!r}" for key in keys)
+        return ", ".join(f"{_NOUNS.get(key[0], (key[0],))[0]} {_title(self._built[key])!r}" for key in keys)
 
-    def _see(self) -> str:
-        first = next((name for kind, name in self._ours if kind == "dashboard"), None)
-        return f"; see {self._kibana.space_url}/app/dashboards#/view/{quote(first)}" if first else ""
+    def _dashboard_url(self) -> str:
+        first = next((name for kind, name in self._built if kind == "dashboard"), None)
+        return f"; open {self._kibana.space_url}/app/dashboards#/view/{quote(first)}" if first else ""
 
 
 def _title(one: Json) -> str:
@@ -243,6 +261,7 @@ def _title(one: Json) -> str:
 
 
 def _counted(keys: Iterable[Key]) -> str:
+    """Return the numbers of objects by type: `1 data view, 2 dashboards`."""
     counts: dict[str, int] = {}
     for kind, _ in keys:
         counts[kind] = counts.get(kind, 0) + 1

@@ -1,7 +1,7 @@
-"""Descriptions of charts → the state of Kibana's Lens editor, as Kibana 8.9 stores it.
+"""The state of Kibana's Lens editor for the description of a chart, in the format of Kibana 8.9.
 
-Later versions migrate it when they import it. What Kibana does not find in a panel it does not
-miss at the import, but when it draws: so every key here is one that the editor itself writes.
+Later versions migrate it at the import. A missing key causes no error at the import but when the panel is
+drawn, so the keys here are those that the editor itself writes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from slurp.kibana.panels import (
     Series,
     Shares,
     Table,
-    asked,
+    query_and_layers,
 )
 
 Json = dict[str, Any]
 
 _MAIN, _TREND = "main", "trend"
 
-# Without `assignmentMode`, or with the loop of later versions in its place, all series get one colour.
+# Without `assignmentMode`, or with the loop of later versions in its place, all series get the same color.
 _COLORS: Json = {
     "assignmentMode": "auto",
     "assignments": [],
@@ -45,17 +45,17 @@ _COLORS: Json = {
     "colorMode": {"type": "categorical"},
 }
 
-# Numbers of documents are 0 where there are none; what is measured in documents is then nothing.
+# These operations yield 0 without documents; the others yield no value.
 _ZERO_WHERE_NONE = ("count", "unique_count", "sum")
 
 
 def attributes(chart: Chart, data_view: str, scope: Condition) -> Json:
-    """The by-value attributes of a Lens panel over the data view with this id, of which `scope` counts."""
-    query, asked_of = asked(chart, scope)
-    layers = dict(zip((_MAIN, _TREND), asked_of, strict=False))
+    """Return the by-value attributes of a Lens panel on the data view of this id, restricted to `scope`."""
+    query, all_layers = query_and_layers(chart, scope)
+    layers = dict(zip((_MAIN, _TREND), all_layers, strict=False))
     datasource = {_MAIN: _layer(layers[_MAIN], chart.ignores_controls)}
     if _TREND in layers:
-        # Names of columns are unique over all layers.
+        # Column ids must be unique over all layers.
         datasource[_TREND] = {**_layer(layers[_TREND], chart.ignores_controls, "t"), "linkToLayers": [_MAIN]}
     kind, visualization = _visualization(chart)
     return {
@@ -89,7 +89,7 @@ def _kuery(condition: Condition) -> Json:
     return {"query": condition.kql, "language": "kuery"}
 
 
-# Columns: b0, b1 … are buckets, m0, m1 … measures.
+# Ids of columns: b0, b1 ... are buckets, m0, m1 ... are measures.
 
 
 def _layer(layer: Layer, ignores_controls: bool, suffix: str = "") -> Json:
@@ -97,7 +97,7 @@ def _layer(layer: Layer, ignores_controls: bool, suffix: str = "") -> Json:
     columns |= {f"m{n}{suffix}": _measure(measure) for n, measure in enumerate(layer.measures)}
     return {
         "columns": columns,
-        # Buckets first.
+        # Lens requires buckets before measures.
         "columnOrder": list(columns),
         "incompleteColumns": {},
         "sampling": 1,
@@ -155,10 +155,10 @@ def _bucket(bucket: Bucket) -> Json:
 
 
 def _measure(measure: Measure) -> Json:
-    last = measure.operation == "last_value"
+    is_last_value = measure.operation == "last_value"
     params: Json = (
         {"sortField": "@timestamp", "showArrayValues": False}
-        if last
+        if is_last_value
         else {"emptyAsNull": measure.operation not in _ZERO_WHERE_NONE}
     )
     if measure.percentile:
@@ -168,10 +168,10 @@ def _measure(measure: Measure) -> Json:
     column: Json = {
         "label": measure.label,
         "customLabel": True,
-        "dataType": "string" if last else "number",
+        "dataType": "string" if is_last_value else "number",
         "operationType": measure.operation,
         "isBucketed": False,
-        "scale": "ordinal" if last else "ratio",
+        "scale": "ordinal" if is_last_value else "ratio",
         "sourceField": measure.field or "___records___",
         "params": params,
     }
@@ -222,7 +222,7 @@ def _metric(chart: Metric) -> Json:
 
 
 def _series(chart: Series) -> Json:
-    sideways = chart.style == "bar_horizontal"
+    is_horizontal = chart.style == "bar_horizontal"
     over_time = isinstance(chart.x, OverTime)
     legend = chart.split is not None or len(chart.measures) > 1
     layer = _data_layer(
@@ -235,32 +235,32 @@ def _series(chart: Series) -> Json:
     )
     if chart.split:
         layer["splitAccessor"] = "b0"
-    shown = {"x": True, "yLeft": True, "yRight": True}
+    visible = {"x": True, "yLeft": True, "yRight": True}
     return {
         "legend": {"isVisible": legend, "position": "right"},
         "valueLabels": "hide" if over_time else "show",
         "fittingFunction": "Linear" if chart.style == "line" else "None",
-        "axisTitlesVisibilitySettings": {"x": False, "yLeft": not sideways, "yRight": True},
-        "tickLabelsVisibilitySettings": shown,
+        "axisTitlesVisibilitySettings": {"x": False, "yLeft": not is_horizontal, "yRight": True},
+        "tickLabelsVisibilitySettings": visible,
         "labelsOrientation": {"x": 0, "yLeft": 0, "yRight": 0},
-        "gridlinesVisibilitySettings": shown,
+        "gridlinesVisibilitySettings": visible,
         "preferredSeriesType": chart.style,
         "layers": [layer],
     }
 
 
 def _shares(chart: Shares) -> Json:
-    donut = chart.shape == "donut"
+    is_donut = chart.shape == "donut"
     layer = _data_layer(
         primaryGroups=_names("b", chart.by),
         metrics=["m0"],
-        numberDisplay="percent" if donut else "value",
+        numberDisplay="percent" if is_donut else "value",
         categoryDisplay="default",
-        legendDisplay="default" if donut else "hide",
+        legendDisplay="default" if is_donut else "hide",
         nestedLegend=False,
         colorMapping=_COLORS,
     )
-    if donut:
+    if is_donut:
         layer |= {"emptySizeRatio": 0.54, "legendPosition": "right"}
     return {"shape": chart.shape, "layers": [layer]}
 
@@ -269,7 +269,7 @@ def _cloud() -> Json:
     return _data_layer(
         tagAccessor="b0",
         valueAccessor="m0",
-        # Larger ones leave words out, with a warning sign.
+        # With larger fonts Kibana omits tags, with a warning.
         maxFontSize=30,
         minFontSize=10,
         orientation="single",

@@ -1,4 +1,4 @@
-"""Dashboards, saved searches and data views → saved objects, as Kibana's import takes them."""
+"""Saved objects for Kibana's import, built from the descriptions of dashboards, searches and data views."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import orjson
 from slurp.kibana import lens
 from slurp.kibana.conditions import All, Condition, Either, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
-from slurp.kibana.dataviews import DATA_VIEWS, DataView
+from slurp.kibana.data_views import DATA_VIEWS, DataView
 from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, View
 
 Json = dict[str, Any]
 
 DEFAULT_INDEX = "bluesky-events"
 
-# Without these an import succeeds and takes the objects for ones of 7.x: layers and references are lost.
+# Without a version, Kibana imports an object as one of 7.x: layers and references are lost without an error.
 _VERSIONS = {"index-pattern": "8.0.0", "search": "8.0.0", "dashboard": "8.9.0"}
 
+# The height of the panel with links to the other dashboards.
 _NAVIGATION = 4
 _CONTROLS = {"collection": ("commit.collection", "Collection"), "language": ("lang", "Language")}
 _INDEX_REFERENCE = "kibanaSavedObjectMeta.searchSourceJSON.index"
 
 
 def build(index: str = DEFAULT_INDEX, space: str = "") -> list[Json]:
-    """Data views, searches and dashboards for `--index` in a space of Kibana, each as
-    `{type, id, attributes, references, typeMigrationVersion}`.
+    """Return data views, searches and dashboards for `--index` in a space of Kibana.
 
-    Ids begin with the name of the index. Kibana keeps ids unique over all its spaces, so those in a
-    space other than the default one (`""`) end with its name.
+    Each object is `{type, id, attributes, references, typeMigrationVersion}`. Ids begin with the name of the
+    index. Ids are unique over all spaces, so in a space other than the default one (`""`) they end with its
+    name.
     """
     names = _Names(index, space)
     searches = {
@@ -48,22 +49,25 @@ def build(index: str = DEFAULT_INDEX, space: str = "") -> list[Json]:
 
 
 def ndjson(objects: Iterable[Json]) -> bytes:
-    """A line an object, as `_import` and the menu Saved Objects take it."""
+    """Return the objects as JSON lines, the format of `_import` and of the menu Saved Objects."""
     return b"".join(
         orjson.dumps(one, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE) for one in objects
     )
 
 
 def scope(view: View, index: str) -> Condition:
-    """Of the documents behind `view`, those that count: of events, what happened, and not what existed and
-    was only announced by a server; of the others, those that belong to `--index`."""
+    """Return the condition for the documents that dashboards count.
+
+    Events by which a server only announces existing records (resync, bootstrap) are excluded. Documents of
+    the other views must belong to `--index`.
+    """
     if view is not View.EVENTS:
         return Is("index", index)
     return Not(Either(Is("commit.resync", True), Is("commit.bootstrap", True)))
 
 
 class _Names:
-    """Ids and titles."""
+    """Ids and titles for one `--index` in one space."""
 
     def __init__(self, index: str, space: str) -> None:
         self.index = index
@@ -146,8 +150,8 @@ def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
     for row in dashboard.rows:
         x = 0
         for panel, width in zip(row.panels, row.widths(), strict=True):
-            place = {"x": x, "y": y, "w": width, "h": row.height}
-            body, inner = _panel(panel, place, names, dashboard.name)
+            grid = {"x": x, "y": y, "w": width, "h": row.height}
+            body, inner = _panel(panel, grid, names, dashboard.name)
             panels.append(body)
             references += inner
             x += width
@@ -158,7 +162,7 @@ def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
     ]
     attributes = {
         "title": names.title(dashboard.title),
-        "description": dashboard.question,
+        "description": dashboard.description,
         "panelsJSON": _text(panels),
         "controlGroupInput": _controls(),
         "optionsJSON": _text(
@@ -177,20 +181,20 @@ def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
         "kibanaSavedObjectMeta": {
             "searchSourceJSON": _text({"query": {"query": "", "language": "kuery"}, "filter": []})
         },
-        # Without it a dashboard can be looked at and never saved.
+        # Without a version the dashboard can be displayed but not saved.
         "version": 1,
     }
     return _object("dashboard", names.of(dashboard.name), attributes, references)
 
 
-def _panel(panel: Panel, place: Json, names: _Names, dashboard: str) -> tuple[Json, list[Json]]:
-    """The panel, and its references again as the dashboard must have them: with the panel's id before."""
-    # Kibana keeps a panel when the next dashboard has one of the same id, and shows the old content.
-    id = f"{dashboard}-{_slug(panel.question)}"
+def _panel(panel: Panel, grid: Json, names: _Names, dashboard: str) -> tuple[Json, list[Json]]:
+    """Return the panel, and its references for the dashboard: the same with the panel's id as prefix."""
+    # Unique over all dashboards: on navigation, Kibana keeps a panel with the same id and its old content.
+    id = f"{dashboard}-{_slug(panel.title)}"
     body: Json = {
         "panelIndex": id,
-        "gridData": {**place, "i": id},
-        "title": panel.question,
+        "gridData": {**grid, "i": id},
+        "title": panel.title,
     }
     if isinstance(panel, Documents):
         reference = f"panel_{id}"
@@ -204,7 +208,10 @@ def _panel(panel: Panel, place: Json, names: _Names, dashboard: str) -> tuple[Js
 
 
 def _navigation(here: Dashboard, names: _Names) -> Json:
-    """Links to all dashboards, and the question of this one; as markdown, for links panels came after 8.9."""
+    """Return a panel with links to all dashboards and the description of this one.
+
+    It is Markdown, because Kibana 8.9 has no links panels.
+    """
     links = " · ".join(
         f"**{one.title}**" if one is here else f"[{one.title}](#/view/{names.of(one.name)})"
         for one in DASHBOARDS
@@ -224,7 +231,7 @@ def _navigation(here: Dashboard, names: _Names) -> Json:
                 "params": {
                     "fontSize": 12,
                     "openLinksInNewTab": False,
-                    "markdown": f"{links}\n\n{here.question}",
+                    "markdown": f"{links}\n\n{here.description}",
                 },
                 "uiState": {},
                 "data": {
@@ -255,11 +262,11 @@ def _controls() -> Json:
         }
         for order, (name, (field, title)) in enumerate(_CONTROLS.items())
     }
-    respects = dict.fromkeys(("ignoreFilters", "ignoreQuery", "ignoreTimerange", "ignoreValidations"), False)
+    ignored = dict.fromkeys(("ignoreFilters", "ignoreQuery", "ignoreTimerange", "ignoreValidations"), False)
     return {
         "chainingSystem": "HIERARCHICAL",
         "controlStyle": "oneLine",
-        "ignoreParentSettingsJSON": _text(respects),
+        "ignoreParentSettingsJSON": _text(ignored),
         "panelsJSON": _text(panels),
     }
 
@@ -268,10 +275,10 @@ def _reference(name: str, kind: str, id: str) -> Json:
     return {"name": name, "type": kind, "id": id}
 
 
-def _slug(question: str) -> str:
-    return "-".join(re.findall(r"[a-z0-9]+", question.lower()))
+def _slug(title: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", title.lower()))
 
 
 def panels_of(dashboard: Json) -> Iterator[Json]:
-    """The panels of a dashboard object, decoded."""
+    """Yield the decoded panels of a dashboard object."""
     yield from orjson.loads(dashboard["attributes"]["panelsJSON"])

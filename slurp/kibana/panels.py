@@ -1,7 +1,7 @@
-"""The words in which dashboards are described: measures, buckets, charts, rows.
+"""The vocabulary for describing dashboards: measures, buckets, charts, rows.
 
-A description says which question a panel answers and from what. `lens` makes Kibana's JSON of it,
-`check` the aggregation that Kibana will send, from the same words.
+From the description of a panel, `lens` builds Kibana's JSON, and `panel_queries` the aggregation that
+Kibana sends.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from slurp.kibana.conditions import All, Condition, Has
 
 EVERYTHING = All()
 
-# Kibana's grid.
+# The width of Kibana's grid.
 COLUMNS = 48
 
 
 class View(Enum):
-    """Which documents: the value is the index pattern, where {index} stands for `--index`."""
+    """The documents of a panel; the value is the index pattern, in which {index} stands for `--index`."""
 
     EVENTS = "{index}-*"
     STATS = "skeetslurper-stats"
@@ -28,14 +28,14 @@ class View(Enum):
 
 @dataclass(frozen=True)
 class Measure:
-    """A number over documents; the label is what people read. `where` narrows this number alone."""
+    """A metric aggregation with its label; `where` restricts the documents of this measure alone."""
 
     operation: str
     label: str
     field: str = ""
     where: Condition | None = None
     per: str = ""
-    """`s` or `m`: per second or minute, on a time axis."""
+    """`s` or `m`: normalize to a second or minute, on a time axis."""
     percentile: int = 0
     decimals: int | None = None
 
@@ -61,13 +61,13 @@ def highest(field: str, label: str) -> Measure:
 
 
 def latest(field: str, label: str) -> Measure:
-    """The value in the newest document that has one."""
+    """Return a measure for the value in the newest document that has the field."""
     return Measure("last_value", label, field, where=Has(field))
 
 
 @dataclass(frozen=True)
 class Top:
-    """The most frequent values of a field, or with `in_order` its first ones in alphabetical order."""
+    """Buckets for the most frequent values of a field, or with `in_order` for the alphabetically first."""
 
     field: str
     label: str
@@ -78,7 +78,7 @@ class Top:
 
 @dataclass(frozen=True)
 class OverTime:
-    """Kibana chooses the interval by the range of time that is looked at."""
+    """Buckets over time; Kibana chooses the interval by the displayed time range."""
 
     field: str = "@timestamp"
 
@@ -96,9 +96,11 @@ Bucket = Top | OverTime | Cases
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    question: str
+    """A panel of a dashboard."""
+
+    title: str
     width: int | None = None
-    """Columns; panels without one share what is left of their row."""
+    """In columns of the grid; panels without a width share the rest of their row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,46 +112,46 @@ class Chart(Panel):
 
     @property
     def ignores_controls(self) -> bool:
-        """A control over collections says nothing to documents that have none."""
+        """The controls filter by fields that only events have."""
         return self.view is not View.EVENTS
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """What Elasticsearch is asked."""
+        """The aggregations of the panel."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Buckets within buckets, the outermost first, and the measures of the innermost."""
+    """Nested buckets, outermost first, and the measures of the innermost bucket."""
 
     buckets: tuple[Bucket, ...]
     measures: tuple[Measure, ...]
 
 
-def asked(chart: Chart, scope: Condition) -> tuple[Condition, tuple[Layer, ...]]:
-    """Return the query of a panel and what it asks, of the documents in `scope`.
+def query_and_layers(chart: Chart, scope: Condition) -> tuple[Condition, tuple[Layer, ...]]:
+    """Return the query of a panel and its layers, restricted to the documents in `scope`.
 
-    A panel that ignores the controls loses its query as well (seen in Kibana 8.12), so there each measure
-    has the condition.
+    Kibana also drops the query of a panel that ignores the controls (seen in 8.12). There each measure gets
+    the condition instead.
     """
     where = All(scope, chart.where)
     if not chart.ignores_controls:
         return where, chart.layers
     layers = (
-        replace(layer, measures=tuple(_narrowed(measure, where) for measure in layer.measures))
+        replace(layer, measures=tuple(_restricted(measure, where) for measure in layer.measures))
         for layer in chart.layers
     )
     return EVERYTHING, tuple(layers)
 
 
-def _narrowed(measure: Measure, where: Condition) -> Measure:
+def _restricted(measure: Measure, where: Condition) -> Measure:
     return replace(measure, where=All(where, measure.where or EVERYTHING))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Chart):
-    """One number; `trend` draws its course behind it."""
+    """A single number; `trend` draws its time series in the background."""
 
     measure: Measure
     subtitle: str = ""
@@ -164,7 +166,7 @@ class Metric(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Series(Chart):
-    """Lines, bars or areas; `style` is Kibana's seriesType."""
+    """Lines, bars or areas; `style` is the seriesType of Kibana."""
 
     style: str
     measures: tuple[Measure, ...]
@@ -178,7 +180,7 @@ class Series(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Shares(Chart):
-    """Parts of a whole; `shape` is Kibana's: donut or treemap (with up to two levels)."""
+    """Shares of a total; `shape` is that of Kibana: donut, or treemap with up to two levels."""
 
     by: tuple[Top, ...]
     measure: Measure
@@ -191,7 +193,7 @@ class Shares(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud(Chart):
-    """Words, the larger the more frequent. More than 12, or in little room, Kibana leaves some out."""
+    """A tag cloud. Kibana omits tags if there are more than 12 or the panel is small."""
 
     by: Top
     measure: Measure
@@ -203,7 +205,7 @@ class Cloud(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Chart):
-    """Sorted by the first measure."""
+    """A table, sorted by the first measure."""
 
     by: tuple[Top, ...]
     measures: tuple[Measure, ...]
@@ -215,6 +217,8 @@ class Table(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Heatmap(Chart):
+    """A heat map of one measure."""
+
     x: Bucket
     y: Top
     measure: Measure
@@ -226,14 +230,14 @@ class Heatmap(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Documents(Panel):
-    """The newest documents of a saved search, which Discover opens as well."""
+    """The newest documents of a saved search. Discover can open it as well."""
 
     search: Search
 
 
 @dataclass(frozen=True)
 class Search:
-    """A saved search; `name` is the end of its id. Widths of columns are in pixels."""
+    """A saved search; `name` is the end of its id. `columns` maps fields to widths in pixels, or to None."""
 
     name: str
     title: str
@@ -245,7 +249,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Row:
-    """Panels side by side; a unit of height is 20 pixels."""
+    """Panels side by side; `height` is in units of 20 pixels."""
 
     height: int
     panels: tuple[Panel, ...]
@@ -255,21 +259,21 @@ class Row:
         object.__setattr__(self, "panels", panels)
 
     def widths(self) -> list[int]:
-        """In columns; raises ValueError when the row does not fill the grid."""
+        """Return the widths of the panels in columns. Raises ValueError if the row does not fill the grid."""
         free = COLUMNS - sum(panel.width or 0 for panel in self.panels)
         sharing = [panel for panel in self.panels if panel.width is None]
         if free < 0 or (free % len(sharing) if sharing else free):
-            raise ValueError(f"{[panel.question for panel in self.panels]} do not fill {COLUMNS} columns")
+            raise ValueError(f"{[panel.title for panel in self.panels]} do not fill {COLUMNS} columns")
         return [panel.width or free // len(sharing) for panel in self.panels]
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """`name` is the end of its id, `span` how far it looks back at first, `refresh` in seconds."""
+    """A dashboard; `name` is the end of its id, `span` the start of its time range, `refresh` in seconds."""
 
     name: str
     title: str
-    question: str
+    description: str
     rows: tuple[Row, ...]
     span: str
     refresh: int

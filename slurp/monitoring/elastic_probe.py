@@ -1,4 +1,4 @@
-"""Whether Elasticsearch answers, asked every few seconds: a quiet stream would find out late."""
+"""A periodic check of Elasticsearch. On a quiet stream no bulk request would detect an outage."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from elasticsearch import AuthenticationException
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.watchdog import Pulse
 
+# Seconds between two checks, and the time-out of one.
 _EVERY = 3.0
-_WITHIN = 5.0
-# A bulk request that was answered within this time says more than a question that was not.
+_TIMEOUT = 5.0
+# A bulk request answered within this many seconds outweighs a failed check.
 _FRESH = 10.0
-# Nothing is known when nothing was asked for so long.
+# The state is unknown when the last check is older than this many seconds.
 _STALE = 60.0
 
 
-class Probe:
-    """`step` is one question. It is asked by a client of our own, so that no bulk request is in its way."""
+class ElasticProbe:
+    """Checks Elasticsearch through a client of its own, so that hanging bulk requests do not delay it."""
 
     def __init__(
         self,
@@ -29,50 +30,51 @@ class Probe:
         scrub: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`nodes` is how many there are to ask: one that answers will do."""
+        """`nodes` is the number of configured nodes; the cluster is up when one of them answers."""
         self._elastic = elastic
         self._nodes = nodes
         self._scrub = scrub
         self._clock = clock
-        # When it was asked last, and when it last answered somebody else.
-        self._asked: float | None = None
-        self._answered = float("-inf")
+        self._checked_at: float | None = None
+        # The last answer to a bulk request.
+        self._bulk_answered_at = float("-inf")
         self._down_since: float | None = None
         self._reason = ""
 
     @property
     def answers(self) -> bool | None:
-        """None while nothing is known."""
-        if self._asked is None or self._clock() - self._asked > _STALE:
+        """Whether Elasticsearch answers; None while that is unknown."""
+        if self._checked_at is None or self._clock() - self._checked_at > _STALE:
             return None
         return self.down is None
 
     @property
     def down(self) -> tuple[float, str] | None:
-        """Seconds since the first question that was not answered, and why; None while all is well."""
+        """Seconds since the first failed check, and the reason; None while Elasticsearch answers."""
         since, now = self._down_since, self._clock()
-        if self._asked is not None and now - self._asked > _STALE:
-            return now - self._asked, "it is not asked any more, which is a bug"
-        if since is None or now - self._answered < _FRESH:
+        if self._checked_at is not None and now - self._checked_at > _STALE:
+            return now - self._checked_at, "the periodic check has stopped, which is a bug"
+        if since is None or now - self._bulk_answered_at < _FRESH:
             return None
         return now - since, self._reason
 
-    def heard(self) -> None:
-        """It answered somebody else."""
-        self._answered = self._clock()
+    def record_bulk_answer(self) -> None:
+        """Record that Elasticsearch answered a bulk request just now."""
+        self._bulk_answered_at = self._clock()
 
-    def run(self, over: threading.Event, pulse: Pulse) -> None:
-        while not over.is_set():
+    def run(self, stop: threading.Event, pulse: Pulse) -> None:
+        """Check every three seconds until `stop` is set."""
+        while not stop.is_set():
             with pulse:
                 self.step()
-            over.wait(_EVERY)
+            stop.wait(_EVERY)
 
     def step(self) -> None:
+        """Send one check, to the next node in turn while nodes fail, and record the result."""
         began = self._clock()
         try:
-            # One after the other while they fail.
             client = self._elastic.client.options(
-                request_timeout=_WITHIN, max_retries=self._nodes - 1, retry_on_timeout=self._nodes > 1
+                request_timeout=_TIMEOUT, max_retries=self._nodes - 1, retry_on_timeout=self._nodes > 1
             )
             client.cluster.health(filter_path="status")
         except FAILURES as error:
@@ -84,4 +86,4 @@ class Probe:
         else:
             self._elastic.granted()
             self._down_since = None
-        self._asked = self._clock()
+        self._checked_at = self._clock()

@@ -1,4 +1,4 @@
-"""Whether the worker is alive, and whether it does its work, in words."""
+"""The answers of `/healthz` and `/readyz`: stuck threads, and reasons why no event is indexed."""
 
 from __future__ import annotations
 
@@ -6,68 +6,70 @@ import time
 from collections.abc import Callable
 
 from slurp.documents.display import label
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.units import format_duration
 from slurp.watchdog import Pulse
 
-# Characters of a reason.
+# The maximum length of a reason, in characters.
 _REASON = 500
 
 
 class Health:
-    """Each list names what is wrong, one line each; an empty one is good news."""
+    """Problems of the worker as text, one line each; an empty list means that there are none."""
 
-    def __init__(self, status: WorkerStatus, probe: Probe, scrub: Callable[[str], str]) -> None:
+    def __init__(self, status: WorkerStatus, probe: ElasticProbe, scrub: Callable[[str], str]) -> None:
         self._status = status
         self._probe = probe
         self._scrub = scrub
 
     def stuck(self) -> list[str]:
-        """Threads that hang, as systemd's watchdog sees them."""
-        return [_hangs(pulse) for pulse in self._status.watchdog.stuck]
+        """Return the stuck threads that indexing needs; the systemd watchdog restarts the worker then."""
+        return [_describe(pulse) for pulse in self._status.watchdog.stuck]
 
     def impaired(self) -> list[str]:
-        """Threads that hang while indexing goes on without them."""
-        return [f"{_hangs(pulse)}; indexing goes on" for pulse in self._status.watchdog.impaired]
+        """Return the stuck threads that indexing does not need."""
+        return [f"{_describe(pulse)}; indexing continues" for pulse in self._status.watchdog.impaired]
 
     def unready(self) -> list[str]:
-        """Why no event is indexed now, or would be if one came. It may quote a server, so it is made fit
-        to be shown."""
+        """Return the reasons why events are not indexed now, or would not be if one arrived.
+
+        A reason may quote a server, so it is sanitized and shortened for display.
+        """
         return [label(reason, _REASON) for reason in self._unready()]
 
     def _unready(self) -> list[str]:
         status = self._status
         if status.stop.is_set():
             return ["shutting down"]
-        found = self.stuck()
+        reasons = self.stuck()
         if status.starting:
-            found.append(f"{status.starting}, for {format_duration(time.monotonic() - status.began)}")
+            reasons.append(f"{status.starting}, for {format_duration(time.monotonic() - status.began)}")
         if status.readers is not None and (down := status.readers.down_for) is not None:
-            found.append(self._stream(down))
-        if (trouble := self._probe.down) is not None:
-            found.append(f"Elasticsearch: down for {format_duration(trouble[0])}: {trouble[1]}")
+            reasons.append(self._stream(down))
+        if (outage := self._probe.down) is not None:
+            reasons.append(f"Elasticsearch: down for {format_duration(outage[0])}: {outage[1]}")
         elif (lasting := status.outage_log.lasting) is not None:
-            found.append(
-                f"Elasticsearch: takes no documents for {format_duration(lasting[0])}: "
+            reasons.append(
+                f"Elasticsearch: accepts no documents for {format_duration(lasting[0])}: "
                 f"{self._scrub(lasting[1])}"
             )
-        elif late := status.late_response:
-            found.append(f"Elasticsearch: no answer for {format_duration(late)}")
+        elif unanswered := status.late_response:
+            reasons.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
         if status.clock_error:
-            found.append(status.clock_error)
+            reasons.append(status.clock_error)
         if status.disk is not None and status.disk.error:
-            found.append(status.disk.error)
-        return found
+            reasons.append(status.disk.error)
+        return reasons
 
     def _stream(self, down: float) -> str:
         readers = self._status.readers
         assert readers is not None  # noqa: S101
-        ever = any(reader.was_connected for reader in readers)
-        what = "down for" if ever else "no connection yet after"
-        why = f": {self._scrub(readers.last_error)}" if readers.last_error else ""
-        return f"stream: {what} {format_duration(down)}{why}"
+        was_connected = any(reader.was_connected for reader in readers)
+        state = "down for" if was_connected else "no connection yet after"
+        reason = f": {self._scrub(readers.last_error)}" if readers.last_error else ""
+        return f"stream: {state} {format_duration(down)}{reason}"
 
 
-def _hangs(pulse: Pulse) -> str:
-    return f"{pulse.name} hangs for {format_duration(pulse.still_for)}"
+def _describe(pulse: Pulse) -> str:
+    return f"{pulse.name} has been stuck for {format_duration(pulse.seconds_since_beat)}"

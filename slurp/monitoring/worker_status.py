@@ -86,7 +86,7 @@ class WorkerStatus:
 
     def _waits(self) -> list[float]:
         """Return the seconds since the last beat of each indexer, which only a request delays for long."""
-        return [one.still_for for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
+        return [one.seconds_since_beat for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
 
     @property
     def lag(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The page: what the worker knows of itself, and what Elasticsearch answers, as HTML."""
+"""The HTML page: the state of the worker, and query results of Elasticsearch."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from slurp.monitoring.worker_status import WorkerStatus
 from slurp.units import format_duration
 from slurp.web.charts import HEIGHT, WIDTH, chart
 from slurp.web.history import MINUTES, History
-from slurp.web.http_server import Answer, Request
-from slurp.web.queries import WINDOW_MINUTES, WISH, Bar, PageQueries, SearchRequest, Trouble
+from slurp.web.http_server import Request, Response
+from slurp.web.queries import MAX_LENGTH, WINDOW_MINUTES, PageQueries, SearchRequest, TermCount, Unavailable
 
-# The least that the scales go to: a quiet stream is no mountain range.
-_LEAST_RATE, _LEAST_LAG = 10.0, 1.0
-# A worker that is this late works, but not on what happens now.
-_LATE = 60.0
+# The minimum of the scales (events per second, seconds), so that small fluctuations look small.
+_MIN_RATE, _MIN_LAG = 10.0, 1.0
+# With a lag above so many seconds the page shows "catching up".
+_CATCHING_UP = 60.0
 
-_KINDS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_FILE_TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 class Page:
-    """`render` never raises what Elasticsearch does."""
+    """Renders the page. Errors of Elasticsearch become text on the page."""
 
     def __init__(
-        self, status: WorkerStatus, health: Health, history: History, questions: PageQueries, version: str
+        self, status: WorkerStatus, health: Health, history: History, queries: PageQueries, version: str
     ) -> None:
         self._status = status
         self._health = health
         self._history = history
-        self._questions = questions
+        self._queries = queries
         self._version = version
         environment = Environment(
             loader=PackageLoader("slurp.web", "assets"),
@@ -42,21 +42,22 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {"number": _number, "rate": _rate, "tick": _tick, "share": _share}
+        environment.filters |= {"number": _number, "rate": _rate, "tick": _tick, "percent_of": _percent_of}
         environment.filters |= {"duration": format_duration, "age": _age}
-        environment.tests["trouble"] = lambda value: isinstance(value, Trouble)
+        environment.tests["unavailable"] = lambda value: isinstance(value, Unavailable)
         self._template = environment.get_template("page.html")
 
-    def render(self, request: Request) -> Answer:
-        wish = SearchRequest.of(request.parameters)
+    def render(self, request: Request) -> Response:
+        """Return the page for the search in the request's parameters, or with the latest posts."""
+        search = SearchRequest.from_parameters(request.parameters)
         status, points = self._status, self._history.points()
         now = status.counters.snapshot()
         last = points[-1] if points else None
-        # A young worker has not much to show, and shows it on all the room there is.
+        # Shortly after the start, the charts show the time since then, but one minute at least.
         span = min(MINUTES * 60.0, max(60.0, math.ceil(points[0].ago / 10) * 10.0)) if points else 60.0
         ago = [point.ago for point in points]
         received = [point.received for point in points]
-        answered = [point.answered for point in points]
+        acknowledged = [point.acknowledged for point in points]
         lags = [point.lag for point in points]
         text = self._template.render(
             version=self._version,
@@ -68,35 +69,31 @@ class Page:
             now=now,
             last=last,
             lag=status.lag,
-            late=_LATE,
-            ran=_ran(status),
-            full=status.queue.events / status.queue.max_events,
-            most=max(received, default=0.0),
-            rates=chart(ago, [received, answered], span, _LEAST_RATE),
-            latenesses=chart(ago, [lags], span, _LEAST_LAG),
-            overview=self._questions.overview(),
-            wish=wish,
-            longest=WISH,
-            posts=self._questions.posts(wish),
+            catching_up=_CATCHING_UP,
+            uptime=now.at - status.began,
+            buffer_used=status.queue.events / status.queue.max_events,
+            max_rate=max(received, default=0.0),
+            rate_chart=chart(ago, [received, acknowledged], span, _MIN_RATE),
+            lag_chart=chart(ago, [lags], span, _MIN_LAG),
+            overview=self._queries.overview(),
+            search=search,
+            max_length=MAX_LENGTH,
+            posts=self._queries.posts(search),
         )
-        return Answer(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
+        return Response(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
 
-def assets() -> dict[str, Answer]:
-    """The files beside the page, by their path."""
+def static_files() -> dict[str, Response]:
+    """Return style sheet, script and icon by their paths."""
     folder = resources.files("slurp.web") / "assets"
     return {
-        f"/{name}": Answer(
+        f"/{name}": Response(
             (folder / name).read_bytes(),
-            f"{kind}; charset=utf-8",
+            f"{file_type}; charset=utf-8",
             headers={"Cache-Control": "max-age=300"},
         )
-        for name, kind in _KINDS.items()
+        for name, file_type in _FILE_TYPES.items()
     }
-
-
-def _ran(status: WorkerStatus) -> float:
-    return status.counters.snapshot().at - status.began
 
 
 def _number(value: float) -> str:
@@ -108,18 +105,18 @@ def _rate(value: float) -> str:
 
 
 def _tick(value: float) -> str:
-    """At the side of a chart."""
+    """Format a value of a chart's scale."""
     return f"{value:,.10g}"
 
 
 def _age(seconds: float) -> str:
-    """How long ago, without more than anybody wants to know."""
+    """Format an age in its largest unit: `3 h ago`."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
 
 
-def _share(bar: Bar, bars: Sequence[Bar]) -> str:
-    """The length of a bar beside the longest, in percent."""
-    return f"{100 * bar.count / max(one.count for one in bars):.1f}"
+def _percent_of(term: TermCount, terms: Sequence[TermCount]) -> str:
+    """Return the length of a bar, in percent of the longest one."""
+    return f"{100 * term.count / max(one.count for one in terms):.1f}"

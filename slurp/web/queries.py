@@ -1,4 +1,4 @@
-"""What the page asks Elasticsearch: few, short, bounded questions, with strangers' words as values only."""
+"""The queries of the page: few, short and bounded. Untrusted text is passed as values only."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from slurp.documents.common_fields import folded
 from slurp.documents.display import Link, label, link, prose
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.web.cache import Cache
-from slurp.web.names import COLLECTIONS, LANGUAGES
+from slurp.web.display_names import COLLECTIONS, LANGUAGES
 
 T = TypeVar("T")
 
 WINDOW_MINUTES = 15
-POSTS = 12
-# Characters of each wish.
-WISH = 200
+_POSTS = 12
+# The maximum length of each search parameter, in characters.
+MAX_LENGTH = 200
 
 _POST = "app.bsky.feed.post"
-_OVERVIEW_FOR, _POSTS_FOR = 10.0, 5.0
-# Of the search within Elasticsearch, and of the whole request, in seconds.
-_SEARCH_WITHIN, _WITHIN = "2s", 4.0
-# Requests at once, and how long to wait for a turn.
-_AT_ONCE, _TURN = 2, 2.0
+# Seconds for which results are cached.
+_OVERVIEW_TTL, _POSTS_TTL = 10.0, 5.0
+# The time-out of the search within Elasticsearch, and that of the whole request in seconds.
+_SEARCH_TIMEOUT, _REQUEST_TIMEOUT = "2s", 4.0
+# Concurrent queries, and the seconds that another one waits for a free slot.
+_MAX_CONCURRENT, _SLOT_TIMEOUT = 2, 2.0
 _FIELDS = [
     "did",
     "url",
@@ -43,127 +44,135 @@ _FIELDS = [
     "reply.parent.url",
     "event.ingested",
 ]
-# What people may write in the search box; no prefixes or fuzziness, which may cost much.
+# The operators of the search box. Without prefixes and fuzziness, which may be expensive.
 _FLAGS = "AND|OR|NOT|PHRASE|PRECEDENCE|WHITESPACE"
 
 
-class Trouble(NamedTuple):
-    """Why there is no answer, in words."""
+class Unavailable(NamedTuple):
+    """The reason why a query has no result."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One of the most frequent. `note` says more, `address` leads to its posts."""
+class TermCount:
+    """One of the most frequent values of a field; `url` is the search for its posts, '' for none."""
 
     name: str
     count: int
     note: str = ""
-    address: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Of the last WINDOW_MINUTES."""
+    """Counts of the last WINDOW_MINUTES; `complete` is False when the search timed out or a shard failed."""
 
     events: int
-    collections: Sequence[Bar] = ()
-    languages: Sequence[Bar] = ()
-    tags: Sequence[Bar] = ()
-    domains: Sequence[Bar] = ()
-    whole: bool = True
+    collections: Sequence[TermCount] = ()
+    languages: Sequence[TermCount] = ()
+    tags: Sequence[TermCount] = ()
+    domains: Sequence[TermCount] = ()
+    complete: bool = True
 
 
 @dataclass(frozen=True)
 class Post:
-    """Ready to be shown, but for the escaping. `age` is in seconds."""
+    """A post, sanitized for display but not escaped for HTML.
+
+    `age` is in seconds since the worker received the post, at `ingested_at` (ISO 8601).
+    """
 
     text: str
     author: str
-    author_address: str
-    page: Link | None
+    author_url: str
+    bsky_link: Link | None
     age: float
-    at: str
+    ingested_at: str
     lang: str = ""
     language: str = ""
-    tags: Sequence[Bar] = ()
+    tags: Sequence[TermCount] = ()
     links: Sequence[Link] = ()
     media: str = ""
-    answers: Link | None = None
+    parent: Link | None = None
 
 
 @dataclass(frozen=True)
 class Posts:
-    found: int
+    """Search results, newest first; `total` is a lower bound when `or_more` is True."""
+
+    total: int
     or_more: bool
     posts: Sequence[Post] = ()
-    whole: bool = True
+    complete: bool = True
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What somebody looks for; empty for the newest of all."""
+    """The search parameters of the page; all empty for the latest posts."""
 
-    words: str = ""
+    query: str = ""
     tag: str = ""
     lang: str = ""
     domain: str = ""
 
     @classmethod
-    def of(cls, parameters: Mapping[str, str]) -> SearchRequest:
-        wishes = (parameters.get(name, "").strip()[:WISH] for name in ("q", "tag", "lang", "domain"))
-        # Halves of pairs can't be sent.
-        return cls(*(wish.encode("utf-8", "replace").decode() for wish in wishes))
+    def from_parameters(cls, parameters: Mapping[str, str]) -> SearchRequest:
+        """Build the request from URL parameters, each shortened to MAX_LENGTH."""
+        values = (parameters.get(name, "").strip()[:MAX_LENGTH] for name in ("q", "tag", "lang", "domain"))
+        # Lone surrogates can't be encoded as UTF-8.
+        return cls(*(value.encode("utf-8", "replace").decode() for value in values))
 
     def __bool__(self) -> bool:
-        return bool(self.words or self.tag or self.lang or self.domain)
+        return bool(self.query or self.tag or self.lang or self.domain)
 
 
 @dataclass
 class PageQueries:
-    """Each answer is kept for some seconds. None of the cluster's failures is raised."""
+    """The queries of the page, with a cache. Failures of Elasticsearch are returned as Unavailable."""
 
     elastic: Elastic
-    probe: Probe
+    probe: ElasticProbe
     index: str
     scrub: Callable[[str], str]
     cache: Cache = field(default_factory=Cache)
 
     def __post_init__(self) -> None:
-        self._turns = threading.Semaphore(_AT_ONCE)
+        self._slots = threading.Semaphore(_MAX_CONCURRENT)
 
-    def overview(self) -> Overview | Trouble:
-        return self.cache.get("overview", _OVERVIEW_FOR, lambda: self._ask(self._overview))
+    def overview(self) -> Overview | Unavailable:
+        """Return the most frequent values of the last minutes."""
+        return self.cache.get("overview", _OVERVIEW_TTL, lambda: self._run(self._overview))
 
-    def posts(self, wish: SearchRequest) -> Posts | Trouble:
-        return self.cache.get(wish, _POSTS_FOR, lambda: self._ask(lambda: self._posts(wish)))
+    def posts(self, search: SearchRequest) -> Posts | Unavailable:
+        """Return the newest posts that match the search."""
+        return self.cache.get(search, _POSTS_TTL, lambda: self._run(lambda: self._posts(search)))
 
-    def _ask(self, question: Callable[[], T | Trouble]) -> T | Trouble:
+    def _run(self, query: Callable[[], T | Unavailable]) -> T | Unavailable:
         if (down := self.probe.down) is not None:
-            return Trouble(f"Elasticsearch is down: {down[1]}")
-        if not self._turns.acquire(timeout=_TURN):
-            return Trouble("too many questions at once; try again in a moment")
+            return Unavailable(f"Elasticsearch is down: {down[1]}")
+        if not self._slots.acquire(timeout=_SLOT_TIMEOUT):
+            return Unavailable("too many concurrent searches; try again later")
         try:
-            return question()
+            return query()
         except FAILURES as error:
             if isinstance(error, AuthenticationException):
                 self.elastic.denied()
             if isinstance(error, ApiError) and error.status_code == 403:
-                return self._no_right()
-            return Trouble(f"Elasticsearch can't answer: {label(self.scrub(describe(error)), 300)}")
+                return self._missing_privilege()
+            return Unavailable(f"search failed: {label(self.scrub(describe(error)), 300)}")
         finally:
-            self._turns.release()
+            self._slots.release()
 
-    def _overview(self) -> Overview | Trouble:
-        answer = self._search(
+    def _overview(self) -> Overview | Unavailable:
+        response = self._search(
             size=0,
             track_total_hits=True,
             query={"range": {"event.ingested": {"gte": f"now-{WINDOW_MINUTES}m"}}},
             aggs={
                 "collections": {"terms": {"field": "commit.collection", "size": 8}},
                 "posts": {
-                    "filter": _written(),
+                    "filter": _new_posts(),
                     "aggs": {
                         "languages": {"terms": {"field": "lang", "size": 8}},
                         "tags": {"terms": {"field": "tags_folded", "size": 10}},
@@ -172,45 +181,45 @@ class PageQueries:
                 },
             },
         )
-        if isinstance(answer, Trouble):
-            return answer
-        found = answer["aggregations"]
+        if isinstance(response, Unavailable):
+            return response
+        found = response["aggregations"]
         return Overview(
-            events=answer["hits"]["total"]["value"],
+            events=response["hits"]["total"]["value"],
             collections=[_collection(bucket) for bucket in found["collections"]["buckets"]],
             languages=[_language(bucket) for bucket in found["posts"]["languages"]["buckets"]],
-            tags=[_bar(bucket, "tag", "#") for bucket in found["posts"]["tags"]["buckets"]],
-            domains=[_bar(bucket, "domain") for bucket in found["posts"]["domains"]["buckets"]],
-            whole=_is_whole(answer),
+            tags=[_term(bucket, "tag", "#") for bucket in found["posts"]["tags"]["buckets"]],
+            domains=[_term(bucket, "domain") for bucket in found["posts"]["domains"]["buckets"]],
+            complete=_is_complete(response),
         )
 
-    def _posts(self, wish: SearchRequest) -> Posts | Trouble:
-        answer = self._search(
-            size=POSTS,
-            query=_written(*_conditions(wish)),
-            # By our clock: authors choose their own times.
+    def _posts(self, search: SearchRequest) -> Posts | Unavailable:
+        response = self._search(
+            size=_POSTS,
+            query=_new_posts(*_conditions(search)),
+            # By the time of arrival: authors choose the other times of a post.
             sort=[{"event.ingested": {"order": "desc", "unmapped_type": "date"}}],
             source=_FIELDS,
-            track_total_hits=10_000 if wish else False,
+            track_total_hits=10_000 if search else False,
         )
-        if isinstance(answer, Trouble):
-            return answer
-        sources = [hit["_source"] for hit in answer["hits"]["hits"]]
+        if isinstance(response, Unavailable):
+            return response
+        sources = [hit["_source"] for hit in response["hits"]["hits"]]
         handles = self._handles({str(source.get("did", "")) for source in sources})
-        total = answer["hits"].get("total", {"value": len(sources), "relation": "eq"})
+        total = response["hits"].get("total", {"value": len(sources), "relation": "eq"})
         now = datetime.now(UTC).timestamp()
         return Posts(
-            found=total["value"],
+            total=total["value"],
             or_more=total["relation"] != "eq",
             posts=[_post(source, handles, now) for source in sources],
-            whole=_is_whole(answer),
+            complete=_is_complete(response),
         )
 
     def _handles(self, dids: set[str]) -> dict[str, str]:
-        """The newest handles, of those whose account told one while we were there."""
+        """Return the newest handle by DID, for accounts with an indexed identity event."""
         if not dids:
             return {}
-        answer = self._search(
+        response = self._search(
             size=len(dids),
             query={"bool": {"filter": [{"term": {"kind": "identity"}}, {"terms": {"did": sorted(dids)}}]}},
             collapse={"field": "did"},
@@ -218,105 +227,111 @@ class PageQueries:
             source=["did", "identity.handle"],
             track_total_hits=False,
         )
-        if isinstance(answer, Trouble):
+        if isinstance(response, Unavailable):
             return {}
-        sources = (hit["_source"] for hit in answer["hits"]["hits"])
+        sources = (hit["_source"] for hit in response["hits"]["hits"])
         return {
             source["did"]: handle
             for source in sources
             if isinstance(handle := source.get("identity", {}).get("handle"), str)
         }
 
-    def _search(self, **search: Any) -> Mapping[str, Any] | Trouble:
-        client = self.elastic.client.options(request_timeout=_WITHIN)
-        answer = client.search(index=f"{self.index}-*", timeout=_SEARCH_WITHIN, **search)
-        if answer["_shards"]["total"]:
-            return answer.body  # type: ignore[no-any-return]
-        # Behind a wildcard what we may not read is as if it were not there.
+    def _search(self, **search: Any) -> Mapping[str, Any] | Unavailable:
+        client = self.elastic.client.options(request_timeout=_REQUEST_TIMEOUT)
+        response = client.search(index=f"{self.index}-*", timeout=_SEARCH_TIMEOUT, **search)
+        if response["_shards"]["total"]:
+            return response.body  # type: ignore[no-any-return]
+        # A search by wildcard omits indices without read privilege, and succeeds with no shards.
         if client.indices.exists(index=f"{self.index}-*", allow_no_indices=False):
-            return self._no_right()
-        return Trouble("nothing is indexed yet")
+            return self._missing_privilege()
+        return Unavailable("no events are indexed yet")
 
-    def _no_right(self) -> Trouble:
-        return Trouble(
-            f"the worker's user has no right to read {self.index}-*: it needs the role skeetslurper_page of "
-            "docs/privileges.md as well. Indexing does not need it"
+    def _missing_privilege(self) -> Unavailable:
+        return Unavailable(
+            f"the worker's user lacks the privilege to read {self.index}-*; add the role skeetslurper_page "
+            "(docs/privileges.md). Indexing works without it"
         )
 
 
-def _written(*more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the query for new posts: not for what a server announces that existed before."""
-    new = [{"term": {"commit.collection": _POST}}, {"term": {"commit.operation": "create"}}]
-    old = [{"term": {"commit.resync": True}}, {"term": {"commit.bootstrap": True}}]
-    return {"bool": {"filter": [*new, *more], "must_not": old}}
+def _new_posts(*conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the query for new posts, without existing ones that a server announces (resync, bootstrap)."""
+    created = [{"term": {"commit.collection": _POST}}, {"term": {"commit.operation": "create"}}]
+    repeated = [{"term": {"commit.resync": True}}, {"term": {"commit.bootstrap": True}}]
+    return {"bool": {"filter": [*created, *conditions], "must_not": repeated}}
 
 
-def _conditions(wish: SearchRequest) -> list[dict[str, Any]]:
+def _conditions(search: SearchRequest) -> list[dict[str, Any]]:
     conditions: list[dict[str, Any]] = []
-    if wish.words:
-        query = {"query": wish.words, "fields": ["text", "alt"], "default_operator": "and", "flags": _FLAGS}
+    if search.query:
+        query = {"query": search.query, "fields": ["text", "alt"], "default_operator": "and", "flags": _FLAGS}
         conditions.append({"simple_query_string": {**query, "lenient": True}})
-    terms = {"tags_folded": wish.tag, "lang": wish.lang, "domains": wish.domain}
+    terms = {"tags_folded": search.tag, "lang": search.lang, "domains": search.domain}
     return conditions + [{"term": {name: {"value": value}}} for name, value in terms.items() if value]
 
 
-def _is_whole(answer: Mapping[str, Any]) -> bool:
-    return not answer["timed_out"] and not answer["_shards"]["failed"]
+def _is_complete(response: Mapping[str, Any]) -> bool:
+    return not response["timed_out"] and not response["_shards"]["failed"]
 
 
-def _bar(bucket: Mapping[str, Any], wish: str, before: str = "") -> Bar:
-    return Bar(label(f"{before}{bucket['key']}", 60), bucket["doc_count"], "", _address(wish, bucket["key"]))
+def _term(bucket: Mapping[str, Any], parameter: str, prefix: str = "") -> TermCount:
+    name = label(f"{prefix}{bucket['key']}", 60)
+    return TermCount(name, bucket["doc_count"], url=_search_url(parameter, bucket["key"]))
 
 
-def _collection(bucket: Mapping[str, Any]) -> Bar:
+def _collection(bucket: Mapping[str, Any]) -> TermCount:
     nsid = label(bucket["key"])
-    return Bar(COLLECTIONS.get(nsid, nsid), bucket["doc_count"], nsid if nsid in COLLECTIONS else "")
+    return TermCount(COLLECTIONS.get(nsid, nsid), bucket["doc_count"], nsid if nsid in COLLECTIONS else "")
 
 
-def _language(bucket: Mapping[str, Any]) -> Bar:
+def _language(bucket: Mapping[str, Any]) -> TermCount:
     code = label(bucket["key"], 20)
     name = LANGUAGES.get(code)
-    return Bar(name or code, bucket["doc_count"], code if name else "", _address("lang", bucket["key"]))
+    return TermCount(
+        name or code, bucket["doc_count"], code if name else "", _search_url("lang", bucket["key"])
+    )
 
 
-def _address(wish: str, value: object) -> str:
-    return f"/?{urlencode({wish: str(value)[:WISH]}, errors='replace')}#posts"
+def _search_url(parameter: str, value: object) -> str:
+    return f"/?{urlencode({parameter: str(value)[:MAX_LENGTH]}, errors='replace')}#posts"
 
 
 def _post(source: Mapping[str, Any], handles: Mapping[str, str], now: float) -> Post:
     did = str(source.get("did", ""))
-    arrived_us = parse_time(source.get("event", {}).get("ingested")) or 0
+    ingested_us = parse_time(source.get("event", {}).get("ingested")) or 0
     langs, tags, links = (_list(source.get(name)) for name in ("langs", "tags", "links"))
     lang = label(langs[0], 20) if langs else ""
     handle = handles.get(did)
     return Post(
         text=prose(source.get("text", "")),
         author=label(f"@{handle}" if handle else did, 60),
-        author_address=f"https://bsky.app/profile/{quote(did, safe=':')}",
-        page=link(source.get("url")),
-        age=max(0.0, now - arrived_us / 1e6),
-        at=datetime.fromtimestamp(arrived_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        author_url=f"https://bsky.app/profile/{quote(did, safe=':')}",
+        bsky_link=link(source.get("url")),
+        age=max(0.0, now - ingested_us / 1e6),
+        ingested_at=datetime.fromtimestamp(ingested_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         lang=lang,
         language=LANGUAGES.get(lang.split("-")[0], lang),
-        tags=[Bar(label(f"#{tag}", 40), 0, "", _address("tag", folded(str(tag)))) for tag in tags[:6]],
-        links=list(dict.fromkeys(found for one in links[:6] if (found := link(one)) is not None))[:3],
+        tags=[
+            TermCount(label(f"#{tag}", 40), 0, url=_search_url("tag", folded(str(tag)))) for tag in tags[:6]
+        ],
+        links=list(dict.fromkeys(safe for one in links[:6] if (safe := link(one)) is not None))[:3],
         media=_media(source.get("media", {})),
-        answers=link(source.get("reply", {}).get("parent", {}).get("url")),
+        parent=link(source.get("reply", {}).get("parent", {}).get("url")),
     )
 
 
 def _media(media: Mapping[str, Any]) -> str:
+    """Return the media of a post as text: `3 images`, `video, quote`."""
     kinds = [str(kind) for kind in _list(media.get("kinds"))]
     count = media.get("count")
-    words = []
+    names = []
     for kind in kinds:
         if kind == "image" and isinstance(count, int) and count > 1 and len(kinds) == 1:
-            words.append(f"{count} images")
+            names.append(f"{count} images")
         elif kind in ("image", "video", "gif", "quote"):
-            words.append("GIF" if kind == "gif" else kind)
-    return ", ".join(words)
+            names.append("GIF" if kind == "gif" else kind)
+    return ", ".join(names)
 
 
 def _list(value: Any) -> list[Any]:
-    """A field of a document has one value or several."""
+    """Return the values of a field, which a document holds as a single value or a list."""
     return [] if value is None else value if isinstance(value, list) else [value]

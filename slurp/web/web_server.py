@@ -1,4 +1,4 @@
-"""The HTTP server of `--http`: its parts, its paths and its two threads."""
+"""The HTTP server of `--http`: its pages, and the two threads that serve them."""
 
 from __future__ import annotations
 
@@ -11,81 +11,89 @@ from slurp.addresses import Address
 from slurp.config import Config
 from slurp.elastic.client import Elastic
 from slurp.logs import Secrets
-from slurp.monitoring.elastic_probe import Probe
+from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.health import Health
 from slurp.monitoring.metrics import Metrics
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.web.history import History
-from slurp.web.http_server import Answer, Request, Server, plain
-from slurp.web.page import Page, assets
+from slurp.web.http_server import HttpServer, Request, Response, text_response
+from slurp.web.page import Page, static_files
 from slurp.web.queries import PageQueries
-
-
-class Pages:
-    def __init__(self, health: Health, metrics: Metrics, page: Page) -> None:
-        self._files = assets()
-        self._paths: dict[str, Callable[[Request], Answer]] = {
-            "/": page.render,
-            "/healthz": lambda request: _verdict("\n".join(["alive", *health.impaired()]), health.stuck()),
-            "/readyz": lambda request: _verdict("ready", health.unready()),
-            "/metrics": lambda request: Answer(*metrics.render(request.accept)),
-        }
-
-    def answer(self, request: Request) -> Answer:
-        if (file := self._files.get(request.path)) is not None:
-            return file
-        found = self._paths.get(request.path)
-        return plain("there is no such page", HTTPStatus.NOT_FOUND) if found is None else found(request)
-
-
-def _verdict(good: str, wrong: Sequence[str]) -> Answer:
-    if wrong:
-        return plain("\n".join(wrong), HTTPStatus.SERVICE_UNAVAILABLE)
-    return plain(good)
-
 
 log = logging.getLogger(__name__)
 
-# For so long each may be at one thing before it counts as stuck: the accepting thread comes round several
-# times a second, a question to Elasticsearch has 5 s for each node.
+# Seconds after which a thread counts as stuck. The accepting thread beats several times a second; a check of
+# Elasticsearch takes up to 5 s for each node.
 _HTTP_LIMIT = 30.0
 _PROBE_LIMIT = 120.0
 
 
+class Pages:
+    """The paths of the server: page, health, readiness, metrics and static files."""
+
+    def __init__(self, health: Health, metrics: Metrics, page: Page) -> None:
+        self._files = static_files()
+        self._paths: dict[str, Callable[[Request], Response]] = {
+            "/": page.render,
+            "/healthz": lambda request: _health_response(
+                "\n".join(["alive", *health.impaired()]), health.stuck()
+            ),
+            "/readyz": lambda request: _health_response("ready", health.unready()),
+            "/metrics": lambda request: Response(*metrics.render(request.accept)),
+        }
+
+    def handle(self, request: Request) -> Response:
+        """Return the response for the path of the request, 404 for an unknown one."""
+        if (file := self._files.get(request.path)) is not None:
+            return file
+        if (handle := self._paths.get(request.path)) is not None:
+            return handle(request)
+        return text_response("page not found", HTTPStatus.NOT_FOUND)
+
+
+def _health_response(healthy: str, problems: Sequence[str]) -> Response:
+    if problems:
+        return text_response("\n".join(problems), HTTPStatus.SERVICE_UNAVAILABLE)
+    return text_response(healthy)
+
+
 class WebServer:
-    """Two threads: `serve` and `probe` work until `over` is set. `metrics` is for the indexers."""
+    """The HTTP server and the probe of Elasticsearch; a thread each runs `serve` and `probe`."""
 
     def __init__(
         self, address: Address, config: Config, status: WorkerStatus, secrets: Secrets, version: str
     ) -> None:
-        """Raises Fatal when the address can't be had."""
-        # A client of our own: a page must not wait for a connection that a hanging bulk request has.
+        """Listen at `address`. Raises Fatal when it is not available."""
+        # A client of its own: the page must not wait for a connection that a hanging bulk request occupies.
         self._elastic = Elastic(config, secrets)
-        self._probe = Probe(self._elastic, len(config.es), secrets.scrub)
+        self._probe = ElasticProbe(self._elastic, len(config.es), secrets.scrub)
         health = Health(status, self._probe, secrets.scrub)
         self.metrics = Metrics(status, health, self._probe, version)
         history = History(status)
-        questions = PageQueries(self._elastic, self._probe, config.index, secrets.scrub)
-        page = Page(status, health, history, questions, version)
-        serving = status.watchdog.pulse("http", _HTTP_LIMIT, vital=False)
-        self._probing = status.watchdog.pulse("http-probe", _PROBE_LIMIT, vital=False)
+        queries = PageQueries(self._elastic, self._probe, config.index, secrets.scrub)
+        page = Page(status, health, history, queries, version)
+        serve_pulse = status.watchdog.pulse("http", _HTTP_LIMIT, vital=False)
+        self._probe_pulse = status.watchdog.pulse("http-probe", _PROBE_LIMIT, vital=False)
 
         def tick() -> None:
-            serving.beat()
+            serve_pulse.beat()
             history.step()
 
-        self._server = Server(address, Pages(health, self.metrics, page).answer, tick)
-        self.over = threading.Event()
+        self._server = HttpServer(address, Pages(health, self.metrics, page).handle, tick)
+        self.stop = threading.Event()
         self.address = self._server.address
         log.info("page, health and metrics: http://%s", self.address)
         if not self._server.on_loopback:
             log.warning(
-                "--http %s: whoever reaches this address sees it all, without a password", self.address
+                "--http %s: every client that can reach this address sees all pages; there is no password",
+                self.address,
             )
 
     def serve(self) -> None:
-        self._server.run(self.over)
+        """Serve requests until `stop` is set."""
+        self._server.run(self.stop)
 
     def probe(self) -> None:
-        self._probe.run(self.over, self._probing)
+        """Check Elasticsearch periodically until `stop` is set."""
+        self._probe.run(self.stop, self._probe_pulse)
         self._elastic.close()

@@ -1,4 +1,4 @@
-"""What several dashboards ask for: records of a type, and what was done with them."""
+"""Conditions and colors shared by several dashboards."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ THIRD_PARTIES = All(
 
 
 def created(collection: str) -> Condition:
-    """New records: an edited one was counted when it was new."""
+    """Select created records of a collection, without updates."""
     return All(Is("commit.collection", collection), Is("commit.operation", "create"))
 
 
 def deleted(collection: str) -> Condition:
+    """Select deletions of records of a collection."""
     return All(Is("commit.collection", collection), Is("commit.operation", "delete"))
 
 
 POSTS, LIKES, REPOSTS = created(POST), created(LIKE), created(REPOST)
 FOLLOWS, BLOCKS = created(FOLLOW), created(BLOCK)
 
-# Of Kibana's own palette.
+# Colors of Kibana's palette.
 GREEN, BLUE, PINK, PURPLE, GREY = "#54B399", "#6092C0", "#D36086", "#9170B8", "#98A2B3"

@@ -1,4 +1,4 @@
-"""Who follows and blocks whom, and which accounts come and go."""
+"""The dashboard "Follows, blocks and accounts"."""
 
 from __future__ import annotations
 
@@ -35,53 +35,53 @@ from slurp.kibana.panels import (
 )
 
 _ACCOUNTS, _IDENTITIES = Is("kind", "account"), Is("kind", "identity")
-_NEW, _GONE = created(PROFILE), All(_ACCOUNTS, Is("account.status", "deleted"))
+_NEW, _DELETED = created(PROFILE), All(_ACCOUNTS, Is("account.status", "deleted"))
 
 HANDLES = Search(
     name="handle-changes",
-    title="Changes of handles",
+    title="Handle changes",
     columns={"did": 300, "identity.handle": None},
     where=All(_IDENTITIES, Has("identity.handle")),
 )
 
-FOLLOWED = Dashboard(
+FOLLOWS_AND_ACCOUNTS = Dashboard(
     name="follows",
-    title="Who follows whom",
-    question="Who gains followers, who is blocked, and which accounts come and go?",
+    title="Follows, blocks and accounts",
+    description="Followed and blocked accounts, lists and starter packs, and new and deleted accounts.",
     span="now-24h",
     refresh=60,
     rows=(
         Row(
             6,
             Metric(
-                question="How many follow?",
+                title="Follows",
                 where=FOLLOWS,
                 measure=count("Follows"),
                 color=GREEN,
                 trend=True,
             ),
             Metric(
-                question="How many think again?",
+                title="Unfollows",
                 where=deleted(FOLLOW),
                 measure=count("Unfollows"),
                 trend=True,
             ),
-            Metric(question="How many block?", where=BLOCKS, measure=count("Blocks"), color=PINK, trend=True),
+            Metric(title="Blocks", where=BLOCKS, measure=count("Blocks"), color=PINK, trend=True),
             Metric(
-                question="How many are new?",
+                title="New profiles",
                 where=_NEW,
-                measure=count("First profiles"),
+                measure=count("New profiles"),
                 color=BLUE,
                 trend=True,
             ),
             Metric(
-                question="How many are gone?",
-                where=_GONE,
+                title="Deleted accounts",
+                where=_DELETED,
                 measure=unique("did", "Deleted accounts"),
                 color=GREY,
             ),
             Metric(
-                question="How many change their name?",
+                title="Handle changes",
                 where=All(_IDENTITIES, Has("identity.handle")),
                 measure=count("Handle changes"),
             ),
@@ -89,49 +89,49 @@ FOLLOWED = Dashboard(
         Row(
             13,
             Table(
-                question="Who is followed most?",
+                title="Accounts with the most new followers",
                 where=FOLLOWS,
-                by=(Top("subject.did", "Person", 50),),
+                by=(Top("subject.did", "Account", 50),),
                 measures=(count("Follows"),),
             ),
             Table(
-                question="Who is blocked most?",
+                title="Accounts blocked most often",
                 where=BLOCKS,
-                by=(Top("subject.did", "Person", 50),),
+                by=(Top("subject.did", "Account", 50),),
                 measures=(count("Blocks"),),
             ),
             Table(
-                question="Who follows the most people?",
+                title="Accounts that follow the most",
                 where=FOLLOWS,
-                by=(Top("did", "Person", 50),),
+                by=(Top("did", "Account", 50),),
                 measures=(count("Follows"),),
             ),
         ),
         Row(
             11,
             Series(
-                question="When do people follow and unfollow?",
+                title="Follows and unfollows per minute",
                 style="line",
                 split=Cases({"follows": FOLLOWS, "unfollows": deleted(FOLLOW)}, "Follows"),
-                measures=(count("Events a minute", per="m"),),
+                measures=(count("Events per minute", per="m"),),
             ),
             Series(
-                question="When do people block and unblock?",
+                title="Blocks and unblocks per minute",
                 style="line",
                 split=Cases({"blocks": BLOCKS, "unblocks": deleted(BLOCK)}, "Blocks"),
-                measures=(count("Events a minute", per="m"),),
+                measures=(count("Events per minute", per="m"),),
             ),
         ),
         Row(
             13,
             Table(
-                question="Which lists grow?",
+                title="Lists with the most new members",
                 where=created(LIST_ITEM),
                 by=(Top("list.uri", "List", 50),),
                 measures=(count("New members"),),
             ),
             Table(
-                question="Which new lists and starter packs are there?",
+                title="New lists and starter packs",
                 where=Either(created(STARTER_PACK), created(LIST)),
                 by=(Top("name.keyword", "Name", 50),),
                 measures=(
@@ -140,37 +140,37 @@ FOLLOWED = Dashboard(
                 ),
             ),
             Table(
-                question="Through which starter packs and reposts do people follow?",
+                title="Follows by source (starter pack or repost)",
                 where=All(FOLLOWS, Has("via.uri")),
-                by=(Top("via.uri", "Came through", 50),),
+                by=(Top("via.uri", "Source", 50),),
                 measures=(count("Follows"),),
             ),
         ),
         Row(
             12,
             Series(
-                question="Which accounts come and go?",
+                title="New, deleted and deactivated accounts over time",
                 style="bar_stacked",
                 split=Cases(
                     {
-                        "first profile": _NEW,
-                        "deleted": _GONE,
+                        "new profile": _NEW,
+                        "deleted": _DELETED,
                         "deactivated": All(_ACCOUNTS, Is("account.status", "deactivated")),
                         "taken down": All(_ACCOUNTS, Is("account.status", "takendown")),
                         "suspended": All(_ACCOUNTS, Is("account.status", "suspended")),
                     },
-                    "What happened",
+                    "Change",
                 ),
                 measures=(count("Events"),),
             ),
             Shares(
-                question="Why can accounts not be seen?",
+                title="Inactive accounts by status",
                 width=12,
                 where=All(_ACCOUNTS, Is("account.active", False)),
                 by=(Top("account.status", "Status", 6, other=True),),
                 measure=count("Events"),
             ),
-            Documents(question="Who has a new handle?", width=18, search=HANDLES),
+            Documents(title="Latest handle changes", width=18, search=HANDLES),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""What gets hearts, reposts, quotes and answers."""
+"""The dashboard "Likes, reposts and replies": posts and authors with the most attention."""
 
 from __future__ import annotations
 
@@ -31,56 +31,54 @@ from slurp.kibana.panels import (
 
 _QUOTES, _REPLIES = All(POSTS, Has("quote.uri")), All(POSTS, Has("reply.parent.uri"))
 
-LIKED = Dashboard(
+LIKES_AND_REPOSTS = Dashboard(
     name="likes",
-    title="What people like",
-    question="Which posts and people get attention, and when?",
+    title="Likes, reposts and replies",
+    description="Posts and authors with the most likes, reposts, quotes and replies.",
     span="now-24h",
     refresh=60,
     rows=(
         Row(
             6,
+            Metric(title="Likes", where=LIKES, measure=count("Likes"), color=PINK, trend=True),
+            Metric(title="Accounts that like", where=LIKES, measure=unique("did", "Accounts")),
             Metric(
-                question="How much is liked?", where=LIKES, measure=count("Likes"), color=PINK, trend=True
-            ),
-            Metric(question="By how many people?", where=LIKES, measure=unique("did", "Who liked")),
-            Metric(
-                question="How much is reposted?",
+                title="Reposts",
                 where=REPOSTS,
                 measure=count("Reposts"),
                 color=GREEN,
                 trend=True,
             ),
             Metric(
-                question="How much is quoted?",
+                title="Quotes",
                 where=_QUOTES,
                 measure=count("Quotes"),
                 color=PURPLE,
                 trend=True,
             ),
             Metric(
-                question="How much is answered?",
+                title="Replies",
                 where=_REPLIES,
                 measure=count("Replies"),
                 color=BLUE,
                 trend=True,
             ),
             Metric(
-                question="How many likes are taken back?",
+                title="Deleted likes",
                 where=deleted(LIKE),
-                measure=count("Likes undone"),
+                measure=count("Deleted likes"),
             ),
         ),
         Row(
             14,
             Table(
-                question="Which posts are liked most?",
+                title="Posts with the most likes",
                 where=LIKES,
                 by=(Top("subject.url", "Post", 50),),
                 measures=(count("Likes"), latest("subject.did", "Author")),
             ),
             Table(
-                question="Which posts are reposted most?",
+                title="Posts with the most reposts",
                 where=REPOSTS,
                 by=(Top("subject.url", "Post", 50),),
                 measures=(count("Reposts"), latest("subject.did", "Author")),
@@ -89,47 +87,47 @@ LIKED = Dashboard(
         Row(
             14,
             Table(
-                question="Which posts are quoted most?",
+                title="Posts with the most quotes",
                 where=_QUOTES,
                 by=(Top("quote.url", "Post", 50),),
                 measures=(count("Quotes"), latest("quote.did", "Author")),
             ),
             Table(
-                question="Which posts are answered most?",
+                title="Posts with the most replies",
                 where=_REPLIES,
                 by=(Top("reply.parent.url", "Post", 50),),
-                measures=(count("Replies"), unique("did", "People"), latest("reply.parent.did", "Author")),
+                measures=(count("Replies"), unique("did", "Accounts"), latest("reply.parent.did", "Author")),
             ),
         ),
         Row(
             13,
             Heatmap(
-                question="At which hour (UTC) of which weekday do people like?",
+                title="Likes by weekday and hour (UTC)",
                 where=LIKES,
                 x=Top("event.hour", "Hour (UTC)", 24, in_order=True),
                 y=Top("event.weekday", "Weekday", 7, in_order=True),
                 measure=count("Likes"),
             ),
             Table(
-                question="Whose posts are liked most?",
+                title="Authors with the most likes",
                 where=LIKES,
                 by=(Top("subject.did", "Author", 50),),
-                measures=(count("Likes"), unique("did", "By people"), unique("subject.uri", "Posts")),
+                measures=(count("Likes"), unique("did", "Accounts"), unique("subject.uri", "Posts")),
             ),
         ),
         Row(
             11,
             Series(
-                question="How do likes and reposts go over the day?",
+                title="Likes, reposts, quotes and replies per minute",
                 width=32,
                 style="line",
                 split=Cases(
-                    {"likes": LIKES, "reposts": REPOSTS, "quotes": _QUOTES, "replies": _REPLIES}, "Attention"
+                    {"likes": LIKES, "reposts": REPOSTS, "quotes": _QUOTES, "replies": _REPLIES}, "Activity"
                 ),
-                measures=(count("Events a minute", per="m"),),
+                measures=(count("Events per minute", per="m"),),
             ),
             Shares(
-                question="What is it that is liked?",
+                title="Likes by collection of the liked record",
                 where=LIKES,
                 by=(Top("subject.collection", "Collection", 5, other=True),),
                 measure=count("Likes"),

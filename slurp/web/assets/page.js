@@ -1,9 +1,9 @@
 "use strict";
-// Fetches the page again now and then and puts its live parts in place. Without it the page is a picture.
-const EVERY = 5000;
+// Fetches the page every five seconds and replaces its live parts. Without this script the page is static.
+const REFRESH_MS = 5000;
 const offline = document.getElementById("offline");
 let paused = false;
-let lastSeen = new Date();
+let lastUpdate = new Date();
 
 function isInUse(part) {
   const selection = document.getSelection();
@@ -19,7 +19,7 @@ async function refresh() {
     const next = fresh.getElementById(part.id);
     if (next && !isInUse(part)) part.replaceWith(document.adoptNode(next));
   }
-  lastSeen = new Date();
+  lastUpdate = new Date();
 }
 
 async function tick() {
@@ -28,20 +28,20 @@ async function tick() {
       await refresh();
       offline.hidden = true;
     } catch {
-      offline.textContent = `The worker does not answer; this is how it was at ${lastSeen.toLocaleTimeString()}.`;
+      offline.textContent = `No answer from the worker; last update at ${lastUpdate.toLocaleTimeString()}.`;
       offline.hidden = false;
     }
   }
-  setTimeout(tick, EVERY);
+  setTimeout(tick, REFRESH_MS);
 }
 
 const button = document.createElement("button");
 button.type = "button";
 button.textContent = "Pause";
-button.title = "The page is refreshed every 5 seconds";
+button.title = "Pause or resume the refresh every 5 seconds";
 button.addEventListener("click", () => {
   paused = !paused;
-  button.textContent = paused ? "Go on" : "Pause";
+  button.textContent = paused ? "Resume" : "Pause";
 });
 document.getElementById("controls").append(button);
-setTimeout(tick, EVERY);
+setTimeout(tick, REFRESH_MS);

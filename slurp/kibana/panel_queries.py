@@ -1,6 +1,6 @@
-"""What Kibana will ask of Elasticsearch for a panel, and whether the fields can answer it.
+"""The queries that Kibana sends for a panel, and a check of the fields they use.
 
-Made from the same description as the panel, so that every panel can be tried without a Kibana.
+Both are built from the description of the panel, so that panels can be tested without Kibana.
 """
 
 from __future__ import annotations
@@ -11,27 +11,38 @@ from typing import Any
 from slurp.elastic.templates import asset, day_mappings
 from slurp.kibana.conditions import Begins, Between, Condition, Has, Is
 from slurp.kibana.objects import scope
-from slurp.kibana.panels import Bucket, Cases, Chart, Layer, Measure, OverTime, Search, Top, View, asked
+from slurp.kibana.panels import (
+    Bucket,
+    Cases,
+    Chart,
+    Layer,
+    Measure,
+    OverTime,
+    Search,
+    Top,
+    View,
+    query_and_layers,
+)
 from slurp.lexicons import Compiled
 
 Json = dict[str, Any]
 
 _NUMBERS = frozenset({"long", "integer", "short", "float", "double"})
-_WORDS = frozenset({"keyword", "boolean"})
+_KEYWORDS = frozenset({"keyword", "boolean"})
 
-# Which types of field an operation of Lens, or a condition, can work on.
-_FITTING = {
-    "last_value": _WORDS | _NUMBERS | {"date"},
+# The types of fields that an operation of Lens supports.
+_SUPPORTED = {
+    "last_value": _KEYWORDS | _NUMBERS | {"date"},
     "max": _NUMBERS | {"date"},
     "percentile": _NUMBERS,
     "sum": _NUMBERS,
-    "unique_count": _WORDS | _NUMBERS | {"date"},
+    "unique_count": _KEYWORDS | _NUMBERS | {"date"},
 }
 
 
-def requests(chart: Chart, index: str) -> list[Json]:
-    """Bodies for `_search`, one for each layer of the panel."""
-    where, layers = asked(chart, scope(chart.view, index))
+def search_bodies(chart: Chart, index: str) -> list[Json]:
+    """Return the bodies of the `_search` requests, one for each layer of the panel."""
+    where, layers = query_and_layers(chart, scope(chart.view, index))
     return [
         {"size": 0, "track_total_hits": True, "query": where.query, "aggs": _aggregations(layer)}
         for layer in layers
@@ -43,7 +54,7 @@ def index_pattern(view: View, index: str) -> str:
 
 
 def problems(chart: Chart, types: Mapping[str, str]) -> Iterator[str]:
-    """Fields of the panel that are not in `types` (path to type), or not fit for what is asked of them."""
+    """Yield an error for each field of the panel that is not in `types` (by path) or has a wrong type."""
     yield from _condition_problems(chart.where, types)
     for layer in chart.layers:
         for bucket in layer.buckets:
@@ -52,19 +63,22 @@ def problems(chart: Chart, types: Mapping[str, str]) -> Iterator[str]:
             if measure.where is not None:
                 yield from _condition_problems(measure.where, types)
             if measure.field:
-                yield from _unfit(measure.operation, measure.field, _FITTING[measure.operation], types)
+                yield from _type_problem(
+                    measure.operation, measure.field, _SUPPORTED[measure.operation], types
+                )
 
 
 def search_problems(search: Search, types: Mapping[str, str]) -> Iterator[str]:
+    """Yield an error for each field of the saved search that is missing or has a wrong type."""
     yield from _condition_problems(search.where, types)
-    yield from _unfit("newest", search.newest, frozenset({"date"}), types)
+    yield from _type_problem("newest", search.newest, frozenset({"date"}), types)
     for name in search.columns:
         if name not in types:
             yield f"column {name}: no such field"
 
 
 def field_types(view: View, lexicons: Compiled) -> dict[str, str]:
-    """Path to type of every mapped field behind a data view."""
+    """Return path and type of every mapped field of a data view."""
     mappings = day_mappings(lexicons) if view is View.EVENTS else asset(view.name.lower())["mappings"]
     return dict(_leaves(mappings, ""))
 
@@ -81,9 +95,9 @@ def _leaves(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]
 
 def _bucket_problems(bucket: Bucket, types: Mapping[str, str]) -> Iterator[str]:
     if isinstance(bucket, OverTime):
-        yield from _unfit("date_histogram", bucket.field, frozenset({"date"}), types)
+        yield from _type_problem("date_histogram", bucket.field, frozenset({"date"}), types)
     elif isinstance(bucket, Top):
-        yield from _unfit("terms", bucket.field, _WORDS, types)
+        yield from _type_problem("terms", bucket.field, _KEYWORDS, types)
     else:
         for condition in bucket.cases.values():
             yield from _condition_problems(condition, types)
@@ -92,33 +106,35 @@ def _bucket_problems(bucket: Bucket, types: Mapping[str, str]) -> Iterator[str]:
 def _condition_problems(condition: Condition, types: Mapping[str, str]) -> Iterator[str]:
     for leaf in condition.leaves():
         if isinstance(leaf, Is):
-            fitting = frozenset({"boolean" if isinstance(leaf.value, bool) else "keyword"})
+            supported = frozenset({"boolean" if isinstance(leaf.value, bool) else "keyword"})
         elif isinstance(leaf, Begins):
-            fitting = frozenset({"keyword"})
+            supported = frozenset({"keyword"})
         elif isinstance(leaf, Between):
-            fitting = _NUMBERS
+            supported = _NUMBERS
         else:
-            fitting = frozenset(types.values())
-        yield from _unfit(type(leaf).__name__, leaf.field, fitting, types)
+            supported = frozenset(types.values())
+        yield from _type_problem(type(leaf).__name__, leaf.field, supported, types)
 
 
-def _unfit(operation: str, field: str, fitting: frozenset[str], types: Mapping[str, str]) -> Iterator[str]:
+def _type_problem(
+    operation: str, field: str, supported: frozenset[str], types: Mapping[str, str]
+) -> Iterator[str]:
     if field not in types:
         yield f"{operation} of {field}: no such field"
-    elif types[field] not in fitting:
-        yield f"{operation} of {field}: not for fields of type {types[field]}"
+    elif types[field] not in supported:
+        yield f"{operation} of {field}: does not support fields of type {types[field]}"
 
 
 def _aggregations(layer: Layer) -> Json:
     inner = {f"m{n}": body for n, measure in enumerate(layer.measures) if (body := _measure(measure))}
     for n, bucket in reversed(list(enumerate(layer.buckets))):
         body = _bucket(bucket, layer.measures[0])
-        # The order of outer buckets needs the measure as well.
-        inner = {f"b{n}": {**body, "aggs": inner} if inner else body} | _of_all(inner)
+        # Outer buckets need the measures as well, for their order.
+        inner = {f"b{n}": {**body, "aggs": inner} if inner else body} | _measures_of(inner)
     return inner
 
 
-def _of_all(inner: Json) -> Json:
+def _measures_of(inner: Json) -> Json:
     return {name: body for name, body in inner.items() if name.startswith("m")}
 
 
@@ -132,7 +148,7 @@ def _bucket(bucket: Bucket, first: Measure) -> Json:
 
 
 def _measure(measure: Measure) -> Json | None:
-    """None for what each bucket says by itself, its number of documents."""
+    """Return the aggregation; None for a plain count, which every bucket contains as doc_count."""
     body: Json
     if measure.operation == "count":
         return None if measure.where is None else {"filter": measure.where.query}

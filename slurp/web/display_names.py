@@ -1,4 +1,4 @@
-"""Names for what has a code. What is not here is shown by its code."""
+"""Display names of collections and languages. Codes that are not listed are displayed as they are."""
 
 from __future__ import annotations
 

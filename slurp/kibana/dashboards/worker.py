@@ -1,4 +1,4 @@
-"""How the slurper itself is doing, and what is new to it."""
+"""The dashboard "Worker status": throughput, lag, rejected events, and unknown lexicons and fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from slurp.kibana.panels import (
 
 DRIFT = Search(
     name="drift",
-    title="New lexicons and fields",
+    title="Unknown lexicons and fields",
     columns={
         "kind": 110,
         "collection": 260,
@@ -39,50 +39,50 @@ DRIFT = Search(
     newest="last_seen",
 )
 
-INSIDE = Dashboard(
+WORKER = Dashboard(
     name="inside",
-    title="Inside the slurper",
-    question="Is everything taken, in time, and what has Bluesky begun to send?",
+    title="Worker status",
+    description="Throughput, lag, rejected events, other apps, and unknown lexicons and fields.",
     span="now-3h",
     refresh=30,
     rows=(
         Row(
             6,
             Metric(
-                question="How much was received?",
+                title="Received events",
                 view=View.STATS,
                 measure=total("received", "Received"),
                 color=GREEN,
                 trend=True,
             ),
             Metric(
-                question="How much is new here?",
+                title="Indexed events",
                 view=View.STATS,
                 measure=total("indexed", "Indexed"),
                 color=BLUE,
                 trend=True,
             ),
             Metric(
-                question="How much was there already?",
+                title="Duplicates",
                 view=View.STATS,
                 measure=total("duplicates", "Duplicates"),
                 color=GREY,
                 trend=True,
             ),
             Metric(
-                question="How much was refused?",
+                title="Quarantined events",
                 view=View.STATS,
                 measure=total("quarantined", "Quarantined"),
                 color=PINK,
                 trend=True,
             ),
             Metric(
-                question="How much was no event?",
+                title="Dead letters",
                 view=View.STATS,
                 measure=total("dead_lettered", "Dead letters"),
             ),
             Metric(
-                question="How often did the line break?",
+                title="Reconnects",
                 view=View.STATS,
                 measure=total("reconnects", "Reconnects"),
             ),
@@ -90,14 +90,14 @@ INSIDE = Dashboard(
         Row(
             11,
             Series(
-                question="How many events a second are received, and how many of them are new?",
+                title="Received and indexed events per second",
                 view=View.STATS,
                 style="line",
-                # Sums, for an average would be that of the workers.
+                # Sums over all workers; the average of a rate would be the average of the workers.
                 measures=(total("received", "received", "s", 0), total("indexed", "indexed", "s", 0)),
             ),
             Series(
-                question="How much waits for an answer?",
+                title="Events in flight and queued batches",
                 view=View.STATS,
                 style="line",
                 measures=(highest("in_flight", "events in flight"), highest("queue", "batches in the queue")),
@@ -106,48 +106,48 @@ INSIDE = Dashboard(
         Row(
             11,
             Series(
-                question="How late do events arrive?",
+                title="Lag over time",
                 style="line",
                 measures=(
-                    percentile(50, "event.lag_ms", "half"),
-                    percentile(95, "event.lag_ms", "95 of 100"),
-                    percentile(99, "event.lag_ms", "99 of 100"),
+                    percentile(50, "event.lag_ms", "median"),
+                    percentile(95, "event.lag_ms", "95th percentile"),
+                    percentile(99, "event.lag_ms", "99th percentile"),
                 ),
             ),
             Series(
-                question="What became of what was not indexed?",
+                title="Events not newly indexed, by outcome",
                 view=View.STATS,
                 style="bar_stacked",
                 measures=(
                     total("duplicates", "duplicates"),
                     total("quarantined", "quarantined"),
                     total("dead_lettered", "dead letters"),
-                    total("dropped", "dropped by a pipeline"),
+                    total("dropped", "dropped by an ingest pipeline"),
                     total("expired", "expired"),
                 ),
             ),
             Series(
-                question="Which server sends?",
+                title="Events per minute by Jetstream server",
                 style="bar_stacked",
                 split=Top("jetstream.host", "Server", 5),
-                measures=(count("Events a minute", per="m"),),
+                measures=(count("Events per minute", per="m"),),
             ),
         ),
         Row(
             13,
             Table(
-                question="What did Elasticsearch refuse, and why?",
+                title="Quarantined events by error",
                 where=Has("quarantine.error"),
                 by=(Top("quarantine.error", "Error", 50),),
                 measures=(count("Events"), latest("commit.collection", "Last collection")),
             ),
             Table(
-                question="Which other apps are in the stream?",
+                title="Collections of other apps",
                 where=THIRD_PARTIES,
                 by=(Top("commit.collection", "Collection", 100),),
-                measures=(count("Events"), unique("did", "People"), latest("uri", "Last record")),
+                measures=(count("Events"), unique("did", "Accounts"), latest("uri", "Last record")),
             ),
         ),
-        Row(14, Documents(question="Which lexicons and fields are new to us?", search=DRIFT)),
+        Row(14, Documents(title="Unknown lexicons and fields", search=DRIFT)),
     ),
 )

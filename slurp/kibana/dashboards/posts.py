@@ -1,4 +1,4 @@
-"""What people write about."""
+"""The dashboard "Posts and topics": hashtags, links, languages, media and length of posts."""
 
 from __future__ import annotations
 
@@ -31,91 +31,89 @@ LATEST_POSTS = Search(
     where=All(POSTS, Has("text")),
 )
 
-TALK = Dashboard(
+POSTS_AND_TOPICS = Dashboard(
     name="talk",
-    title="What people talk about",
-    question="Which words, links and pictures go round, and in which languages?",
+    title="Posts and topics",
+    description="Hashtags, links, mentions, emoji, languages, media and length of posts.",
     span="now-24h",
     refresh=60,
     rows=(
         Row(
             6,
+            Metric(title="Posts", where=POSTS, measure=count("Posts"), color=BLUE, trend=True),
+            Metric(title="Authors", where=POSTS, measure=unique("did", "Authors")),
             Metric(
-                question="How much is written?", where=POSTS, measure=count("Posts"), color=BLUE, trend=True
-            ),
-            Metric(question="By how many people?", where=POSTS, measure=unique("did", "Authors")),
-            Metric(
-                question="How much of it answers?",
+                title="Replies",
                 where=All(POSTS, _REPLY),
                 measure=count("Replies"),
                 color=GREEN,
                 trend=True,
             ),
             Metric(
-                question="How much of it quotes?",
+                title="Quotes",
                 where=All(POSTS, _QUOTE),
                 measure=count("Quotes"),
                 color=PURPLE,
                 trend=True,
             ),
             Metric(
-                question="How much of it shows something?",
+                title="Posts with media or link cards",
                 where=All(POSTS, _MEDIA),
-                measure=count("With media or cards"),
+                measure=count("Posts"),
                 color=PINK,
                 trend=True,
             ),
-            Metric(question="How many languages?", where=POSTS, measure=unique("lang", "Languages")),
+            Metric(title="Languages", where=POSTS, measure=unique("lang", "Languages")),
         ),
         Row(
             12,
             Cloud(
-                question="Which tags are used most?",
+                title="Top hashtags",
                 width=16,
                 where=POSTS,
-                by=Top("tags_folded", "Tag", 12),
+                by=Top("tags_folded", "Hashtag", 12),
                 measure=count("Posts"),
             ),
             Series(
-                question="When were the top tags used?",
+                title="Top hashtags over time",
                 where=POSTS,
                 style="bar_stacked",
-                split=Top("tags_folded", "Tag", 8),
+                split=Top("tags_folded", "Hashtag", 8),
                 measures=(count("Posts"),),
             ),
         ),
         Row(
             13,
             Table(
-                question="Which sites are linked?",
+                title="Linked domains",
                 where=POSTS,
-                by=(Top("domains", "Site", 50),),
+                by=(Top("domains", "Domain", 50),),
                 measures=(count("Posts"), unique("did", "Authors")),
             ),
             Table(
-                question="Which pages are linked?",
+                title="Linked pages",
                 where=POSTS,
                 by=(Top("links", "Page", 50),),
                 measures=(count("Posts"), unique("did", "Authors")),
             ),
             Table(
-                question="Who is mentioned?",
+                title="Mentioned accounts",
                 where=POSTS,
-                by=(Top("mentions", "Person", 50),),
+                by=(Top("mentions", "Account", 50),),
                 measures=(count("Posts"), unique("did", "Authors")),
             ),
         ),
         Row(
             11,
             Cloud(
-                question="Which emoji are used?",
+                title="Top emoji",
                 width=16,
                 where=POSTS,
                 by=Top("emoji", "Emoji", 12),
                 measure=count("Posts"),
             ),
             Series(
-                question="Which languages are spoken at which time?",
+                title="Share of languages over time",
                 where=POSTS,
                 style="area_percentage_stacked",
                 split=Top("lang", "Language", 8, other=True),
@@ -125,14 +123,14 @@ TALK = Dashboard(
         Row(
             11,
             Shares(
-                question="Which media hang on posts?",
+                title="Posts by type of media",
                 width=12,
                 where=All(POSTS, _MEDIA),
                 by=(Top("media.kinds", "Medium", 8),),
                 measure=count("Posts"),
             ),
             Series(
-                question="Are posts new, replies or quotes?",
+                title="Share of new posts, replies and quotes",
                 width=14,
                 where=POSTS,
                 style="bar_percentage_stacked",
@@ -147,7 +145,7 @@ TALK = Dashboard(
                 measures=(count("Posts"),),
             ),
             Series(
-                question="How long are posts?",
+                title="Posts by length",
                 width=11,
                 where=POSTS,
                 style="bar",
@@ -164,16 +162,16 @@ TALK = Dashboard(
                 measures=(count("Posts"),),
             ),
             Series(
-                question="Do posts grow longer by the hour?",
+                title="Length of posts over time",
                 width=11,
                 where=POSTS,
                 style="line",
                 measures=(
-                    percentile(50, _LENGTH, "half are shorter"),
-                    percentile(90, _LENGTH, "90 of 100 are"),
+                    percentile(50, _LENGTH, "median"),
+                    percentile(90, _LENGTH, "90th percentile"),
                 ),
             ),
         ),
-        Row(20, Documents(question="What was written last?", search=LATEST_POSTS)),
+        Row(20, Documents(title="Latest posts", search=LATEST_POSTS)),
     ),
 )

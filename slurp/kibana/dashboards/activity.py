@@ -1,4 +1,4 @@
-"""What is happening, minute by minute."""
+"""The dashboard "Bluesky activity": events, accounts, languages and lag, minute by minute."""
 
 from __future__ import annotations
 
@@ -30,51 +30,49 @@ from slurp.kibana.panels import (
     unique,
 )
 
-NOW = Dashboard(
+ACTIVITY = Dashboard(
     name="now",
-    title="Bluesky now",
-    question="What is happening on Bluesky, minute by minute?",
+    title="Bluesky activity",
+    description="Events, active accounts, languages and lag, minute by minute.",
     span="now-1h",
     refresh=30,
     rows=(
         Row(
             6,
-            Metric(question="How much happens?", measure=count("Events"), color=GREEN, trend=True),
-            Metric(question="How many people are active?", measure=unique("did", "People")),
+            Metric(title="Events", measure=count("Events"), color=GREEN, trend=True),
+            Metric(title="Active accounts", measure=unique("did", "Accounts")),
             Metric(
-                question="How much is written?",
+                title="Posts",
                 where=POSTS,
                 measure=count("Posts"),
                 color=BLUE,
                 trend=True,
             ),
+            Metric(title="Likes", where=LIKES, measure=count("Likes"), color=PINK, trend=True),
             Metric(
-                question="How much is liked?", where=LIKES, measure=count("Likes"), color=PINK, trend=True
-            ),
-            Metric(
-                question="How many follow?",
+                title="Follows",
                 where=FOLLOWS,
                 measure=count("Follows"),
                 color=PURPLE,
                 trend=True,
             ),
             Metric(
-                question="How late are events?",
+                title="Lag, 95th percentile",
                 measure=percentile(95, "event.lag_ms", "Lag"),
-                subtitle="95 of 100 come sooner",
+                subtitle="95% of the events arrive sooner",
                 color=GREY,
             ),
         ),
         Row(
             11,
             Series(
-                question="How many events a minute, of which kind?",
+                title="Events per minute by kind",
                 style="bar_stacked",
                 split=Top("kind", "Kind", 3),
-                measures=(count("Events a minute", per="m"),),
+                measures=(count("Events per minute", per="m"),),
             ),
             Series(
-                question="Are records created, changed or deleted?",
+                title="Share of created, updated and deleted records",
                 where=COMMITS,
                 style="area_percentage_stacked",
                 split=Top("commit.operation", "Operation", 3),
@@ -84,7 +82,7 @@ NOW = Dashboard(
         Row(
             12,
             Series(
-                question="What do people do, how often a minute?",
+                title="Likes, posts, reposts, follows and blocks per minute",
                 width=30,
                 style="line",
                 split=Cases(
@@ -97,10 +95,10 @@ NOW = Dashboard(
                     },
                     "Activity",
                 ),
-                measures=(count("Events a minute", per="m"),),
+                measures=(count("Events per minute", per="m"),),
             ),
             Shares(
-                question="Which collections make up the stream?",
+                title="Events by collection",
                 where=COMMITS,
                 by=(Top("commit.collection", "Collection", 8, other=True),),
                 measure=count("Events"),
@@ -109,31 +107,31 @@ NOW = Dashboard(
         Row(
             11,
             Series(
-                question="Which languages are spoken?",
+                title="Posts by language",
                 where=POSTS,
                 style="bar_horizontal",
                 x=Top("lang", "Language", 10),
                 measures=(count("Posts"),),
             ),
             Series(
-                question="When are how many people active?",
+                title="Active accounts over time",
                 style="area",
-                measures=(unique("did", "People"),),
+                measures=(unique("did", "Accounts"),),
             ),
             Series(
-                question="How late do events arrive?",
+                title="Lag over time",
                 style="line",
                 measures=(
-                    percentile(50, "event.lag_ms", "half"),
-                    percentile(95, "event.lag_ms", "95 of 100"),
-                    percentile(99, "event.lag_ms", "99 of 100"),
+                    percentile(50, "event.lag_ms", "median"),
+                    percentile(95, "event.lag_ms", "95th percentile"),
+                    percentile(99, "event.lag_ms", "99th percentile"),
                 ),
             ),
         ),
         Row(
             12,
             Heatmap(
-                question="Which collections are busy when?",
+                title="Events by collection over time",
                 where=COMMITS,
                 x=OverTime(),
                 y=Top("commit.collection", "Collection", 12),

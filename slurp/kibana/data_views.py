@@ -1,4 +1,4 @@
-"""The data views: which indices, and how people should see their fields."""
+"""The data views: index patterns, labels and formats of fields."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ def _milliseconds(precision: int = 1) -> Json:
 
 @dataclass(frozen=True)
 class DataView:
+    """A data view; `labels` and `formats` are by field."""
+
     view: View
     name: str
     time_field: str
@@ -68,46 +70,46 @@ EVENTS = DataView(
     "@timestamp",
     labels={
         "@timestamp": "Time",
-        "account.active": "Account can be seen",
+        "account.active": "Account active",
         "account.status": "Account status",
-        "alt": "Descriptions of media",
+        "alt": "Alt text",
         "commit.collection": "Collection",
         "commit.operation": "Operation",
         "commit.rkey": "Record key",
-        "created_at": "Created, says the record",
+        "created_at": "Created at (by the client)",
         "did": "Account (DID)",
-        "domains": "Linked sites",
+        "domains": "Linked domains",
         "emoji": "Emoji",
         "event.hour": "Hour (UTC)",
-        "event.ingested": "Came here",
+        "event.ingested": "Received at",
         "event.lag_ms": "Lag",
         "event.weekday": "Weekday (UTC)",
         "identity.handle": "Handle",
         "jetstream.host": "Jetstream server",
         "kind": "Kind",
-        "labels": "Labels by the author",
+        "labels": "Self-labels",
         "lang": "Language",
-        "length.graphemes": "Length in characters",
+        "length.graphemes": "Length (graphemes)",
         "links": "Links",
         "list.uri": "List",
         "media.kinds": "Media",
         "mentions": "Mentioned (DID)",
         "name": "Name",
-        "quarantine.error": "Why it was refused",
+        "quarantine.error": "Quarantine reason",
         "quote.did": "Quoted (DID)",
         "quote.url": "Quoted post",
-        "reply.parent.did": "Answered (DID)",
-        "reply.parent.url": "Answered post",
-        "reply.root.uri": "Thread",
-        "subject.collection": "What it is about: collection",
-        "subject.did": "Whom it is about (DID)",
-        "subject.url": "What it is about",
-        "tags": "Tags",
-        "tags_folded": "Tags, folded",
+        "reply.parent.did": "Parent author (DID)",
+        "reply.parent.url": "Parent post",
+        "reply.root.uri": "Thread root",
+        "subject.collection": "Subject collection",
+        "subject.did": "Subject account (DID)",
+        "subject.url": "Subject page",
+        "tags": "Hashtags",
+        "tags_folded": "Hashtags (case-folded)",
         "text": "Text",
         "uri": "Record (at-uri)",
-        "url": "Page",
-        "via.uri": "Came through",
+        "url": "Page on bsky.app",
+        "via.uri": "Via (at-uri)",
     },
     formats={
         **dict.fromkeys(
@@ -131,19 +133,19 @@ EVENTS = DataView(
 
 STATS = DataView(
     View.STATS,
-    "Slurper statistics",
+    "Skeetslurper statistics",
     "@timestamp",
     labels={
         "@timestamp": "Time",
         "dead_lettered": "Dead letters",
-        "dropped": "Dropped by a pipeline",
+        "dropped": "Dropped by an ingest pipeline",
         "expired": "Expired",
         "in_flight": "In flight",
         "index": "Index",
         "lag_ms": "Lag",
         "queue": "Batches in the queue",
-        "rate_in": "Events a second in",
-        "rate_out": "Events a second out",
+        "rate_in": "Received events per second",
+        "rate_out": "Acknowledged events per second",
         "run": "Run",
         "worker": "Worker",
     },
@@ -152,7 +154,7 @@ STATS = DataView(
 
 DRIFT = DataView(
     View.DRIFT,
-    "Slurper drift",
+    "Skeetslurper unknown fields",
     "last_seen",
     labels={
         "collection": "Collection",
@@ -160,7 +162,7 @@ DRIFT = DataView(
         "example_uri": "Example",
         "field": "Field",
         "first_seen": "First seen",
-        "kind": "New",
+        "kind": "Kind",
         "last_seen": "Last seen",
     },
 )
