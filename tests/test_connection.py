@@ -25,7 +25,7 @@ from websocket import (
 from websockets.frames import Opcode
 
 from slurp.embedded.node import EmbeddedNode
-from slurp.events.frames import MAX_FRAME, STUB, BadFrame, parse
+from slurp.events.frames import MAX_FRAME_BYTES, OVERSIZED_TYPE, BadFrame, parse
 from slurp.jetstream.connection import Connection, Messages, connect
 from slurp.jetstream.servers import hang_up, probe
 from slurp.simulator.jetstream import Simulator
@@ -35,7 +35,7 @@ from tests.reading import reading, until
 from tests.worker import Worker, documents, expected
 
 # What messages may cost beside the largest that is kept: it is in the buffer, put together, and handed over.
-BOUND = 4 * MAX_FRAME
+BOUND = 4 * MAX_FRAME_BYTES
 PIECE = b"x" * 65_536
 
 
@@ -86,11 +86,15 @@ def test_messages_are_those_that_were_sent(sent: list[tuple[bytes, int, bool]], 
 
 
 def test_a_message_of_the_limit_passes_and_of_one_byte_more_does_not() -> None:
-    largest = b"x" * MAX_FRAME
+    largest = b"x" * MAX_FRAME_BYTES
     assert read([text(largest)]) == [(ABNF.OPCODE_TEXT, largest)]
     ((opcode, data),) = read([frame(Opcode.BINARY, largest + b"x")])
     assert opcode == ABNF.OPCODE_BINARY
-    assert orjson.loads(data) == {"$type": STUB, "received": MAX_FRAME + 1, "blake2b": digest(largest + b"x")}
+    assert orjson.loads(data) == {
+        "$type": OVERSIZED_TYPE,
+        "received": MAX_FRAME_BYTES + 1,
+        "blake2b": digest(largest + b"x"),
+    }
     with pytest.raises(BadFrame, match=r"^more than 33,554,432 bytes; only size and hash are kept$"):
         parse(data)
 

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from slurp.config import parse as options
-from slurp.events.frames import MAX_FRAME, STUB, BadFrame, parse
+from slurp.events.frames import MAX_FRAME_BYTES, OVERSIZED_TYPE, BadFrame, parse
 from slurp.jetstream import dialer as dialing
 from slurp.jetstream import zstd_dictionary as dictionaries
 from slurp.jetstream.servers import probe
@@ -429,10 +429,10 @@ class TestBombs:
     def test_no_frame_grows_beyond_the_limit(self, bombs: Bombs) -> None:
         ours = Dictionary(bombs.theirs.data)
         for told in (bombs.told, bombs.untold):
-            assert ours.unpack(told.compress(b"x" * MAX_FRAME)) == b"x" * MAX_FRAME
-            stub = orjson.loads(ours.unpack(told.compress(b"x" * (MAX_FRAME + 1))))
-            assert stub["$type"] == STUB
-            assert stub["decompressed"] == (MAX_FRAME + 1 if told is bombs.told else None)
+            assert ours.unpack(told.compress(b"x" * MAX_FRAME_BYTES)) == b"x" * MAX_FRAME_BYTES
+            stub = orjson.loads(ours.unpack(told.compress(b"x" * (MAX_FRAME_BYTES + 1))))
+            assert stub["$type"] == OVERSIZED_TYPE
+            assert stub["decompressed"] == (MAX_FRAME_BYTES + 1 if told is bombs.told else None)
 
     def test_a_lie_about_the_size_allocates_nothing(self, bombs: Bombs) -> None:
         honest = bombs.told.compress(b"x" * 3_000_000)

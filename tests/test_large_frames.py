@@ -10,7 +10,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.documents.document import build
-from slurp.events.frames import MAX_FRAME, BadFrame, notice_of, parse
+from slurp.events.frames import MAX_FRAME_BYTES, BadFrame, parse, parse_notice
 from slurp.simulator import wire2
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
@@ -57,7 +57,7 @@ def test_a_legal_record_in_a_frame_of_6_mb_is_an_event(
 
 
 def test_a_frame_of_the_limit_is_indexed(indexer: InProcess) -> None:
-    frame = around(b'{"x":"' + b"x" * (MAX_FRAME - 1000) + b'"}')
+    frame = around(b'{"x":"' + b"x" * (MAX_FRAME_BYTES - 1000) + b'"}')
     counted = indexer.feed([frame, *indexer.posts(2)])
     assert (counted.indexed, counted.in_flight) == (3, 0)
 
@@ -89,7 +89,7 @@ def test_a_document_that_outgrows_its_frame_is_a_dead_letter(indexer: InProcess)
 def test_a_large_frame_of_many_small_things_is_not_decoded(unit: bytes) -> None:
     """Its objects would take a gigabyte."""
     with pytest.raises(BadFrame, match=r"commas and brackets, more than 1,000,000$"):
-        parse(around(b"[" + unit * (MAX_FRAME // len(unit)) + b"0]"))
+        parse(around(b"[" + unit * (MAX_FRAME_BYTES // len(unit)) + b"0]"))
 
 
 def test_as_many_small_things_as_before_are_decoded_in_a_small_frame() -> None:
@@ -107,15 +107,15 @@ def test_text_longer_than_a_record_is_not_looked_into() -> None:
 
 
 def test_a_notice_is_short() -> None:
-    assert notice_of(wire2.error("Name", "x" * 1000)) is not None
-    assert notice_of(wire2.error("Name", "x" * 100_000)) is None
+    assert parse_notice(wire2.error("Name", "x" * 1000)) is not None
+    assert parse_notice(wire2.error("Name", "x" * 100_000)) is None
 
 
 # What one message may cost in a process of its own, from the socket's bytes to the event.
 _PEAK = """
 import resource, sys
 from slurp.jetstream.connection import Messages
-from slurp.events.frames import BadFrame, MAX_FRAME, parse, position_of
+from slurp.events.frames import BadFrame, MAX_FRAME_BYTES, parse, first_position
 from tests.hostile import text
 
 def peak():
@@ -123,17 +123,17 @@ def peak():
 
 unit = sys.argv[1].encode()
 begin = peak()
-messages, left, sent = Messages(), MAX_FRAME, 0
-head = text(b"x" * MAX_FRAME)[:10]
+messages, left, sent = Messages(), MAX_FRAME_BYTES, 0
+head = text(b"x" * MAX_FRAME_BYTES)[:10]
 messages.feed(head + b"[")
-while sent < MAX_FRAME - 1:
-    piece = (unit * (65_536 // len(unit) + 1))[: min(65_536, MAX_FRAME - 1 - sent)]
+while sent < MAX_FRAME_BYTES - 1:
+    piece = (unit * (65_536 // len(unit) + 1))[: min(65_536, MAX_FRAME_BYTES - 1 - sent)]
     messages.feed(piece)
     sent += len(piece)
     taken = messages.take()
 ((_, data),) = taken
-assert len(data) == MAX_FRAME
-position_of([data], "h")
+assert len(data) == MAX_FRAME_BYTES
+first_position([data], "h")
 print((peak() - begin) // 1_000_000)
 """
 
@@ -141,4 +141,4 @@ print((peak() - begin) // 1_000_000)
 @pytest.mark.parametrize("unit", ["x", "[],", '{"a":0},', '"aa":0,'])
 def test_the_largest_frame_takes_bounded_memory(unit: str) -> None:
     found = subprocess.run([sys.executable, "-c", _PEAK, unit], check=True, capture_output=True, text=True)
-    assert int(found.stdout) < 4 * MAX_FRAME // 1_000_000
+    assert int(found.stdout) < 4 * MAX_FRAME_BYTES // 1_000_000

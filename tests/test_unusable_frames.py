@@ -19,7 +19,7 @@ from slurp.elastic.bulk import Action
 from slurp.elastic.error_classes import Item
 from slurp.errors import describe_bug
 from slurp.events import frames
-from slurp.events.frames import BadFrame, notice_of, parse
+from slurp.events.frames import BadFrame, parse, parse_notice
 from slurp.jetstream.resyncs import Resyncs
 from slurp.jetstream.streams import V1Stream, V2Stream
 from slurp.pipeline import indexer as indexer_module
@@ -136,7 +136,7 @@ def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch
     ids=["message", "name", "type", "bare"],
 )
 def test_a_notice_may_hold_anything(frame: str) -> None:
-    notice_of(frame.encode())
+    parse_notice(frame.encode())
     V2Stream(None, None, None, Resyncs()).portion([frame.encode(), commit(1, {})], "host")
 
 

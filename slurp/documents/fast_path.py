@@ -17,7 +17,7 @@ import orjson
 from slurp.documents.document import TYPED, Document, arrival
 from slurp.documents.times import created_at, hour_and_weekday
 from slurp.documents.urls import PLACES, page_of
-from slurp.events.frames import parse, time_us_of
+from slurp.events.frames import parse, parse_v2_time
 from slurp.events.identity import identify_commit
 from slurp.events.times import MAX_TIME_US, isoformat
 
@@ -99,7 +99,7 @@ class FastPath:
         did, time, cursor, rev, collection, rkey, cid, record, claimed, whom, via = found.group(
             *(_EVENT_V1 if is_v1 else _EVENT_V2)
         )
-        if (time_us := int(time) if is_v1 else time_us_of(time)) is None:
+        if (time_us := int(time) if is_v1 else parse_v2_time(time)) is None:
             return None
         shape = (collection, whom is None, via is None)
         if not (self._usual[shape] if shape in self._usual else self._is_usual(shape, frame)):

@@ -1,7 +1,7 @@
 """A WebSocket connection to a Jetstream server, with a bound on whatever a server may send.
 
 The client library keeps a frame in memory however long its head says it is, and all fragments of a
-message besides. Here a message of more than MAX_FRAME bytes is read past, and a stub with its size and
+message besides. Here a message of more than MAX_FRAME_BYTES bytes is read past, and a stub with its size and
 hash stands for it.
 """
 
@@ -26,7 +26,7 @@ from websocket._handshake import CookieJar
 from websocket._http import connect as dial
 from websocket._http import proxy_info
 
-from slurp.events.frames import DIGEST_SIZE, MAX_FRAME, stub
+from slurp.events.frames import DIGEST_SIZE, MAX_FRAME_BYTES, oversized_frame
 from slurp.proxies import BadProxy, proxy_for
 
 # Status line, headers and body of the answer to a handshake. Real ones have some hundred bytes.
@@ -48,7 +48,7 @@ CookieJar.add = lambda set_cookie: None  # type: ignore[method-assign]
 class Messages:
     """Bytes of a server in, control frames and whole messages out. Pure, no I/O.
 
-    Holds one message of up to MAX_FRAME bytes, and what was fed and not yet looked at.
+    Holds one message of up to MAX_FRAME_BYTES bytes, and what was fed and not yet looked at.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Messages:
             opcode, end = first & 0x0F, at + length
             self._check(first, opcode, length)
             is_data = opcode <= ABNF.OPCODE_BINARY
-            if is_data and (self._hash is not None or len(self._held) + length > MAX_FRAME):
+            if is_data and (self._hash is not None or len(self._held) + length > MAX_FRAME_BYTES):
                 del unread[:at]
                 self._begin_to_read_past(first, opcode, length)
                 continue
@@ -179,7 +179,7 @@ class Messages:
         return not self._left
 
     def _stub(self) -> tuple[int, bytes]:
-        message = self._opcode, stub(self._size, self._hash.hexdigest())
+        message = self._opcode, oversized_frame(self._size, self._hash.hexdigest())
         self._forget()
         return message
 

@@ -14,7 +14,7 @@ from websocket import WebSocketBadStatusException, WebSocketException
 from slurp.addresses import is_loopback
 from slurp.config import Config
 from slurp.errors import Exit, Fatal
-from slurp.events.frames import shown
+from slurp.events.frames import printable
 from slurp.events.position import FIRST_TIME_CURSOR
 from slurp.jetstream.connection import Connection, connect
 from slurp.jetstream.resyncs import Resyncs
@@ -102,7 +102,7 @@ class Dialer:
         except WebSocketBadStatusException as error:
             if self._dislikes_the_filter(server, url, error):
                 body = (error.resp_body or b"").decode("utf-8", "replace").strip()
-                raise self._rejected(server, f"HTTP 400 {shown(body)}") from None
+                raise self._rejected(server, f"HTTP 400 {printable(body)}") from None
             raise
         if self._subscription.needs_hello:
             line.connection.send(self._subscription.hello)
@@ -205,7 +205,7 @@ class Dialer:
 def _refusal(error: WebSocketBadStatusException) -> _Refusal:
     try:
         body = orjson.loads(error.resp_body or b"")
-        return _Refusal(shown(body["error"]), shown(body.get("message")))
+        return _Refusal(printable(body["error"]), printable(body.get("message")))
     except (ValueError, KeyError, TypeError, AttributeError):
         return _Refusal("", "")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from slurp.events.frames import BadFrame, cursor_of, is_plain_commit, parse, position_in
+from slurp.events.frames import BadFrame, cursor_of, event_position, is_v2_commit, parse
 from slurp.events.position import Position
 
 # A server writes a #sync and its creates in one piece, so that one would do.
@@ -41,7 +41,7 @@ class Resyncs:
             self._host, self._known, self._open = host, {}, None
         found: dict[tuple[str, str], int] = {}
         for frame in frames:
-            if is_plain_commit(frame):
+            if is_v2_commit(frame):
                 continue
             try:
                 event = parse(frame)
@@ -50,7 +50,7 @@ class Resyncs:
             if event["kind"] == "sync" and (cursor := cursor_of(event)) is not None:
                 key = (event["did"], event["sync"]["rev"])
                 found[key] = cursor
-                self._open = _Open(key, position_in(event, host))
+                self._open = _Open(key, event_position(event, host))
         if found:
             everything = {**self._known, **found}
             self._known = dict(list(everything.items())[-_REMEMBERED:])

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import websocket
 from websocket import ABNF
 
-from slurp.events.frames import position_of
+from slurp.events.frames import first_position
 from slurp.jetstream.connection import connect
 from slurp.jetstream.subscription import V1_PATH, V2_PATH
 
@@ -230,7 +230,10 @@ def _first_event(url: str, ca: Path | None, over: threading.Event) -> float | No
             for opcode, data in messages:
                 if opcode == ABNF.OPCODE_CLOSE:
                     return None
-                if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY) and position_of([data], url) is not None:
+                if (
+                    opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY)
+                    and first_position([data], url) is not None
+                ):
                     return time.monotonic() - started
     except (OSError, websocket.WebSocketException):
         return None

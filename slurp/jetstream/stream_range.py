@@ -10,7 +10,7 @@ from typing import Any
 import websocket
 from websocket import ABNF
 
-from slurp.events.frames import BadFrame, cursor_of, parse, position_of
+from slurp.events.frames import BadFrame, cursor_of, first_position, parse
 from slurp.events.position import FIRST_TIME_CURSOR, Position
 from slurp.jetstream.connection import Connection, connect
 from slurp.jetstream.resume_check import SAMPLE, middle
@@ -86,7 +86,7 @@ def newest_event(server: str, ca: Path | None = None, timeout: float = _NEWEST_T
             for opcode, data in connection.receive():
                 if opcode == ABNF.OPCODE_CLOSE:
                     deadline = 0.0
-                elif (position := position_of([data], host_of(server))) is not None:
+                elif (position := first_position([data], host_of(server))) is not None:
                     if position.cursor is not None:
                         return position
                     found.append(position)

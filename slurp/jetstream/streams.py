@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slurp.events.frames import BadFrame, Notice, is_plain_commit, notice_of, parse, position_in, position_of
+from slurp.events.frames import (
+    BadFrame,
+    Notice,
+    event_position,
+    first_position,
+    is_v2_commit,
+    parse,
+    parse_notice,
+)
 from slurp.events.position import Position
 from slurp.jetstream.resyncs import Announced, Resyncs
 from slurp.jetstream.zstd_dictionary import Dictionary
@@ -44,7 +52,7 @@ class V1Stream:
 
     def portion(self, frames: list[bytes], host: str) -> DecodedFrames:
         """The events among the frames since the last portion."""
-        return DecodedFrames(frames, position_of(reversed(frames), host))
+        return DecodedFrames(frames, first_position(reversed(frames), host))
 
 
 class V2Stream(V1Stream):
@@ -68,7 +76,7 @@ class V2Stream(V1Stream):
         notices = {
             place: notice
             for place, frame in enumerate(frames)
-            if not is_plain_commit(frame) and (notice := notice_of(frame)) is not None
+            if not is_v2_commit(frame) and (notice := parse_notice(frame)) is not None
         }
         if not notices:
             return frames
@@ -86,5 +94,5 @@ class V2Stream(V1Stream):
                 event = parse(frame)
             except BadFrame:
                 continue
-            return self._resyncs.resume_at(event, position_in(event, host))
+            return self._resyncs.resume_at(event, event_position(event, host))
         return None

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import zstandard
 
-from slurp.events.frames import DIGEST_SIZE, MAX_FRAME, stub
+from slurp.events.frames import DIGEST_SIZE, MAX_FRAME_BYTES, oversized_frame
 from slurp.proxies import BadProxy, proxy_for
 
 PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
@@ -28,7 +28,7 @@ _DEADLINE = 20.0
 _PIECE = 65_536
 
 # What a frame may make the decoder allocate for looking back; those of a server need no more than they hold.
-_MAX_WINDOW = MAX_FRAME
+_MAX_WINDOW = MAX_FRAME_BYTES
 
 
 # A host that answers so has no dictionary. Any other answer may be one of a gateway, or of a host in trouble.
@@ -66,7 +66,7 @@ class Dictionary:
             return data
         try:
             size = zstandard.frame_content_size(data)
-            if size > MAX_FRAME:
+            if size > MAX_FRAME_BYTES:
                 return _stub(data, size)
             if size >= 0:
                 return self._decoder.decompress(data)
@@ -82,13 +82,13 @@ class Dictionary:
             while piece := reader.read(_PIECE):
                 pieces.append(piece)
                 size += len(piece)
-                if size > MAX_FRAME:
+                if size > MAX_FRAME_BYTES:
                     return _stub(data, None)
         return b"".join(pieces)
 
 
 def _stub(data: bytes, size: int | None) -> bytes:
-    return stub(len(data), blake2b(data, digest_size=DIGEST_SIZE).hexdigest(), decompressed=size)
+    return oversized_frame(len(data), blake2b(data, digest_size=DIGEST_SIZE).hexdigest(), decompressed=size)
 
 
 def fetch(server: str, id: int | None = None, ca: Path | None = None) -> Dictionary:

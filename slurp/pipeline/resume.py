@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from slurp.backoff import Backoff
-from slurp.events.frames import position_of
+from slurp.events.frames import first_position
 from slurp.events.position import LIVE, REWIND_US, Gap, Position, Resume
 from slurp.jetstream.cursor_search import Seen, seek, seen_in
 from slurp.jetstream.resume_check import SAMPLE, Found, ResumeCheck
@@ -118,7 +118,7 @@ class ResumeCursors:
         landing, host = self._landing, host_of(server)
         if landing is None:
             return ""
-        found = (position_of([frame], host) for frame in frames)
+        found = (first_position([frame], host) for frame in frames)
         first = list(islice((position for position in found if position is not None), SAMPLE))
         if not first:
             return ""
