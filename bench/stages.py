@@ -44,15 +44,15 @@ def _receive(url: str, protocol: str, compress: str, count: int) -> float:
     config = parse_options(["--jetstream", url, "--protocol", protocol, "--compress", compress], {})
     line = Dialer(config, Subscription.of(config)).connect(url, 0, None)
     line.connection.settimeout(10)
-    unpack, received = line.unpack, 0
+    decompress, received = line.decompress, 0
     frames: list[bytes] = []
     began = time.thread_time()
     while received < count:
         for opcode, data in line.connection.receive():
             if opcode == websocket.ABNF.OPCODE_TEXT or opcode == websocket.ABNF.OPCODE_BINARY:
-                frames.append(unpack(data))
+                frames.append(decompress(data))
         if len(frames) >= _BATCH or received + len(frames) >= count:
-            line.portion(frames, "127.0.0.1")
+            line.decode(frames, "127.0.0.1")
             received += len(frames)
             frames = []
     used = time.thread_time() - began

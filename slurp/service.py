@@ -31,7 +31,7 @@ from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.errors import Exit, Fatal, Stopped
 from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
-from slurp.jetstream.servers import answers, host_of, probe, table
+from slurp.jetstream.servers import accepts_connections, format_probes, host_of, probe_servers
 from slurp.jetstream.stream_range import newest_event
 from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
@@ -137,7 +137,7 @@ class Service:
         # With --redundant all are read, whether they send or not.
         listen = not (config.redundant or self._subscription.filters)
         self._probe = partial(
-            probe,
+            probe_servers,
             ca=config.jetstream_ca,
             protocol=self._subscription.protocol(config.protocol),
             listen=listen,
@@ -307,7 +307,7 @@ class Service:
             log.info("Jetstream: %s, taking %s", head, taken)
         else:
             log.warning("Jetstream: no server reachable; it will be tried again and again")
-        for line in table(probes):
+        for line in format_probes(probes):
             log.info("%s", line)
         return [one.url for one in probes]
 
@@ -318,7 +318,7 @@ class Service:
 
         config = self._config
         url = urlsplit(config.es[0])
-        if answers(url.hostname or "localhost", url.port or 9200):
+        if accepts_connections(url.hostname or "localhost", url.port or 9200):
             log.info("embedded Elasticsearch: not needed, something answers at %s", config.es[0])
             return
         if url.scheme != "http" or url.hostname not in ("localhost", "127.0.0.1"):

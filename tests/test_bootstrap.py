@@ -16,7 +16,7 @@ from slurp.documents.fast_path import FastPath
 from slurp.embedded.node import EmbeddedNode
 from slurp.events import tid
 from slurp.events.frames import parse
-from slurp.jetstream.bootstrap import BootstrapDetector, mark
+from slurp.jetstream.bootstrap import BootstrapDetector, mark_bootstrap
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
 from slurp.simulator import wire2
@@ -78,11 +78,11 @@ def marked(frames: Sequence[bytes], size: int = 500, detector: BootstrapDetector
     found = set()
     for begin in range(0, len(frames), size):
         batch = frames[begin : begin + size]
-        shared = detector.look_through(batch, "h")
+        shared = detector.observe(batch, "h")
         for frame in batch:
             event = parse(frame)
             if shared is not None:
-                mark(event, shared)
+                mark_bootstrap(event, shared)
             if event.get("commit", {}).get("bootstrap"):
                 found.add(event["cursor"])
     return found
@@ -150,14 +150,14 @@ def test_resyncs_are_no_bootstrap() -> None:
     known = {(event["did"], event["commit"]["rev"]): 0 for event in map(parse, frames)}
     detector = BootstrapDetector()
     for begin in range(0, len(frames), 500):
-        assert detector.look_through(frames[begin : begin + 500], "h", known) is None
+        assert detector.observe(frames[begin : begin + 500], "h", known) is None
 
 
 def test_another_host_is_judged_anew(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     detector, frames = BootstrapDetector(), numbered(announced(300, NOW_US))
     assert marked(frames, detector=detector)
-    assert detector.look_through(live(500), "another") is None
+    assert detector.observe(live(500), "another") is None
     assert caplog.records[-1].getMessage().startswith("h no longer announces")
 
 
@@ -179,7 +179,7 @@ def test_garbage_does_not_matter() -> None:
     for place in range(0, len(frames), 10):
         frames[place] = garbage[place % len(garbage)]
     detector = BootstrapDetector()
-    held = [detector.look_through(frames[n : n + 500], "h") is not None for n in range(0, len(frames), 500)]
+    held = [detector.observe(frames[n : n + 500], "h") is not None for n in range(0, len(frames), 500)]
     assert held[-1]
 
 
@@ -201,13 +201,13 @@ def test_a_single_create(rev: int, rkey: int | str, is_marked: bool) -> None:
         "kind": "commit",
         "commit": {"rev": tid.from_micros(NOW_US + rev * 1_000_000), "operation": "create", "rkey": name},
     }
-    mark(event, frozenset())
+    mark_bootstrap(event, frozenset())
     assert bool(event["commit"].get("bootstrap")) is is_marked
-    mark(event, frozenset({("did:plc:a", event["commit"]["rev"])}))
+    mark_bootstrap(event, frozenset({("did:plc:a", event["commit"]["rev"])}))
     assert event["commit"]["bootstrap"] is True, "many share its rev"
     for change in ({"operation": "delete"}, {"resync": True}):
         other = event | {"commit": {**event["commit"], **change, "bootstrap": None}}
-        mark(other, frozenset())
+        mark_bootstrap(other, frozenset())
         assert not other["commit"]["bootstrap"]
 
 

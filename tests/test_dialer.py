@@ -19,9 +19,9 @@ from slurp.config import parse as options
 from slurp.events.frames import MAX_FRAME_BYTES, OVERSIZED_TYPE, BadFrame, parse
 from slurp.jetstream import dialer as dialing
 from slurp.jetstream import zstd_dictionary as dictionaries
-from slurp.jetstream.servers import probe
+from slurp.jetstream.servers import probe_servers
 from slurp.jetstream.subscription import Subscription
-from slurp.jetstream.zstd_dictionary import Dictionary, NoDictionary, fetch
+from slurp.jetstream.zstd_dictionary import Dictionary, NoDictionary, fetch_dictionary
 from slurp.simulator import wire2
 from slurp.simulator.connection import Manners
 from slurp.simulator.dictionaries import Dictionary as TheirDictionary
@@ -104,7 +104,7 @@ class TestWhichWire:
             jetstream.faults.cut_after()
             until(lambda: len(jetstream.connections) == 3)
         assert paths(jetstream) == ["subscribeEvents", "subscribe", "subscribeEvents"]
-        assert "refuses the v2 wire (HTTP 400" in caplog.text
+        assert "rejects the v2 wire (HTTP 400" in caplog.text
 
     def test_a_404_of_a_gateway_before_a_host_that_is_down_is_forgotten(self, jetstream: Simulator) -> None:
         jetstream.generate(10)
@@ -145,7 +145,7 @@ class TestWhichWire:
 
     def test_a_server_of_v2_alone_is_reachable(self) -> None:
         with Simulator(port=0, seed=1, protocols="v2") as jetstream:
-            (one,) = probe([jetstream.url])
+            (one,) = probe_servers([jetstream.url])
         assert (len(one.times), one.v2) == (3, True)
 
     def test_the_url_of_the_endpoint_is_the_server(self) -> None:
@@ -174,7 +174,10 @@ class TestCursors:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
             assert events(run) == published(jetstream)
         floor = events(run)[0]["cursor"]
-        assert f"no longer has what came after cursor 7, reading from its floor, {floor}" in caplog.text
+        assert (
+            f"no longer has the events after cursor 7, reading from its oldest event, cursor {floor}"
+            in caplog.text
+        )
         assert "WARNING" in caplog.text
 
     def test_a_rewind_below_the_floor_is_no_gap(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +190,7 @@ class TestCursors:
             line = dialer.connect(jetstream.url, 1, known)
             line.connection.shutdown()
         assert line.cursor == floor
-        assert f"goes back to cursor {floor}, which is enough" in caplog.text
+        assert f"begins at cursor {floor}, which is enough" in caplog.text
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
     def test_a_floor_that_is_not_told_is_asked_for_by_time(self, jetstream: Simulator) -> None:
@@ -211,7 +214,7 @@ class TestCursors:
             with reading(jetstream, start=10**15) as run:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
             assert events(run) == published(jetstream)
-        assert "says: OutdatedCursor: cursor below the lookback floor" in caplog.text
+        assert "sent a notice: OutdatedCursor: cursor below the lookback floor" in caplog.text
         assert run.counters.snapshot().received == len(jetstream.frames), "a notice is no event"
 
 
@@ -299,14 +302,14 @@ class TestCompression:
         assert "zstdDictionary" not in jetstream.connections[0].params
 
     def test_auto_is_zstd_from_elsewhere(self, jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dialing, "_is_near", lambda server: False)
+        monkeypatch.setattr(dialing, "_is_local", lambda server: False)
         jetstream.generate(10)
         with reading(jetstream) as run:
             until(lambda: len(run.frames) == 10)
         assert jetstream.connections[-1].params["zstdDictionary"] == ["20260811"]
 
     def test_off_is_off(self, jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dialing, "_is_near", lambda server: False)
+        monkeypatch.setattr(dialing, "_is_local", lambda server: False)
         jetstream.generate(10)
         with reading(jetstream, options=("--protocol", "v2", "--compress", "off")) as run:
             until(lambda: len(run.frames) == 10)
@@ -323,7 +326,7 @@ class TestCompression:
         ],
     )
     def test_what_is_this_machine(self, server: str, near: bool) -> None:
-        assert dialing._is_near(server) is near
+        assert dialing._is_local(server) is near
 
     def test_without_a_dictionary_the_stream_is_plain(
         self, jetstream: Simulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -389,7 +392,7 @@ class TestCompression:
             jetstream.generate(10)
             with reading(jetstream, options=("--protocol", protocol, "--compress", "on")) as run:
                 until(lambda: len(run.frames) == 10)
-        assert "read by the v1 wire, which is plain" in caplog.text
+        assert "read on the v1 wire, which is not compressed" in caplog.text
 
 
 @contextmanager
@@ -404,7 +407,9 @@ def first_fetch_answered(status: int, monkeypatch: pytest.MonkeyPatch) -> Iterat
         threading.Thread(target=server.serve_forever, daemon=True).start()
         hosts = [f"ws://127.0.0.1:{server.server_port}"]
         monkeypatch.setattr(
-            dialing, "fetch", lambda host, id, ca: fetch(hosts.pop() if hosts else host, id, ca)
+            dialing,
+            "fetch_dictionary",
+            lambda host, id, ca: fetch_dictionary(hosts.pop() if hosts else host, id, ca),
         )
         yield
         server.shutdown()
@@ -429,8 +434,8 @@ class TestBombs:
     def test_no_frame_grows_beyond_the_limit(self, bombs: Bombs) -> None:
         ours = Dictionary(bombs.theirs.data)
         for told in (bombs.told, bombs.untold):
-            assert ours.unpack(told.compress(b"x" * MAX_FRAME_BYTES)) == b"x" * MAX_FRAME_BYTES
-            stub = orjson.loads(ours.unpack(told.compress(b"x" * (MAX_FRAME_BYTES + 1))))
+            assert ours.decompress(told.compress(b"x" * MAX_FRAME_BYTES)) == b"x" * MAX_FRAME_BYTES
+            stub = orjson.loads(ours.decompress(told.compress(b"x" * (MAX_FRAME_BYTES + 1))))
             assert stub["$type"] == OVERSIZED_TYPE
             assert stub["decompressed"] == (MAX_FRAME_BYTES + 1 if told is bombs.told else None)
 
@@ -439,7 +444,7 @@ class TestBombs:
         at = honest.index((3_000_000).to_bytes(4, "little"))
         for claimed in (2**31, 5, 2_999_999, 3_000_001):
             lie = honest[:at] + claimed.to_bytes(4, "little") + honest[at + 4 :]
-            unpacked = Dictionary(bombs.theirs.data).unpack(lie)
+            unpacked = Dictionary(bombs.theirs.data).decompress(lie)
             assert unpacked == lie or orjson.loads(unpacked)["decompressed"] == 2**31
 
     def test_a_window_of_a_gigabyte_is_not_opened(self, bombs: Bombs) -> None:
@@ -447,12 +452,12 @@ class TestBombs:
         packed = zstandard.ZstdCompressor(compression_params=window).compressobj()
         frame = packed.compress(b"x" * 1000) + packed.flush()
         assert zstandard.get_frame_parameters(frame).window_size > 100_000_000
-        assert Dictionary(bombs.theirs.data).unpack(frame) == frame
+        assert Dictionary(bombs.theirs.data).decompress(frame) == frame
 
     def test_what_is_damaged_stays_as_it_is(self, bombs: Bombs) -> None:
         ours, good = Dictionary(bombs.theirs.data), bombs.theirs.compress(b'{"a":1}' * 100)
         for bad in (good[:-3], good[:5], b"\x28\xb5\x2f\xfd", good[:20] + b"\xff\xff" + good[22:], b"", b"{"):
-            unpacked = ours.unpack(bad)
+            unpacked = ours.decompress(bad)
             assert unpacked == bad or len(unpacked) == 700
             with pytest.raises(BadFrame):
                 parse(unpacked)
@@ -500,8 +505,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"<html>welcome</html>", "is no zstd dictionary"),
-        (b"", "is no zstd dictionary"),
+        (b"<html>welcome</html>", "is not a zstd dictionary"),
+        (b"", "is not a zstd dictionary"),
         (b"\x37\xa4\x30\xec" + b"\x07\0\0\0" + b"nonsense" * 100, "is damaged"),
         (b"\x37\xa4\x30\xec" + bytes(5_000_000), "more than 2,000,000 bytes"),
     ],
@@ -511,7 +516,7 @@ def test_what_is_no_dictionary_is_refused(body: bytes, reason: str) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(NoDictionary, match=reason):
-            fetch(f"ws://127.0.0.1:{server.server_port}")
+            fetch_dictionary(f"ws://127.0.0.1:{server.server_port}")
         server.shutdown()
 
 
@@ -530,11 +535,11 @@ def test_a_dictionary_that_trickles_in_is_not_waited_for(monkeypatch: pytest.Mon
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(NoDictionary, match="within"):
-            fetch(f"ws://127.0.0.1:{server.server_port}")
+            fetch_dictionary(f"ws://127.0.0.1:{server.server_port}")
         over.set()
         server.shutdown()
 
 
 def test_a_server_that_is_not_there_has_no_dictionary() -> None:
     with pytest.raises(NoDictionary, match="ConnectionError"):
-        fetch("ws://127.0.0.1:1")
+        fetch_dictionary("ws://127.0.0.1:1")

@@ -14,7 +14,7 @@ import pytest
 
 from slurp.backoff import Backoff
 from slurp.jetstream import dialer
-from slurp.jetstream.servers import Probe
+from slurp.jetstream.servers import ServerProbe
 from slurp.pipeline import reader as reader_module
 from slurp.pipeline.server_monitor import ServerMonitor
 from slurp.simulator.jetstream import Simulator
@@ -210,9 +210,9 @@ def test_tls_with_a_certificate_that_the_machine_trusts(
 # Going back to a better host
 
 
-def probes(**seconds: float | None) -> Callable[[object], list[Probe]]:
+def probes(**seconds: float | None) -> Callable[[object], list[ServerProbe]]:
     """What a probe of servers a, b, c would find."""
-    found = [Probe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
+    found = [ServerProbe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
     return lambda _: sorted(found, key=lambda one: one.median)
 
 
@@ -265,9 +265,9 @@ def test_what_is_no_reason_to_change(seconds: dict[str, float | None], barred: s
 
 def test_a_silent_server_is_no_better_however_quick() -> None:
     told = Told("b")
-    silent = Probe("a", [0.001] * 3, listened=True)
-    busy = Probe("c", [0.01] * 3, listened=True, first_event=0.1)
-    ours = Probe("b", [0.1] * 3, listened=True, first_event=0.1)
+    silent = ServerProbe("a", [0.001] * 3, listened=True)
+    busy = ServerProbe("c", [0.01] * 3, listened=True, first_event=0.1)
+    ours = ServerProbe("b", [0.1] * 3, listened=True, first_event=0.1)
     for ranked, reason in (([busy, ours, silent], "10 ms"), ([ours, silent], "")):
         looking = ServerMonitor(told, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[arg-type, misc]
         for _ in range(2):
@@ -283,7 +283,7 @@ def test_a_silent_server_is_no_better_however_quick() -> None:
 
 
 def test_a_server_with_v2_is_better_at_once_whatever_the_latency() -> None:
-    legacy, slow = Probe("a", [0.01] * 3), Probe("b", [2.0] * 3, v2=True)
+    legacy, slow = ServerProbe("a", [0.01] * 3), ServerProbe("b", [2.0] * 3, v2=True)
     told = Told("a")
     ServerMonitor(told, "", probe=lambda _: [slow, legacy]).step()  # type: ignore[arg-type]
     assert told.advice == (["b", "a"], "it speaks v2")
@@ -291,8 +291,8 @@ def test_a_server_with_v2_is_better_at_once_whatever_the_latency() -> None:
 
 @pytest.mark.parametrize("sends", [True, False])
 def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> None:
-    quick = Probe("a", [0.001] * 3, listened=True, first_event=0.01)
-    ours = Probe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
+    quick = ServerProbe("a", [0.001] * 3, listened=True, first_event=0.01)
+    ours = ServerProbe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
     told = Told("b")
     looking = ServerMonitor(told, "", probe=lambda _: [ours, quick])  # type: ignore[arg-type]
     for _ in range(3):
@@ -303,14 +303,16 @@ def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> N
 @pytest.mark.parametrize(
     ("probes", "wait"),
     [
-        ([Probe("a", [0.1], v2=True)], 1800),
-        ([Probe("a", [0.1]), Probe("b", [0.2])], 1800),
-        ([Probe("a", [0.1]), Probe("b")], 300),
-        ([Probe("b", [0.1], v2=True), Probe("a", [0.1])], 300),
+        ([ServerProbe("a", [0.1], v2=True)], 1800),
+        ([ServerProbe("a", [0.1]), ServerProbe("b", [0.2])], 1800),
+        ([ServerProbe("a", [0.1]), ServerProbe("b")], 300),
+        ([ServerProbe("b", [0.1], v2=True), ServerProbe("a", [0.1])], 300),
     ],
     ids=["on v2", "all of v1", "one is away", "one has v2"],
 )
-def test_it_looks_more_often_while_v1_is_read_and_v2_may_come_back(probes: list[Probe], wait: float) -> None:
+def test_it_looks_more_often_while_v1_is_read_and_v2_may_come_back(
+    probes: list[ServerProbe], wait: float
+) -> None:
     looking = ServerMonitor(Told("a", barred="b"), "", probe=lambda _: probes)  # type: ignore[arg-type]
     looking.step()
     assert looking._wait == wait

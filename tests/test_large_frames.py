@@ -114,7 +114,7 @@ def test_a_notice_is_short() -> None:
 # What one message may cost in a process of its own, from the socket's bytes to the event.
 _PEAK = """
 import resource, sys
-from slurp.jetstream.connection import Messages
+from slurp.jetstream.message_parser import MessageParser
 from slurp.events.frames import BadFrame, MAX_FRAME_BYTES, parse, first_position
 from tests.hostile import text
 
@@ -123,14 +123,14 @@ def peak():
 
 unit = sys.argv[1].encode()
 begin = peak()
-messages, left, sent = Messages(), MAX_FRAME_BYTES, 0
+messages, left, sent = MessageParser(), MAX_FRAME_BYTES, 0
 head = text(b"x" * MAX_FRAME_BYTES)[:10]
 messages.feed(head + b"[")
 while sent < MAX_FRAME_BYTES - 1:
     piece = (unit * (65_536 // len(unit) + 1))[: min(65_536, MAX_FRAME_BYTES - 1 - sent)]
     messages.feed(piece)
     sent += len(piece)
-    taken = messages.take()
+    taken = messages.next_messages()
 ((_, data),) = taken
 assert len(data) == MAX_FRAME_BYTES
 first_position([data], "h")

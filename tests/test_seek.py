@@ -13,7 +13,7 @@ from websocket import WebSocketTimeoutException
 from slurp.events import tid
 from slurp.events.frames import parse
 from slurp.events.position import Position
-from slurp.jetstream.cursor_search import Seen, search, seek, seen_in
+from slurp.jetstream.cursor_search import FirstEvent, find_cursor, first_event_of, search_cursor
 from slurp.jetstream.servers import host_of
 from slurp.pipeline import resume as cursors_module
 from slurp.simulator.connection import Manners
@@ -41,14 +41,14 @@ class Stream:
         self.quiet = quiet
         self.asked: list[int] = []
 
-    def probe(self, cursor: int) -> Seen | None:
+    def probe(self, cursor: int) -> FirstEvent | None:
         self.asked.append(cursor)
         if cursor <= self.count:
-            return Seen(cursor, self.times(cursor))
-        return None if self.quiet else Seen(self.count + 1, self.times(self.count + 1))
+            return FirstEvent(cursor, self.times(cursor))
+        return None if self.quiet else FirstEvent(self.count + 1, self.times(self.count + 1))
 
     def find(self, target_us: int) -> int:
-        found = seek(Seen(1, self.times(1)), target_us, self.probe, lambda: True)
+        found = find_cursor(FirstEvent(1, self.times(1)), target_us, self.probe, lambda: True)
         assert found is not None
         return found
 
@@ -93,11 +93,11 @@ def test_times_that_go_back_do_not_lead_behind_the_target() -> None:
 def test_a_server_that_sends_anything_is_not_asked_for_ever() -> None:
     asked: list[int] = []
 
-    def probe(cursor: int) -> Seen:
+    def probe(cursor: int) -> FirstEvent:
         asked.append(cursor)
-        return Seen(cursor + 10**9, NOW)
+        return FirstEvent(cursor + 10**9, NOW)
 
-    seek(Seen(1, NOW), NOW + 10**12, probe, lambda: True)
+    find_cursor(FirstEvent(1, NOW), NOW + 10**12, probe, lambda: True)
     assert len(asked) <= 32
 
 
@@ -105,20 +105,20 @@ def test_it_gives_up_in_time_when_it_is_told_to_and_when_a_connection_fails() ->
     now = iter(range(0, 1000, 12))
     stream = Stream(6_000_000, steady(100))
     target_us = stream.times(5_000_000)
-    low = Seen(1, stream.times(1))
-    assert seek(low, target_us, stream.probe, lambda: True, clock=lambda: next(now)) is None
+    low = FirstEvent(1, stream.times(1))
+    assert find_cursor(low, target_us, stream.probe, lambda: True, clock=lambda: next(now)) is None
     assert len(stream.asked) <= 3
-    assert seek(low, target_us, stream.probe, lambda: False) is None
+    assert find_cursor(low, target_us, stream.probe, lambda: False) is None
 
-    def fail(cursor: int) -> Seen | None:
+    def fail(cursor: int) -> FirstEvent | None:
         raise WebSocketTimeoutException("late")
 
-    assert seek(low, target_us, fail, lambda: True) is None
+    assert find_cursor(low, target_us, fail, lambda: True) is None
 
 
 def test_close_enough_is_not_asked_about() -> None:
     with pytest.raises(StopIteration) as found:
-        next(search(Seen(77, NOW), NOW + 5 * SECOND))
+        next(search_cursor(FirstEvent(77, NOW), NOW + 5 * SECOND))
     assert found.value.value == 77
 
 
@@ -131,11 +131,11 @@ def test_a_rewritten_time_does_not_hide_when_an_event_was() -> None:
         "time_us": NOW - 10**12,
         "commit": {"rev": tid.from_micros(NOW), "collection": "c", "rkey": "r", "operation": "delete"},
     }
-    assert seen_in([commit]) == Seen(5, NOW)
+    assert first_event_of([commit]) == FirstEvent(5, NOW)
     # And one of a dormant account that is announced again, which has an old rev, is of today.
-    assert seen_in([{**commit, "time_us": NOW + 10**12}]) == Seen(5, NOW + 10**12)
-    assert seen_in([]) is None
-    assert seen_in([{**commit, "cursor": None}]) is None
+    assert first_event_of([{**commit, "time_us": NOW + 10**12}]) == FirstEvent(5, NOW + 10**12)
+    assert first_event_of([]) is None
+    assert first_event_of([{**commit, "cursor": None}]) is None
 
 
 # With a server

@@ -20,7 +20,7 @@ from slurp.elastic.error_classes import Item
 from slurp.errors import describe_bug
 from slurp.events import frames
 from slurp.events.frames import BadFrame, parse, parse_notice
-from slurp.jetstream.resyncs import Resyncs
+from slurp.jetstream.resyncs import ResyncTracker
 from slurp.jetstream.streams import V1Stream, V2Stream
 from slurp.pipeline import indexer as indexer_module
 from tests.harness import InProcess, commit
@@ -119,8 +119,8 @@ def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch
     bad = [commit(1, {}), commit(2, {"text": ""})]
     with pytest.raises(BadFrame, match=f"bug: {type(error).__name__}"):
         parse(bad[1])
-    for line in (V1Stream(None, None), V2Stream(None, None, None, Resyncs())):
-        position = line.portion(bad, "host").position
+    for line in (V1Stream(None, None), V2Stream(None, None, None, ResyncTracker())):
+        position = line.decode(bad, "host").position
         assert position is not None
         assert position.cursor == 1, "of the frame that can be parsed"
 
@@ -137,7 +137,7 @@ def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch
 )
 def test_a_notice_may_hold_anything(frame: str) -> None:
     parse_notice(frame.encode())
-    V2Stream(None, None, None, Resyncs()).portion([frame.encode(), commit(1, {})], "host")
+    V2Stream(None, None, None, ResyncTracker()).decode([frame.encode(), commit(1, {})], "host")
 
 
 def test_a_bug_is_described_in_one_bounded_line() -> None:

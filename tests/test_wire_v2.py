@@ -21,7 +21,7 @@ from slurp.events.frames import (
 )
 from slurp.events.identity import event_id, instant_us
 from slurp.events.position import Position
-from slurp.jetstream.resyncs import Resyncs, mark
+from slurp.jetstream.resyncs import ResyncTracker, mark_resync
 from slurp.simulator import wire2
 from tests.conftest import SHARED
 from tests.test_identity import DID, REV_US, TIME_US, account, commit, identity
@@ -191,46 +191,48 @@ class TestResyncs:
         events = [before, sync(), *rows, *others, other_account, identity()]
         return [v2(event, 10 + n) for n, event in enumerate(events)]
 
-    def marked(self, frames: list[bytes], resyncs: Resyncs, size: int) -> list[int]:
+    def marked(self, frames: list[bytes], resyncs: ResyncTracker, size: int) -> list[int]:
         found = []
         for begin in range(0, len(frames), size):
             part = frames[begin : begin + size]
-            announced = resyncs.look_through(part, "h")
+            announced = resyncs.observe(part, "h")
             for frame in part:
                 event = parse(frame)
-                mark(event, announced)
+                mark_resync(event, announced)
                 if event.get("commit", {}).get("resync"):
                     found.append(event["cursor"])
         return found
 
     @pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
     def test_are_marked_for_every_batch_size(self, size: int) -> None:
-        assert self.marked(self.events(), Resyncs(), size) == [12, 13, 14]
+        assert self.marked(self.events(), ResyncTracker(), size) == [12, 13, 14]
 
     def test_are_marked_again_in_a_replay(self) -> None:
-        resyncs = Resyncs()
+        resyncs = ResyncTracker()
         assert self.marked(self.events(), resyncs, 3) == [12, 13, 14]
         assert self.marked(self.events(), resyncs, 2) == [12, 13, 14]
 
     @pytest.mark.parametrize("cut", range(1, 9))
     @pytest.mark.parametrize("size", [1, 3])
     def test_are_marked_after_a_restart_at_any_event(self, cut: int, size: int) -> None:
-        frames, first = self.events(), Resyncs()
+        frames, first = self.events(), ResyncTracker()
         marked = self.marked(frames[:cut], first, size)
         last = parse(frames[cut - 1])
-        at = first.resume_at(last, Position("h", last["cursor"], TIME_US))
+        at = first.resume_position(last, Position("h", last["cursor"], TIME_US))
         assert at.cursor == (11 if 11 <= last["cursor"] <= 14 else last["cursor"])
-        again = self.marked([f for f in frames if parse(f)["cursor"] >= (at.cursor or 0)], Resyncs(), size)
+        again = self.marked(
+            [f for f in frames if parse(f)["cursor"] >= (at.cursor or 0)], ResyncTracker(), size
+        )
         assert sorted({*marked, *again}) == [12, 13, 14]
 
     def test_of_another_host_are_not_kept(self) -> None:
-        resyncs = Resyncs()
+        resyncs = ResyncTracker()
         self.marked(self.events(), resyncs, 100)
-        assert resyncs.look_through([], "h")
-        assert not resyncs.look_through([], "another")
+        assert resyncs.observe([], "h")
+        assert not resyncs.observe([], "another")
 
     def test_are_kept_for_the_latest_1024_only(self) -> None:
-        resyncs = Resyncs()
+        resyncs = ResyncTracker()
         frames = [v2(sync(did=f"did:plc:{n}"), n) for n in range(1, 5000)]
-        assert len(resyncs.look_through(frames, "h")) == 1024
-        assert ("did:plc:4999", REV) in resyncs.look_through([], "h")
+        assert len(resyncs.observe(frames, "h")) == 1024
+        assert ("did:plc:4999", REV) in resyncs.observe([], "h")

@@ -210,7 +210,10 @@ def test_too_old_a_checkpoint_is_a_gap_that_is_told(
             assert worker.exit_code() == 0
         line = worker.wait_for(r"no longer has .*").string
         assert "WARNING" in line
-        assert f"no longer has what came after cursor 500, reading from its floor, {floor}" in line
+        assert (
+            f"no longer has the events after cursor 500, reading from its oldest event, cursor {floor}"
+            in line
+        )
         left = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
     assert left <= documents(es, fresh_index_prefix).keys()
     assert count(es, fresh_index_prefix) == 500 + len(left)

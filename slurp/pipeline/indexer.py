@@ -203,9 +203,9 @@ class Indexer:
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)
         if batch.announced:
-            resyncs.mark(event, batch.announced)
+            resyncs.mark_resync(event, batch.announced)
         if batch.bootstrap is not None:
-            bootstrap.mark(event, batch.bootstrap)
+            bootstrap.mark_bootstrap(event, batch.bootstrap)
         return event
 
     def _deliver(

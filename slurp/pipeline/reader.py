@@ -17,8 +17,9 @@ from slurp.backoff import Backoff
 from slurp.config import Config
 from slurp.events.position import Position
 from slurp.jetstream.bootstrap import BootstrapDetector
+from slurp.jetstream.connection import close_connection, describe_error
 from slurp.jetstream.dialer import Dialer
-from slurp.jetstream.servers import hang_up, host_of, why
+from slurp.jetstream.servers import host_of
 from slurp.jetstream.streams import V1Stream
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batches import Batch, BatchQueue
@@ -203,13 +204,13 @@ class Reader:
             line = self._connect(server)
         except (OSError, websocket.WebSocketException) as error:
             self._away = True
-            return self._after(Ending(End.CUT, f"can't connect: {why(error)}"), began)
+            return self._after(Ending(End.CUT, f"can't connect: {describe_error(error)}"), began)
         try:
             ending = self._pump(line)
         finally:
             self._down_since = time.monotonic()
             self._connected, self._away = False, True
-            hang_up(line.connection)
+            close_connection(line.connection)
         return self._after(ending, began)
 
     def _connect(self, server: str) -> V1Stream:
@@ -233,7 +234,7 @@ class Reader:
     def _pump(self, line: V1Stream) -> Ending:
         """Read until the connection ends, stalls, or the stop event is set."""
         now = self._last_data = last_pong = last_ping = time.monotonic()
-        connection, unpack = line.connection, line.unpack
+        connection, decompress = line.connection, line.decompress
         pings: dict[bytes, float] = {}
         frames, inbox = self._frames, list[tuple[int, bytes]]()
         while not self._stop.is_set():
@@ -244,7 +245,7 @@ class Reader:
                 except websocket.WebSocketTimeoutException:
                     pass
                 except (websocket.WebSocketException, OSError) as error:
-                    return self._cut(why(error))
+                    return self._cut(describe_error(error))
             silent = not inbox
             now = time.monotonic()
             if not frames:
@@ -253,7 +254,7 @@ class Reader:
             full, goodbye = False, None
             for done, (opcode, data) in enumerate(inbox, start=1):  # noqa: B007 - used behind the loop
                 if opcode == ABNF.OPCODE_TEXT or opcode == ABNF.OPCODE_BINARY:
-                    frames.append(frame := unpack(data))
+                    frames.append(frame := decompress(data))
                     size += len(frame)
                     # A small frame may be a large one when it is unpacked.
                     if full := len(frames) >= self._batch_events or size >= _MAX_BATCH_BYTES:
@@ -298,7 +299,7 @@ class Reader:
                 try:
                     connection.ping(payload)
                 except (websocket.WebSocketException, OSError) as error:
-                    return self._cut(why(error))
+                    return self._cut(describe_error(error))
             if self._is_stalled(now, last_pong):
                 return Ending(End.STALLED, f"no data for {format_duration(now - self._last_data)}")
             if silent and not self._got_data:
@@ -331,11 +332,11 @@ class Reader:
         """The frames so far become a batch. Waits for room: this is the back-pressure."""
         if not self._frames or self._line is None:
             return
-        portion = self._line.portion(self._frames, self.host)
-        if not portion.frames:
+        decoded = self._line.decode(self._frames, self.host)
+        if not decoded.frames:
             self._frames, self._size = [], 0
             return
-        self._foreign = self._cursors.check(self.server, self._line, portion.frames)
+        self._foreign = self._cursors.check(self.server, self._line, decoded.frames)
         if self._foreign:
             self._frames, self._size = [], 0
             return
@@ -343,11 +344,11 @@ class Reader:
             reader=self.number,
             number=self._batches + 1,
             host=self.host,
-            frames=portion.frames,
+            frames=decoded.frames,
             size=self._size,
-            position=portion.position,
-            announced=portion.announced,
-            bootstrap=self._bootstrap.look_through(portion.frames, self.host, portion.announced),
+            position=decoded.position,
+            announced=decoded.announced,
+            bootstrap=self._bootstrap.observe(decoded.frames, self.host, decoded.announced),
         )
         while not self._queue.reserve(batch, timeout=0.25):
             self._beat()

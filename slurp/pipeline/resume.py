@@ -15,8 +15,8 @@ from typing import Protocol
 from slurp.backoff import Backoff
 from slurp.events.frames import first_position
 from slurp.events.position import LIVE, REWIND_US, Gap, Position, Resume
-from slurp.jetstream.cursor_search import Seen, seek, seen_in
-from slurp.jetstream.resume_check import SAMPLE, Found, ResumeCheck
+from slurp.jetstream.cursor_search import FirstEvent, find_cursor, first_event_of
+from slurp.jetstream.resume_check import SAMPLE, Outcome, ResumeCheck
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import first_events, oldest_event
 from slurp.jetstream.streams import V1Stream
@@ -73,26 +73,26 @@ class ResumeCursors:
         self._beat = beat
         self._ca = ca
         self._by_time = False
-        self._landing: ResumeCheck | None = None
+        self._check: ResumeCheck | None = None
         self._newest: deque[int] = deque(maxlen=SAMPLE)
         # The server that begins too early when asked by time, the wire, and where it begins.
-        self._early: tuple[str, bool, Seen] | None = None
+        self._early: tuple[str, bool, FirstEvent] | None = None
         self._may_seek = True
         self._ask_floor_at = 0.0
         self._asking: set[tuple[str, int]] = set()
 
     def ask_for(self, server: str) -> int | None:
         """Return the cursor for the next connection, None for a live one."""
-        host, self._landing = host_of(server), None
+        host, self._check = host_of(server), None
         if self._start == LIVE:
             return None
         resume = self._counters.resume(self._number, self.known, host, by_time=self._by_time)
         if self._start is not None and self.known.host == host and not self._by_time:
             resume = Resume(self._start, resume.known)
-        self._landing = ResumeCheck(resume, self._newest_us(), self._filtered)
-        if resume.by_time and (sought := self._seek(server, resume.cursor)) is not None:
-            self._landing = replace(self._landing, sought=sought)
-            return sought
+        self._check = ResumeCheck(resume, self._newest_us(), self._filtered)
+        if resume.by_time and (searched := self._seek(server, resume.cursor)) is not None:
+            self._check = replace(self._check, searched=searched)
+            return searched
         return resume.cursor
 
     def known_to(self, host: str) -> int | None:
@@ -105,46 +105,46 @@ class ResumeCursors:
             # From here on a lost connection would lose events: no more live starts.
             self._start = None
         self._ask_floor_at = now + _ASK_FLOOR_AFTER
-        if self._landing is not None:
-            self._landing = replace(self._landing, v2=line.name != V1Stream.name)
+        if self._check is not None:
+            self._check = replace(self._check, v2=line.name != V1Stream.name)
             if line.cursor != asked:
-                self._landing = self._landing.at_the_floor()
+                self._check = self._check.for_oldest_event()
 
     def check(self, server: str, line: V1Stream, frames: Sequence[bytes]) -> str:
         """Compare the first events of a connection with what was asked for.
 
         Return why they must not be taken, empty when they may be: then the connection has to be made anew.
         """
-        landing, host = self._landing, host_of(server)
-        if landing is None:
+        check, host = self._check, host_of(server)
+        if check is None:
             return ""
         found = (first_position([frame], host) for frame in frames)
         first = list(islice((position for position in found if position is not None), SAMPLE))
         if not first:
             return ""
-        self._landing = None
-        finding = landing.look(first)
-        if landing.sought is not None:
-            if finding.found is not Found.FOREIGN:
+        self._check = None
+        result = check.evaluate(first)
+        if check.searched is not None:
+            if result.outcome is not Outcome.WRONG_STREAM:
                 return ""
-            log.warning("%s %s; asking it by time", host, finding.reason)
+            log.warning("%s %s; asking it by time", host, result.reason)
             self._may_seek = False
-            return finding.reason
-        if finding.found is Found.EARLY:
+            return result.reason
+        if result.outcome is Outcome.EARLY:
             if self._may_seek and (cursor := first[0].cursor) is not None:
-                log.info("%s %s; looking for the sequence number of that time", host, finding.reason)
-                self._early = server, landing.v2, Seen(cursor, finding.to_us)
-                return finding.reason
+                log.info("%s %s; looking for the sequence number of that time", host, result.reason)
+                self._early = server, check.v2, FirstEvent(cursor, result.begins_us)
+                return result.reason
         # Asked by time there is nothing else to try: a second finding would go round in circles.
-        elif finding.found is Found.FOREIGN and not self._by_time:
+        elif result.outcome is Outcome.WRONG_STREAM and not self._by_time:
             # They would move the position over what lies between. Asked by time they come again.
-            log.warning("%s %s; asking it by time instead", host, finding.reason)
+            log.warning("%s %s; asking it by time instead", host, result.reason)
             self._by_time = True
-            return finding.reason
-        elif finding.found is Found.GAP:
-            self._missed(self._number, landing.gap_before(replace(first[0], time_us=finding.to_us)))
-        elif finding.found is Found.MAYBE:
-            self._ask_floor(server, landing, finding.to_us)
+            return result.reason
+        elif result.outcome is Outcome.GAP:
+            self._missed(self._number, check.gap_before(replace(first[0], time_us=result.begins_us)))
+        elif result.outcome is Outcome.UNSURE:
+            self._ask_floor(server, check, result.begins_us)
         return ""
 
     def passed(self, position: Position) -> None:
@@ -165,10 +165,10 @@ class ResumeCursors:
 
     def look_at_silence(self, server: str, now: float) -> None:
         """Nothing has come yet: behind a filter, ask once whether there is a gap."""
-        landing = self._landing
-        if landing is not None and landing.filtered and now >= self._ask_floor_at:
+        check = self._check
+        if check is not None and check.filtered and now >= self._ask_floor_at:
             self._ask_floor_at = float("inf")
-            self._ask_floor(server, landing)
+            self._ask_floor(server, check)
 
     def _newest_us(self) -> int:
         """The time of the newest event we had: the second highest of some, as one may be of the future.
@@ -185,55 +185,55 @@ class ResumeCursors:
         _, v2, low = early
         everything = Subscription(self._subscription.index)
 
-        def probe(number: int) -> Seen | None:
+        def probe(number: int) -> FirstEvent | None:
             url = everything.v2_url(server, number, None) if v2 else everything.url(server, number)
-            return seen_in(first_events(url, _PROBE_TIMEOUT, self._ca))
+            return first_event_of(first_events(url, _PROBE_TIMEOUT, self._ca))
 
-        sought = seek(low, cursor - REWIND_US, probe, self._go_on)
-        if sought is None:
+        searched = find_cursor(low, cursor - REWIND_US, probe, self._go_on)
+        if searched is None:
             log.info("%s: no sequence number found, reading all it sends", host_of(server))
             self._may_seek = False
-        return sought
+        return searched
 
     def _go_on(self) -> bool:
         self._beat()
         return not self._stop.is_set()
 
-    def _ask_floor(self, server: str, landing: ResumeCheck, begins_us: int | None = None) -> None:
+    def _ask_floor(self, server: str, check: ResumeCheck, begins_us: int | None = None) -> None:
         """Whether the host goes back to where we were; beside the stream, which must be read.
 
         The checkpoint does not move until that is known. A host that never says has a possible gap, up to
         `begins_us`, or to now where nothing has come yet.
         """
-        question = host_of(server), landing.asked.known.time_us
+        question = host_of(server), check.requested.known.time_us
         if question in self._asking:
             return  # after a lost connection: the first thread is still at it, and holds the checkpoint
         self._asking.add(question)
         hold = self._counters.hold(self._number)
 
         def ask() -> None:
-            floor = self._find_floor(server, landing)
+            floor = self._find_floor(server, check)
             self._asking.discard(question)
             if floor is not None:
-                if landing.is_gap_before(floor):
-                    self._missed(self._number, landing.gap_before(floor), hold)
+                if check.is_gap_before(floor):
+                    self._missed(self._number, check.gap_before(floor), hold)
                 else:
                     self._counters.release(hold)
             elif not self._stop.is_set():  # else the next start asks again, from where we stand
                 to_us = int(time.time() * 1e6) if begins_us is None else begins_us
                 first = Position(host_of(server), None, to_us)
-                self._missed(self._number, landing.gap_before(first, possible=True), hold)
+                self._missed(self._number, check.gap_before(first, possible=True), hold)
 
         threading.Thread(target=ask, name=f"floor-{self._number}", daemon=True).start()
 
-    def _find_floor(self, server: str, landing: ResumeCheck) -> Position | None:
+    def _find_floor(self, server: str, check: ResumeCheck) -> Position | None:
         """Return where the oldest events of `server` are; None when it does not say, or we stop."""
         backoff = Backoff(first=2.0)
         for attempt in range(_FLOOR_ATTEMPTS):
             if attempt and self._stop.wait(backoff.next()):
                 return None
             try:
-                if (floor := oldest_event(server, ca=self._ca, v2=landing.v2)) is not None:
+                if (floor := oldest_event(server, ca=self._ca, v2=check.v2)) is not None:
                     return floor
             except Exception:
                 # A hold that nobody releases would stop the checkpoint for good.

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from slurp.jetstream.servers import Probe, host_of, probe
+from slurp.jetstream.servers import ServerProbe, host_of, probe_servers
 from slurp.pipeline.reader import Reader
 from slurp.watchdog import Pulse
 
@@ -32,7 +32,7 @@ class ServerMonitor:
         reader: Reader,
         servers: Sequence[str],
         every: float = EVERY,
-        probe: Callable[[Sequence[str]], list[Probe]] = probe,
+        probe: Callable[[Sequence[str]], list[ServerProbe]] = probe_servers,
     ) -> None:
         self._reader = reader
         self._servers = tuple(servers)
@@ -67,13 +67,13 @@ class ServerMonitor:
         else:
             self._reader.prefer([best.url, *(url for url in ranked if url != best.url)], text)
 
-    def _may_be_better(self, one: Probe) -> bool:
+    def _may_be_better(self, one: ServerProbe) -> bool:
         """A server that was listened to and sent nothing is none, however quick."""
         is_silent = one.listened and one.first_event is None
         return bool(one.times) and not is_silent and not self._reader.in_cooldown(one.url)
 
 
-def _advantage(best: Probe, current: Probe) -> str:
+def _advantage(best: ServerProbe, current: ServerProbe) -> str:
     """Why `best` is clearly the better one; empty when it is not."""
     if best.v2 != current.v2:
         return "it speaks v2" if best.v2 else ""
@@ -82,5 +82,5 @@ def _advantage(best: Probe, current: Probe) -> str:
     return ""
 
 
-def _ms(probe: Probe) -> str:
+def _ms(probe: ServerProbe) -> str:
     return f"{probe.median * 1000:.0f} ms"
