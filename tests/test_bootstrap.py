@@ -261,7 +261,7 @@ def test_the_short_way_marks_as_well(
     ]
     shared = frozenset({(like["did"], like["commit"]["rev"])})
     frame = orjson.dumps(like)
-    assert FastPath().make(frame, "h", 0) is not None
+    assert FastPath().render(frame, "h", 0) is not None
     indexer.feed([frame], bootstrap=shared)
     (document,) = documents(es, fresh_index_prefix).values()
     assert document["commit"]["bootstrap"] is True

@@ -12,10 +12,10 @@ import pytest
 
 from slurp.documents.document import build
 from slurp.documents.fields import FIELDS
-from slurp.documents.graphemes import emoji, graphemes
-from slurp.documents.languages import normalised
-from slurp.documents.times import created_at, hour_and_weekday
-from slurp.documents.urls import domain_of, page_of
+from slurp.documents.graphemes import count_graphemes, find_emoji
+from slurp.documents.languages import normalize_tag
+from slurp.documents.times import hour_and_weekday, parse_created_at
+from slurp.documents.urls import domain_of, page_url
 from slurp.events.frames import parse
 from slurp.simulator.network import Network
 from tests.test_documents_hostile import ARRIVED, commit, document
@@ -242,7 +242,7 @@ def test_all_of_a_post() -> None:
     ],
 )
 def test_pages(uri: str, page: str | None) -> None:
-    assert page_of(uri) == page
+    assert page_url(uri) == page
 
 
 def test_the_pages_of_a_post_and_of_what_it_points_at() -> None:
@@ -251,12 +251,12 @@ def test_the_pages_of_a_post_and_of_what_it_points_at() -> None:
     source = orjson.loads(
         document(commit({"text": "x", "reply": reply, "embed": embed}, "app.bsky.feed.post")).body
     )
-    assert source["url"] == page_of(source["uri"])
+    assert source["url"] == page_url(source["uri"])
     assert source["url"] is not None
-    assert source["reply"]["parent"]["url"] == source["quote"]["url"] == page_of(POST)
+    assert source["reply"]["parent"]["url"] == source["quote"]["url"] == page_url(POST)
     assert "url" not in source["reply"]["root"]
     like = orjson.loads(document(commit({"subject": {"uri": POST}}, "app.bsky.feed.like")).body)
-    assert like["subject"]["url"] == page_of(POST)
+    assert like["subject"]["url"] == page_url(POST)
     assert "url" not in like
 
 
@@ -394,7 +394,7 @@ def test_more_collections_can_be_typed() -> None:
     ],
 )
 def test_claimed_times(claimed: Any, expected: str | None) -> None:
-    assert created_at(claimed, "2030-01-01T00:00:00.000000Z") == expected
+    assert parse_created_at(claimed, "2030-01-01T00:00:00.000000Z") == expected
 
 
 def test_every_event_has_its_hour_and_weekday(corpus: list[Path]) -> None:
@@ -429,7 +429,7 @@ def test_hour_and_weekday(moment: str, expected: tuple[str, str]) -> None:
     ],
 )
 def test_language_tags(tag: str, expected: str | None) -> None:
-    assert normalised(tag) == expected
+    assert normalize_tag(tag) == expected
 
 
 @pytest.mark.parametrize(
@@ -465,8 +465,8 @@ def test_domains(link: str, expected: str | None) -> None:
     ],
 )
 def test_emoji(text: str, expected: list[str]) -> None:
-    assert emoji(text) == expected
+    assert find_emoji(text) == expected
 
 
 def test_graphemes() -> None:
-    assert graphemes("👨‍👩‍👧e\u0301\r\n🇩🇪") == 4
+    assert count_graphemes("👨‍👩‍👧e\u0301\r\n🇩🇪") == 4

@@ -54,13 +54,13 @@ def long_way(frame: bytes) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 def test_three_of_four_simulated_events_take_it(wire: str) -> None:
-    express = FastPath(is_noteworthy=UnknownFields(committed(), "x").look)
+    express = FastPath(has_unknown_fields=UnknownFields(committed(), "x").look)
     frames = Simulator(seed=3).generate(5000, span=60).frames
     if wire == "v2":
         frames = [v2_frame(orjson.loads(frame), number) for number, frame in enumerate(frames, 1)]
     taken: Counter[str] = Counter()
     for frame in frames:
-        if made := express.make(frame, HOST, ARRIVED_US):
+        if made := express.render(frame, HOST, ARRIVED_US):
             assert tuple(made) == long_way(frame)
             taken[parse(frame)["commit"]["collection"]] += 1
     assert taken.keys() == {*COLLECTIONS}
@@ -69,7 +69,7 @@ def test_three_of_four_simulated_events_take_it(wire: str) -> None:
 
 @pytest.mark.parametrize("frame", by_both_wires(event()) + by_both_wires(event(via=POINTER)))
 def test_a_like_takes_it(frame: bytes) -> None:
-    made = FastPath().make(frame, HOST, ARRIVED_US)
+    made = FastPath().render(frame, HOST, ARRIVED_US)
     assert made is not None
     assert tuple(made) == long_way(frame)
 
@@ -77,7 +77,7 @@ def test_a_like_takes_it(frame: bytes) -> None:
 def test_a_server_that_sends_no_cursor() -> None:
     without = event()
     del without["cursor"]
-    made = FastPath().make(orjson.dumps(without), HOST, ARRIVED_US)
+    made = FastPath().render(orjson.dumps(without), HOST, ARRIVED_US)
     assert made is not None
     assert tuple(made) == long_way(orjson.dumps(without))
 
@@ -85,7 +85,7 @@ def test_a_server_that_sends_no_cursor() -> None:
 def test_a_marked_one_does_not() -> None:
     marked = event()
     marked["commit"]["resync"] = True
-    assert FastPath().make(orjson.dumps(marked), HOST, ARRIVED_US) is None
+    assert FastPath().render(orjson.dumps(marked), HOST, ARRIVED_US) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_whatever_is_otherwise_does_not(inner: dict[str, Any], record: dict[str,
     otherwise = event(**record)
     otherwise["commit"] |= inner
     for frame in by_both_wires(otherwise):
-        assert FastPath().make(frame, HOST, ARRIVED_US) is None
+        assert FastPath().render(frame, HOST, ARRIVED_US) is None
 
 
 # What strangers put where a like has its values: plain and odd text, times, other types.
@@ -202,7 +202,7 @@ def test_equal_or_nothing_of_bytes(wire: int, at: float, put: bytes, cut: int) -
 
 
 def equal_or_nothing(frame: bytes) -> None:
-    made = FastPath().make(frame, HOST, ARRIVED_US)
+    made = FastPath().render(frame, HOST, ARRIVED_US)
     try:
         expected = long_way(frame)
     except BadFrame:
@@ -218,13 +218,13 @@ def test_a_shape_that_its_lexicon_does_not_know_takes_the_long_way() -> None:
         asked.append(event)
         return "via" in event["commit"]["record"]
 
-    express = FastPath(is_noteworthy=look)
+    express = FastPath(has_unknown_fields=look)
     plain, odd = orjson.dumps(event()), orjson.dumps(event(via=POINTER))
     for _ in range(3):
-        assert express.make(plain, HOST, ARRIVED_US) is not None
-        assert express.make(odd, HOST, ARRIVED_US) is None
+        assert express.render(plain, HOST, ARRIVED_US) is not None
+        assert express.render(odd, HOST, ARRIVED_US) is None
     assert len(asked) == 2
 
 
 def test_a_collection_without_mapped_fields_takes_the_long_way() -> None:
-    assert FastPath(typed=()).make(orjson.dumps(event()), HOST, ARRIVED_US) is None
+    assert FastPath(typed=()).render(orjson.dumps(event()), HOST, ARRIVED_US) is None

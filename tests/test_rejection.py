@@ -10,7 +10,7 @@ from elasticsearch import Elasticsearch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurp.documents.rejection import bare_reason
+from slurp.documents.rejection import generic_reason
 from slurp.elastic.bulk import create, request
 from tests.harness import InProcess, commit
 from tests.worker import documents
@@ -50,7 +50,7 @@ SAMPLES = [
 
 @pytest.mark.parametrize(("error", "bare"), SAMPLES)
 def test_what_may_differ_is_left_out(error: str, bare: str) -> None:
-    assert bare_reason(error) == bare
+    assert generic_reason(error) == bare
 
 
 @given(st.text(max_size=200), st.integers(0, 10**9))
@@ -61,14 +61,14 @@ def test_no_value_gets_through(value: str, number: int) -> None:
         f"'{number}-x'. Preview of field's value: '{value}' (For input string: \"{value}\")"
     )
     head = f"{KIND}failed to parse field [a.b] of type [long]: "
-    assert bare_reason(error).startswith(head)
-    if bare_reason(error) != f"{head}For input string":
-        assert bare_reason(error).removeprefix(head) in value, "a cause that the value spells out"
+    assert generic_reason(error).startswith(head)
+    if generic_reason(error) != f"{head}For input string":
+        assert generic_reason(error).removeprefix(head) in value, "a cause that the value spells out"
 
 
 @given(st.text(max_size=2000))
 def test_any_text_gives_a_short_reason(error: str) -> None:
-    assert len(bare_reason(error)) <= 300
+    assert len(generic_reason(error)) <= 300
 
 
 # What a real node says
@@ -154,7 +154,7 @@ def test_equal_faults_have_equal_reasons_on_a_real_node(es: Elasticsearch, fresh
         bodies = [json.dumps({"any": "x" * n, **document}).encode() for document in rejected(n)]
         items = request(es, [create(name, f"{n}k-{SECRET}{i}", body) for i, body in enumerate(bodies)])
         assert [item for item in items if item.status != 400] == []
-        reasons.append([bare_reason(f"{item.type}: {item.reason}") for item in items])
+        reasons.append([generic_reason(f"{item.type}: {item.reason}") for item in items])
     assert reasons[0] == reasons[1]
     for reason in reasons[0]:
         assert reason.startswith(KIND)

@@ -60,9 +60,9 @@ def test_a_frame_that_raises_anything_is_a_dead_letter(
         look = indexer.unknown_fields.look
         monkeypatch.setattr(indexer.unknown_fields, "look", lambda event: fail(event) or look(event))
     elif step == "express":
-        make = fast_path.FastPath.make
+        make = fast_path.FastPath.render
         monkeypatch.setattr(
-            fast_path.FastPath, "make", lambda self, frame, *rest: fail(frame) or make(self, frame, *rest)
+            fast_path.FastPath, "render", lambda self, frame, *rest: fail(frame) or make(self, frame, *rest)
         )
     else:
         frames[3] = commit(3, {"text": "post 3"}, at=indexer.began - 86_400)

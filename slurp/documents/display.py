@@ -1,4 +1,4 @@
-"""Strangers' text and links, made fit to be shown. Escaping for HTML is the template's."""
+"""Sanitize user-written text and links for display. The templates escape HTML."""
 
 from __future__ import annotations
 
@@ -9,35 +9,49 @@ from urllib.parse import urlsplit
 
 from slurp.documents.urls import domain_of
 
-_LINK = 2048
-_UNFIT = "\ufffd"
-# Marks that turn the direction of what stands behind them; left alone, they reach beyond their text.
-_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_MARKS = re.compile("[\u061c\u200e\u200f]")
+_MAX_LINK_LENGTH = 2048
+_REPLACEMENT = "\ufffd"
+# Characters that change the direction of the text behind them, also beyond the end of the field.
+_BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_BIDI_MARKS = re.compile("[\u061c\u200e\u200f]")
 _BLANK_LINES = re.compile(r"\n\s*\n\s*")
 
 
 class Link(NamedTuple):
-    """`domain` is what a reader is shown of `url`."""
+    """A link: `url` and the `domain` to show for it."""
 
     url: str
     domain: str
 
 
-def prose(text: object, most: int = 600) -> str:
-    """A text of several lines, shortened to `most` characters."""
-    lines = _BLANK_LINES.sub("\n\n", _shortened(str(text).strip(), most))
-    return "".join(c if c == "\n" else _fit(c) for c in _TURNS.sub(_UNFIT, lines.replace("\r", "")))
+def clean_text(text: object, most: int = 600) -> str:
+    """Return a text of several lines, shortened to `most` characters, without control characters."""
+    lines = _BLANK_LINES.sub("\n\n", _shorten(str(text).strip(), most))
+    return "".join(
+        c if c == "\n" else _replace_unprintable(c)
+        for c in _BIDI_CONTROLS.sub(_REPLACEMENT, lines.replace("\r", ""))
+    )
 
 
-def label(text: object, most: int = 80) -> str:
-    """A name of one line, in which nothing is hidden."""
-    return "".join(map(_fit, _MARKS.sub(_UNFIT, _TURNS.sub(_UNFIT, _shortened(str(text), most)))))
+def clean_label(text: object, most: int = 80) -> str:
+    """Return a name as one line, shortened to `most` characters, without invisible characters."""
+    return "".join(
+        map(
+            _replace_unprintable,
+            _BIDI_MARKS.sub(_REPLACEMENT, _BIDI_CONTROLS.sub(_REPLACEMENT, _shorten(str(text), most))),
+        )
+    )
 
 
-def link(url: object) -> Link | None:
-    """Of http and https only; None for what no browser should be led to."""
-    if not isinstance(url, str) or len(url) > _LINK or not url.isprintable() or " " in url or "\\" in url:
+def safe_link(url: object) -> Link | None:
+    """Return a link for an http or https URL; None for any other value and for malformed URLs."""
+    if (
+        not isinstance(url, str)
+        or len(url) > _MAX_LINK_LENGTH
+        or not url.isprintable()
+        or " " in url
+        or "\\" in url
+    ):
         return None
     try:
         parts = urlsplit(url)
@@ -46,17 +60,19 @@ def link(url: object) -> Link | None:
         return None
     if parts.scheme not in ("http", "https") or not host:
         return None
-    # In ASCII, so that letters of another script pass for no others.
-    return Link(url, label(domain_of(url) or host))
+    # In ASCII, so that look-alike letters of another script are visible.
+    return Link(url, clean_label(domain_of(url) or host))
 
 
-def _shortened(text: str, most: int) -> str:
+def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _fit(char: str) -> str:
-    """Controls, halves of pairs and what is no character at all become a sign that something was there."""
+def _replace_unprintable(char: str) -> str:
+    """Replace control characters, lone surrogates and unassigned code points by U+FFFD, white space by a
+    space.
+    """
     category = unicodedata.category(char)
     if category in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"):
-        return " " if char in "\t\n\r" else _UNFIT
+        return " " if char in "\t\n\r" else _REPLACEMENT
     return char

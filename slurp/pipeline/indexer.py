@@ -147,7 +147,7 @@ class Indexer:
         now_us = max(arrived_us, self._counters.stream_us)
         seen_us = batch.position.time_us if batch.position else None
         # The short way knows nothing of what was announced.
-        express = None if batch.announced or batch.bootstrap is not None else self._express.make
+        express = None if batch.announced or batch.bootstrap is not None else self._express.render
         for frame in batch.frames:
             unknown_field = None
             try:

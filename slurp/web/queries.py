@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 
 from elasticsearch import ApiError, AuthenticationException
 
-from slurp.documents.common_fields import folded
-from slurp.documents.display import Link, label, link, prose
+from slurp.documents.common_fields import fold_tag
+from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import Probe
@@ -151,7 +151,7 @@ class PageQueries:
                 self.elastic.denied()
             if isinstance(error, ApiError) and error.status_code == 403:
                 return self._no_right()
-            return Trouble(f"Elasticsearch can't answer: {label(self.scrub(describe(error)), 300)}")
+            return Trouble(f"Elasticsearch can't answer: {clean_label(self.scrub(describe(error)), 300)}")
         finally:
             self._turns.release()
 
@@ -265,16 +265,18 @@ def _is_whole(answer: Mapping[str, Any]) -> bool:
 
 
 def _bar(bucket: Mapping[str, Any], wish: str, before: str = "") -> Bar:
-    return Bar(label(f"{before}{bucket['key']}", 60), bucket["doc_count"], "", _address(wish, bucket["key"]))
+    return Bar(
+        clean_label(f"{before}{bucket['key']}", 60), bucket["doc_count"], "", _address(wish, bucket["key"])
+    )
 
 
 def _collection(bucket: Mapping[str, Any]) -> Bar:
-    nsid = label(bucket["key"])
+    nsid = clean_label(bucket["key"])
     return Bar(COLLECTIONS.get(nsid, nsid), bucket["doc_count"], nsid if nsid in COLLECTIONS else "")
 
 
 def _language(bucket: Mapping[str, Any]) -> Bar:
-    code = label(bucket["key"], 20)
+    code = clean_label(bucket["key"], 20)
     name = LANGUAGES.get(code)
     return Bar(name or code, bucket["doc_count"], code if name else "", _address("lang", bucket["key"]))
 
@@ -287,21 +289,23 @@ def _post(source: Mapping[str, Any], handles: Mapping[str, str], now: float) -> 
     did = str(source.get("did", ""))
     arrived_us = parse_time(source.get("event", {}).get("ingested")) or 0
     langs, tags, links = (_list(source.get(name)) for name in ("langs", "tags", "links"))
-    lang = label(langs[0], 20) if langs else ""
+    lang = clean_label(langs[0], 20) if langs else ""
     handle = handles.get(did)
     return Post(
-        text=prose(source.get("text", "")),
-        author=label(f"@{handle}" if handle else did, 60),
+        text=clean_text(source.get("text", "")),
+        author=clean_label(f"@{handle}" if handle else did, 60),
         author_address=f"https://bsky.app/profile/{quote(did, safe=':')}",
-        page=link(source.get("url")),
+        page=safe_link(source.get("url")),
         age=max(0.0, now - arrived_us / 1e6),
         at=datetime.fromtimestamp(arrived_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         lang=lang,
         language=LANGUAGES.get(lang.split("-")[0], lang),
-        tags=[Bar(label(f"#{tag}", 40), 0, "", _address("tag", folded(str(tag)))) for tag in tags[:6]],
-        links=list(dict.fromkeys(found for one in links[:6] if (found := link(one)) is not None))[:3],
+        tags=[
+            Bar(clean_label(f"#{tag}", 40), 0, "", _address("tag", fold_tag(str(tag)))) for tag in tags[:6]
+        ],
+        links=list(dict.fromkeys(found for one in links[:6] if (found := safe_link(one)) is not None))[:3],
         media=_media(source.get("media", {})),
-        answers=link(source.get("reply", {}).get("parent", {}).get("url")),
+        answers=safe_link(source.get("reply", {}).get("parent", {}).get("url")),
     )
 
 
