@@ -11,7 +11,7 @@ import pytest
 from slurp.lexicons import Compiled, LexiconError, Lexicons, committed, compile, load, merge
 from slurp.lexicons.__main__ import main
 from slurp.lexicons.asset import LEFT_OUT_FILE, MAPPING_FILE, outdated, render, write
-from slurp.lexicons.overrides import SEEN_AT
+from slurp.lexicons.overrides import EXAMPLE_USES
 
 Json = dict[str, Any]
 
@@ -232,11 +232,11 @@ def test_an_honest_count() -> None:
 
 
 def test_what_third_parties_borrow_from_us() -> None:
-    borrowed = {f"p{number}": reference(address) for number, address in enumerate(SEEN_AT)}
+    borrowed = {f"p{number}": reference(address) for number, address in enumerate(EXAMPLE_USES)}
     compiled = build(lexicon("org.example.thing", {**borrowed, "post": reference("app.bsky.feed.post")}))
     assert compiled.warnings == ()
     properties = compiled.mapping_of("org.example.thing")["properties"]
-    assert len(properties) == len(SEEN_AT) + 1
+    assert len(properties) == len(EXAMPLE_USES) + 1
     assert properties["post"] == BASE.mapping_of("app.bsky.feed.post")
     assert compiled.left_out["org.example.thing"]["post.entities"]
 
@@ -258,7 +258,7 @@ def test_a_third_party_reference_that_leads_nowhere_is_a_warning() -> None:
     assert set(properties) == {"u"}
     assert set(compiled.left_out["org.example.thing"]) == {"x", "u.*", "f"}
     assert len(compiled.warnings) == 2
-    assert "org.nowhere.defs#x is in no file" in compiled.warnings[0]
+    assert "org.nowhere.defs#x is not defined in any file" in compiled.warnings[0]
 
 
 def test_merging_adds_and_keeps() -> None:
@@ -276,7 +276,7 @@ def test_merging_adds_and_keeps() -> None:
 @pytest.mark.parametrize(
     ("nsid", "message"),
     [
-        ("app.bsky.feed.post", "typed already: app.bsky.feed.post"),
+        ("app.bsky.feed.post", "already mapped: app.bsky.feed.post"),
         ("app.bsky.feed", "app.bsky.feed is a prefix of app.bsky.feed.post"),
         ("app.bsky.feed.post.more", "app.bsky.feed.post is a prefix of app.bsky.feed.post.more"),
     ],
@@ -305,7 +305,7 @@ def test_too_many_fields_are_refused_with_names_and_counts() -> None:
             other_fields=300,
         )
     extra = build(lexicon("org.example.thing", dict.fromkeys(list(many)[:500], INTEGER)))
-    with pytest.raises(LexiconError, match=r"more than 1,000.*org\.example\.thing 501"):
+    with pytest.raises(LexiconError, match=r"limit of 1,000.*org\.example\.thing 501"):
         merge(BASE, extra)
 
 
@@ -321,30 +321,33 @@ def test_fields_that_multiply_are_stopped() -> None:
 
 def test_references_without_end_are_one_line() -> None:
     chain = {f"l{level}": reference(f"#l{level + 1}") for level in range(3000)}
-    with pytest.raises(LexiconError, match="nested without end"):
+    with pytest.raises(LexiconError, match="nested infinitely"):
         build(lexicon("org.example.thing", {"x": reference("#l0")}, **chain, l3000=INTEGER))
 
 
 BAD_INPUT = {
-    "invalid JSON": (b"{", r"a\.json: invalid JSON .*repair or remove"),
-    "no lexicon": (b'{"name":"x"}', r"a\.json: no lexicon"),
-    "a list": (b"[]", r"a\.json: no lexicon"),
+    "invalid JSON": (b"{", r"a\.json: invalid JSON .*fix or remove"),
+    "no lexicon": (b'{"name":"x"}', r"a\.json: not a lexicon"),
+    "a list": (b"[]", r"a\.json: not a lexicon"),
     "version": (b'{"lexicon":2,"id":"a.b.c","defs":{}}', r"a\.json: lexicon version 2"),
-    "id": (b'{"lexicon":1,"id":"../x","defs":{}}', r'a\.json: "id" is no NSID'),
+    "id": (b'{"lexicon":1,"id":"../x","defs":{}}', r'a\.json: "id" is not an NSID'),
     "defs": (b'{"lexicon":1,"id":"a.b.c","defs":[]}', r'a\.json: "defs" is missing'),
-    "definition": (b'{"lexicon":1,"id":"a.b.c","defs":{"main":1}}', r"a\.json: defs\.main is no JSON object"),
-    "no record": (b'{"lexicon":1,"id":"a.b.c","defs":{}}', "none of 1 lexicons defines a record"),
+    "definition": (
+        b'{"lexicon":1,"id":"a.b.c","defs":{"main":1}}',
+        r"a\.json: defs\.main is not a JSON object",
+    ),
+    "no record": (b'{"lexicon":1,"id":"a.b.c","defs":{}}', "none of the 1 lexicons defines a record"),
     "no object": (
         b'{"lexicon":1,"id":"a.b.c","defs":{"main":{"type":"record","record":{"type":"string"}}}}',
         r"a\.json: the record has no fields",
     ),
     "properties": (
         b'{"lexicon":1,"id":"a.b.c","defs":{"main":{"type":"record","record":{"type":"object","properties":[]}}}}',
-        r"a\.json: 'properties' in defs\.main is no JSON object",
+        r"a\.json: 'properties' in defs\.main is not a JSON object",
     ),
     "reference": (
         orjson.dumps(lexicon("a.b.c", {"x": reference("org.nowhere.x")})),
-        r"a\.json: defs\.main: org\.nowhere\.x is in no file here; add the lexicon",
+        r"a\.json: defs\.main: org\.nowhere\.x is not defined in any file; add the lexicon",
     ),
 }
 
