@@ -1,4 +1,4 @@
-"""The common fields of each record type, value by value, against events of the real and simulated network."""
+"""The common fields of each record type, compared value by value for recorded and simulated events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENVELOPE = ("@timestamp", "did", "kind", "uri", "commit", "identity", "account",
 
 
 def lifted(frame: bytes) -> dict[str, Any]:
-    """The document without envelope, record and pages, which have a test of their own."""
+    """Return the document without envelope, record and page URLs, which have their own tests."""
     source = orjson.loads(build(parse(frame), "host", ARRIVED).body)
     for pointed in (
         source,
@@ -174,12 +174,12 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("collection", EXPECTED)
-def test_fields_of_each_record_type(collection: str) -> None:
+def test_each_record_type_gives_its_common_fields(collection: str) -> None:
     record, expected = EXPECTED[collection]
     assert of(collection, record) == {"created_at": "2020-01-02T03:04:05.678Z", **expected}
 
 
-def test_all_of_a_post() -> None:
+def test_a_post_gives_all_its_common_fields() -> None:
     image = {"alt": "a cat", "image": {}}
     found = of(
         "app.bsky.feed.post",
@@ -241,11 +241,11 @@ def test_all_of_a_post() -> None:
         ("", None),
     ],
 )
-def test_pages(uri: str, page: str | None) -> None:
+def test_pages_exist_for_posts_feeds_and_lists(uri: str, page: str | None) -> None:
     assert page_url(uri) == page
 
 
-def test_the_pages_of_a_post_and_of_what_it_points_at() -> None:
+def test_a_post_has_the_pages_of_itself_and_of_the_records_it_refers_to() -> None:
     reply = {"root": {"uri": LIST}, "parent": {"uri": POST}}
     embed = {"$type": "app.bsky.embed.record", "record": {"uri": POST}}
     source = orjson.loads(
@@ -277,12 +277,12 @@ def test_the_pages_of_a_post_and_of_what_it_points_at() -> None:
         ({"$type": "app.bsky.embed.record", "record": {"uri": LIST}}, {"kinds": ["record"], "count": 0}),
     ],
 )
-def test_kinds_of_media(embed: dict[str, Any], media: dict[str, Any]) -> None:
+def test_an_embed_gives_kinds_and_count_of_media(embed: dict[str, Any], media: dict[str, Any]) -> None:
     assert of("app.bsky.feed.post", {"embed": embed})["media"] == media
 
 
-def test_real_events_one_by_one(corpus: list[Path]) -> None:
-    """The first of each record type, as a person read it in the file."""
+def test_recorded_events_give_the_values_read_by_a_person(corpus: list[Path]) -> None:
+    """The first event of each record type, with values read from the file by a person."""
     first: dict[str, dict[str, Any]] = {}
     for frame in event_frames(corpus[:1]):
         event = parse(frame)
@@ -307,7 +307,7 @@ def test_real_events_one_by_one(corpus: list[Path]) -> None:
         },
     }
     like = first["app.bsky.feed.like"]
-    assert like.pop("created_at") < "2026-07-04T14:38:08.999Z"  # of a clock that runs ahead: clamped
+    assert like.pop("created_at") < "2026-07-04T14:38:08.999Z"  # from a clock that runs ahead: clamped
     assert like == {
         "subject": {
             "uri": f"at://{target}/app.bsky.feed.post/3mpsjbtci2c2o",
@@ -343,7 +343,7 @@ def test_real_events_one_by_one(corpus: list[Path]) -> None:
     assert status["external"]["title"] == "Zarynos_VT - Twitch"
 
 
-def test_every_lifted_field_is_in_the_table(corpus: list[Path]) -> None:
+def test_every_common_field_is_in_the_table(corpus: list[Path]) -> None:
     network = Network(seed=3, people=200)
     made = [network.event(ARRIVED + number, number).frame for number in range(1, 4000)]
     paths = {path for frame in [*event_frames(corpus), *made] for path in _paths(lifted(frame), "")}
@@ -359,7 +359,7 @@ def _paths(value: dict[str, Any], prefix: str) -> Iterable[str]:
             yield prefix + name
 
 
-def test_a_record_is_kept_as_it_came() -> None:
+def test_a_record_is_stored_unchanged() -> None:
     record = {"text": "a", "facets": [{"x": None}], "subject": 5, "deep": [[{"é": 1.5}]]}
     assert orjson.loads(document(commit(record)).body)["record"] == {"app.bsky.feed.post": record}
     body = orjson.loads(document(commit(record, "com.example.other")).body)
@@ -367,7 +367,7 @@ def test_a_record_is_kept_as_it_came() -> None:
     assert "record" not in body
 
 
-def test_more_collections_can_be_typed() -> None:
+def test_further_collections_can_be_mapped() -> None:
     frame = commit({"a": 1}, "com.example.other")
     body = orjson.loads(build(parse(frame), "host", ARRIVED, {"com.example.other"}).body)
     assert body["record"] == {"com.example.other": {"a": 1}}
@@ -393,7 +393,7 @@ def test_more_collections_can_be_typed() -> None:
         (["2026-07-04"], None),
     ],
 )
-def test_claimed_times(claimed: Any, expected: str | None) -> None:
+def test_claimed_times_are_normalized_and_clamped(claimed: Any, expected: str | None) -> None:
     assert parse_created_at(claimed, "2030-01-01T00:00:00.000000Z") == expected
 
 
@@ -415,7 +415,7 @@ def test_every_event_has_its_hour_and_weekday(corpus: list[Path]) -> None:
         ("1969-12-31T23:59:59+00:00", ("23", "3 Wed")),
     ],
 )
-def test_hour_and_weekday(moment: str, expected: tuple[str, str]) -> None:
+def test_hour_and_weekday_are_those_of_utc(moment: str, expected: tuple[str, str]) -> None:
     micros = (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6
     assert hour_and_weekday(int(micros)) == expected
 
@@ -428,7 +428,7 @@ def test_hour_and_weekday(moment: str, expected: tuple[str, str]) -> None:
         *(("", None), ("e", None), ("日本語", None), ("english language", None), ("a" * 40, None)),
     ],
 )
-def test_language_tags(tag: str, expected: str | None) -> None:
+def test_language_tags_are_normalized(tag: str, expected: str | None) -> None:
     assert normalize_tag(tag) == expected
 
 
@@ -450,7 +450,7 @@ def test_language_tags(tag: str, expected: str | None) -> None:
         ("https://", None),
     ],
 )
-def test_domains(link: str, expected: str | None) -> None:
+def test_links_give_registrable_domains(link: str, expected: str | None) -> None:
     assert domain_of(link) == expected
 
 
@@ -464,9 +464,9 @@ def test_domains(link: str, expected: str | None) -> None:
         ("🏴󠁧󠁢󠁥󠁮󠁧󠁿🏳️‍🌈🤦🏽‍♀️", ["🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏳️‍🌈", "🤦🏽‍♀️"]),
     ],
 )
-def test_emoji(text: str, expected: list[str]) -> None:
+def test_emoji_are_found_once_each(text: str, expected: list[str]) -> None:
     assert find_emoji(text) == expected
 
 
-def test_graphemes() -> None:
+def test_combined_characters_are_one_grapheme() -> None:
     assert count_graphemes("👨‍👩‍👧e\u0301\r\n🇩🇪") == 4
