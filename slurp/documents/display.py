@@ -69,9 +69,7 @@ def _shorten(text: str, most: int) -> str:
 
 
 def _replace_unprintable(char: str) -> str:
-    """Replace control characters, lone surrogates and unassigned code points by U+FFFD, white space by a
-    space.
-    """
+    """Return a space for white space, and U+FFFD for control characters, surrogates and unassigned ones."""
     category = unicodedata.category(char)
     if category in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp"):
         return " " if char in "\t\n\r" else _REPLACEMENT

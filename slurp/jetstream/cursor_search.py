@@ -42,8 +42,9 @@ ReadFirstEvent = Callable[[int], FirstEvent | None]
 
 
 def search_cursor(low: FirstEvent, target_us: int) -> Generator[int, FirstEvent | None, int]:
-    """Yield sequence numbers to request, receive the first event of each, return one not later than
-    `target_us`.
+    """Search a sequence number whose event is not later than `target_us`, and return it.
+
+    Yields sequence numbers to request and receives the first event of each.
 
     `low` is an event known to be earlier. An unclear result (no event, or one below the requested number,
     which is how a server answers a number beyond its end) counts as too late: the search then returns an
@@ -99,7 +100,7 @@ def find_cursor(
 
 
 def first_event_of(events: list[dict[str, Any]]) -> FirstEvent | None:
-    """Return cursor and median time of `events`, the first of a connection; None without a sequence number.
+    """Return cursor and middle time of `events`, the first of a connection; None without a sequence number.
 
     The later of an event's time and its rev's time counts: an operator may have rewritten the former to an
     earlier one.

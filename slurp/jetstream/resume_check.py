@@ -179,8 +179,5 @@ class ResumeCheck:
 
 
 def lower_median(times: Sequence[int]) -> int:
-    """Return the middle element of `times`, the lower one of two.
-
-    Callers pass sorted times where it matters.
-    """
+    """Return the middle element of `times`, the lower one of two: the median if they are sorted."""
     return times[(len(times) - 1) // 2]

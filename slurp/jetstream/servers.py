@@ -67,8 +67,9 @@ def probe_servers(
     protocol: str = "auto",
     listen: bool = False,
 ) -> list[ServerProbe]:
-    """Probe all servers in parallel, three handshakes each, and return the results ranked: servers that speak
-    v2 by latency, servers that speak only v1 by latency, unreachable servers.
+    """Probe all servers in parallel, three handshakes each, and return the results ranked.
+
+    The order: servers that speak v2, by latency; servers that speak only v1, by latency; unreachable servers.
 
     `protocol` is that of `Subscription.protocol`: the handshakes use the wire that a reader will use.
 

@@ -30,7 +30,7 @@ _V2_PATH = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
 def oldest_event(
     server: str, timeout: float = _OLDEST_TIMEOUT, ca: Path | None = None, *, v2: bool = False
 ) -> Position | None:
-    """Return the position of a server's oldest event, with the median time of the first events.
+    """Return the position of a server's oldest event, with the middle time of the first events.
 
     None when the server sends no event in time.
     """
