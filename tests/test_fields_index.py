@@ -36,7 +36,7 @@ def index(es: Elasticsearch, fresh_index_prefix: str) -> str:
 
 def send(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> list[Item]:
     """Index the documents of `frames`; return the rejected ones."""
-    refused: list[Item] = []
+    rejected: list[Item] = []
     lines: list[Any] = []  # bytes, which the client accepts although its types do not allow them
     for frame in frames:
         document = build(parse(frame), "host", ARRIVED)
@@ -45,9 +45,9 @@ def send(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> list[Item]:
         answer = es.bulk(index=index, operations=lines[start : start + 4000])
         for item in answer["items"]:
             if error := item["index"].get("error"):
-                refused.append(Item(item["index"]["status"], error["type"], error["reason"]))
+                rejected.append(Item(item["index"]["status"], error["type"], error["reason"]))
     es.indices.refresh(index=index)
-    return refused
+    return rejected
 
 
 def field_count(es: Elasticsearch, index: str) -> int:
@@ -161,7 +161,7 @@ def test_the_example_queries_find_the_expected_documents(
         "person": most(events, lambda e: [record_of(e).get("subject")] if is_in(e, "graph.follow") else []),
     }
     values["domain"] = most(events, raw_domains)
-    promised = promises(values)
+    promised = conditions(values)
     # No single value suits all queries: likes refer to other posts, followers may follow no account.
     liked = most(events, lambda e: [record_of(e)["subject"]["uri"]] if is_like(e) else [])
     rooted = most(events, lambda e: [record_of(e).get("reply", {}).get("root", {}).get("uri")])
@@ -172,23 +172,23 @@ def test_the_example_queries_find_the_expected_documents(
         "following": {"person": follower},
     }
     for example in examples():
-        asked = values | own.get(example.name, {})
-        (query,) = [one.query for one in examples(**asked) if one.name == example.name]
-        wanted = {doc_id for doc_id, event in events.items() if promises(asked)[example.name](event)}
+        parameters = values | own.get(example.name, {})
+        (query,) = [one.query for one in examples(**parameters) if one.name == example.name]
+        wanted = {doc_id for doc_id, event in events.items() if conditions(parameters)[example.name](event)}
         assert wanted, f"{example.name}: nothing to find"
         assert ids(es, index, query) == wanted, example.name
     assert promised.keys() == {example.name for example in examples()}
 
 
-def promises(asked: Mapping[str, str]) -> dict[str, Callable[[Event], bool]]:
+def conditions(parameters: Mapping[str, str]) -> dict[str, Callable[[Event], bool]]:
     """Return the results of the example queries, computed from the raw events."""
-    post, person = asked["post"], asked["person"]
+    post, person = parameters["post"], parameters["person"]
     return {
-        "tag": lambda e: is_in(e, "feed.post") and asked["tag"] in map(str.lower, raw_tags(e)),
+        "tag": lambda e: is_in(e, "feed.post") and parameters["tag"] in map(str.lower, raw_tags(e)),
         "language": lambda e: any(
-            tag.lower().split("-")[0] == asked["lang"] for tag in record_of(e).get("langs", [])
+            tag.lower().split("-")[0] == parameters["lang"] for tag in record_of(e).get("langs", [])
         ),
-        "domain": lambda e: is_in(e, "feed.post") and asked["domain"] in raw_domains(e),
+        "domain": lambda e: is_in(e, "feed.post") and parameters["domain"] in raw_domains(e),
         "replies": lambda e: record_of(e).get("reply", {}).get("parent", {}).get("uri") == post,
         "thread": lambda e: record_of(e).get("reply", {}).get("root", {}).get("uri") == post,
         "likes": lambda e: is_like(e) and record_of(e)["subject"]["uri"] == post,

@@ -54,8 +54,8 @@ class ResumeCheck:
     `newest_us`: time of the newest event received so far, robust against single odd times.
     `filtered`: silence need not mean that events are missing.
     `v2`: the wire is v2, on which a missing sequence number is a missing event.
-    `is_expired`: the server reported that it no longer has the requested cursor, and was then asked for its
-    oldest event.
+    `is_expired`: the server reported that it no longer has the requested cursor, so the stream begins with
+    its oldest event.
     `searched`: the sequence number that was requested in place of a time.
     """
 
