@@ -30,7 +30,6 @@ _PIECE = 65_536
 # Maximum window that the decoder allocates for a frame; a server's frames need no more than their content.
 _MAX_WINDOW = MAX_FRAME_BYTES
 
-
 # These statuses mean that the host has no dictionary. Others may come from a gateway or a failing host.
 _NO_DICTIONARY_STATUSES = (404, 405, 410, 501)
 
@@ -71,7 +70,7 @@ class Dictionary:
         try:
             size = zstandard.frame_content_size(data)
             if size > MAX_FRAME_BYTES:
-                return _stub(data, size)
+                return _oversized(data, size)
             if size >= 0:
                 return self._decoder.decompress(data)
             return self._decompress_unsized(data)
@@ -87,11 +86,11 @@ class Dictionary:
                 pieces.append(piece)
                 size += len(piece)
                 if size > MAX_FRAME_BYTES:
-                    return _stub(data, None)
+                    return _oversized(data, None)
         return b"".join(pieces)
 
 
-def _stub(data: bytes, size: int | None) -> bytes:
+def _oversized(data: bytes, size: int | None) -> bytes:
     return oversized_frame(len(data), blake2b(data, digest_size=DIGEST_SIZE).hexdigest(), decompressed=size)
 
 
@@ -101,9 +100,8 @@ def fetch_dictionary(server: str, id: int | None = None, ca: Path | None = None)
     Without an id an HTTP cache may respond with an outdated one. `ca` has the certificates to verify with.
 
     Raises:
-        DictionaryUnavailable: the fetch failed, or took more than _DEADLINE seconds. The time-outs of
-        `requests`
-            restart with each byte.
+        DictionaryUnavailable: the fetch failed, or took more than _DEADLINE seconds (the time-outs of
+            `requests` restart with each byte).
         NoDictionary: the server has none, or an unusable one.
     """
     result: list[Dictionary | NoDictionary] = []
