@@ -12,7 +12,7 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test coverage test-compat chaos disk-week bench bench-quick bench-growth screenshot
+.PHONY: help setup demo test test-all coverage test-compat chaos disk-week bench bench-quick bench-growth screenshot
 .PHONY: lint audit docs lock format clean
 
 help: ## list the targets
@@ -30,7 +30,10 @@ setup: .venv/.installed ## make .venv and install the project with all it needs
 demo: .venv/.installed ## Elasticsearch, a simulated Jetstream and the worker; DEMO_SECONDS=60 ends by itself
 	$(BIN)/python -m slurp.demo --rate $(DEMO_RATE) $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-test: .venv/.installed ## all tests, against a real Elasticsearch node and a real WebSocket server
+test: .venv/.installed ## the quick tests: every promise, against a real Elasticsearch node; about 5 minutes
+	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=quick
+
+test-all: .venv/.installed ## all tests, with the slow ones (chaos, packaging, browser, long faults); about 20 minutes
 	$(BIN)/python -m pytest
 
 coverage: .venv/.installed ## what the tests reach, worker processes included; TESTS=tests/test_units.py for some
@@ -69,11 +72,12 @@ audit: .venv/.installed ## known vulnerabilities of what is installed; asks pypi
 		{ echo "audit FAILED: a vulnerability is listed above, or pypi.org/pypi/NAME/VERSION/json did not answer" \
 		"and nothing is known of the packages" >&2; exit 1; }
 
-docs: .venv/.installed ## what is made from code: docs/cli.md, docs/fields.md and mappings, dashboards, the role of elk/
+docs: .venv/.installed ## generate docs/cli.md, docs/fields.md, the graph in docs/architecture.md, mappings, dashboards, the role of elk/
 	$(BIN)/python -m slurp.reference build
 	$(BIN)/python -m slurp.documents build
 	$(BIN)/python -m slurp.kibana build
 	$(BIN)/python -m slurp.elastic.privileges skeetslurper_worker_with_setup > elk/skeetslurper_writer.json
+	$(BIN)/python -m tests.architecture build
 
 lock: .venv/.installed ## the newest versions that requirements.txt and pyproject.toml allow, with hashes, into deploy/
 	$(LOCK) --output-file deploy/requirements.lock requirements.txt

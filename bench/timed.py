@@ -14,13 +14,13 @@ from slurp.events.frames import BadFrame, parse
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
 
-_answered = Counters.answered
+_acknowledged = Counters.acknowledged
 _out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - as long as we live
 
 
-def answered(self: Counters, batch: Batch, outcome: Outcome, answer: BatchAck) -> None:
+def acknowledged(self: Counters, batch: Batch, outcome: Outcome, ack: BatchAck) -> None:
     now = time.time()
-    _answered(self, batch, outcome, answer)
+    _acknowledged(self, batch, outcome, ack)
     for frame in batch.frames:
         try:
             _out.write(f"{now:.6f} {parse(frame)['time_us'] / 1e6:.6f}\n")
@@ -29,7 +29,7 @@ def answered(self: Counters, batch: Batch, outcome: Outcome, answer: BatchAck) -
 
 
 if __name__ == "__main__":
-    Counters.answered = answered  # type: ignore[method-assign]
+    Counters.acknowledged = acknowledged  # type: ignore[method-assign]
     code = main()
     _out.close()
     sys.exit(code)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ BEGIN, END = "<!-- graph: begin, made by make docs -->", "<!-- graph: end -->"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "deadletter", "demo"),
     ("service", "check", "reference"),
+    ("tasks",),
+    ("startup",),
     ("web",),
     ("monitoring", "kibana", "embedded"),
     ("pipeline",),
@@ -27,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("options", "fill_command"),
     ("values", "completion", "configfile"),
+    ("scheduler",),
     ("proxies", "logs", "events", "watchdog", "user_folders", "response_body"),
     ("process", "backoff", "addresses", "units", "errors"),
 )
@@ -107,3 +111,39 @@ def cycles() -> list[str]:
     for name in sorted(graph):
         visit(name, ())
     return found
+
+
+def table() -> str:
+    """Return the import graph as a table: each layer from the top, its members, and what they import."""
+    found: dict[str, set[str]] = {}
+    count = 0
+    for source, target in edges():
+        if unit(source) != unit(target):
+            found.setdefault(unit(source), set()).add(unit(target))
+            count += 1
+    lines = ["| layer | package or module | imports |", "|---|---|---|"]
+    for number, names in enumerate(reversed(LAYERS), start=1):
+        for name in names:
+            imported = sorted(found.get(name, ()), key=lambda one: (layer(one), one))
+            targets = ", ".join(f"`{one}`" for one in imported)
+            lines.append(f"| {number} | `{name}` | {targets or '-'} |")
+    upward_edges = len(upward())
+    lines.append(f"\n{count} imports between these, {upward_edges} of them upward or within a layer.")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Return docs/architecture.md with the current table."""
+    text = PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    return f"{head}{BEGIN}\n\n{table()}\n\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["build"]:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif sys.argv[1:] == ["build", "--check"]:
+        sys.exit(0 if page() == PAGE.read_text(encoding="utf-8") else f"{PAGE} is outdated: run make docs")
+    else:
+        sys.exit("usage: python -m tests.architecture build [--check]")

@@ -17,9 +17,11 @@ from tests.harness import InProcess
 
 pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
 
-# A machine under load is slow now and then, which says nothing about the example.
-settings.register_profile("skeetslurper", deadline=None)
-settings.load_profile("skeetslurper")
+# No deadline: a machine under load is slow now and then, which says nothing about the example.
+# `make test` chooses the quick profile (--hypothesis-profile), everything else has the full depth.
+settings.register_profile("full", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.load_profile("full")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

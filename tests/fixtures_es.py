@@ -1,4 +1,4 @@
-"""Fixtures with a real Elasticsearch: one node for the whole test session, and nodes of a test's own."""
+"""Fixtures with a real Elasticsearch: one node for all workers of the run, and nodes of a test's own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from slurp.embedded.data_folder import DEFAULT_VERSION
 from slurp.embedded.node import EmbeddedNode
+from tests.shared_node import NODE_TIMEOUT, SharedNode
 
 PASSWORD = "changeme"
 
@@ -39,17 +40,59 @@ def es_version(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--es-version"))
 
 
+def run_folder(config: pytest.Config) -> Path:
+    """Return the temporary folder that all xdist workers of this run share."""
+    base: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return base.parent if hasattr(config, "workerinput") else base
+
+
+# First: xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cluster_wide"):
+            item.add_marker(pytest.mark.xdist_group("cluster_wide"))
+
+
+# Last: the tests have released the node by then.
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        SharedNode(run_folder(session.config) / "es").wait_until_stopped()
+
+
 @pytest.fixture(scope="session")
-def es_node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
-    """The session's node. Tests that stop or starve a node take one of their own: `own_node`."""
+def shared_node(request: pytest.FixtureRequest, es_version: str) -> Iterator[EmbeddedNode]:
+    """The node of all workers. What a test does there must not disturb the others."""
+    with SharedNode(run_folder(request.config) / "es").use(es_version, PASSWORD) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def cluster_wide_node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
+    """The node of the tests marked `cluster_wide`, which run one after the other on one worker."""
     data = tmp_path_factory.mktemp("es") / "node"
-    with EmbeddedNode(data, port=0, version=es_version, password=PASSWORD) as node:
+    node = EmbeddedNode(data, port=0, version=es_version, password=PASSWORD)
+    node.start(wait=NODE_TIMEOUT)
+    with node:
         yield node
 
 
 @pytest.fixture
+def es_node(request: pytest.FixtureRequest) -> EmbeddedNode:
+    """A running node. Tests that stop or starve a node take one of their own: `own_node`.
+
+    A test that changes or compares what all indices share (cluster settings, users, the state index)
+    has the mark `cluster_wide`, and with it another node than the rest.
+    """
+    marked = request.node.get_closest_marker("cluster_wide")
+    node: EmbeddedNode = request.getfixturevalue("cluster_wide_node" if marked else "shared_node")
+    return node
+
+
+@pytest.fixture
 def es(es_node: EmbeddedNode) -> Iterator[Elasticsearch]:
-    """A client on the session's node."""
+    """A client on the node of `es_node`."""
     with client_for(es_node) as client:
         yield client
 

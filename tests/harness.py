@@ -21,8 +21,11 @@ from slurp.events.frames import first_position
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.build import PipelineHooks, Records, build_pipeline
+from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetterFile
-from slurp.pipeline.indexer import Indexer, Shutdown
+from slurp.pipeline.delivery import Destination
+from slurp.pipeline.indexer import Indexer
 from slurp.pipeline.progress import Counters, Snapshot
 
 _FOR_EVER = 60.0
@@ -36,14 +39,14 @@ class InProcess:
         self.config = parse(["--es", url, "--index", index, *options], {"HOME": str(folder)})
         self.elastic = Elastic(self.config, Secrets(()))
         self.unknown_fields = UnknownFields(committed(), index)
-        self.counters = Counters()
+        self.channel = Channel(BatchQueue(100_000, 100_000_000), Counters())
+        self.counters = self.channel.counters
+        self.shutdown = self.channel.shutdown
         work = Setup(self.config, committed())
         if setup:
             work.run(self.elastic.client)
         self.days = DailyIndices(self.elastic, index, self.config.retention_days, work.put_templates)
         self.letters = DeadLetterFile(folder / "letters.jsonl")
-        self.shutdown = Shutdown()
-        self._queue = BatchQueue(100_000, 100_000_000)
         self._outage_log = OutageLog()
         self._number = 0
         # Looked at once: midnight may pass while a test runs.
@@ -77,7 +80,7 @@ class InProcess:
         try:
             yield
         finally:
-            self._queue.close()
+            self.channel.queue.close()
             for thread in threads:
                 thread.join(60)
         assert not any(thread.is_alive() for thread in threads), "it goes on"
@@ -108,9 +111,9 @@ class InProcess:
         position = first_position(reversed(frames), "host.example")
         size = sum(map(len, frames))
         batch = Batch(self._number, "host.example", frames, size, position, bootstrap=bootstrap)
-        self._queue.reserve(batch, 0)
+        self.channel.queue.reserve(batch, 0)
         self.counters.received(batch)
-        self._queue.put(batch)
+        self.channel.queue.put(batch)
 
     def _work(self) -> None:
         indexer = self.one_indexer()
@@ -118,17 +121,10 @@ class InProcess:
             pass
 
     def one_indexer(self, beat: Callable[[], None] = lambda: None) -> Indexer:
-        return Indexer(
-            self.elastic,
-            self.days,
-            self.letters,
-            self._queue,
-            self.counters,
-            self._outage_log,
-            self.shutdown,
-            unknown_fields=self.unknown_fields,
-            beat=beat,
-        )
+        destination = Destination(self.elastic, self.days, self.letters, self._outage_log)
+        records = Records(unknown_fields=self.unknown_fields)
+        hooks = PipelineHooks(beat_of=lambda name: beat)
+        return build_pipeline(self.config, self.channel, destination, records, hooks=hooks).indexers[0]
 
 
 def commit(

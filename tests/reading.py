@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from slurp.config import parse
 from slurp.events.position import LIVE, Gap, Position
 from slurp.jetstream.servers import host_of
-from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.channel import Channel
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
-from slurp.pipeline.reader import Reader
+from slurp.pipeline.reader import Reader, Source
+from slurp.pipeline.resume import ReaderHooks, StartPoint
 from slurp.simulator.jetstream import Simulator
 
 
@@ -30,9 +31,9 @@ class Reading:
     ) -> None:
         # By the v1 wire frames are what the simulator holds, byte for byte; v2 has tests of its own.
         config = parse(["--flush", "100ms", "--batch", "500", "--protocol", "v1", *options], {})
-        self.buffer = BatchQueue(config.buffer, config.buffer_bytes)
-        self.counters = Counters()
-        self.stop = threading.Event()
+        self.channel = Channel(BatchQueue(config.buffer, config.buffer_bytes), Counters())
+        self.counters = self.channel.counters
+        self.stop = self.channel.shutdown.stop
         # Cleared, nothing is acknowledged, as while Elasticsearch pauses.
         self.acknowledges = threading.Event()
         self.acknowledges.set()
@@ -42,16 +43,12 @@ class Reading:
         known = known or Position(
             host_of(servers[0]), start, 0 if start is not None else int(time.time() * 1e6)
         )
+        cursor = None if resumes else LIVE if start is None else start
         self.reader = Reader(
             config,
-            Subscription.of(config),
-            servers,
-            self.buffer,
-            self.counters,
-            self.stop,
-            known,
-            start=None if resumes else LIVE if start is None else start,
-            missed=lambda reader, gap, hold=None: self.gaps.append(gap),
+            Source(servers, StartPoint(known, cursor)),
+            self.channel,
+            hooks=ReaderHooks(on_gap=lambda reader, gap, hold=None: self.gaps.append(gap)),
         )
         self.threads: list[threading.Thread] = []
         self._start(self._read)
@@ -80,19 +77,19 @@ class Reading:
     def _read(self) -> None:
         while self.reader.step():
             pass
-        self.buffer.close()
+        self.channel.queue.close()
 
     def _consume(self) -> None:
-        while not self.buffer.drained:
+        while not self.channel.queue.drained:
             self.acknowledges.wait()
-            batch = self.buffer.get(0.05)
+            batch = self.channel.queue.get(0.05)
             if batch is None:
                 continue
             self.batches.append(batch)
             time_us = batch.position.time_us if batch.position else None
             count = len(batch.frames)
-            self.counters.answered(batch, Outcome(indexed=count), BatchAck(batch.position, time_us))
-            self.buffer.release(batch)
+            self.counters.acknowledged(batch, Outcome(indexed=count), BatchAck(batch.position, time_us))
+            self.channel.queue.release(batch)
 
 
 @contextmanager

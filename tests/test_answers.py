@@ -17,6 +17,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.simulator.jetstream import Simulator
 from tests.gateway import Answer, Gateway
 from tests.harness import InProcess
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, count, documents
 
 JSON = "application/json"
@@ -44,7 +45,7 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", slow_except(PAGES, "404 html", "401 empty", "200 cut", "200 fewer"))
 def test_a_bulk_request_is_held_and_sent_again(
     gateway: Gateway,
     behind: InProcess,
@@ -63,7 +64,7 @@ def test_a_bulk_request_is_held_and_sent_again(
     assert "503" not in caplog.text, "nobody said so"
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", slow_except([400, 401, 403, 404], 404))
 def test_a_day_is_neither_missing_nor_deleted_because_a_gateway_says_so(
     gateway: Gateway, behind: InProcess, es: Elasticsearch, status: int, fresh_index_prefix: str
 ) -> None:
@@ -106,7 +107,10 @@ def start(gateway: Gateway, jetstream: Simulator, fresh_index_prefix: str, tmp_p
     return begin
 
 
-@pytest.mark.parametrize("page", ["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"])
+@pytest.mark.parametrize(
+    "page",
+    slow_except(["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"], "404 html"),
+)
 def test_the_start_waits_behind_a_gateway_and_the_run_holds(
     start: Start,
     gateway: Gateway,

@@ -26,6 +26,7 @@ from tests.bootstrapping import DAY_US, announced
 from tests.conftest import SHARED
 from tests.harness import InProcess, commit
 from tests.shown import Shown, fill
+from tests.tiers import slow_except
 from tests.watched import Watched
 from tests.worker import Worker, documents, expected
 
@@ -213,7 +214,7 @@ def test_a_create_is_marked_if_its_rev_or_rkey_is_old(rev: int, rkey: int | str,
 # Against a node
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
+@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 def test_a_bootstrap_is_indexed_and_excluded_from_the_dashboards(
     es_node: EmbeddedNode,
     jetstream: Simulator,

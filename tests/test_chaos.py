@@ -19,6 +19,7 @@ from tests.chaos.plan import orders
 from tests.chaos.run import run
 
 
+@pytest.mark.slow
 def test_a_minute_of_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
     kinds = [kind for kind in KINDS if kind not in LONG]
     report = run(tmp_path / "chaos", seconds=45, seed=170221, rate=1000, kinds=kinds)
@@ -29,6 +30,7 @@ def test_a_minute_of_chaos_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert {"answers cut short", "worker killed", "node killed"} <= report.faults.keys()
 
 
+@pytest.mark.slow
 def test_the_oracle_sees_a_worker_that_doubles_events(tmp_path: Path) -> None:
     kinds = ("worker killed", "stream reset")
     report = run(tmp_path / "chaos", seconds=8, seed=1, rate=500, kinds=kinds, program=CONTROL)
@@ -38,6 +40,7 @@ def test_the_oracle_sees_a_worker_that_doubles_events(tmp_path: Path) -> None:
     assert report.failures
 
 
+@pytest.mark.slow
 def test_the_oracle_sees_a_worker_that_loses_events(tmp_path: Path) -> None:
     # Nothing that ends the worker or its connection: it would read some blocks again, which mends a loss.
     kinds = ("index blocked", "template deleted")

@@ -122,6 +122,7 @@ def test_the_same_seed_uses_numbers_again_in_the_same_way() -> None:
     assert restarted()[1] == restarted()[1]
 
 
+@pytest.mark.slow
 def test_subscribers_are_told_with_1001_that_numbers_will_be_used_again() -> None:
     with Simulator(seed=5) as simulator:
         simulator.generate(1000)

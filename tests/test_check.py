@@ -23,8 +23,8 @@ from tests.worker import PROGRAM, Worker
 PASSWORD = "geheim-geheim"
 INDEX = "t-check"
 
-# Users are made at the session's node.
-pytestmark = pytest.mark.xdist_group("privileges")
+# Users are added to the node, and the state of the whole cluster is compared.
+pytestmark = pytest.mark.cluster_wide
 
 
 def run(home: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -119,6 +119,7 @@ def test_a_kibana_that_nobody_asked_for_may_be_absent(
     assert "it is optional" in done.stdout
 
 
+@pytest.mark.slow
 def test_wrong_options_credentials_and_privileges_are_exit_code_2(
     es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from elasticsearch import ApiError, AuthenticationException, AuthorizationExcept
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic, OutageLog
-from slurp.elastic.periodic_task import PeriodicTask
+from slurp.elastic.periodic_task import LOG_EVERY, PeriodicTask
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 
@@ -38,8 +38,11 @@ class Work:
         self.idle = False
         self.indexers = OutageLog()
         self.elastic = Elastic(parse([], {"HOME": str(folder)}), Secrets(()))
-        self.chore = PeriodicTask(
-            *(self.elastic, self.indexers, self._work, "it can't: {}", "it can again"),
+        self.task = PeriodicTask(
+            self.elastic,
+            self._work,
+            OutageLog(LOG_EVERY, lambda: self.now, "it can't: {}", "it can again"),
+            self.indexers,
             vital=vital,
             clock=lambda: self.now,
         )
@@ -48,7 +51,7 @@ class Work:
         """An attempt each second. `granted`: meanwhile the indexers deliver."""
         self.error = error
         for _ in range(seconds):
-            self.chore.do()
+            self.task.run()
             self.now += 1
             if granted:
                 self.elastic.granted()

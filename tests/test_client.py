@@ -17,6 +17,7 @@ from slurp.config import Config, parse
 from slurp.elastic.client import Elastic, insist, wait_until_ready
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
+from tests.tiers import slow_except
 
 DENIED = {"error": {"type": "security_exception", "reason": "unauthorized for user"}}
 
@@ -104,7 +105,7 @@ def test_a_password_that_changes_during_the_set_up_is_read_again(server: Answeri
     assert server.asked[1] == f"Basic {b64encode(b'elastic:new').decode()}"
 
 
-@pytest.mark.parametrize("wait", [1, 60])
+@pytest.mark.parametrize("wait", slow_except([1, 60], 1))
 def test_a_password_that_is_refused_during_the_set_up_ends_it(server: Answering, wait: int) -> None:
     server.status, server.body = 401, DENIED
     elastic, _ = connect(server)
@@ -115,7 +116,7 @@ def test_a_password_that_is_refused_during_the_set_up_ends_it(server: Answering,
     assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("status", [429, 502, 503])
+@pytest.mark.parametrize("status", slow_except([429, 502, 503], 503))
 def test_a_proxy_before_a_starting_cluster_is_waited_for(server: Answering, status: int) -> None:
     server.status, server.body = status, {"message": "no upstream"}
     assert "is not ready after 4 s" in str(not_ready(server, "--wait", "4s"))

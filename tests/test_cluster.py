@@ -59,6 +59,7 @@ def home_of_primary(es: Elasticsearch, index: str) -> str:
 
 
 # Six starts of Elasticsearch, and an election that takes its time.
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_one_node_may_die_and_a_second_is_waited_for(
     cluster: list[EmbeddedNode], jetstream: Simulator, tmp_path: Path

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from slurp.config import Config, parse
 from slurp.errors import Exit
+from tests.tiers import slow_except
 
 POSTS, GRAPH = "app.bsky.feed.post", "app.bsky.graph.*"
 
@@ -169,7 +170,7 @@ def test_a_value_that_is_wrong_is_told_with_its_line(
     assert "slurp.conf, line 2);" in message
 
 
-@pytest.mark.parametrize("start", ["\ufeff", ""])
+@pytest.mark.parametrize("start", slow_except(["\ufeff", ""], "\ufeff"))
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_editors_of_every_system_and_locale(tmp_path: Path, start: str, end: str) -> None:
     file = tmp_path / ".config" / "skeetslurper.conf"

@@ -33,6 +33,7 @@ from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile, frame, head_of, text
 from tests.reading import reading, until
+from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 
 # Memory for the largest message that is kept: it is buffered, joined and returned.
@@ -136,7 +137,7 @@ ENDLESS = {"one frame": one_frame, "large fragments": lambda: fragments(100_000)
 }
 
 
-@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("kind", slow_except(ENDLESS, "one frame", "large fragments"))
 def test_an_endless_message_needs_bounded_memory(kind: str) -> None:
     parser, fed = MessageParser(), 0
     tracemalloc.start()
@@ -311,6 +312,7 @@ def test_an_oversized_frame_is_a_dead_letter_and_its_neighbors_are_indexed(
     assert (kept["received"], kept["blake2b"]) == (len(large), digest(large))
 
 
+@pytest.mark.slow
 def test_the_worker_discards_messages_that_would_fill_its_memory(
     es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, jetstream: Simulator, tmp_path: Path
 ) -> None:

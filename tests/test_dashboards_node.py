@@ -28,7 +28,7 @@ from tests.harness import InProcess, commit
 
 Json = dict[str, Any]
 
-pytestmark = pytest.mark.xdist_group("dashboards")
+pytestmark = pytest.mark.cluster_wide
 
 CHARTS = [
     pytest.param(chart, id=f"{dashboard.name}: {chart.question}")
@@ -44,14 +44,14 @@ SEARCHES = [
 
 
 @pytest.fixture(scope="module")
-def filled(es_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def filled(cluster_wide_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The `--index` of a small Bluesky: 20,000 events, one of them in quarantine, drift and statistics."""
     index = f"t-{secrets.token_hex(3)}"
-    with Simulator(port=0, seed=7) as jetstream, client_for(es_node) as es:
+    with Simulator(port=0, seed=7) as jetstream, client_for(cluster_wide_node) as es:
         jetstream.generate(20_000)
         # Another test may have left one without our mapping.
         es.options(ignore_status=404).indices.delete(index=STATS_INDEX)
-        indexer = InProcess(es_node.url, index, tmp_path_factory.mktemp("dashboards"))
+        indexer = InProcess(cluster_wide_node.url, index, tmp_path_factory.mktemp("dashboards"))
         rare = commit(1, {"text": "?", "langs": ["en"], "neverHeardOf": 1})
         counted = indexer.feed([*jetstream.frames, rare])
         assert counted.indexed == 20_001

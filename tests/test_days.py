@@ -144,6 +144,7 @@ def test_template_and_day_deleted_at_once_are_noticed_within_a_minute(
         indexer.feed(frames[10:])
 
 
+@pytest.mark.cluster_wide
 def test_the_documented_setting_keeps_the_day_from_coming_back_without_template(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:

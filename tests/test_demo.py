@@ -65,6 +65,7 @@ def test_a_summary_of_nothing(
     assert "Elasticsearch holds 0 documents\n\nNext: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_runs_and_ends_with_a_summary() -> None:
     done = run_demo("--seconds", "40", "--rate", "200", timeout=150)
     assert done.returncode == 0, done.stderr

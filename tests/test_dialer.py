@@ -192,7 +192,7 @@ class TestNotices:
         jetstream.faults.error("ConsumerTooSlow", "far behind", after=700)
         with reading(jetstream, options=(*ZSTD[:3], compress)) as run:
             until(lambda: len({*run.frames}) == 1000)
-        assert "ConsumerTooSlow: far behind; trying again" in caplog.text
+        assert "ConsumerTooSlow: far behind; reconnecting" in caplog.text
         assert jetstream.connections[-1].cursor == 0, "rewound, as after any unclean end"
 
     def test_an_error_without_events_ends_the_stream(
@@ -201,7 +201,7 @@ class TestNotices:
         jetstream.faults.garbage(wire2.error("InternalError", "disk").decode())
         with reading(jetstream):
             until(lambda: len(jetstream.connections) == 2)
-        assert "InternalError: disk; trying again" in caplog.text
+        assert "InternalError: disk; reconnecting" in caplog.text
 
     def test_an_informational_notice_is_logged_at_info(
         self, jetstream: Simulator, caplog: pytest.LogCaptureFixture

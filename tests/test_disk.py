@@ -26,8 +26,10 @@ from slurp.events.times import day_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
-from slurp.pipeline.disk_budget import DiskBudget
+from slurp.pipeline.disk_budget import BudgetClock, DiskBudget
+from slurp.pipeline.progress import Counters
 from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests import disk_week
@@ -64,7 +66,7 @@ class Trial:
         self.clock = Clock()
         self.ticks = 1000.0
         self.today = self.clock.day
-        self.buffer = BatchQueue(100, 10_000)
+        self.channel = Channel(BatchQueue(100, 10_000), Counters())
         self._put_templates = work.put_templates
 
     def days(self) -> DailyIndices:
@@ -84,8 +86,8 @@ class Trial:
         days = self.days()
         if settled and limit is not None:
             days.lowest.save_budget(limit)
-        clock = clock or self.clock
-        return DiskBudget(self.elastic, self.index, limit, days, self.buffer, clock, lambda: self.ticks)
+        clocks = BudgetClock(clock or self.clock, lambda: self.ticks)
+        return DiskBudget(self.elastic, days, limit, self.channel, clocks)
 
     def look(self, budget: DiskBudget, seconds: float = 60.0) -> None:
         """The next look, after so many seconds."""
@@ -123,7 +125,7 @@ def test_the_oldest_days_go_until_the_others_fit_with_room_for_merges(
     assert budget.used is not None
     assert 6 * MB < budget.used < 7 * MB
     [told] = [record.getMessage() for record in caplog.records if record.getMessage().startswith("deleted ")]
-    assert told.startswith(f"deleted {trial.index}-{day_of(today - 3)} (2 MB): the days took 8 MB, ")
+    assert told.startswith(f"deleted {trial.index}-{day_of(today - 3)} (2 MB): the daily indices use 8 MB, ")
     assert told.endswith(f"more than --max-disk 8 MB; events before {date_of(today - 2)} expire from now on")
     trial.look(budget)
     assert left(es, trial.index) == {second, third, last}
@@ -211,7 +213,7 @@ def test_a_worker_without_a_budget_learns_of_days_that_another_has_deleted(
     trial.look(other)
     assert other.lowest_day == trial.today
     assert first not in left(es, trial.index)
-    assert not trial.buffer.paused
+    assert not trial.channel.queue.paused
 
 
 # What is not
@@ -225,10 +227,11 @@ def test_a_new_or_smaller_budget_is_announced_ten_minutes_before(
         caplog.clear()
         budget = trial.budget(4, settled=False)
         trial.look(budget)
-        assert f"--max-disk is 4 MB now, it was {before}: in 10 minutes the oldest of 2 day(s)" in caplog.text
+        message = f"--max-disk changed from {before} to 4 MB: in 10 minutes the oldest of 2 day(s)"
+        assert message in caplog.text
         trial.look(budget, THINK_AGAIN - 1)
         assert len(left(es, trial.index)) == 2
-        assert not trial.buffer.paused
+        assert not trial.channel.queue.paused
         trial.days().lowest.save_budget(100 * MB)
     trial.look(budget, 60)
     assert len(left(es, trial.index)) == 1
@@ -240,7 +243,7 @@ def test_nothing_is_deleted_while_it_is_not_known_how_late_it_is(trial: Trial, e
     budget = trial.budget(3, clock=lambda: None)
     trial.look(budget)
     assert len(left(es, trial.index)) == 2
-    assert not trial.buffer.paused
+    assert not trial.channel.queue.paused
 
 
 def test_a_clock_that_is_a_month_ahead_deletes_nothing_of_today(trial: Trial, es: Elasticsearch) -> None:
@@ -249,7 +252,7 @@ def test_a_clock_that_is_a_month_ahead_deletes_nothing_of_today(trial: Trial, es
     wrong = StreamClock(lambda: stream_us, lambda: trial.clock.now + 30 * 86_400, lambda: trial.ticks)
     trial.look(trial.budget(2, clock=wrong.earliest))
     assert left(es, trial.index) == {today}
-    assert trial.buffer.paused
+    assert trial.channel.queue.paused
 
 
 def test_days_of_the_future_count_and_stay(trial: Trial, es: Elasticsearch) -> None:
@@ -257,7 +260,7 @@ def test_days_of_the_future_count_and_stay(trial: Trial, es: Elasticsearch) -> N
     budget = trial.budget(6)
     trial.look(budget)
     assert left(es, trial.index) == {*names}
-    assert budget.trouble.startswith(f"reading is paused: {names[0]} and later days take 6 MB, ")
+    assert budget.error.startswith(f"reading is paused: {names[0]} and later days use 6 MB, ")
 
 
 def test_today_alone_pauses_reading_until_midnight_with_one_error(
@@ -269,17 +272,17 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     budget = watched.status.disk = trial.budget(2)
     for _ in range(5):
         trial.look(budget)
-    assert trial.buffer.paused
+    assert trial.channel.queue.paused
     assert left(es, trial.index) == {name}
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
-    assert errors[0].startswith(f"{name} takes 2 MB, which with room for merges is more than --max-disk 2 MB")
+    assert errors[0].startswith(f"{name} uses 2 MB, with space for merges more than --max-disk 2 MB")
     assert "resumes after midnight (UTC)" in errors[0]
-    assert watched.health.unready() == [budget.trouble]
+    assert watched.health.unready() == [budget.error]
     assert "reading_paused 1.0" in metrics(watched)
     trial.clock.now += 86_400
     trial.look(budget)
-    assert not trial.buffer.paused
+    assert not trial.channel.queue.paused
     assert not left(es, trial.index)
     assert not watched.health.unready()
     assert trial.lowest() == date_of(trial.today + 1)
@@ -300,10 +303,10 @@ def test_a_stream_that_is_a_day_behind_does_not_pause_when_a_server_says_what_ti
         return True
 
     budget = trial.budget(2, clock=lambda: known[0])
-    budget._learn_time = learn
+    budget._update_clock = learn
     trial.look(budget)
     assert not left(es, trial.index)
-    assert not trial.buffer.paused
+    assert not trial.channel.queue.paused
     assert f"{yesterday} takes" not in caplog.text
     assert len(asked) == 1
 
@@ -317,7 +320,7 @@ def test_a_server_is_asked_for_the_time_once_a_minute(trial: Trial, es: Elastics
         asked.append(trial.ticks)
         return False
 
-    budget._learn_time = learn
+    budget._update_clock = learn
     for _ in range(13):
         trial.look(budget, 5)
     assert len(asked) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -127,3 +128,44 @@ def test_the_panel_that_is_shown_can_be_asked_for() -> None:
     assert list(problems(chart, field_types(chart.view, committed()))) == []
     used = {one.style for board in DASHBOARDS for one in board.charts if isinstance(one, panels.Series)}
     assert chart.style in used, "Kibana may not know it"
+
+
+def texts_of_the_program() -> list[str]:
+    """Return every string of the program, with … in place of what is filled in."""
+    found: list[str] = []
+    for path in (ROOT / "slurp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[\d.,]*[sdrf]", "…", node.value))
+            elif isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                found.append("".join(str(part) for part in parts))
+    return found
+
+
+def test_quoted_log_messages_are_printed_by_the_program() -> None:
+    """The longest fixed part of each message in docs/troubleshooting.md stands in the source."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    tables = page.partition("## Runbook")[0]
+    cells = re.findall(r"^\| (`.*?) \| ", tables, flags=re.MULTILINE)
+    quoted = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+    assert len(quoted) > 30
+    printed = "\n".join(texts_of_the_program())
+    for message in set(quoted) - {"reader-1"}:
+        assert max((part.strip(" ;:,.") for part in message.split("…")), key=len) in printed, message
+
+
+INVARIANTS = ROOT / "docs" / "invariants.md"
+
+
+def test_invariants_name_tests_that_exist() -> None:
+    text = INVARIANTS.read_text(encoding="utf-8")
+    sections = re.split(r"^## (?=\d+\. )", text, flags=re.MULTILINE)[1:]
+    assert [int(section.partition(".")[0]) for section in sections] == list(range(1, 12))
+    for section in sections:
+        named = re.findall(r"^- `(tests/test_\w+\.py)`: (.+(?:\n  .+)*)", section, flags=re.MULTILINE)
+        assert bool(named) != ("Not implemented yet" in section), section.partition("\n")[0]
+        for file, functions in named:
+            defined = re.findall(r"^ *def (test_\w+)", (ROOT / file).read_text("utf-8"), flags=re.MULTILINE)
+            for name in re.findall(r"`(\w+)`", functions):
+                assert name in defined, f"{file}: {name}"

@@ -59,7 +59,7 @@ NOT_HERE = {
     r"git (clone|submodule|tag|rm|commit)": "changes the repository",
     r"skeetslurper --check$": "tests/test_check.py",
     r"skeetslurper --print-completion zsh": "needs zsh; tests/test_completion.py",
-    r"(sudo|wsl|ssh|openssl|apt|systemctl|systemd-\S+|journalctl|\(?umask|install|PIPX_HOME=\S+) ": "root",
+    r"(sudo|wsl|ssh|openssl|apt|systemctl|systemd-\S+|journalctl|\(?umask|install|rm|PIPX_HOME=\S+) ": "root",
     r"(chmod 600|pip install)$": "a part of a command",
     r"\"\$\{EDITOR|/(usr|opt)/|chmod 600 \.env": "another folder, as root",
     r"\.venv/bin/pre-commit install$": "changes the hooks of this clone",

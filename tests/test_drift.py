@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.elastic.templates import DRIFT_INDEX
@@ -85,6 +86,7 @@ def test_a_name_of_any_length_is_kept_short() -> None:
     assert sum(len(one.example) for one in unknown_fields._seen.values()) < 5000
 
 
+@pytest.mark.cluster_wide
 def test_what_can_not_be_written_waits(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:

@@ -208,6 +208,8 @@ def test_the_role_is_the_documented_one(capsys: pytest.CaptureFixture[str]) -> N
     assert yaml.safe_load(wanted) == worker_with_setup("bluesky-events")
 
 
+@pytest.mark.slow
+@pytest.mark.cluster_wide
 def test_with_this_role_the_worker_sets_up_and_indexes(
     es_node: EmbeddedNode, fresh_index_prefix: str, jetstream: Simulator, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from slurp.embedded.errors import EmbeddedNodeError
 from slurp.embedded.node import EmbeddedNode
 from slurp.logs import Secrets
 from tests.fixtures_es import OwnNode, client_for
+from tests.tiers import slow_except
 
 
 def processes_of(data: Path) -> list[psutil.Process]:
@@ -47,7 +48,7 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
 def start_parent(data: Path) -> subprocess.Popen[str]:
     """A Python program of its own that starts a node, says so and sleeps."""
     program = (
-        "import sys, time; from pathlib import Path; from slurp.embedded import EmbeddedNode\n"
+        "import sys, time; from pathlib import Path; from slurp.embedded.node import EmbeddedNode\n"
         "EmbeddedNode(Path(sys.argv[1]), port=0).start(); print('ready', flush=True); time.sleep(600)"
     )
     return subprocess.Popen([sys.executable, "-c", program, str(data)], stdout=subprocess.PIPE, text=True)
@@ -75,6 +76,7 @@ def test_refuses_a_wrong_password(es_node: EmbeddedNode) -> None:
         client.cluster.health()
 
 
+@pytest.mark.cluster_wide
 def test_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
     listening = [
         connection.laddr.ip
@@ -99,6 +101,7 @@ def test_free_space_is_watched_by_absolute_sizes(es: Elasticsearch) -> None:
     assert disk["flood_stage_free_space_in_bytes"] == 2 * 10**9
 
 
+@pytest.mark.cluster_wide
 def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
     es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,12 +112,14 @@ def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
     assert es_node.default_max_disk == first
 
 
+@pytest.mark.cluster_wide
 def test_starting_twice_changes_nothing(es_node: EmbeddedNode) -> None:
     pid = es_node.pid
     es_node.start()
     assert es_node.pid == pid
 
 
+@pytest.mark.cluster_wide
 def test_a_second_node_on_the_same_data_is_refused(es_node: EmbeddedNode) -> None:
     with pytest.raises(EmbeddedNodeError, match="already uses the data"):
         EmbeddedNode(es_node.data, port=0).start()
@@ -139,6 +144,7 @@ def test_a_folder_of_something_else_is_refused(own_node: OwnNode) -> None:
     assert [path.name for path in node.data.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode) -> None:
     node = own_node(settings={"no.such.setting": "1"})
     with pytest.raises(EmbeddedNodeError, match=r"unknown setting \[no.such.setting\]"):
@@ -147,6 +153,7 @@ def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode
     assert processes_of(node.data) == []
 
 
+@pytest.mark.slow
 def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode) -> None:
     node = own_node(settings={"thread_pool.write.queue_size": "77"}, tls=True)
     node.start()
@@ -181,6 +188,7 @@ def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode)
     node.stop()
 
 
+@pytest.mark.slow
 def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     data = tmp_path / "node"
     parent = start_parent(data)
@@ -201,7 +209,7 @@ def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     assert processes_of(data) == []
 
 
-@pytest.mark.parametrize("seconds", [0.2, 2.0])
+@pytest.mark.parametrize("seconds", slow_except([0.2, 2.0], 0.2))
 def test_no_orphan_when_the_parent_is_killed_while_the_node_starts(tmp_path: Path, seconds: float) -> None:
     data = tmp_path / "node"
     parent = start_parent(data)
@@ -212,6 +220,7 @@ def test_no_orphan_when_the_parent_is_killed_while_the_node_starts(tmp_path: Pat
     assert wait_for(lambda: not processes_of(data), 15)
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_node_starts_is_a_clean_end(tmp_path: Path) -> None:
     data = tmp_path / "node"
     process = start_cli(data)

@@ -25,6 +25,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
+from tests.tiers import slow_except
 from tests.worker import PROGRAM, assert_each_once, count
 
 RUN = (sys.executable, str(PROGRAM))
@@ -59,7 +60,7 @@ def wait_for_documents(es: Elasticsearch, index: str, number: int) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", slow_except(["2>&-", "<&- >&- 2>&-"], "<&- >&- 2>&-"))
 def test_closed_streams_do_not_stop_the_worker(
     closed: str,
     es_node: EmbeddedNode,
@@ -86,6 +87,7 @@ def test_closed_streams_do_not_stop_the_worker(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_log_that_goes_away_stops_nothing(
     es_node: EmbeddedNode,
     es: Elasticsearch,

@@ -162,7 +162,7 @@ _PATHS = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=15 * settings().max_examples, deadline=None)
 @given(
     collection=st.sampled_from(COLLECTIONS),
     subject=st.sampled_from([POINTER, "did:plc:mlbpil2fwz43vfn6uuysxtqa"]),
@@ -191,7 +191,7 @@ def test_changed_values_give_an_equal_document_or_none(
         check_equal_or_none(frame)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=15 * settings().max_examples, deadline=None)
 @given(
     wire=st.integers(0, 1),
     at=st.floats(0, 1, exclude_max=True),

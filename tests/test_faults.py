@@ -24,6 +24,7 @@ from slurp.lexicons.mapping import count_fields
 from slurp.pipeline.progress import Snapshot
 from tests.harness import InProcess, commit
 from tests.proxy import Proxy
+from tests.tiers import slow_except
 from tests.worker import count, documents
 
 
@@ -44,7 +45,9 @@ def test_a_closed_index_is_waited_for(es: Elasticsearch, indexer: InProcess, fre
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
-@pytest.mark.parametrize("block", ["write", "read_only_allow_delete", "read_only"])
+@pytest.mark.parametrize(
+    "block", slow_except(["write", "read_only_allow_delete", "read_only"], "read_only_allow_delete")
+)
 def test_a_block_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, block: str
 ) -> None:
@@ -81,6 +84,7 @@ def no_more_shards(es: Elasticsearch) -> Iterator[None]:
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
 
 
+@pytest.mark.cluster_wide
 def test_the_shard_limit_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, no_more_shards: None
 ) -> None:
@@ -91,6 +95,7 @@ def test_the_shard_limit_is_waited_for(
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
+@pytest.mark.cluster_wide
 def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
@@ -110,6 +115,7 @@ def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
     assert counted.duplicates == 1, "what was answered for is not sent again"
 
 
+@pytest.mark.cluster_wide
 def test_tomorrow_is_made_once_the_shard_limit_allows_it(
     es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,14 +124,15 @@ def test_tomorrow_is_made_once_the_shard_limit_allows_it(
     days = DailyIndices(
         *(indexer.elastic, indexer.config.index, None), lambda client: None, clock=lambda: late
     )
-    chore = PeriodicTask(indexer.elastic, OutageLog(), days.ensure_tomorrow, "not yet: {}", "there it is")
+    own_log = OutageLog(trouble="not yet: {}", over="there it is")
+    task = PeriodicTask(indexer.elastic, days.ensure_tomorrow, own_log, OutageLog())
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     try:
-        chore.do()
+        task.run()
         assert "not yet: 400 validation_exception" in caplog.text
     finally:
         es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
-    chore.do()
+    task.run()
     assert "there it is" in caplog.text
     assert es.indices.exists(index=days.name(indexer.day + 1))
 
@@ -212,9 +219,11 @@ def behind(
 
 # Cut within its head an answer can have a status of success, and no body.
 @pytest.mark.parametrize(
-    "after", [0, 20, 60, 90, 250], ids=["before", "in a line", "in the head", "later", "amid"]
+    "after",
+    slow_except([0, 20, 60, 90, 250], 0, 60, 250),
+    ids=["before", "in a line", "in the head", "later", "amid"],
 )
-@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+@pytest.mark.parametrize("reset", slow_except([True, False], True), ids=["reset", "closed"])
 def test_an_answer_that_is_cut_short_doubles_nothing(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str, after: int, reset: bool
 ) -> None:
@@ -227,6 +236,7 @@ def test_an_answer_that_is_cut_short_doubles_nothing(
     assert count(es, fresh_index_prefix) == len(frames)
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_waited_for_and_not_asked_for_again(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str
 ) -> None:
@@ -314,7 +324,7 @@ COLLECTIONS = st.sampled_from(
 
 
 @settings(
-    max_examples=25,
+    max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

@@ -123,7 +123,10 @@ def test_deep_records_are_accepted(es: Elasticsearch, index: str, levels: int, c
     assert send(es, index, [commit(record, collection)]) == []
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 2 // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(JSON, COLLECTIONS)
 def test_a_rejected_record_can_be_quarantined(
     es: Elasticsearch, index: str, record: Any, collection: str

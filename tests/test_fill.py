@@ -18,11 +18,12 @@ from slurp.elastic.client import Elastic
 from slurp.embedded.node import EmbeddedNode, free_port
 from slurp.events.position import Gap
 from slurp.jetstream.subscription import Subscription
-from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, run_literally
 
 NOON = 1_795_694_400_000_000
@@ -112,7 +113,7 @@ def short(clock: Clock) -> Iterator[Simulator]:
         yield server
 
 
-@pytest.mark.parametrize("source", ["flags", "variables"])
+@pytest.mark.parametrize("source", slow_except(["flags", "variables"], "flags"))
 def test_the_command_for_a_gap_fills_it(
     source: str,
     short: Simulator,
@@ -169,6 +170,7 @@ def is_wanted(frame: bytes) -> bool:
     return commit is None or commit["collection"].startswith("app.bsky.feed.")
 
 
+@pytest.mark.slow
 def test_the_command_for_a_gap_of_redundant_readers_from_a_config_file(
     short: Simulator,
     clock: Clock,
@@ -202,6 +204,7 @@ def test_the_command_for_a_gap_of_redundant_readers_from_a_config_file(
     assert_each_once(es, fresh_index_prefix, short.frames)
 
 
+@pytest.mark.slow
 def test_the_command_for_a_deleted_day_brings_it_back(
     jetstream: Simulator, es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -222,5 +225,5 @@ def test_the_command_for_a_deleted_day_brings_it_back(
 
 def test_beside_a_single_server_a_public_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
     gap = Gap("jetstream.us-east.bsky.network", NOON, NOON + 3_600_000_000)
-    Gaps(cast(Elastic, None), Subscription("ev"), [PUBLIC_HOSTS[0]], Counters()).found(1, gap)
+    GapRecorder(cast(Elastic, None), Subscription("ev"), [PUBLIC_HOSTS[0]], Counters()).report(1, gap)
     assert caplog.messages[-1].endswith(f"--jetstream {PUBLIC_HOSTS[1]}")

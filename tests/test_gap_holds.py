@@ -18,18 +18,21 @@ from slurp.elastic.client import Elastic
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import Gap, Position
 from slurp.jetstream.subscription import Subscription
+from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline import resume as cursors_module
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.checkpoint import Checkpoint
-from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
-from slurp.service import Service
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.startup import Plan
+from slurp.tasks import CheckpointTask
 from tests.clocks import Clock
 from tests.reading import reading, until
 from tests.test_gap_worker import gap_documents
 from tests.test_gaps import QUIET, filtered, spoken
+from tests.tiers import slow_except
 from tests.worker import PROGRAM, Worker
 
 SECOND = 1_000_000
@@ -61,7 +64,7 @@ class Run:
     def __init__(self, readers: int = 1, wait_for_others: float = 3600.0) -> None:
         self.cluster = Cluster()
         self.counters = Counters(readers)
-        self.gaps = Gaps(
+        self.gaps = GapRecorder(
             cast(Elastic, self.cluster),
             Subscription("ev"),
             (),
@@ -70,13 +73,9 @@ class Run:
         )
         self.saved: dict[str, Checkpoint] = {}
         self.handed = dict.fromkeys(range(1, readers + 1), 0)
-        self._service = SimpleNamespace(
-            _readers=[SimpleNamespace(number=number, ended_clean=True) for number in self.handed],
-            _gaps=self.gaps,
-            _counters=self.counters,
-            _checkpoints=SimpleNamespace(save=self._keep),
-            _status=SimpleNamespace(saved=None),
-        )
+        plan = SimpleNamespace(gaps=self.gaps, checkpoints=SimpleNamespace(save=self._keep))
+        status = SimpleNamespace(counters=self.counters, saved=None)
+        self._task = CheckpointTask(cast(Plan, plan), cast(WorkerStatus, status), cast(Elastic, None))
 
     def hand_over(self, reader: int = 1) -> Callable[[], None]:
         """A batch of the reader; what is returned acknowledges it."""
@@ -86,10 +85,10 @@ class Run:
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
         self.counters.received(batch)
         answer = BatchAck(position, position.time_us)
-        return lambda: self.counters.answered(batch, Outcome(indexed=1), answer)
+        return lambda: self.counters.acknowledged(batch, Outcome(indexed=1), answer)
 
     def save(self, clean: bool = False) -> None:
-        Service._save(cast(Service, self._service), clean)
+        self._task._save(clean)
 
     def cursor(self, reader: int = 1) -> int:
         """What a worker that was killed now would go on from."""
@@ -109,12 +108,12 @@ def gap(number: int = 0, reader: int = 1, **more: bool) -> Gap:
 def test_a_gap_that_is_found_during_a_save_is_not_passed_by_it() -> None:
     run = Run()
     run.hand_over()()
-    run.gaps.found(1, gap(1))
+    run.gaps.report(1, gap(1))
 
     def meanwhile() -> None:
         run.cluster.meanwhile = lambda: None
         run.hand_over()()
-        run.gaps.found(1, gap(2))
+        run.gaps.report(1, gap(2))
         run.hand_over()()
 
     run.cluster.meanwhile = meanwhile
@@ -131,14 +130,14 @@ def test_the_checkpoint_stays_before_a_gap_that_waits_for_other_readers() -> Non
     run = Run(readers=2)
     run.hand_over(1)()
     run.hand_over(2)()
-    run.gaps.found(1, gap(1))
+    run.gaps.report(1, gap(1))
     run.hand_over(1)()
     run.hand_over(2)()
     run.save(clean=True)
     assert (run.cursor(1), run.cursor(2)) == (10, 20)
     assert not run.saved["h1"].clean, "it is not where the reader ended"
     assert run.saved["h2"].clean
-    run.gaps.step(final=True)
+    run.gaps.write(final=True)
     run.save(clean=True)
     assert (run.cursor(1), len(run.cluster.gaps)) == (20, 1)
     assert run.saved["h1"].clean
@@ -168,8 +167,8 @@ def test_the_older_of_two_holds_on_one_gap_counts() -> None:
     run.hand_over()()
     newer = run.counters.hold(1)
     run.hand_over()()
-    run.gaps.found(1, gap(), newer)
-    run.gaps.found(1, gap(), older)
+    run.gaps.report(1, gap(), newer)
+    run.gaps.report(1, gap(), older)
     positions = run.counters.checkpoints()
     assert not positions, "there is none before the older one"
     for _ in range(2):
@@ -180,14 +179,14 @@ def test_the_older_of_two_holds_on_one_gap_counts() -> None:
 
 def test_a_possible_gap_is_recorded_as_such_and_not_counted(caplog: pytest.LogCaptureFixture) -> None:
     run = Run()
-    run.gaps.found(1, gap(possible=True))
+    run.gaps.report(1, gap(possible=True))
     run.save()
     (document,) = run.cluster.gaps.values()
     assert document["possible"] is True
-    assert "possible gap: h1 does not say how far back it goes, and sent nothing from" in caplog.text
+    assert "possible gap: h1 sent no events from" in caplog.text
     assert run.counters.snapshot().gaps == 0
-    run.gaps.found(1, gap())
-    run.gaps.found(1, gap(possible=True))
+    run.gaps.report(1, gap())
+    run.gaps.report(1, gap(possible=True))
     run.save()
     (document,) = run.cluster.gaps.values()
     assert document["possible"] is False
@@ -197,10 +196,10 @@ def test_a_possible_gap_is_recorded_as_such_and_not_counted(caplog: pytest.LogCa
 
 def test_what_an_earlier_run_was_sure_of_is_not_made_a_possibility() -> None:
     run, later = Run(), Run()
-    run.gaps.found(1, gap())
+    run.gaps.report(1, gap())
     run.save()
     later.cluster.gaps = run.cluster.gaps
-    later.gaps.found(1, gap(possible=True))
+    later.gaps.report(1, gap(possible=True))
     later.save()
     (document,) = run.cluster.gaps.values()
     assert document["possible"] is False
@@ -227,22 +226,22 @@ def test_in_any_order_nothing_is_saved_behind_what_is_not_recorded(seed: int) ->
             found = gap(10**6 + step, reader)
             before[reader, run.gaps._document_id(found)] = run.handed[reader]
             if what == "gap":
-                run.gaps.found(reader, found)
+                run.gaps.report(reader, found)
             else:
                 questions.append((reader, found, run.counters.hold(reader)))
         elif what == "tell" and questions:
-            run.gaps.found(*questions.pop(chance.randrange(len(questions))))
+            run.gaps.report(*questions.pop(chance.randrange(len(questions))))
         elif what == "save":
             run.save()
         elif what == "write":
-            run.gaps.step()
+            run.gaps.write()
         for (owner, doc_id), batches in before.items():
             assert doc_id in run.cluster.gaps or run.cursor(owner) <= batches * 10
     for one in questions:
-        run.gaps.found(*one)
+        run.gaps.report(*one)
     for acknowledge in unanswered:
         acknowledge()
-    run.gaps.step(final=True)
+    run.gaps.write(final=True)
     run.save()
     assert len(run.cluster.gaps) == len(before)
     assert (run.cursor(1), run.cursor(2)) == (run.handed[1] * 10, run.handed[2] * 10)
@@ -267,7 +266,7 @@ def test_a_host_that_never_says_how_far_back_it_goes_has_a_possible_gap(
     short: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(cursors_module, "floor_of", lambda server, **_: asked.append(server))
+    monkeypatch.setattr(cursors_module, "oldest_event", lambda server, **_: asked.append(server))
     monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     away = filtered(short, clock)
     with reading(short, known=away, options=("--dids", QUIET)) as run:
@@ -284,7 +283,7 @@ def test_a_bug_in_asking_holds_no_checkpoint_for_ever(
     def fails(server: str, **_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cursors_module, "floor_of", fails)
+    monkeypatch.setattr(cursors_module, "oldest_event", fails)
     monkeypatch.setattr(Backoff, "next", lambda self: 0.0)
     with reading(short, known=filtered(short, clock), options=("--dids", QUIET)) as run:
         until(lambda: len(run.gaps) == 1)
@@ -302,9 +301,9 @@ from skeetslurper import main
 main()
 """
 NEVER_SAYS = (
-    "import time; from slurp.jetstream import cursors; cursors.floor_of = lambda *_, **__: time.sleep(3600)"
+    "import time; from slurp.pipeline import resume; resume.oldest_event = lambda *_, **__: time.sleep(3600)"
 )
-WAITS_LONG = "from slurp.pipeline.gaps import Gaps; Gaps.__init__.__defaults__ = (3600.0,)"
+WAITS_LONG = "from slurp.pipeline.gaps import GapRecorder; GapRecorder.__init__.__defaults__ = (3600.0,)"
 
 Start = Callable[..., Worker]
 
@@ -339,7 +338,7 @@ def let_it_save(worker: Worker, events: int) -> None:
     time.sleep(2.5)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "kill -9"])
+@pytest.mark.parametrize("how", slow_except(["SIGTERM", "kill -9"]))
 def test_a_gap_behind_a_filter_survives_the_end_of_the_worker(
     start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str, how: str
 ) -> None:
@@ -368,6 +367,7 @@ def test_a_gap_behind_a_filter_survives_the_end_of_the_worker(
     assert cursor_of(es, fresh_index_prefix, short) == len(short.frames)
 
 
+@pytest.mark.slow
 def test_a_gap_that_waits_for_other_hosts_survives_kill_9(
     start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

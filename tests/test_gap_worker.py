@@ -21,7 +21,7 @@ from slurp.events.position import Gap
 from slurp.jetstream.subscription import Subscription
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
@@ -43,7 +43,7 @@ def gap_documents(es: Elasticsearch, index: str) -> list[dict[str, Any]]:
 
 
 def summary(worker: Worker) -> str:
-    return next(line for line in worker.lines if "in all, " in line)
+    return next(line for line in worker.lines if "total, " in line)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_gap_is_told_and_filled_from_another_server(
         other.faults.delay(0.5, times=3)
         servers = ("--jetstream", short.url, "--jetstream", other.url)
         with start("--catch-up", *servers) as worker:
-            told = worker.wait_for(r"WARNING +reader-1 +gap: \S+ has nothing from .* \(1h4\d.*\)")[0]
+            told = worker.wait_for(r"WARNING +reader-1 +gap: \S+ has no events from .* \(1h4\d.*\)")[0]
             assert worker.exit_code() == 0
             counted = worker.counted()
         assert "gaps 1 " in summary(worker)
@@ -113,6 +113,7 @@ def test_a_gap_is_told_and_filled_from_another_server(
     assert_each_once(es, fresh_index_prefix, short.frames)
 
 
+@pytest.mark.slow
 def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
     start: Start,
     short: Simulator,
@@ -157,15 +158,15 @@ def elastic(
     return elastic
 
 
-def gaps_of(elastic: Elastic, index: str, counters: Counters | None = None, **more: Any) -> Gaps:
+def gaps_of(elastic: Elastic, index: str, counters: Counters | None = None, **more: Any) -> GapRecorder:
     servers = ["wss://one.example", "wss://two.example"]
-    return Gaps(elastic, Subscription(index), servers, counters or Counters(), **more)
+    return GapRecorder(elastic, Subscription(index), servers, counters or Counters(), **more)
 
 
 def test_every_field_of_a_gap_is_mapped(elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str) -> None:
     gaps = gaps_of(elastic, fresh_index_prefix)
-    gaps.found(1, GAP)
-    gaps.step()
+    gaps.report(1, GAP)
+    gaps.write()
     (document,) = gap_documents(es, fresh_index_prefix)
     unmapped = {"dids"}  # how many; searched by nobody
     assert document.keys() - unmapped <= asset("state")["mappings"]["properties"].keys()
@@ -179,8 +180,8 @@ def test_gaps_that_begin_at_one_time_are_two(
     """Nothing was acknowledged between them, so the time they begin at is the same."""
     gaps = gaps_of(elastic, fresh_index_prefix)
     for first in (1001, 5001):
-        gaps.found(1, replace(GAP, from_cursor=first, to_cursor=first + 999))
-    gaps.step()
+        gaps.report(1, replace(GAP, from_cursor=first, to_cursor=first + 999))
+    gaps.write()
     found = gap_documents(es, fresh_index_prefix)
     assert sorted((one["from_cursor"], one["to_cursor"]) for one in found) == [(1001, 2000), (5001, 6000)]
     assert "UTC (1h, cursors 5001 to 6000)" in caplog.text
@@ -189,7 +190,7 @@ def test_gaps_that_begin_at_one_time_are_two(
 def test_the_command_goes_back_to_whole_seconds(
     elastic: Elastic, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gaps_of(elastic, fresh_index_prefix).found(1, GAP)
+    gaps_of(elastic, fresh_index_prefix).report(1, GAP)
     assert "--replay-from 2026-11-18T11:06:40Z --jetstream wss://two.example\n" in caplog.text
 
 
@@ -197,8 +198,8 @@ def test_a_write_that_fails_is_tried_again(
     elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gaps = gaps_of(elastic, fresh_index_prefix)
-    gaps.found(1, GAP)
-    gaps.found(1, GAP)
+    gaps.report(1, GAP)
+    gaps.report(1, GAP)
 
     def away(self: Elasticsearch, **_: object) -> None:
         raise ConnectionTimeout("late")
@@ -206,6 +207,6 @@ def test_a_write_that_fails_is_tried_again(
     with monkeypatch.context() as patched:
         patched.setattr(Elasticsearch, "index", away)
         with pytest.raises(ConnectionTimeout):
-            gaps.step()
-    gaps.step()
+            gaps.write()
+    gaps.write()
     assert len(gap_documents(es, fresh_index_prefix)) == 1

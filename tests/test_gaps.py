@@ -19,6 +19,7 @@ from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
 from tests.reading import reading, until
+from tests.tiers import slow_except
 
 QUIET = "did:plc:aquietaccount"
 
@@ -95,7 +96,7 @@ def test_a_stale_number_in_range_leads_to_other_events(
         (gap,) = run.gaps
     assert 0 <= known.time_us - gap.from_us < 60_000_000, "the time of what is acknowledged"
     assert 550 < ago(gap.to_us) < 650
-    assert "later than the newest known event; asking it by time instead" in caplog.text
+    assert "later than the newest known event; reconnecting with a time as cursor" in caplog.text
 
 
 def test_a_wiped_server_is_noticed_by_the_next_run(long: Simulator, clock: Clock) -> None:
@@ -121,7 +122,7 @@ def test_a_server_that_was_killed_is_no_wiped_one(long: Simulator, caplog: pytes
         until(lambda: set(long.frames) <= set(run.frames))
         assert len(long.connections) == 2
         assert not run.gaps
-    assert "by time instead" not in caplog.text
+    assert "with a time as cursor" not in caplog.text
 
 
 def test_a_number_of_the_user_that_is_not_there_yet(long: Simulator) -> None:
@@ -171,9 +172,10 @@ def test_a_clock_of_ours_that_is_behind_makes_no_server_a_wiped_one(
         until(lambda: set(long.frames) <= set(run.frames))
         assert len(long.connections) == 2
         assert not run.gaps
-    assert "by time instead" not in caplog.text
+    assert "with a time as cursor" not in caplog.text
 
 
+@pytest.mark.slow
 def test_what_a_foreign_connection_sent_does_not_move_us(long: Simulator, clock: Clock) -> None:
     """The cut comes before the first batch was full: its events must not count as our place."""
     clock.ago = 3600
@@ -256,7 +258,7 @@ def test_imported_events_hide_no_gap(short: Simulator, clock: Clock) -> None:
 # Shorter than a minute
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
+@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
     """A server with a short lookback, and three cuts that are a little longer."""
     manners = Manners(lookback=20)
@@ -346,7 +348,7 @@ def test_a_gap_behind_a_filter_is_told_by_the_floor(short: Simulator, clock: Clo
 def test_without_any_event_the_floor_is_asked_for_after_a_while(
     lookback: str, clock: Clock, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "_ASK_FLOOR_AFTER", 0.3)
+    monkeypatch.setattr(cursors_module, "_CHECK_SILENCE_AFTER", 0.3)
     server: Simulator = request.getfixturevalue(lookback)
     away = filtered(server, clock)
     with reading(server, known=away, options=("--dids", "did:plc:nobody")) as run:

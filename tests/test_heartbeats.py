@@ -14,15 +14,16 @@ import pytest
 from slurp.config import parse
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.embedded.node import EmbeddedNode
+from slurp.jetstream.server_monitor import ServerMonitor
 from slurp.kibana.install import Installer
 from slurp.logs import Screen, Secrets
 from slurp.monitoring.elastic_probe import Probe
 from slurp.monitoring.stats import Stats
 from slurp.pipeline.indexer import Indexer
 from slurp.pipeline.reader import Reader
-from slurp.pipeline.server_monitor import ServerMonitor
 from slurp.service import Service
 from slurp.simulator.jetstream import Simulator
+from slurp.tasks import CheckpointTask
 from slurp.watchdog import Pulse, Watchdog
 from slurp.web.history import History
 
@@ -30,11 +31,11 @@ from slurp.web.history import History
 STEPS: dict[str, tuple[type, str]] = {
     "MainThread": (Service, "_check_received"),
     "reader-1": (Reader, "_connect"),
-    "indexer-1": (Indexer, "_answer"),
-    "checkpoint": (Service, "_save"),
+    "indexer-1": (Indexer, "_index"),
+    "checkpoint": (CheckpointTask, "_save"),
     "housekeeping": (DailyIndices, "ensure_tomorrow"),
     "stats": (Stats, "step"),
-    "scout": (ServerMonitor, "step"),
+    "server-monitor": (ServerMonitor, "step"),
 }
 # Indexing goes on without these.
 OTHERS: dict[str, tuple[type, str]] = {
@@ -86,7 +87,7 @@ class Blocked:
     def ask(self) -> tuple[int, str]:
         """The answer of /healthz."""
         deadline = time.monotonic() + 60
-        while (front := self.service._front) is None:
+        while (front := self.service._web) is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         connection = http.client.HTTPConnection(front.address.host, front.address.port, timeout=30)

@@ -97,7 +97,7 @@ def test_slow_deletions_delay_neither_the_checkpoint_nor_the_end(
             time.sleep(0.2)
         jetstream.pause()
         assert worker.stop() == 0
-        assert "did not end in time" not in worker.log
+        assert "did not stop in time" not in worker.log
     saved = checkpoint(es, fresh_index_prefix)
     assert saved is not None
     assert saved["clean"]

@@ -133,7 +133,7 @@ def full() -> Watched:
     elastic = Elastic(watched.config, watched.secrets)
     days = DailyIndices(elastic, "events", None, lambda client: None)
     days.lowest.day = 20_000
-    watched.status.disk = DiskBudget(elastic, "events", 10**9, days, watched.status.buffer)
+    watched.status.disk = DiskBudget(elastic, days, 10**9, watched.status.channel)
     watched.status.disk.used = 5 * 10**8
     return watched
 
@@ -261,15 +261,15 @@ def test_answers_that_do_not_come_are_told() -> None:
     for number in (1, 2):
         watched.watchdog.pulse(f"indexer-{number}", 300).beat()
     watched.clock.now += 20
-    assert (watched.status.waiting, watched.health.unready()) == ("", [])
+    assert (watched.status.late_responses, watched.health.unready()) == ("", [])
     watched.clock.now += 5
     watched.watchdog.pulses[0].beat()
     assert watched.health.unready() == [], "the other one has answers"
-    assert watched.status.waiting.startswith("Elasticsearch: no answer to 1 of 2 indexers, for 25 s now;")
+    assert watched.status.late_responses.startswith("Elasticsearch: no response to 1 of 2 indexers for 25 s;")
     watched.clock.now += 21
     assert watched.health.unready() == ["Elasticsearch: no answer for 46s"]
     watched.outage_log.trouble("no answer in time")
-    assert watched.status.waiting == "", "that is told as trouble"
+    assert watched.status.late_responses == "", "that is told as trouble"
 
 
 def test_the_end_is_told() -> None:

@@ -289,7 +289,7 @@ def test_an_answer_that_could_not_be_made_is_made_the_next_time() -> None:
 
 def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     watched, now = Watched(), 1000.0
-    monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr(watched.status.counters, "_monotonic", lambda: now)
     history = History(watched.status, lambda: now)
     for _ in range(20):
         history.step()
@@ -308,7 +308,7 @@ def test_rates_are_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_lag_is_the_worst_of_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     watched, now, lags = Watched(), 1000.0, iter([None, 5.0, 1.0, 2.0, 3.0, None, None, None])
-    monkeypatch.setattr("slurp.pipeline.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr(watched.status.counters, "_monotonic", lambda: now)
     monkeypatch.setattr("slurp.monitoring.worker_status.WorkerStatus.lag", property(lambda self: next(lags)))
     history = History(watched.status, lambda: now)
     for _ in range(8):

@@ -25,6 +25,7 @@ from slurp.web.http_server import Server
 from tests.fixtures_es import PASSWORD, OwnNode
 from tests.proxy import Proxy
 from tests.test_worker_faults import run_to_the_end, signals_as_before
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once
 
 Start = Callable[..., Worker]
@@ -150,7 +151,7 @@ def test_a_taken_port_that_nobody_asked_for_is_a_warning(
         "--no-kibana",
         home=tmp_path,
     ) as worker:
-        worker.wait_for(r"no page and no metrics: --http 127\.0\.0\.1:8642: address already in use")
+        worker.wait_for(r"HTTP server disabled: --http 127\.0\.0\.1:8642: address already in use")
         worker.wait_for("connected to")
         assert worker.stop() == 0
 
@@ -168,6 +169,7 @@ def test_while_elasticsearch_is_waited_for_it_is_alive_and_not_ready(start: Star
         assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
     start: Start, own_node: OwnNode, jetstream: Simulator
 ) -> None:
@@ -214,6 +216,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
         assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_bulk_requests_without_an_answer_are_told_though_the_cluster_answers_otherwise(
     start: Start, es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -222,7 +225,7 @@ def test_bulk_requests_without_an_answer_are_told_though_the_cluster_answers_oth
         asked.wait("/readyz", 200)
         proxy.hold_answers(b"/_bulk")
         jetstream.run_at(500, limit=3000)
-        worker.wait_for(r"no answer to \d of 3 indexers, for 2\d s now; after 90 s a request is given up", 60)
+        worker.wait_for(r"no response to \d of 3 indexers for 2\d s; a request is sent again after 90 s", 60)
         asked.wait("/readyz", 503, "^Elasticsearch: no answer for ")
         proxy.release_answers()
         asked.wait("/readyz", 200)
@@ -264,6 +267,7 @@ def test_documents_that_are_not_taken_are_told(
         jetstream.pause()
 
 
+@pytest.mark.slow
 def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, jetstream: Simulator) -> None:
     node = own_node(password=PASSWORD)
     node.start()
@@ -279,7 +283,9 @@ def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, j
         assert worker.exit_code() == 0
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Server, "run"), (Probe, "step")])
+@pytest.mark.parametrize(
+    ("owner", "name"), slow_except([(Server, "run"), (Probe, "step")], (Server, "run"), unpack=True)
+)
 def test_its_death_is_told_and_stops_nothing(
     es_node: EmbeddedNode,
     jetstream: Simulator,
@@ -302,5 +308,5 @@ def test_its_death_is_told_and_stops_nothing(
     more = ("--since", "0", "--no-kibana", "--catch-up", "--flush", "2s", "--http", "0")
     assert run_to_the_end((*options, *more), tmp_path) is Exit.DONE
     thread = "http" if owner is Server else "http-probe"
-    assert f"{thread} died, which is a bug; indexing goes on" in caplog.text
+    assert f"{thread} died, which is a bug; indexing continues" in caplog.text
     assert_each_once(es, fresh_index_prefix, jetstream.frames)

@@ -17,6 +17,7 @@ from slurp.events.identity import event_id
 from tests.gateway import DROPPED, FAILED, Gateway
 from tests.harness import InProcess
 from tests.test_faults import assert_all_indexed
+from tests.tiers import slow_except
 from tests.worker import documents
 
 Json = dict[str, Any]
@@ -92,10 +93,10 @@ def test_a_document_that_no_pipeline_takes_in_quarantine_either_is_a_dead_letter
     assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (19, 0, 1)
     assert behind.letters.path is not None
     (letter,) = map(orjson.loads, behind.letters.path.read_bytes().splitlines())
-    assert letter["reason"] == "refused even in quarantine: 500 fail_processor_exception: not this one"
+    assert letter["reason"] == "rejected even in quarantine: 500 fail_processor_exception: not this one"
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("status", slow_except([500, 503, 429], 503))
 def test_an_unknown_error_of_the_only_document_is_waited_for_and_then_asked_about(
     gateway: Gateway, behind: InProcess, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:

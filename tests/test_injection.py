@@ -18,6 +18,7 @@ from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile
 from tests.stub_kibana import Answer, StubKibana
+from tests.tiers import slow_except
 from tests.worker import Worker, documents
 
 # Forges a line, clears the screen, sets the title, hides text, and is a path and a pattern besides.
@@ -31,7 +32,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|E
 Run = Callable[..., Worker]
 
 
-@pytest.fixture(params=["text", "json"])
+@pytest.fixture(params=slow_except(["text", "json"], "text"))
 def run(
     request: pytest.FixtureRequest, es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path
 ) -> Run:

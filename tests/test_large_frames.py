@@ -75,7 +75,7 @@ def test_a_frame_too_large_for_quarantine_is_a_dead_letter(indexer: InProcess) -
     counted = indexer.feed([frame, *indexer.posts(2)])
     assert (counted.indexed, counted.dead_lettered, counted.in_flight) == (2, 1, 0)
     letter = orjson.loads(indexer.letters.path.read_bytes())
-    assert "not even for quarantine: a document of 60," in letter["reason"]
+    assert "cannot be quarantined: a document of 60," in letter["reason"]
     assert letter["frame"].encode() == frame, "kept completely"
 
 

@@ -11,15 +11,16 @@ import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, TextIO, cast
 
 import pytest
 
 from slurp.logs import Screen, fit, width_of
 from slurp.monitoring.stats import Stats
+from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline.batches import BatchQueue
 from slurp.pipeline.progress import Counters, Snapshot
-from slurp.pipeline.reader_group import ReaderGroup
 from slurp.watchdog import Pulse
 
 INTERVAL = 30.0
@@ -82,10 +83,13 @@ def test_stats_lines_come_every_interval(
 ) -> None:
     time, told = Time(step_takes), list[float]()
     screen = cast(Screen, type("Stub", (), {"is_terminal": is_terminal, "show": lambda self, line: None})())
-    readers = cast(ReaderGroup, type("Stub", (), {"host": "one.example", "connected": True, "trouble": ""})())
-    stats = Stats(cast(Counters, time), BatchQueue(1, 1), readers, screen, INTERVAL)
+    readers = SimpleNamespace(host="one.example", connected=True)
+    status = SimpleNamespace(
+        counters=time, queue=BatchQueue(1, 1), readers=readers, disk=None, late_responses=""
+    )
+    stats = Stats(cast(WorkerStatus, status), screen, INTERVAL)
     began = time.now
-    monkeypatch.setattr(stats, "_tell", lambda now, rates: told.append(now.at - began))
+    monkeypatch.setattr(stats, "_log", lambda now, rates: told.append(now.at - began))
     stats.run(cast(threading.Event, time), Pulse("stats", 60))
     # Late by what a look takes, never early, and not later each time.
     assert len(told) == 10

@@ -21,6 +21,7 @@ def assert_mapped_as_made(es: Elasticsearch, index: str, file: str) -> None:
     assert found["properties"]["index"] == made["properties"]["index"]
 
 
+@pytest.mark.cluster_wide
 def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
     def at(cursor: int) -> Checkpoint:
         return Checkpoint(Position("host", cursor, cursor), started=False, clean=False)
@@ -32,11 +33,12 @@ def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCapt
     assert run.save(at(1))
     es.indices.delete(index=STATE_INDEX)
     assert run.save(at(2))
-    assert f"index {STATE_INDEX} was deleted, made it again" in caplog.text
+    assert f"index {STATE_INDEX} was deleted; created it again" in caplog.text
     assert_mapped_as_made(es, STATE_INDEX, "state")
     assert [found.position.cursor for found in new_run().load()] == [2]
 
 
+@pytest.mark.cluster_wide
 def test_drift(es: Elasticsearch, indexer: InProcess) -> None:
     es.indices.delete(index=DRIFT_INDEX)
     note(indexer.unknown_fields, commit(1, {}, "org.example.note"))

@@ -95,17 +95,20 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed
 # What is in it
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_all_of_the_package_and_nothing_else(dist: Path) -> None:
     names = {name for name in contents(only(dist, "*.whl")) if ".dist-info/" not in name}
     assert names == tracked("slurp", "skeetslurper.py")
     assert any(name.endswith(".ndjson") for name in names)
 
 
+@pytest.mark.slow
 def test_the_sdist_gives_the_wheel_that_the_tree_gives(dist: Path, tree: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, tree, cwd=tmp_path)
     assert contents(only(tmp_path, "*.whl")) == contents(only(dist, "*.whl"))
 
 
+@pytest.mark.slow
 def test_the_sdist_has_what_an_administrator_needs(dist: Path) -> None:
     with tarfile.open(only(dist, "*.tar.gz")) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
@@ -115,6 +118,7 @@ def test_the_sdist_has_what_an_administrator_needs(dist: Path) -> None:
     assert {name for name in names if name.startswith(("tests/", "bench/", "."))} == set()
 
 
+@pytest.mark.slow
 def test_the_metadata_say_what_it_is(dist: Path) -> None:
     files = contents(only(dist, "*.whl"))
     info = f"elastic_skeetslurper-{__version__}.dist-info"
@@ -133,12 +137,14 @@ def test_the_metadata_say_what_it_is(dist: Path) -> None:
 # What it does
 
 
+@pytest.mark.slow
 def test_the_command_answers(installed: Installed) -> None:
     assert installed.run("skeetslurper", "--version") == f"skeetslurper {__version__}\n"
     assert "--jetstream URL" in installed.run("skeetslurper", "--help")
     assert installed.run("python", "-m", "skeetslurper", "--version") == f"skeetslurper {__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_modules_that_are_programs_answer(installed: Installed) -> None:
     programs = {name.removesuffix("/__main__.py") for name in tracked("slurp") if "__main__" in name}
     # The simulator needs its extra.
@@ -146,6 +152,7 @@ def test_the_modules_that_are_programs_answer(installed: Installed) -> None:
         assert "usage: " in installed.run("python", "-m", name.replace("/", "."), "--help"), name
 
 
+@pytest.mark.slow
 def test_the_dashboards_are_built_from_what_was_installed(installed: Installed, tmp_path: Path) -> None:
     file = tmp_path / "dashboards.ndjson"
     installed.run("python", "-m", "slurp.kibana", "build", "--check")
@@ -153,6 +160,7 @@ def test_the_dashboards_are_built_from_what_was_installed(installed: Installed, 
     assert file.read_bytes() == ndjson(build())
 
 
+@pytest.mark.slow
 def test_the_templates_are_found_where_they_were_installed(installed: Installed) -> None:
     found = installed.run(
         *("python", "-c"),
@@ -205,6 +213,7 @@ def test_what_builds_the_package_is_what_pyproject_asks_for() -> None:
     assert [str(one) for one in wanted("deploy/build.in")] == [asked]
 
 
+@pytest.mark.slow
 def test_the_venv_is_what_the_lock_says(installed: Installed) -> None:
     """No library is missing, or pip would have found it without a hash; none conflicts."""
     installed.run("python", "-m", "pip", "check")
@@ -219,6 +228,7 @@ def test_the_venv_is_what_the_lock_says(installed: Installed) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_the_locked_one_is_refused(installed: Installed, tmp_path: Path) -> None:
     text = (ROOT / "deploy" / "build.lock").read_text(encoding="utf-8")
     other = tmp_path / "other.lock"
@@ -243,6 +253,7 @@ def instructions() -> tuple[list[str], list[str]]:
     return lines[:end], lines[end:]
 
 
+@pytest.mark.slow
 def test_the_build_stage_works_on_what_it_copies(dist: Path, tmp_path: Path) -> None:
     """With a fresh venv in place of the base image, and folders of this test in place of the root's."""
     source, base = tmp_path / "src", tmp_path / "base"

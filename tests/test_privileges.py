@@ -19,8 +19,7 @@ from slurp.elastic.templates import STATE_INDEX, STATS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import committed
-from slurp.pipeline.batches import BatchQueue
-from slurp.pipeline.disk_budget import DiskBudget
+from slurp.pipeline.disk_budget import BudgetClock, DiskBudget
 from slurp.simulator.jetstream import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
@@ -28,6 +27,7 @@ from tests.test_disk import fill
 from tests.test_faults import assert_all_indexed
 from tests.test_http_worker import Asked
 from tests.test_lifecycle import left
+from tests.tiers import slow_except
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
@@ -36,7 +36,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
 INDEX = "t-rights"
 
 # One node gets the users once.
-pytestmark = pytest.mark.xdist_group("privileges")
+pytestmark = pytest.mark.cluster_wide
 
 
 def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
@@ -56,8 +56,8 @@ def without_stats(role: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def realm(es_node: EmbeddedNode) -> FileRealm:
-    realm = FileRealm(es_node)
+def realm(cluster_wide_node: EmbeddedNode) -> FileRealm:
+    realm = FileRealm(cluster_wide_node)
     realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
@@ -109,7 +109,7 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     # One that does not come back ends the worker, after what is a minute elsewhere.
     for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
     with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"\(403 security") as stopped:
-        shorter.setattr("slurp.pipeline.indexer.BELIEVE_DENIED", 0.5)
+        shorter.setattr("slurp.pipeline.delivery.BELIEVE_DENIED", 0.5)
         for_good.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE
     assert for_good.elastic.denied() >= 0.5
@@ -134,13 +134,14 @@ def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
     )
     _, today = fill(es, INDEX, indexer.day - 1, indexer.day)
     indexer.days.lowest.save_budget(4_000_000)
-    buffer = BatchQueue(1, 1)
-    assert DiskBudget(indexer.elastic, INDEX, 4_000_000, indexer.days, buffer, lambda: indexer.began).step()
+    clock = BudgetClock(lambda: indexer.began)
+    assert DiskBudget(indexer.elastic, indexer.days, 4_000_000, indexer.channel, clock).step()
     assert left(es, INDEX) == {today}
     es.delete(index=STATE_INDEX, id=f"disk:{INDEX}")
     remove(es)
 
 
+@pytest.mark.slow
 def test_a_rotated_password_is_read_from_its_file(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -167,7 +168,7 @@ def test_a_rotated_password_is_read_from_its_file(
     remove(es)
 
 
-@pytest.mark.parametrize("options", [("--no-setup",), ()])
+@pytest.mark.parametrize("options", slow_except([("--no-setup",), ()], ()))
 def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     realm: FileRealm,
     es_node: EmbeddedNode,
@@ -186,7 +187,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
         *("--es-user", "t_nobody", "--es-pass", PASSWORD, "--stats-interval", "1s", "--since", "0"),
         home=tmp_path,
     ) as process:
-        process.wait_for("stats can't be written to skeetslurper-stats.* 403 security_exception")
+        process.wait_for("cannot write statistics to skeetslurper-stats.* 403 security_exception")
         process.wait_for(r"received [\d,]+ = indexed [1-9]")
         time.sleep(2)
         assert process.stop() == 0
@@ -197,6 +198,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
     remove(es)
 
 
+@pytest.mark.slow
 def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
@@ -265,6 +267,7 @@ def test_elasticsearch_understands_each_role_and_each_request_for_an_api_key(
         es.security.create_api_key(name=key["name"], role_descriptors=key["role_descriptors"])
 
 
+@pytest.mark.slow
 def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
 ) -> None:

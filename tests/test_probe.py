@@ -13,12 +13,13 @@ from slurp.jetstream.servers import format_probes, host_of, probe_servers
 from slurp.simulator import wire2
 from slurp.simulator.jetstream import Simulator
 from tests.reading import until
+from tests.tiers import slow_except
 from tests.worker import Worker
 
 FOREVER = 600.0
 
 
-@pytest.fixture(params=["v1", "v2", "both"])
+@pytest.fixture(params=slow_except(["v1", "v2", "both"], "both"))
 def wires(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -18,7 +18,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy" / "prometheus"
 RULES = DEPLOY / "skeetslurper.rules.yml"
 EXAMPLE = DEPLOY / "prometheus.example.yml"
 UNIT_TESTS = Path(__file__).parent / "prometheus" / "skeetslurper.rules.test.yml"
-OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
+MONITORING = Path(__file__).parents[1] / "docs" / "monitoring.md"
 
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(
@@ -61,7 +61,7 @@ def test_every_alert_says_what_is_and_what_to_do_and_is_tested() -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    table = re.findall(r"^\| `(skeetslurper_\w+)", OPERATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    table = re.findall(r"^\| `(skeetslurper_\w+)", MONITORING.read_text(encoding="utf-8"), flags=re.MULTILINE)
     parts = ("_bucket", "_sum", "_count", "_created")
     histograms = {name.removesuffix("_bucket") for name in exported() if name.endswith("_bucket")}
     others = {name for name in exported() if not any(name.endswith(f"{part}") for part in parts)}

@@ -144,6 +144,7 @@ def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> 
     assert len(jetstream.connections) == 2
 
 
+@pytest.mark.slow
 def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
     options = ("--stall-timeout", "2s", "--dids", "did:plc:nobody")
     with reading(jetstream, options=options):
@@ -154,6 +155,7 @@ def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
         until(lambda: len(jetstream.connections) == 2)
 
 
+@pytest.mark.slow
 def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
     jetstream.generate(100)
     with reading(jetstream, options=("--catch-up",)) as run:
@@ -199,9 +201,9 @@ def test_a_booting_server_is_asked_again(jetstream: Simulator, caplog: pytest.Lo
 def test_a_full_buffer_stops_the_reading_and_the_stop_event_still_ends_it(jetstream: Simulator) -> None:
     jetstream.generate(100_000)
     with reading(jetstream, options=("--buffer", "2000"), consume=False) as run:
-        until(lambda: run.buffer.events == 2000)
+        until(lambda: run.channel.queue.events == 2000)
         time.sleep(0.5)
-        assert run.buffer.events == 2000
+        assert run.channel.queue.events == 2000
         assert run.counters.snapshot().received == 2000
 
 

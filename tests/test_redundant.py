@@ -19,7 +19,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import REWIND_EVENTS, Gap, Position
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.gaps import Gaps
+from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
 from slurp.pipeline.reader import Reader
 from slurp.pipeline.reader_group import ReaderGroup
@@ -40,7 +40,7 @@ def answer(counters: Counters, reader: int, number: int, position: Position) -> 
     batch = Batch(number, position.host, [b""] * 10, 0, position, reader=reader)
     counters.received(batch)
     time_us = position.time_us
-    counters.answered(
+    counters.acknowledged(
         batch, Outcome(indexed=10), BatchAck(position, time_us, arrived_us=time_us, delays_us=(0,))
     )
 
@@ -65,14 +65,14 @@ def test_another_reader_covers_what_it_has_without_a_hole() -> None:
     counters = Counters(2)
     counters.begin(1, at(1, 100), 0)
     counters.begin(2, at(1, 0), NOW)
-    assert counters.covered(2, NOW, NOW + 100 * SECOND), "earlier runs have read up to where it begins"
-    assert not counters.covered(2, NOW, NOW + 101 * SECOND)
+    assert counters.covered_by_another(2, NOW, NOW + 100 * SECOND), "earlier runs have read up to its start"
+    assert not counters.covered_by_another(2, NOW, NOW + 101 * SECOND)
     answer(counters, 1, 1, at(10, 200))
-    assert counters.covered(2, NOW, NOW + 200 * SECOND)
-    counters.broken(1, NOW + 150 * SECOND)
-    assert not counters.covered(2, NOW, NOW + 200 * SECOND), "it has a gap of its own"
-    assert counters.covered(2, NOW + 150 * SECOND, NOW + 200 * SECOND)
-    assert not counters.covered(1, NOW - 1, NOW), "it started live"
+    assert counters.covered_by_another(2, NOW, NOW + 200 * SECOND)
+    counters.incomplete_until(1, NOW + 150 * SECOND)
+    assert not counters.covered_by_another(2, NOW, NOW + 200 * SECOND), "it has a gap of its own"
+    assert counters.covered_by_another(2, NOW + 150 * SECOND, NOW + 200 * SECOND)
+    assert not counters.covered_by_another(1, NOW - 1, NOW), "it started live"
 
 
 def test_a_batch_covers_up_to_its_newest_events_not_to_its_median() -> None:
@@ -82,9 +82,9 @@ def test_a_batch_covers_up_to_its_newest_events_not_to_its_median() -> None:
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 200), reader=1)
     counters.received(batch)
     answer = BatchAck(batch.position, NOW, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
-    counters.answered(batch, Outcome(indexed=10), answer)
-    assert counters.covered(2, NOW, NOW + 200 * SECOND)
-    assert not counters.covered(2, NOW, NOW + 201 * SECOND)
+    counters.acknowledged(batch, Outcome(indexed=10), answer)
+    assert counters.covered_by_another(2, NOW, NOW + 200 * SECOND)
+    assert not counters.covered_by_another(2, NOW, NOW + 201 * SECOND)
 
 
 def stand_in(number: int, connected: bool = True, away: bool = False, silent: float = 0.0) -> Reader:
@@ -105,14 +105,14 @@ def test_a_gap_waits_for_the_others(caplog: pytest.LogCaptureFixture) -> None:
     counters = Counters(2)
     for number in (1, 2):
         counters.begin(number, at(1, 0), 0)
-    gaps = Gaps(cast(Elastic, Written()), Subscription("ev"), (), counters)
+    gaps = GapRecorder(cast(Elastic, Written()), Subscription("ev"), (), counters)
     gap = Gap("b", NOW, NOW + 60 * SECOND)
-    gaps.found(2, gap)
-    gaps.step()
+    gaps.report(2, gap)
+    gaps.write()
     assert "gap" not in caplog.text, "the other one is not so far yet"
     answer(counters, 1, 1, at(10, 61))
-    gaps.step()
-    assert "but another host has" in caplog.text
+    gaps.write()
+    assert "but another server has them" in caplog.text
     assert counters.snapshot().gaps == 0
 
 
@@ -121,14 +121,14 @@ def test_a_gap_that_nobody_covers_is_told(caplog: pytest.LogCaptureFixture) -> N
     for number in (1, 2):
         counters.begin(number, at(1, 0), 0)
     node = Written()
-    gaps = Gaps(cast(Elastic, node), Subscription("ev"), (), counters, wait_for_others=0.1)
-    gaps.found(2, Gap("b", NOW, NOW + 60 * SECOND))
+    gaps = GapRecorder(cast(Elastic, node), Subscription("ev"), (), counters, wait_for_others=0.1)
+    gaps.report(2, Gap("b", NOW, NOW + 60 * SECOND))
     time.sleep(0.2)
-    gaps.step()
-    assert "gap: b has nothing" in caplog.text
+    gaps.write()
+    assert "gap: b has no events" in caplog.text
     assert counters.snapshot().gaps == len(node.documents) == 1
-    gaps.found(1, Gap("a", NOW, NOW + 60 * SECOND))
-    gaps.step(final=True)
+    gaps.report(1, Gap("a", NOW, NOW + 60 * SECOND))
+    gaps.write(final=True)
     assert counters.snapshot().gaps == len(node.documents) == 2, "at the end nobody waits"
 
 
@@ -242,12 +242,13 @@ def test_a_dead_host_holds_nobody_up(
     jetstream.generate(1000)
     with start(["ws://127.0.0.1:1", jetstream.url], "--since", "0", "--catch-up") as worker:
         assert worker.exit_code() == 0
-    blamed = {line.split(": ")[0].split()[-1] for line in worker.lines if "; trying again in" in line}
+    blamed = {line.split(": ")[0].split()[-1] for line in worker.lines if "; reconnecting in" in line}
     assert blamed == {"127.0.0.1:1"}
-    assert "instead in" not in worker.log
+    assert "failing over" not in worker.log
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_kill_9_with_two_readers_loses_nothing(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -275,6 +276,7 @@ def test_kill_9_with_two_readers_loses_nothing(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_a_host_that_joins_later_starts_where_the_first_was(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -294,6 +296,7 @@ def test_a_host_that_joins_later_starts_where_the_first_was(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_a_gap_of_one_host_that_another_has_is_no_gap(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -308,6 +311,6 @@ def test_a_gap_of_one_host_that_another_has_is_no_gap(
         share(short.generate(7000, span=7000).frames[1000:], long, lambda number: True)
         with start([short.url, long.url], "--catch-up") as worker:
             assert worker.exit_code() == 0
-        assert "but another host has" in worker.log
+        assert "but another server has them" in worker.log
         assert "gap: " not in worker.log
     assert_each_once(es, fresh_index_prefix, short.frames)

@@ -16,6 +16,7 @@ from slurp.embedded.node import EmbeddedNode, free_port
 from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
 from tests.harness import InProcess
 from tests.proxy import Proxy
+from tests.tiers import slow_except
 from tests.worker import documents
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -54,6 +55,7 @@ def start(letters: Path, fresh_index_prefix: str, tmp_path: Path) -> Iterator[St
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
     es_node: EmbeddedNode, es: Elasticsearch, start: Start, letters: Path, fresh_index_prefix: str
 ) -> None:
@@ -63,7 +65,7 @@ def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
         process = start(proxy.port, "--wait", "2s")
         _, log = process.communicate(timeout=120)
         assert process.returncode == 1, log
-        assert "given up after 10 s without progress (--wait)" in log
+        assert "stopped after 10 s without progress (--wait)" in log
         assert f"{FRAMES} letters = indexed 0 + " in log
         assert f"in flight {FRAMES}" in log
         assert "Traceback" not in log
@@ -84,7 +86,9 @@ def test_no_cluster_at_the_start_is_waited_for_and_given_up(start: Start) -> Non
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", slow_except([signal.SIGINT, signal.SIGTERM], signal.SIGTERM), ids=lambda number: number.name
+)
 def test_a_signal_during_a_request_is_one_line(
     es_node: EmbeddedNode, start: Start, number: signal.Signals
 ) -> None:

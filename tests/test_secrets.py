@@ -21,6 +21,7 @@ from slurp.kibana.client import Kibana, Refused
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
 from tests.test_http_worker import Asked
+from tests.tiers import slow_except
 from tests.worker import Worker
 
 # Each with something that JSON, the repr of an error or a URL writes in another way.
@@ -107,7 +108,7 @@ raise SystemExit(main())
 Run = Callable[..., Worker]
 
 
-@pytest.fixture(params=["text", "json"])
+@pytest.fixture(params=slow_except(["text", "json"], "text"))
 def run(request: pytest.FixtureRequest, jetstream: Simulator, tmp_path: Path) -> Run:
     """Start a worker that has all secrets from its environment."""
     jetstream.generate(20)

@@ -41,6 +41,7 @@ def test_nodes_are_used_evenly(
         assert abs(used[0] - used[1]) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accepts", [True, False], ids=["accepts", "drops packets"])
 def test_a_silent_node_delays_nothing_and_is_used_again_when_it_answers(
     es_node: EmbeddedNode,

@@ -18,6 +18,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.process import StopSignals
 from slurp.simulator.jetstream import Simulator
 from tests.signal_trials import embedded, live, simulator
+from tests.tiers import slow_except
 from tests.watched import Clock
 from tests.worker import PROGRAM, Worker
 
@@ -107,7 +108,7 @@ def wait_for_handler(process: subprocess.Popen[str], number: int = signal.SIGHUP
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("delay", [0.0, 0.1, 0.25])
+@pytest.mark.parametrize("delay", slow_except([0.0, 0.1, 0.25], 0.1))
 def test_ctrl_c_in_the_first_moments_makes_no_traceback(program: str, delay: float, tmp_path: Path) -> None:
     with started(*PROGRAMS[program], cwd=tmp_path) as process:
         wait_for_handler(process)
@@ -146,7 +147,7 @@ def test_a_main_thread_that_is_blocked_ends_by_a_second_signal(tmp_path: Path) -
         assert process.poll() == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", slow_except([signal.SIGTERM, signal.SIGHUP], signal.SIGTERM))
 def test_a_storm_of_signals_is_one_request(
     number: signal.Signals,
     es_node: EmbeddedNode,
@@ -197,7 +198,9 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
 
 
 # A few of the lives that `python -m tests.signal_trials` has by the hundred.
-@pytest.mark.parametrize(("kind", "count"), [(simulator, 3), (embedded, 1)])
+@pytest.mark.parametrize(
+    ("kind", "count"), slow_except([(simulator, 3), (embedded, 1)], (simulator, 3), unpack=True)
+)
 def test_two_signals_at_random_moments(kind: Callable[[], object], count: int, tmp_path: Path) -> None:
     for number in range(count):
         folder = tmp_path / str(number)

@@ -65,6 +65,7 @@ def last_call(calls: Path) -> str:
     return calls.read_text().splitlines()[-1].partition("/elk ")[2]
 
 
+@pytest.mark.slow
 def test_a_stack_that_works(smoke: Smoke, calls: Path, jetstream: Simulator) -> None:
     jetstream.run_at(200)
     with StubKibana() as kibana:
@@ -78,6 +79,7 @@ def test_a_stack_that_works(smoke: Smoke, calls: Path, jetstream: Simulator) -> 
     assert all("--project-name skeetslurper-smoke " in line for line in calls.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_a_stack_without_dashboards(smoke: Smoke, calls: Path, jetstream: Simulator) -> None:
     jetstream.run_at(200)
     with StubKibana() as kibana:

@@ -16,7 +16,7 @@ from tests.test_faults import assert_all_indexed
 from tests.worker import count
 
 # One node for all of them.
-pytestmark = pytest.mark.xdist_group("starved")
+pytestmark = [pytest.mark.xdist_group("starved"), pytest.mark.slow]
 
 SETTINGS = {
     # One write under way and one waiting: whoever comes then is rejected.

@@ -38,12 +38,12 @@ class World:
 
     def passes(self, seconds: float, speed: float = 1.0) -> str:
         """Time passes, and the stream moves `speed` times as fast. Returns what is wrong at the end."""
-        said = self.clock.look()
+        said = self.clock.check()
         for _ in range(10):
             self.now += seconds / 10
             self.ticks += seconds / 10
             self.stream += seconds / 10 * speed
-            said = self.clock.look()
+            said = self.clock.check()
         return said
 
 
@@ -117,8 +117,8 @@ def test_a_worker_with_a_wrong_clock_is_not_ready() -> None:
     watched = Watched()
     watched.reads()
     before = watched.health.unready()
-    watched.status.clock_trouble = "the clock of this machine is 31d ahead of the events that arrive"
-    assert watched.health.unready() == [*before, watched.status.clock_trouble]
+    watched.status.clock_error = "the clock of this machine is 31d ahead of the events that arrive"
+    assert watched.health.unready() == [*before, watched.status.clock_error]
 
 
 # Days

@@ -20,8 +20,10 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import Position
 from slurp.logs import Secrets
 from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.channel import Channel, Shutdown
 from slurp.pipeline.dead_letters import DeadLetterFile
-from slurp.pipeline.indexer import Indexer, Shutdown
+from slurp.pipeline.delivery import Destination, IndexerHooks
+from slurp.pipeline.indexer import Indexer
 from slurp.pipeline.progress import Counters
 from slurp.simulator.jetstream import Simulator
 from slurp.watchdog import Watchdog
@@ -81,8 +83,9 @@ class Play:
         days.ensure = ensure  # type: ignore[method-assign]
         pulse = self.watchdog.pulse("indexer-1", 1.5)
         self.indexer = Indexer(
-            *(elastic, days, DeadLetterFile(tmp_path / "dead"), buffer, counters, OutageLog(), self.shutdown),
-            beat=pulse.beat,
+            Channel(buffer, counters, self.shutdown),
+            Destination(elastic, days, DeadLetterFile(tmp_path / "dead"), OutageLog()),
+            hooks=IndexerHooks(beat=pulse.beat),
         )
         batch = Batch(1, "h", [commit(1, {"text": "one"})], 100, None)
         buffer.reserve(batch, 0)

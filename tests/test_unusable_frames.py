@@ -22,6 +22,7 @@ from slurp.events import frames
 from slurp.events.frames import BadFrame, parse, parse_notice
 from slurp.jetstream.resyncs import ResyncTracker
 from slurp.jetstream.streams import V1Stream, V2Stream
+from slurp.pipeline import delivery
 from slurp.pipeline import indexer as indexer_module
 from tests.harness import InProcess, commit
 
@@ -100,7 +101,7 @@ def test_a_document_that_cannot_be_quarantined_is_a_dead_letter(
     def broken(*arguments: object) -> None:
         raise KeyError("did")
 
-    monkeypatch.setattr(indexer_module, "send", reject)
+    monkeypatch.setattr(delivery, "send", reject)
     monkeypatch.setattr(indexer_module, "quarantined", broken)
     counted = indexer.feed(indexer.posts(4))
 
@@ -169,7 +170,7 @@ def test_the_backoff_is_reset_when_some_events_are_stored(
             len(actions) - stored
         )
 
-    monkeypatch.setattr(indexer_module, "send", one_a_round)
+    monkeypatch.setattr(delivery, "send", one_a_round)
     monkeypatch.setattr(inner.days, "ensure", lambda *arguments: None)
     monkeypatch.setattr(inner.shutdown, "wait", waits.append)
     counted = inner.feed(inner.posts(12))

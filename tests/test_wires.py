@@ -19,6 +19,7 @@ from slurp.simulator.jetstream import Simulator
 from tests.conftest import SHARED
 from tests.test_simulator_v2 import DID, publish_resync
 from tests.test_zstd_dictionary import Bombs
+from tests.tiers import slow_except
 from tests.worker import Worker, checkpoint, count, documents, expected
 
 V1 = ("--protocol", "v1")
@@ -71,6 +72,7 @@ def test_all_wires_give_the_same_documents(
     assert found["a"] == found["c"]
 
 
+@pytest.mark.slow
 def test_recorded_v2_frames_give_the_same_documents_except_those_hidden_on_v1(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -118,7 +120,7 @@ def test_a_resync_is_indexed_and_excluded_from_the_dashboards(
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - 40
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", slow_except(["stop", "kill"], "kill"))
 def test_a_resync_is_marked_completely_after_a_restart_within_it(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_resync_is_marked_completely_after_a_restart_within_it(
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
+@pytest.mark.slow
 def test_both_wires_use_the_same_checkpoint(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
@@ -171,6 +174,7 @@ def test_no_event_is_lost_when_the_wire_changes(
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
+@pytest.mark.slow
 def test_a_rotated_dictionary_and_zstd_bombs_do_not_stop_the_worker(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_rotated_dictionary_and_zstd_bombs_do_not_stop_the_worker(
     assert counted["received"] == sum(counted.values()) - counted["received"]
 
 
+@pytest.mark.slow
 def test_an_expired_checkpoint_is_logged_as_a_gap(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

@@ -82,6 +82,13 @@ def test_what_workflows_run_is_there() -> None:
     assert programs == {"make", "docker", "sudo", ".ci/run", "elk/smoke.sh"}
 
 
+def test_ci_runs_the_linters_and_both_tiers_of_the_tests() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    targets = re.findall(r"^make ([a-z-]+)", script, re.MULTILINE)
+    assert targets == ["lint", "test", "test-all", "bench-quick"]
+    assert TARGETS.issuperset(targets)
+
+
 def test_ci_is_tried_on_every_python_that_setup_names() -> None:
     (matrix,) = [job["strategy"]["matrix"] for job in parsed(WORKFLOWS[0])["jobs"].values()]
     named = re.findall(r"Python :: (3\.\d+)\"", (ROOT / "setup.py").read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Events to documents. Pure functions."""

@@ -1,0 +1,1 @@
+"""Elasticsearch: client, error classes, bulk requests, templates, daily indices, retention."""

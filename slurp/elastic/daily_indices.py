@@ -46,7 +46,7 @@ class DailyIndices:
         expire; None while nothing is known of that."""
         self.lowest = LowestDay(elastic, index)
         self._elastic = elastic
-        self._index = index
+        self.index = index
         self._retention = retention_days
         self._put_templates = put_templates
         self._clock = clock
@@ -61,7 +61,7 @@ class DailyIndices:
         self._uuids: dict[int, str] = {}
 
     def name(self, day: int) -> str:
-        return f"{self._index}-{day_of(day)}"
+        return f"{self.index}-{day_of(day)}"
 
     def is_expired(self, day: int, seen_us: int | None = None) -> bool:
         """A replay must not bring back a day that retention, or --max-disk, has deleted.
@@ -158,16 +158,16 @@ class DailyIndices:
 
     def _keep_template(self, client: Elasticsearch, needed: bool) -> None:
         """Put our index template if it is gone. A day that is there can be filled without one."""
-        if has_our_template(client, self._index):
+        if has_our_template(client, self.index):
             return
-        log.warning("index template %r is gone, putting it again", self._index)
+        log.warning("index template %r is gone, putting it again", self.index)
         try:
             self._put_templates(client)
-            if not has_our_template(client, self._index):
+            if not has_our_template(client, self.index):
                 raise Fatal(
-                    f"index template {self._index!r} is missing, and the component templates are of a newer "
+                    f"index template {self.index!r} is missing, and the component templates are of a newer "
                     "version, which we leave alone: run that version with --setup-only, or delete "
-                    f"{self._index}@settings, {self._index}@mappings and {self._index}@lexicons"
+                    f"{self.index}@settings, {self.index}@mappings and {self.index}@lexicons"
                 )
         except (Fatal, AuthorizationException) as error:
             if needed:
@@ -184,7 +184,7 @@ class DailyIndices:
             log.warning("index %s is not what we need and we may not delete it: delete it", name)
         winner = winner_for(client, name)
         raise Fatal(
-            f"index {name} was made without our template {self._index!r}: template {winner!r} has a higher "
+            f"index {name} was made without our template {self.index!r}: template {winner!r} has a higher "
             f"priority, so narrow its index_patterns or lower it"
         )
 

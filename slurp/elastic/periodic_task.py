@@ -1,4 +1,4 @@
-"""What is done again and again beside the indexing. It may fail, and says so now and then."""
+"""Periodic work on Elasticsearch beside indexing, whose failures are logged and do not stop the worker."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from elasticsearch import ApiError, AuthenticationException
 from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, OutageLog, describe, error_of
 from slurp.elastic.error_classes import Item, ItemClass, classify
 
-EVERY = 60.0
+# Seconds between two log lines about the same failure.
+LOG_EVERY = 60.0
 
 
 class PeriodicTask:
-    """One of them. `do` is one attempt; it raises Fatal and nothing of what the cluster does.
-
-    `work` returns False when there was nothing to do. A `vital` one ends the program once we have been
-    denied it for a minute, as the indexers do: without it the rest is of no use.
-    """
+    """A task that a scheduler runs. A failure of the cluster is logged, and the next run tries again."""
 
     def __init__(
         self,
         elastic: Elastic,
-        indexers: OutageLog,
         work: Callable[[], object],
-        trouble: str,
-        over: str,
+        outage_log: OutageLog,
+        indexer_log: OutageLog,
         *,
         vital: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`indexers` tell of trouble that is theirs as well: then we are quiet."""
+        """`work` returns False when there was nothing to do. `outage_log` is that of this task; nothing is
+        logged while `indexer_log` reports an outage. A `vital` task ends the program after a minute without
+        privileges, as an indexer does.
+        """
         self._elastic = elastic
-        self._indexers = indexers
         self._work = work
+        self._outage_log = outage_log
+        self._indexer_log = indexer_log
         self._vital = vital
         self._clock = clock
-        self._outage_log = OutageLog(EVERY, clock, trouble, over)
         self._denied_since: float | None = None
 
-    def do(self) -> None:
+    def run(self) -> None:
+        """Run the task once. Raises Fatal when a vital one has been denied for long."""
         try:
             if self._work() is False:
                 return
         except FAILURES as error:
-            self._look_for_denial(error)
-            if not self._indexers.troubled:
+            self._check_denial(error)
+            if not self._indexer_log.troubled:
                 self._outage_log.trouble(describe(error))
         else:
             if self._denied_since is not None:
@@ -54,13 +54,13 @@ class PeriodicTask:
             self._denied_since = None
             self._outage_log.over()
 
-    def _look_for_denial(self, error: Exception) -> None:
+    def _check_denial(self, error: Exception) -> None:
         if not (isinstance(error, ApiError) and _is_denial(error)):
             self._denied_since = None
             return
         if isinstance(error, AuthenticationException):
             self._elastic.denied()
-        # A clock of our own: that of the client stops whenever a bulk is taken.
+        # Not the time of the client, which starts anew with each bulk request that succeeds.
         now = self._clock()
         self._denied_since = now if self._denied_since is None else self._denied_since
         if self._vital and now - self._denied_since >= BELIEVE_DENIED:

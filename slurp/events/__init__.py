@@ -1,0 +1,1 @@
+"""Events: frames of both protocols, identity, times, positions. Pure functions."""

@@ -1,0 +1,1 @@
+"""Jetstream: servers, handshakes, streams, resume checks, fail-over."""

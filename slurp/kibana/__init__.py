@@ -1,0 +1,1 @@
+"""Kibana: data views and dashboards as code, and their import."""

@@ -1,0 +1,1 @@
+"""State of a running worker: statistics, health, metrics."""

@@ -52,12 +52,12 @@ class Health:
                 f"Elasticsearch: takes no documents for {format_duration(lasting[0])}: "
                 f"{self._scrub(lasting[1])}"
             )
-        elif unanswered := status.unanswered:
-            found.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
-        if status.clock_trouble:
-            found.append(status.clock_trouble)
-        if status.disk is not None and status.disk.trouble:
-            found.append(status.disk.trouble)
+        elif late := status.late_response:
+            found.append(f"Elasticsearch: no answer for {format_duration(late)}")
+        if status.clock_error:
+            found.append(status.clock_error)
+        if status.disk is not None and status.disk.error:
+            found.append(status.disk.error)
         return found
 
     def _stream(self, down: float) -> str:
@@ -65,7 +65,7 @@ class Health:
         assert readers is not None  # noqa: S101
         ever = any(reader.was_connected for reader in readers)
         what = "down for" if ever else "no connection yet after"
-        why = f": {self._scrub(readers.trouble)}" if readers.trouble else ""
+        why = f": {self._scrub(readers.last_error)}" if readers.last_error else ""
         return f"stream: {what} {format_duration(down)}{why}"
 
 

@@ -103,9 +103,9 @@ class _Worker(Collector):
             yield _gauge("lag_seconds", "Now minus the time of the newest acknowledged event", lag)
 
     def _held(self) -> Iterator[Metric]:
-        buffer = self._status.buffer
+        buffer = self._status.queue
         yield _gauge("queue_batches", "Batches that no indexer has taken yet", buffer.depth)
-        yield _gauge("queue_events", "Events in these batches", buffer.waiting)
+        yield _gauge("queue_events", "Events in these batches", buffer.queued_events)
         yield _gauge("buffer_events", "Events held until acknowledged, of buffer_limit_events", buffer.events)
         yield _gauge("buffer_bytes", "Bytes held until acknowledged, of buffer_limit_bytes", buffer.bytes)
         yield _gauge("buffer_limit_events", "--buffer", buffer.max_events)
@@ -117,7 +117,7 @@ class _Worker(Collector):
             return
         if disk.limit is not None:
             yield _gauge("disk_limit_bytes", "--max-disk", disk.limit)
-            yield _gauge("reading_paused", "Whether reading pauses for --max-disk", bool(disk.trouble))
+            yield _gauge("reading_paused", "Whether reading pauses for --max-disk", bool(disk.error))
             if disk.used is not None:
                 yield _gauge("disk_bytes", "What the day indices take, of disk_limit_bytes", disk.used)
         if disk.lowest_day is not None:

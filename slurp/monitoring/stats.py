@@ -1,4 +1,4 @@
-"""What a person sees while it runs: a line every 30 s, one live line on a terminal, a summary at the end."""
+"""Statistics of a run: a log line every 30 s, a live line on a terminal, a summary at the end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from dataclasses import asdict
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.logs import Screen
 from slurp.monitoring.stats_index import State, StatsIndex
-from slurp.pipeline.batches import BatchQueue
-from slurp.pipeline.disk_budget import DiskBudget
-from slurp.pipeline.progress import Counters, Rates, Snapshot
+from slurp.monitoring.worker_status import WorkerStatus
+from slurp.pipeline.progress import Rates, Snapshot
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.units import format_duration, format_size
 from slurp.watchdog import Pulse
@@ -21,42 +20,39 @@ from slurp.watchdog import Pulse
 log = logging.getLogger(__name__)
 
 _LIVE_EVERY = 1.0
-
-# A cluster that hangs keeps the live line standing for so long, and no event waits for it.
+# Seconds for the document of an interval; a cluster that hangs delays the live line for that long.
 _WRITE_WITHIN = 4.0
 
 
 class Stats:
-    """The stats thread. `step` is one look."""
+    """The work of the stats thread."""
 
     def __init__(
         self,
-        counters: Counters,
-        buffer: BatchQueue,
-        readers: ReaderGroup,
+        status: WorkerStatus,
         screen: Screen,
         interval: float,
         unknown_fields: UnknownFields | None = None,
         index: StatsIndex | None = None,
-        status: Callable[[str], None] = lambda line: None,
-        waiting: Callable[[], str] = lambda: "",
-        disk: DiskBudget | None = None,
+        notify: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`status` gets each line as well. `waiting` says what waits for an answer, '' if nothing."""
-        self._counters = counters
-        self._queue = buffer
-        self._readers = readers
+        """`status` must have readers; `interval` is in seconds; `notify` is called with each stats line."""
+        assert status.readers is not None  # noqa: S101 - a mistake of the caller
+        self._status = status
+        self._readers: ReaderGroup = status.readers
+        self._counters = status.counters
+        self._queue = status.queue
         self._screen = screen
         self._interval = interval
         self._unknown_fields = unknown_fields
         self._index = index
-        self._status = status
-        self._waiting = waiting
-        self._disk = disk
-        self._first = self._told = self._shown = counters.snapshot()
+        self._notify = notify
+        # Snapshots at the start, at the last stats line and at the last live line.
+        self._first = self._logged = self._shown = self._counters.snapshot()
         self._due = self._first.at + interval
 
     def run(self, stop: threading.Event, pulse: Pulse) -> None:
+        """Report until `stop` is set."""
         while not stop.wait(self._pause()):
             with pulse:
                 self.step()
@@ -68,28 +64,29 @@ class Stats:
         return min(_LIVE_EVERY, left) if self._screen.is_terminal else left
 
     def step(self) -> None:
+        """Update the live line, and log the stats line if it is due."""
         now = self._counters.snapshot()
         if self._screen.is_terminal:
-            self._screen.show(self._live(now, Rates.between(self._shown, now)))
+            self._screen.show(self._live_line(now, Rates.between(self._shown, now)))
             self._shown = now
         if now.at >= self._due:
-            # Whole intervals after the first, however long a step took.
+            # A multiple of the interval, however long a step took.
             self._due += self._interval * ((now.at - self._due) // self._interval + 1)
-            self._tell(now, Rates.between(self._told, now))
-            if reason := self._waiting():
-                log.warning("%s", reason)
-            self._told = now
+            self._log(now, Rates.between(self._logged, now))
+            if warning := self._status.late_responses:
+                log.warning("%s", warning)
+            self._logged = now
             self._write(now, _WRITE_WITHIN)
 
     def finish(self, within: float) -> None:
-        """The last document, once all is drained: with it they add up to the summary."""
+        """Write the last document, in at most `within` seconds: they then add up to the summary."""
         self._write(self._counters.snapshot(), within)
 
     def summary(self) -> None:
-        """The last line: the whole run."""
+        """Log the stats line of the whole run."""
         now = self._counters.snapshot()
         seconds = now.at - self._first.at
-        self._tell(now, Rates.between(self._first, now), f"in all, {format_duration(seconds)}: ")
+        self._log(now, Rates.between(self._first, now), f"total, {format_duration(seconds)}: ")
 
     def _write(self, now: Snapshot, within: float) -> None:
         if self._index is not None:
@@ -98,12 +95,12 @@ class Stats:
             state = State(host, self._readers.connected, self._queue.depth, _lag(now))
             self._index.write(now, state, within)
 
-    def _tell(self, now: Snapshot, rates: Rates, prefix: str = "") -> None:
+    def _log(self, now: Snapshot, rates: Rates, prefix: str = "") -> None:
         line = (
             f"{prefix}received {now.received:,} = indexed {now.indexed:,} + duplicates {now.duplicates:,}"
             f" + quarantined {now.quarantined:,} + dead-lettered {now.dead_lettered:,}"
             f" + dropped {now.dropped:,} + expired {now.expired:,} + in flight {now.in_flight:,}"
-            f" | in {rates.received:,.0f}/s, out {rates.answered:,.0f}/s"
+            f" | in {rates.received:,.0f}/s, out {rates.acknowledged:,.0f}/s"
             f" | queue {self._queue.depth:,} batches"
             f" | lag {_lag_text(now)} | reconnects {now.reconnects} | gaps {now.gaps}{self._disk_text()}"
             f" | {self._readers.host}"
@@ -111,14 +108,14 @@ class Stats:
         fields = {
             **asdict(now),
             "rate_in": round(rates.received, 1),
-            "rate_out": round(rates.answered, 1),
+            "rate_out": round(rates.acknowledged, 1),
             "queue": self._queue.depth,
             "lag_seconds": _lag(now),
             **self._disk_fields(),
             "host": self._readers.host,
         }
         log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
-        self._status(line)
+        self._notify(line)
         if self._unknown_fields is not None and (news := self._unknown_fields.news()):
             log.info("%s", news)
         if not now.adds_up:
@@ -131,13 +128,13 @@ class Stats:
         return f" | disk {format_size(fields['disk_bytes'])} of {format_size(fields['disk_limit_bytes'])}"
 
     def _disk_fields(self) -> dict[str, int]:
-        """What the days take and may take, where there is a --max-disk and it was measured."""
-        disk = self._disk
+        """Return used and maximum bytes of the daily indices; empty without --max-disk or measurement."""
+        disk = self._status.disk
         if disk is None or disk.limit is None or disk.used is None:
             return {}
         return {"disk_bytes": disk.used, "disk_limit_bytes": disk.limit}
 
-    def _live(self, now: Snapshot, rates: Rates) -> str:
+    def _live_line(self, now: Snapshot, rates: Rates) -> str:
         host = self._readers.host
         state = host if self._readers.connected else f"not connected to {host}"
         return (
@@ -147,7 +144,7 @@ class Stats:
 
 
 def _lag(now: Snapshot) -> float | None:
-    """Seconds between now and the time of the newest acknowledged event."""
+    """Return the seconds between now and the time of the newest acknowledged event, None without one."""
     return None if now.newest_us is None else round(time.time() - now.newest_us / 1e6, 3)
 
 

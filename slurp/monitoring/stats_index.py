@@ -1,7 +1,7 @@
-"""The stats in Elasticsearch: one document for each interval in `skeetslurper-stats`, for dashboards.
+"""Statistics in Elasticsearch: one document per interval in `skeetslurper-stats`, for dashboards.
 
-Documents hold what happened since the one before, so that their sums are right over any time and over
-many workers. What can't be written goes into the next document.
+Documents hold the events since the previous one, so that their sums are right over any period and over many
+workers. When a document cannot be written, its events are part of the next one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COUNTERS = ("received", *OUTCOMES, "reconnects", "gaps", "future_revs")
 
 
 class State(NamedTuple):
-    """How the worker stands at the end of an interval. `lag` is in seconds, None when unknown."""
+    """State of the worker at the end of an interval. `lag` is in seconds, None when unknown."""
 
     host: str | list[str]
     connected: bool
@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class StatsIndex:
-    """`write` is one attempt; it never raises what the cluster does."""
+    """Writes the documents of one run; failures of the cluster are logged."""
 
     def __init__(
         self,
@@ -48,53 +48,55 @@ class StatsIndex:
         first: Snapshot,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`first` is where counting begins."""
+        """`first` is the snapshot from which the first document counts."""
         self._elastic = elastic
         self._outage_log = outage_log
         self._clock = clock
         self._run = secrets.token_hex(6)
-        self._whose = {"index": index, "worker": worker, "run": self._run, "version": __version__}
+        self._worker_fields = {"index": index, "worker": worker, "run": self._run, "version": __version__}
         self._written = first
         self._number = 1
         self._attempt = 0
-        self._told = ""
+        self._logged = ""
 
     def write(self, now: Snapshot, state: State, within: float) -> None:
-        """Write what happened since the last document that was written, in at most `within` seconds."""
+        """Write the events since the last document that was written, in at most `within` seconds."""
         timestamp = self._clock().isoformat(timespec="milliseconds")
-        document = {"@timestamp": timestamp, **self._whose, **interval(self._written, now, state)}
-        # Half, for there are two requests.
+        document = {"@timestamp": timestamp, **self._worker_fields, **interval(self._written, now, state)}
+        # Half, as there are two requests.
         client = self._elastic.client.options(request_timeout=max(_LEAST_TIMEOUT, within / 2))
         self._attempt += 1
         try:
             self._put(client, document)
         except FAILURES as error:
-            self._tell(describe(error))
+            self._log(describe(error))
             return
         self._written = now
         self._number += 1
-        self._told = ""
+        self._logged = ""
 
-    def _tell(self, reason: str) -> None:
-        """Once for each kind of reason in a row, and not what is known for trouble already."""
+    def _log(self, reason: str) -> None:
+        """Log each kind of reason once in a row, and nothing during an outage that indexers report."""
         kind = reason.split(":")[0]
-        if kind != self._told and not self._outage_log.troubled:
-            self._told = kind
+        if kind != self._logged and not self._outage_log.troubled:
+            self._logged = kind
             log.warning(
-                "stats can't be written to %s, they go into the next document: %s", STATS_INDEX, reason
+                "cannot write statistics to %s (they will be part of the next document): %s",
+                STATS_INDEX,
+                reason,
             )
 
     def _put(self, client: Elasticsearch, document: dict[str, Any]) -> None:
-        # Somebody may delete it to have room; born by a write it would guess its types.
+        # It may have been deleted; created by a write it would get dynamic types.
         try:
             client.indices.get_mapping(index=STATS_INDEX, filter_path="*.mappings._meta")
         except NotFoundError:
             create_own_index(client, STATS_INDEX)
         client.index(
             index=STATS_INDEX,
-            # The same until it is known to be there: a write whose answer was lost is overwritten …
+            # The same until a write is confirmed: one whose response was lost is overwritten …
             id=f"{self._run}-{self._number}",
-            # … and can't come late and overwrite what came after it.
+            # … and cannot arrive late and overwrite a later one.
             version=self._attempt,
             version_type="external",
             document=document,
@@ -102,7 +104,7 @@ class StatsIndex:
 
 
 def interval(before: Snapshot, now: Snapshot, state: State) -> dict[str, Any]:
-    """The fields of what happened between two snapshots."""
+    """Return the fields of a document for the events between two snapshots."""
     rates = Rates.between(before, now)
     fields: dict[str, Any] = {
         "host": state.host,
@@ -112,7 +114,7 @@ def interval(before: Snapshot, now: Snapshot, state: State) -> dict[str, Any]:
         "queue": state.queue,
         "connected": state.connected,
         "rate_in": round(rates.received, 1),
-        "rate_out": round(rates.answered, 1),
+        "rate_out": round(rates.acknowledged, 1),
     }
     if state.lag is not None:
         fields["lag_ms"] = round(state.lag * 1000)

@@ -1,4 +1,4 @@
-"""What a running worker knows of itself, for whoever shows it. The service fills it in as it starts."""
+"""State of a running worker, for the stats line, the health checks, the metrics and the page."""
 
 from __future__ import annotations
 
@@ -8,69 +8,88 @@ from dataclasses import dataclass, field
 
 from slurp.elastic.client import REQUEST_TIMEOUT, OutageLog
 from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.build import INDEXER
+from slurp.pipeline.channel import Channel
 from slurp.pipeline.disk_budget import DiskBudget
 from slurp.pipeline.progress import Counters
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.watchdog import Watchdog
 
-# How the names of indexers begin, of the threads and of their pulses.
-INDEXER = "indexer-"
-
-# Seconds. Most answers take less than one.
-_SLOW = 20.0
+# Seconds after which a response is late. Most arrive within one second.
+_LATE = 20.0
 
 
 @dataclass
 class WorkerStatus:
-    """Times are of the monotonic clock. Only the service writes."""
+    """State of a worker. Only the service writes it, as it starts.
 
-    counters: Counters
-    buffer: BatchQueue
+    Attributes:
+        began: start of the process, in monotonic seconds; `began_at` in Unix seconds.
+        starting: the current step of the start-up, '' once events are read.
+        readers: None before events are read.
+        saved: when the checkpoint last contained all acknowledged events (monotonic seconds).
+        clock_error: how the clock of this machine differs from the stream, '' if it does not.
+        disk: None before the set-up of the cluster.
+    """
+
+    channel: Channel
     watchdog: Watchdog
     outage_log: OutageLog
-    stop: threading.Event
     began: float = field(default_factory=time.monotonic)
     began_at: float = field(default_factory=time.time)
-    # The step of the start-up that is under way, '' once events are read.
     starting: str = "starting"
     readers: ReaderGroup | None = None
-    # When the checkpoint last held all that was answered for.
     saved: float | None = None
-    # What is wrong with the clock of this machine, '' if nothing.
-    clock_trouble: str = ""
-    # None before the set-up.
+    clock_error: str = ""
     disk: DiskBudget | None = None
 
     @property
+    def counters(self) -> Counters:
+        """Counters of the events."""
+        return self.channel.counters
+
+    @property
+    def queue(self) -> BatchQueue:
+        """Queue between readers and indexers."""
+        return self.channel.queue
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set once the worker shuts down."""
+        return self.channel.shutdown.stop
+
+    @property
     def checkpoint_age(self) -> float | None:
-        """Seconds for which there may have been answers that the checkpoint does not know of."""
+        """Seconds for which there may be acknowledged events that the checkpoint does not contain."""
         return None if self.saved is None else time.monotonic() - self.saved
 
     @property
-    def unanswered(self) -> float:
-        """While all indexers wait long for Elasticsearch: the longest wait, in seconds. Else 0."""
+    def late_response(self) -> float:
+        """While all indexers wait for late responses: the longest wait, in seconds. Else 0."""
         waits = self._waits()
-        return max(waits) if min(waits, default=0.0) > _SLOW else 0.0
+        return max(waits) if min(waits, default=0.0) > _LATE else 0.0
 
     @property
-    def waiting(self) -> str:
-        """What is to be said of indexers that wait for an answer, '' if nothing: one that never comes
-        makes no error until its request is given up."""
+    def late_responses(self) -> str:
+        """Text for the log about indexers that wait for late responses, '' if none does.
+
+        A response that never arrives causes no error before the request times out.
+        """
         waits = self._waits()
-        long = [wait for wait in waits if wait > _SLOW]
-        if not long or self.outage_log.troubled:
+        late = [wait for wait in waits if wait > _LATE]
+        if not late or self.outage_log.troubled:
             return ""
         return (
-            f"Elasticsearch: no answer to {len(long)} of {len(waits)} indexers, for "
-            f"{max(long):.0f} s now; after {REQUEST_TIMEOUT:.0f} s a request is given up and sent again"
+            f"Elasticsearch: no response to {len(late)} of {len(waits)} indexers for {max(late):.0f} s; "
+            f"a request is sent again after {REQUEST_TIMEOUT:.0f} s"
         )
 
     def _waits(self) -> list[float]:
-        """Seconds since each indexer last came round, which only a request keeps it from for long."""
+        """Return the seconds since the last beat of each indexer, which only a request delays for long."""
         return [one.still_for for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
 
     @property
     def lag(self) -> float | None:
-        """Seconds between now and the time of the newest acknowledged event, robust against odd ones."""
+        """Seconds between now and the time of the newest acknowledged event; None before the first one."""
         newest = self.counters.snapshot().newest_us
         return None if newest is None else time.time() - newest / 1e6

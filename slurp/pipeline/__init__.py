@@ -1,0 +1,1 @@
+"""The threads between Jetstream and Elasticsearch, and what they share."""

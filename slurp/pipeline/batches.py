@@ -1,4 +1,4 @@
-"""What runs between the threads: batches of frames, and the bounded buffer they wait in."""
+"""Batches of frames, and the bounded queue between reader and indexer threads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from slurp.events.position import Position
 
 @dataclass(slots=True)
 class Batch:
-    """Frames as they came, not yet parsed. `arrived` is in Unix seconds, `arrived_at` the same on the
-    monotonic clock.
+    """Frames of one reader, in the order of the stream and not yet parsed.
 
-    `number` counts the batches of one reader. `announced` tells which of its events nobody wrote just then:
-    see `slurp.jetstream.resyncs`. `bootstrap` is None except while a server announces all existing records:
-    see `slurp.jetstream.bootstrap`.
+    Attributes:
+        number: consecutive for each reader, from 1.
+        size: bytes of all frames.
+        position: the position of the last event; None when no frame could be decoded.
+        arrived: when it was received, in Unix seconds; `arrived_at` is the same on the monotonic clock.
+        announced: resyncs among its events, see `slurp.jetstream.resyncs`.
+        bootstrap: None except while a server announces all existing records, see `slurp.jetstream.bootstrap`.
+        reader: the number of its reader.
     """
 
     number: int
@@ -34,77 +38,82 @@ class Batch:
 
     @property
     def arrived_us(self) -> int:
-        """Unix microseconds."""
+        """Time of arrival in Unix microseconds."""
         return int(self.arrived * 1e6)
 
 
 class BatchQueue:
-    """A `queue.Queue` of batches, bounded in events and bytes from hand-over until acknowledgement.
+    """A `queue.Queue` of batches, bounded in events and bytes.
 
-    A batch that is larger than a bound is let in when nothing else is held.
+    The bounds hold from `reserve` until `release`, so they cover queued batches and batches in flight. A
+    batch that is larger than a bound is accepted when there is no other.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self.max_events = max_events
         self.max_bytes = max_bytes
         self._queue: queue.Queue[Batch] = queue.Queue()
-        self._room = threading.Condition()
+        self._space = threading.Condition()
         self._events = 0
         self._bytes = 0
         self._paused = False
         self._closed = threading.Event()
 
     def reserve(self, batch: Batch, timeout: float) -> bool:
-        """Take the room that `batch` needs; False when there was none within `timeout` seconds."""
-        with self._room:
-            if not self._room.wait_for(lambda: self._fits(batch), timeout):
+        """Reserve space for `batch`; return False when there was none within `timeout` seconds."""
+        with self._space:
+            if not self._space.wait_for(lambda: self._fits(batch), timeout):
                 return False
             self._events += len(batch.frames)
             self._bytes += batch.size
             return True
 
     def put(self, batch: Batch) -> None:
-        """Hand over a batch that has its room."""
+        """Queue a batch for which space is reserved."""
         self._queue.put_nowait(batch)
 
     def get(self, timeout: float) -> Batch | None:
-        """The oldest waiting batch, or None when none came within `timeout` seconds."""
+        """Return the oldest queued batch, or None when there was none within `timeout` seconds."""
         try:
             return self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
 
     def release(self, batch: Batch) -> None:
-        """Every event of `batch` is answered for: make room."""
-        with self._room:
+        """Free the space of a batch whose events are all acknowledged."""
+        with self._space:
             self._events -= len(batch.frames)
             self._bytes -= batch.size
-            self._room.notify_all()
+            self._space.notify_all()
 
     def wait_until_half_empty(self, timeout: float) -> bool:
-        with self._room:
-            return self._room.wait_for(self._is_half_empty, timeout)
+        """Wait until at least half of the space is free; return False when it was not within `timeout`."""
+        with self._space:
+            return self._space.wait_for(self._is_half_empty, timeout)
 
     def pause(self) -> None:
-        """Give no more room until `resume`: readers wait, what is held already is indexed."""
-        with self._room:
+        """Reserve no more space until `resume`: readers wait, queued batches are still indexed."""
+        with self._space:
             self._paused = True
 
     def resume(self) -> None:
-        with self._room:
+        """Reserve space again after `pause`."""
+        with self._space:
             self._paused = False
-            self._room.notify_all()
+            self._space.notify_all()
 
     @property
     def paused(self) -> bool:
+        """Whether `pause` was called, and not `resume` since."""
         return self._paused
 
     def close(self) -> None:
-        """Nothing more will be put; whoever gets may go home once it is empty."""
+        """Accept no more batches; consumers exit once the queue is drained."""
         self._closed.set()
 
     @property
     def drained(self) -> bool:
+        """Whether the queue is closed and empty."""
         return self._closed.is_set() and self._queue.empty()
 
     @property
@@ -118,14 +127,14 @@ class BatchQueue:
         return self._bytes
 
     @property
-    def waiting(self) -> int:
-        """Events that no indexer has taken yet. Looks at each batch: not for every event."""
+    def queued_events(self) -> int:
+        """Events in the queue, without those in flight. Iterates over all batches: not for every event."""
         with self._queue.mutex:
             return sum(len(batch.frames) for batch in self._queue.queue)
 
     @property
     def depth(self) -> int:
-        """Batches that no indexer has taken yet."""
+        """Batches in the queue, without those in flight."""
         return self._queue.qsize()
 
     def _fits(self, batch: Batch) -> bool:

@@ -1,4 +1,4 @@
-"""The checkpoint: up to where everything is in Elasticsearch, kept in Elasticsearch."""
+"""The checkpoint: the position below which all events are acknowledged, stored in Elasticsearch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """A saved position of one host's stream.
 
-    `started` is true while it is only the place where the subscription began: nothing has been
-    acknowledged yet. `clean` tells that the worker stopped in order; it decides nothing.
+    `started` is true while the position is only the start, and no event has been acknowledged. `clean` is
+    true after a clean shutdown; it is informational.
     """
 
     position: Position
@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one subscription, one document a host."""
+    """The checkpoints of one subscription, one document per host."""
 
     def __init__(self, elastic: Elastic, subscription: Subscription) -> None:
         self._elastic = elastic
@@ -42,13 +42,16 @@ class Checkpoints:
         self._writer = uuid.uuid4().hex
         self._saved: dict[str, Checkpoint] = {}
         self._versions: dict[str, tuple[int, int]] = {}
-        # Host and writer of a write that was not ours and came after `load`.
+        # Host and writer of writes by others after `load`.
         self._late: set[tuple[str, str]] = set()
 
     def load(self) -> list[Checkpoint]:
-        """What earlier runs left, the one that came farthest first: a replay of old days is no way on."""
+        """Return the checkpoints of earlier runs, the newest by stream time first.
+
+        Not by time of writing: a replay of old days must not become the position to resume at.
+        """
         client = self._elastic.client
-        # A search sees only what was refreshed, and the last writer may have died just now.
+        # A search finds refreshed documents only, and the last writer may have died just now.
         client.indices.refresh(index=STATE_INDEX)
         found = client.search(
             index=STATE_INDEX,
@@ -73,27 +76,27 @@ class Checkpoints:
         return checkpoints
 
     def save(self, checkpoint: Checkpoint) -> bool:
-        """Write it unless it says less than what is saved; tells whether it wrote.
+        """Save a checkpoint that is beyond the saved one; return whether it was written.
 
-        A host without one gets none while it is read for old days only: it says less than the others.
+        A host without a checkpoint gets none while old days are replayed from it: the others are beyond it.
 
-        Raises what the client raises, and Fatal when another worker writes the same checkpoint.
+        Raises the exceptions of the client, and Fatal when another worker writes the same checkpoint.
         """
         before = self._saved.get(checkpoint.position.host)
-        if before is not None and not _says_more(checkpoint, before):
+        if before is not None and not _is_beyond(checkpoint, before):
             return False
         if before is None and self._is_left_behind(checkpoint.position):
             return False
         try:
             self._write(checkpoint)
         except ConflictError:
-            self._settle_conflict(checkpoint.position.host)
+            self._resolve_conflict(checkpoint.position.host)
             self._write(checkpoint)
         self._saved[checkpoint.position.host] = checkpoint
         return True
 
     def _is_left_behind(self, position: Position) -> bool:
-        # After a change of hosts reading goes on this much before the newest.
+        # After a change of hosts, reading resumes this long before the newest position.
         newest = max((saved.position.time_us for saved in self._saved.values()), default=0)
         return position.time_us < newest - REWIND_OTHER_HOST_US
 
@@ -105,28 +108,28 @@ class Checkpoints:
             else {"if_seq_no": version[0], "if_primary_term": version[1]}
         )
         client = self._elastic.client.options(request_timeout=15)
-        # Even a write that then conflicts makes an index that was deleted anew, and guesses its types.
+        # Even a write that conflicts creates a deleted index again, with dynamic types.
         if not index_exists(client, STATE_INDEX) and create_own_index(client, STATE_INDEX):
-            log.warning("index %s was deleted, made it again", STATE_INDEX)
-        answer = client.index(
+            log.warning("index %s was deleted; created it again", STATE_INDEX)
+        response = client.index(
             index=STATE_INDEX,
             id=self._subscription.document_id(checkpoint.position.host),
             document=self._document(checkpoint),
             **condition,
         )
-        self._versions[checkpoint.position.host] = answer["_seq_no"], answer["_primary_term"]
+        self._versions[checkpoint.position.host] = response["_seq_no"], response["_primary_term"]
 
-    def _settle_conflict(self, host: str) -> None:
-        """Find out who has written in between, and adopt the version that is there.
+    def _resolve_conflict(self, host: str) -> None:
+        """Find the writer of the conflicting version, and continue from that version.
 
-        It may be a write of ours whose answer was lost, or the last one of a worker that was killed, which
-        a busy cluster carries out late. A worker that is alive writes again: that is an error.
+        It may be our own write whose response was lost, or the last write of a killed worker, which a busy
+        cluster executes late. A second write of the same writer is that of a running worker: an error.
         """
         doc_id = self._subscription.document_id(host)
         try:
             found = self._elastic.client.get(index=STATE_INDEX, id=doc_id)
         except NotFoundError:
-            log.warning("the checkpoint %s was deleted, writing it anew", doc_id)
+            log.warning("the checkpoint %s was deleted; writing it again", doc_id)
             self._versions.pop(host, None)
             return
         writer = found["_source"]["writer"]
@@ -134,10 +137,10 @@ class Checkpoints:
             if (host, writer) in self._late:
                 raise Fatal(
                     f"another worker writes the checkpoint {doc_id} too: stop one of them, "
-                    "or tell them apart with --worker-name or --index"
+                    "or give them different values of --worker-name or --index"
                 )
             self._late.add((host, writer))
-            log.warning("the checkpoint %s was written by an earlier run meanwhile, writing it anew", doc_id)
+            log.warning("the checkpoint %s was written by an earlier run meanwhile; writing it again", doc_id)
         self._versions[host] = found["_seq_no"], found["_primary_term"]
 
     def _document(self, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -155,7 +158,7 @@ class Checkpoints:
         }
 
 
-def _says_more(new: Checkpoint, old: Checkpoint) -> bool:
+def _is_beyond(new: Checkpoint, old: Checkpoint) -> bool:
     if new.started:
         return False
     if old.started or new.position.is_beyond(old.position):

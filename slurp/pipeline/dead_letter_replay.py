@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,80 +23,91 @@ from slurp.elastic.error_classes import ItemClass, classify
 from slurp.elastic.lifecycle import day_in
 from slurp.elastic.setup import Setup, lexicons
 from slurp.errors import Exit, Fatal, Stopped, describe_bug
-from slurp.events.frames import BadFrame
-from slurp.events.frames import parse as parse_frame
+from slurp.events.frames import BadFrame, parse
 from slurp.events.times import parse_time
 from slurp.lexicons import Compiled
 from slurp.pipeline.batches import Batch, BatchQueue
+from slurp.pipeline.build import Records, build_pipeline
+from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetterFile, frame_of
-from slurp.pipeline.indexer import Indexer, Shutdown
+from slurp.pipeline.delivery import Destination
 from slurp.pipeline.progress import Counters
 from slurp.process import StopSignals
 
 log = logging.getLogger(__name__)
 
 _BATCH = 500
-_LOOK_EVERY = 0.1
-# Seconds that a request in flight gets at the end. What it stores is a duplicate in the next run.
+_POLL = 0.1
+# Seconds for requests in flight at the end. What they store is a duplicate in the next run.
 _WAIT_AT_END = 2.0
-# A batch may take so many seconds, however short `--wait` is.
-_LEAST_WAIT = 10.0
+# Seconds that a batch may take at least, however short `--wait` is.
+_MIN_WAIT = 10.0
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Dead letters that follow one another and were received from the same host at the same time."""
+
+    host: str
+    arrived: float  # Unix seconds
+    frames: list[bytes]
 
 
 class Replay:
     """One run of the command. `run` blocks until it is over and returns the exit code.
 
-    The work is done on a thread of its own, so that neither a signal nor `--wait` is delayed by a request.
+    The work is done on a thread of its own, so that no request delays a signal or the end of `--wait`.
     """
 
     def __init__(self, elastic: Elastic, config: Config, path: Path | None, quarantined: bool) -> None:
-        """`path` is the file with the letters, if any; `quarantined` whether to free documents as well."""
+        """`path` is the dead-letter file, if any; `quarantined` whether to replay documents as well."""
         self._elastic = elastic
         self._config = config
         self._path = path
         self._quarantined = quarantined
-        self._shutdown = Shutdown()
+        self._channel = Channel(BatchQueue(_BATCH, 1), Counters())
         self._outage_log = OutageLog()
-        self._counters = Counters()
         self._freed = self._kept = 0
-        # When the last batch was done, from the moment when the cluster is ready.
-        self._progress: float | None = None
-        self._limit = max(config.wait, _LEAST_WAIT)
+        # When the last batch was done (monotonic seconds); None before the cluster is ready.
+        self._last_progress: float | None = None
+        self._limit = max(config.wait, _MIN_WAIT)
         self._code = Exit.FAILED
 
     def run(self, signals: StopSignals) -> Exit:
+        """Replay until all is done, a signal, or `--wait` without progress."""
         thread = threading.Thread(target=self._guard, name="replay", daemon=True)
         if not signals.requested:
             thread.start()
         while thread.is_alive() and not (signals.requested or self._is_stalled):
-            thread.join(_LOOK_EVERY)
+            thread.join(_POLL)
         if not (thread.is_alive() or signals.requested):
             return self._code
-        self._shutdown.deadline = time.monotonic()
-        self._shutdown.stop.set()
+        shutdown = self._channel.shutdown
+        shutdown.deadline = time.monotonic()
+        shutdown.stop.set()
         until = time.monotonic() + _WAIT_AT_END
         while thread.is_alive() and time.monotonic() < until and not signals.again:
-            thread.join(_LOOK_EVERY)
-        reason = "stopped by a signal" if signals.requested else self._stall()
+            thread.join(_POLL)
+        reason = "stopped by a signal" if signals.requested else self._stall_reason()
         log.error("%s; %s; the rest can be sent by running the command again", reason, self._counts())
         return Exit.FAILED
 
     @property
     def _is_stalled(self) -> bool:
-        return self._progress is not None and time.monotonic() - self._progress >= self._limit
+        return self._last_progress is not None and time.monotonic() - self._last_progress >= self._limit
 
-    def _stall(self) -> str:
+    def _stall_reason(self) -> str:
         lasting = self._outage_log.lasting
-        reason = lasting[1] if lasting else "no answer"
-        return f"Elasticsearch: {reason}; given up after {self._limit:.0f} s without progress (--wait)"
+        reason = lasting[1] if lasting else "no response"
+        return f"Elasticsearch: {reason}; stopped after {self._limit:.0f} s without progress (--wait)"
 
     def _counts(self) -> str:
         parts = []
         if self._path is not None:
-            now = self._counters.snapshot()
+            now = self._channel.counters.snapshot()
             parts.append(
                 f"{self._path}: {now.received} letters = indexed {now.indexed} + duplicates {now.duplicates}"
-                f" + quarantined {now.quarantined} + still refused {now.dead_lettered}"
+                f" + quarantined {now.quarantined} + still rejected {now.dead_lettered}"
                 f" + dropped {now.dropped} + expired {now.expired} + in flight {now.in_flight}"
             )
         if self._quarantined:
@@ -125,109 +136,108 @@ class Replay:
             log.exception("the replay failed, which is a bug; %s", self._counts())
 
     def _work(self) -> bool:
-        """Whether all is in Elasticsearch after that."""
+        """Replay; return whether all is in Elasticsearch now."""
         compiled = lexicons(self._config)
         if self._path is not None:
-            # Before the wait, so that a wrong name is reported at once.
+            # Before the wait, so that a wrong name is reported immediately.
             self._path.open("rb").close()
             _remaining(self._path).close()
-        wait_until_ready(self._elastic, self._config, self._shutdown.stop)
-        self._progress = time.monotonic()
+        stop = self._channel.shutdown.stop
+        wait_until_ready(self._elastic, self._config, stop)
+        self._last_progress = time.monotonic()
         left = 0
         if self._path is not None:
-            left += self._letters(self._path, compiled)
-        if self._quarantined and not self._shutdown.stop.is_set():
-            left += self._documents(compiled)
-        return not left and not self._shutdown.stop.is_set()
+            left += self._replay_letters(self._path, compiled)
+        if self._quarantined and not stop.is_set():
+            left += self._replay_documents(compiled)
+        return not left and not stop.is_set()
 
-    def _letters(self, path: Path, compiled: Compiled) -> int:
-        """Feed the letters in `path` through an indexer; how many are not in Elasticsearch after that."""
-        config, elastic = self._config, self._elastic
-        # Whoever replays need not know with which options the worker made its templates.
-        work = Setup(dataclasses.replace(config, no_setup=True), compiled)
+    def _replay_letters(self, path: Path, compiled: Compiled) -> int:
+        """Index the dead letters in `path`; return how many are not in Elasticsearch after that."""
+        config, elastic, channel = self._config, self._elastic, self._channel
+        # Never change the set-up: the worker may have other options for it.
+        work = Setup(replace(config, no_setup=True), compiled)
         work.run(elastic.client)
-        days = DailyIndices(elastic, config.index, config.retention_days, work.put_templates)
-        days.lowest.load()
-        buffer, counters = BatchQueue(_BATCH, 1), self._counters
+        indices = DailyIndices(elastic, config.index, config.retention_days, work.put_templates)
+        indices.lowest.load()
         with path.open("rb") as lines, _remaining(path) as remaining:
-            indexer = Indexer(
-                elastic,
-                days,
-                remaining,
-                buffer,
-                counters,
-                self._outage_log,
-                self._shutdown,
-                typed=frozenset(compiled.record_types),
+            pipeline = build_pipeline(
+                replace(config, indexers=1),
+                channel,
+                Destination(elastic, indices, remaining, self._outage_log),
+                Records(frozenset(compiled.record_types)),
             )
-            for number, (host, arrived, frames) in enumerate(_batches(lines), start=1):
-                batch = Batch(number, host, frames, sum(map(len, frames)), None, arrived)
-                buffer.reserve(batch, 0)
-                counters.received(batch)
-                buffer.put(batch)
+            (indexer,) = pipeline.indexers
+            for number, letters in enumerate(_batches(lines), start=1):
+                frames = letters.frames
+                batch = Batch(number, letters.host, frames, sum(map(len, frames)), None, letters.arrived)
+                channel.queue.reserve(batch, 0)
+                channel.counters.received(batch)
+                channel.queue.put(batch)
                 if not indexer.step():
                     return len(frames)
-                self._progress = time.monotonic()
+                self._last_progress = time.monotonic()
         log.info("%s", self._counts())
-        counted = counters.snapshot()
+        counted = channel.counters.snapshot()
         if counted.dead_lettered:
             log.warning("%d remain in %s", counted.dead_lettered, remaining.path)
         if counted.dropped:
             log.warning("%d were dropped by an ingest pipeline, only %s has them", counted.dropped, path)
         if counted.expired:
             log.warning(
-                "%d of days past --retention, or deleted for --max-disk, were not sent; only %s has them",
+                "%d have expired (--retention or --max-disk) and were not sent; only %s has them",
                 counted.expired,
                 path,
             )
         return counted.dead_lettered + counted.expired
 
-    def _documents(self, compiled: Compiled) -> int:
-        """Build quarantined documents again and overwrite them; how many stay in quarantine."""
-        client, index, typed = self._elastic.client, self._config.index, frozenset(compiled.record_types)
+    def _replay_documents(self, compiled: Compiled) -> int:
+        """Build quarantined documents again and overwrite them; return how many stay in quarantine."""
+        client, index, types = self._elastic.client, self._config.index, frozenset(compiled.record_types)
+        stop = self._channel.shutdown.stop
         client.indices.refresh(index=f"{index}-*")
         query = {"query": {"exists": {"field": "quarantine.error"}}, "seq_no_primary_term": True}
         hits = helpers.scan(client, query=query, index=f"{index}-*", size=_BATCH)
-        while (chunk := list(islice(hits, _BATCH))) and not self._shutdown.stop.is_set():
-            actions = [action for hit in chunk if (action := _again(hit, index, typed)) is not None]
+        while (chunk := list(islice(hits, _BATCH))) and not stop.is_set():
+            actions = [action for hit in chunk if (action := _overwrite(hit, index, types)) is not None]
             self._kept += len(chunk) - len(actions)
             for item in send(client, actions) if actions else ():
-                verdict = classify(item)
-                if verdict is ItemClass.INDEXED:
+                found = classify(item)
+                if found is ItemClass.INDEXED:
                     self._freed += 1
-                elif verdict is ItemClass.DROPPED:
+                elif found is ItemClass.DROPPED:
                     self._kept += 1
                     log.warning("stays in quarantine: an ingest pipeline drops it")
-                elif verdict in (ItemClass.DOCUMENT, ItemClass.DUPLICATE, ItemClass.UNKNOWN):
+                elif found in (ItemClass.DOCUMENT, ItemClass.DUPLICATE, ItemClass.UNKNOWN):
                     self._kept += 1
                     log.warning("stays in quarantine: %s", item)
                 else:
                     raise Fatal(f"Elasticsearch: {item}; {self._counts()}; run the command again later")
-            self._progress = time.monotonic()
-        if not self._shutdown.stop.is_set():
+            self._last_progress = time.monotonic()
+        if not stop.is_set():
             log.info("quarantine: %d freed, %d stay", self._freed, self._kept)
         return self._kept
 
 
 def _remaining(path: Path) -> DeadLetterFile:
-    """Return the file for what is still rejected. Raises Fatal when it cannot be written."""
-    # No limit: it holds no more than FILE does.
+    """Return the file for letters that are rejected again. Raises Fatal when it cannot be written."""
+    # Without a limit: it holds no more than FILE does.
     remaining = DeadLetterFile(path.with_name(f"{path.name}.remaining"), limit=None)
     remaining.check()
     return remaining
 
 
-def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | None:
-    """The overwrite of a quarantined document; None where it can't be built from its raw JSON."""
+def _overwrite(hit: dict[str, Any], index: str, types: Container[str]) -> Action | None:
+    """Return the action that overwrites a quarantined document; None when none can be built."""
     source = hit["_source"]
     try:
-        event = parse_frame(source["quarantine"]["raw"].encode())
+        event = parse(source["quarantine"]["raw"].encode())
         for mark in ("resync", "bootstrap"):
             if source.get("commit", {}).get(mark):
-                event["commit"][mark] = True  # of which its frame knows nothing
+                event["commit"][mark] = True  # not part of the frame
         arrived_us = parse_time(source["event"]["ingested"]) or 0
-        # As it was when it came, so that its @timestamp stays.
-        document = build(event, source["jetstream"]["host"], arrived_us, typed, now_us=arrived_us)
+        # With the time of its arrival as now, so that its @timestamp stays.
+        document = build(event, source["jetstream"]["host"], arrived_us, types, now_us=arrived_us)
     except BadFrame as error:
         log.warning("%s stays in quarantine: %s", hit["_id"], error)
         return None
@@ -237,13 +247,13 @@ def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | N
         log.warning("%s stays in quarantine: no document can be built: %s", hit["_id"], describe_bug(error))
         return None
     if document.id != hit["_id"] or day_in(index, hit["_index"]) is None:
-        log.warning("%s is no document of ours, leaving it alone", hit["_id"])
+        log.warning("%s was not written by this program; skipping it", hit["_id"])
         return None
     header = {
         "index": {
             "_index": hit["_index"],
             "_id": hit["_id"],
-            # Not over what somebody else has written since.
+            # Not over a later write of another program.
             "if_seq_no": hit["_seq_no"],
             "if_primary_term": hit["_primary_term"],
         }
@@ -251,27 +261,27 @@ def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | N
     return b"%b\n%b" % (orjson.dumps(header), document.body)
 
 
-def _batches(lines: Iterator[bytes]) -> Iterator[tuple[str, float, list[bytes]]]:
-    """Host, time of arrival (Unix seconds) and frames of letters that follow one another."""
-    place: tuple[str, str] | None = None
+def _batches(lines: Iterator[bytes]) -> Iterator[Letters]:
+    """Group the letters of a file by host and time of arrival, in their order."""
+    current: tuple[str, str] = ("unknown", "")
     frames: list[bytes] = []
     for line in lines:
         try:
             letter = orjson.loads(line)
-            here, frame = (str(letter["host"]), str(letter["at"])), frame_of(letter)
+            origin, frame = (str(letter["host"]), str(letter["at"])), frame_of(letter)
         except (ValueError, KeyError, TypeError):
-            # Half a line, of a crash: it is kept as it is.
-            here, frame = ("unknown", ""), line.rstrip(b"\n")
-        if frames and (here != place or len(frames) == _BATCH):
-            yield _batch(place, frames)
+            # Part of a line, left by a crash: keep it as it is.
+            origin, frame = ("unknown", ""), line.rstrip(b"\n")
+        if frames and (origin != current or len(frames) == _BATCH):
+            yield _letters(current, frames)
             frames = []
-        place = here
+        current = origin
         if frame:
             frames.append(frame)
     if frames:
-        yield _batch(place, frames)
+        yield _letters(current, frames)
 
 
-def _batch(place: tuple[str, str] | None, frames: list[bytes]) -> tuple[str, float, list[bytes]]:
-    host, at = place or ("unknown", "")
-    return host, (parse_time(at) or 0) / 1e6, frames
+def _letters(origin: tuple[str, str], frames: list[bytes]) -> Letters:
+    host, at = origin
+    return Letters(host, (parse_time(at) or 0) / 1e6, frames)

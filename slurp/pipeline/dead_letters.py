@@ -1,4 +1,4 @@
-"""The file for what has no place in Elasticsearch: frames that are no events."""
+"""The dead-letter file: frames that could not be decoded or stored."""
 
 from __future__ import annotations
 
@@ -23,36 +23,37 @@ from slurp.errors import Exit, Fatal
 
 log = logging.getLogger(__name__)
 
-# Bytes of the file, and of the one before it, FILE.1: together a gigabyte at most, whatever a server sends.
+# Maximum bytes of the file, and of its predecessor FILE.1: together a gigabyte, whatever a server sends.
 LIMIT = 512 * 1024 * 1024
 
-# A frame that Jetstream replays is written once, if it is among so many of the newest: 10 MB of memory.
+# A frame that is replayed is written once, if it is among this many newest ones: 10 MB of memory.
 _REMEMBERED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
+    """A frame, and why it is not in Elasticsearch."""
+
     frame: bytes
     reason: str
 
 
 class DeadLetterFile:
-    """Appends JSON lines `{at, host, reason, frame | frame_base64}`; on disk when `write` returns.
+    """A file of JSON lines `{at, host, reason, frame | frame_base64}`, durable when `write` returns.
 
-    The file may be moved away, deleted or truncated at any time: the next letter begins a new one. A full
-    one becomes FILE.1, in place of the FILE.1 before it. Several workers may share it.
+    The file may be moved, deleted or truncated at any time: the next letter creates a new one. A full file is
+    renamed to FILE.1 and replaces the previous FILE.1. Several workers may share it.
     """
 
     def __init__(self, path: Path, limit: int | None = LIMIT) -> None:
-        """`limit` is the size in bytes above which the file is rotated; None where its size is bounded
-        otherwise."""
+        """`limit` is the size in bytes above which the file is rotated; None for no limit."""
         self.path = path
         self._limit = limit
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._end = 0
         self._dropped = 0
-        # Of the letters in the file that has our name.
+        # Digests of the newest letters in the file.
         self._known: dict[bytes, None] = {}
 
     def check(self) -> None:
@@ -71,7 +72,7 @@ class DeadLetterFile:
             ) from None
 
     def write(self, letters: Iterable[DeadLetter], host: str) -> None:
-        """Raises Fatal when the letters can't be made durable: then they are not answered for."""
+        """Append letters that are not in the file yet. Raises Fatal when they cannot be made durable."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._lock:
             try:
@@ -81,7 +82,7 @@ class DeadLetterFile:
                 if not new:
                     return
                 lines = b"".join(_line(letter, host, at) for letter in new.values())
-                # A crash may have left half a line; ours must not be glued to it.
+                # A crash may have left part of a line: start a new one.
                 start = os.lseek(fd, 0, os.SEEK_END)
                 if start and os.pread(fd, 1, start - 1) != b"\n":
                     lines = b"\n" + lines
@@ -104,6 +105,7 @@ class DeadLetterFile:
                 self._unlock()
 
     def close(self) -> None:
+        """Close the file; `write` opens it again."""
         with self._lock:
             self._close()
 
@@ -116,12 +118,12 @@ class DeadLetterFile:
         self.close()
 
     def _locked(self) -> int:
-        """The descriptor of the file that has our name now. No other worker rotates it until `_unlock`."""
+        """Open and lock the file at `path`; return its descriptor. No worker rotates it until `_unlock`."""
         while True:
             if self._fd is None:
                 self._fd = self._create()
                 self._load(self._fd)
-            # Not every network file system has locks.
+            # Some network file systems have no locks.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
             here = os.fstat(self._fd)
@@ -146,10 +148,10 @@ class DeadLetterFile:
             self._fd = None
 
     def _create(self) -> int:
-        """Open the file, made if it is missing."""
+        """Open the file; create it if it is missing."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = not self.path.exists()
-        # Private: a frame may hold what its author deletes a moment later.
+        # Private: a frame may contain text that its author deletes a moment later.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(self.path, flags, 0o600)
         if new:
@@ -164,7 +166,7 @@ class DeadLetterFile:
             os.close(folder)
 
     def _rotate(self) -> int:
-        """The full file becomes FILE.1. Returns the descriptor of the new one."""
+        """Rename the full file to FILE.1; return the descriptor of the new one."""
         older = self.path.with_name(f"{self.path.name}.1")
         dropped, size = _count(older), self.path.stat().st_size
         self.path.replace(older)
@@ -183,7 +185,7 @@ class DeadLetterFile:
         return self._locked()
 
     def _load(self, fd: int) -> None:
-        """Know what is in the file, of an earlier run or another worker."""
+        """Read the digests of the letters in the file, written by an earlier run or another worker."""
         self._known.clear()
         self._end = os.fstat(fd).st_size
         if _is_device(fd):
@@ -194,7 +196,7 @@ class DeadLetterFile:
                 try:
                     self._remember(_digest(frame_of(orjson.loads(line))))
                 except (ValueError, KeyError, TypeError):
-                    continue  # half a line, of a crash
+                    continue  # part of a line, left by a crash
 
     def _remember(self, digest: bytes) -> None:
         self._known[digest] = None
@@ -203,7 +205,7 @@ class DeadLetterFile:
 
 
 def frame_of(letter: Mapping[str, Any]) -> bytes:
-    """The frame of a line of the file. Raises KeyError, TypeError or ValueError for any other JSON."""
+    """Return the frame of a letter. Raises KeyError, TypeError or ValueError for any other JSON."""
     if "frame" in letter:
         return str(letter["frame"]).encode()
     return base64.b64decode(letter["frame_base64"])
@@ -214,7 +216,7 @@ def _is_device(fd: int) -> bool:
 
 
 def _count(path: Path) -> int:
-    """How many letters the file has; 0 if there is none."""
+    """Return the number of letters in a file; 0 if it does not exist."""
     try:
         with path.open("rb") as lines:
             return sum(1 for _ in lines)

@@ -1,9 +1,8 @@
-"""`--max-disk`: bounds what day indices take on disk. The oldest day is deleted first, today never."""
+"""`--max-disk`: bound the disk space of the daily indices. The oldest day is deleted first, today never."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,134 +15,150 @@ from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.lifecycle import THINK_AGAIN, day_in
 from slurp.elastic.lowest_day import date_of
 from slurp.elastic.templates import is_ours, segment_limit
-from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.channel import Channel
 from slurp.units import format_size
 
 log = logging.getLogger(__name__)
 
 _DAY = 86_400
-# Segments that merges write anew, of the largest size, before the old ones are deleted.
+# Segments of the largest size that merges write before the old ones are deleted.
 _MERGES = 2
-# Bytes a second, of Elasticsearch with all that it has: until more was seen, the fastest growth expected.
+# Bytes per second that Elasticsearch writes at most: the expected growth until a faster one is measured.
 _FASTEST = 32_000_000.0
-# Seconds between two measurements, at least and at most.
-_OFTEN, _SELDOM = 0.5, 60.0
+# Seconds between two measurements.
+_MIN_WAIT, _MAX_WAIT = 0.5, 60.0
 # Seconds over which growth is measured.
 _WINDOW = 10.0
 # Seconds from the measurement until a deleted index has left the disk.
 _REACTION = 2.0
-# The part of the budget that is kept free for that, at most.
-_MOST_GROWTH = 0.2
-# While reading pauses and while the cluster is in trouble.
-_LATER = 5.0
-# Reading resumes below this part of the budget: at the budget itself it would pause again at once.
+# Maximum share of the budget that is kept free for growth.
+_MAX_GROWTH = 0.2
+# Seconds between two measurements while reading is paused, and after an error.
+_RETRY = 5.0
+# Reading resumes below this share of the budget: at the budget itself it would pause again immediately.
 _RESUME = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """Bytes that each of our days takes, and all that must fit into the budget: with room for merges, and
-    for what comes before the next measurement has had an effect."""
+    """Bytes of each of our days, and of all that must fit into the budget.
+
+    `needed` includes space for merges, and for growth until the next measurement has an effect.
+    """
 
     days: dict[int, int]
     used: int
     needed: int
 
 
-class DiskBudget:
-    """Measures the days of one `--index` and deletes the oldest ones. `step` is one look.
+@dataclass(frozen=True)
+class BudgetClock:
+    """Clocks of the disk budget.
 
-    Order matters: the lowest kept day is saved before the index below it is deleted, so that no crash and no
-    replay brings a deleted day back. An index that a crash left below it is deleted at the next look.
+    Attributes:
+        earliest: Unix seconds that it is at least; None while unknown, and then nothing is deleted.
+        monotonic: monotonic seconds.
+        update: asks a server for a later bound of `earliest`; returns whether there is one.
+    """
+
+    earliest: Callable[[], float | None] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    update: Callable[[], bool] = lambda: False
+
+
+class DiskBudget:
+    """Measures the daily indices and deletes the oldest ones.
+
+    The lowest day to keep is saved before the index below it is deleted, so that neither a crash nor a replay
+    brings a deleted day back. An index that a crash left below it is deleted by the next `step`.
+
+    Attributes:
+        limit: bytes; None without a limit.
+        used: bytes of the days at the last measurement; None before the first.
+        error: why reading is paused, '' while it is not.
     """
 
     def __init__(
         self,
         elastic: Elastic,
-        index: str,
+        indices: DailyIndices,
         limit: int | None,
-        days: DailyIndices,
-        buffer: BatchQueue,
-        clock: Callable[[], float | None] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        *,
-        learn_time: Callable[[], bool] = lambda: False,
-        stop: threading.Event | None = None,
+        channel: Channel,
+        clock: BudgetClock | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`limit` is in bytes; with None or 0 no day is deleted, and what other workers have deleted is
-        respected all the same. `clock` is the time (Unix seconds) that it is at least: nothing is deleted
-        before that is known. While today alone takes too much, `buffer` is paused; `learn_time` may then
-        find out whether it is later, and tells whether it did.
+        """`limit` is in bytes. With None or 0 no day is deleted, but days that other workers have deleted
+        expire all the same. While today alone exceeds the limit, the queue of `channel` is paused.
         """
         self.limit = limit or None
-        # What the days took when they were last measured, in bytes; None before that.
         self.used: int | None = None
-        # Why reading pauses, '' while it does not.
-        self.trouble = ""
+        self.error = ""
+        clock = clock or BudgetClock()
         self._elastic = elastic
-        self._index = index
-        self._days = days
-        self._queue = buffer
-        self._clock = clock
-        self._monotonic = monotonic
-        self._learn_time = learn_time
-        self._stop = stop or threading.Event()
+        self._index = indices.index
+        self._days = indices
+        self._queue = channel.queue
+        self._stop = channel.shutdown.stop
+        self._earliest = clock.earliest
+        self._monotonic = clock.monotonic
+        self._update_clock = clock.update
         self._beat = beat
-        self._due = self._learn_due = -1e18
-        # Names of day indices, and whether they are ours by their mark.
+        self._due = self._update_due = -1e18
+        # By name of a day index: whether it has our mark.
         self._marked: dict[str, bool] = {}
-        # Times, and bytes written until then: what was deleted is included.
+        # Times, and bytes written until then, including those deleted since.
         self._samples: deque[tuple[float, int]] = deque()
         self._deleted = 0
         self._growth = 0.0
         self._fastest = _FASTEST
         # Names of indices whose deletion was rejected.
         self._rejected: set[str] = set()
-        # Whether the budget of this run is the one that is remembered.
-        self._settled = False
-        # Until when a budget smaller than the last one only announces; None before the first look.
+        # Whether the budget of this run is saved.
+        self._budget_saved = False
+        # Until when deletions for a smaller budget are only announced; None before the first measurement.
         self._announced_until: float | None = None
 
     @property
     def lowest_day(self) -> int | None:
-        """The lowest day that is indexed, from 1970-01-01; None where none was deleted."""
+        """Lowest day that is indexed, in days since 1970-01-01; None when no day was deleted."""
         return self._days.lowest.day or None
 
     def step(self) -> bool:
-        """Cheap until it is time; whether it looked. Raises what the client raises for a cluster in
-        trouble."""
+        """Measure if that is due, and delete days that exceed the budget; return whether it was due.
+
+        Raises the exceptions of the client.
+        """
         now = self._monotonic()
         if now < self._due:
             return False
-        self._due = now + _LATER
+        self._due = now + _RETRY
         self._days.lowest.load()
         if self.limit is None:
-            self._due = now + _SELDOM
+            self._due = now + _MAX_WAIT
             return True
         client = self._elastic.client.options(request_timeout=30)
         sizes = self._delete_oldest(client)
-        if self._is_stuck(sizes):
+        if self._must_pause(sizes):
             self._queue.pause()
             self._beat()
             # The stream may be a day behind, or the machine was asleep: then this day is not today.
-            if now >= self._learn_due:
-                self._learn_due = now + _SELDOM
-                if self._learn_time():
+            if now >= self._update_due:
+                self._update_due = now + _MAX_WAIT
+                if self._update_clock():
                     sizes = self._delete_oldest(client)
-        self._settle()
+        self._save_budget()
         self._pause_or_resume(sizes)
         self._due = self._monotonic() + self._wait(sizes)
         return True
 
     def _delete_oldest(self, client: Elasticsearch) -> _Sizes:
-        """Delete days one by one until the others fit, or none may be deleted. Return their sizes."""
+        """Delete days one by one until the rest fits, or no other may be deleted; return the sizes."""
         sizes = self._measure(client)
-        while not self._stop.is_set() and (victim := self._victim(sizes)) is not None:
-            if self._announces(sizes, victim):
+        while not self._stop.is_set() and (day := self._next_to_delete(sizes)) is not None:
+            if self._only_announce(sizes, day):
                 break
-            self._beat()  # there may be many, and a slow cluster is not a hung thread
-            if not self._delete(client, victim, sizes):
+            self._beat()  # there may be many days, and a slow cluster is not a hung thread
+            if not self._delete(client, day, sizes):
                 break
             sizes = self._measure(client)
         return sizes
@@ -156,7 +171,7 @@ class DiskBudget:
             filter_path="indices.*.total.store.size_in_bytes,indices.*.total.translog.size_in_bytes",
         ).body.get("indices", {})
         ours = self._ours(client, [name for name in found if day_in(self._index, name) is not None])
-        # Of all copies: replicas take space as well.
+        # Of all copies: replicas need space as well.
         sizes = {name: found[name].get("total", {}) for name in ours}
         days = {
             day_in(self._index, name) or 0: sum(part["size_in_bytes"] for part in total.values())
@@ -164,9 +179,9 @@ class DiskBudget:
         }
         used = sum(days.values())
         self._note_growth(used)
-        # No index grows by more than its own size, as each segment is in one merge at a time.
+        # Merging adds at most the size of the index, as each segment is in one merge at a time.
         merges = min(max(days.values(), default=0), _MERGES * segment_limit(self.limit))
-        grows = min(self._growth * _REACTION, self.limit * _MOST_GROWTH)
+        grows = min(self._growth * _REACTION, self.limit * _MAX_GROWTH)
         self.used = used
         return _Sizes(days, used, round(used + merges + grows))
 
@@ -178,7 +193,7 @@ class DiskBudget:
         return [name for name in names if self._marked[name]]
 
     def _note_growth(self, used: int) -> None:
-        """Measure over some seconds: the size grows in steps, with each refresh."""
+        """Update the growth rate, over some seconds: the size grows in steps, with each refresh."""
         now, written = self._monotonic(), used + self._deleted
         self._samples.append((now, written))
         while now - self._samples[0][0] > _WINDOW:
@@ -191,11 +206,11 @@ class DiskBudget:
         """Return the seconds until growth as fast as expected could reach the budget, within bounds."""
         assert self.limit is not None  # noqa: S101
         if self._is_over(sizes):
-            return _LATER
-        return min(max((self.limit - sizes.needed) / self._fastest, _OFTEN), _SELDOM)
+            return _RETRY
+        return min(max((self.limit - sizes.needed) / self._fastest, _MIN_WAIT), _MAX_WAIT)
 
-    def _victim(self, sizes: _Sizes) -> int | None:
-        """Return the day to delete next, if any."""
+    def _next_to_delete(self, sizes: _Sizes) -> int | None:
+        """Return the day to delete next, None for no day."""
         lowest = min(sizes.days, default=None)
         if lowest is None or self._days.is_cut(lowest):
             return lowest
@@ -205,17 +220,17 @@ class DiskBudget:
         return lowest
 
     def _today(self) -> int | None:
-        now = self._clock()
+        now = self._earliest()
         return None if now is None else int(now) // _DAY
 
     def _is_over(self, sizes: _Sizes) -> bool:
         assert self.limit is not None  # noqa: S101
         return sizes.needed > self.limit * (_RESUME if self._queue.paused else 1.0)
 
-    def _announces(self, sizes: _Sizes, victim: int) -> bool:
-        """Tell whether deletions wait: a new budget, or one below the last, may be a mistake."""
+    def _only_announce(self, sizes: _Sizes, day: int) -> bool:
+        """Return whether deletions must wait: a new budget, or one below the last, may be a mistake."""
         assert self.limit is not None  # noqa: S101
-        if self._days.is_cut(victim):
+        if self._days.is_cut(day):
             return False
         now, before = self._monotonic(), self._days.lowest.budget
         if self._announced_until is None:
@@ -223,35 +238,35 @@ class DiskBudget:
             if before is None or self.limit < before:
                 self._announced_until = now + THINK_AGAIN
                 log.warning(
-                    "--max-disk is %s now, it was %s: in %.0f minutes the oldest of %d day(s), which take "
-                    "%s, will be deleted, %s first",
-                    format_size(self.limit),
+                    "--max-disk changed from %s to %s: in %.0f minutes the oldest of %d day(s) with %s "
+                    "will be deleted, starting with %s",
                     "off" if before is None else format_size(before),
+                    format_size(self.limit),
                     THINK_AGAIN / 60,
                     len(sizes.days),
                     format_size(sizes.used),
-                    self._days.name(victim),
+                    self._days.name(day),
                 )
         return now < self._announced_until
 
     def _delete(self, client: Elasticsearch, day: int, sizes: _Sizes) -> bool:
-        """Save that nothing of `day` is indexed any more, then delete it; False when we may not."""
+        """Save that `day` has expired, then delete its index; return False when that was rejected."""
         assert self.limit is not None  # noqa: S101
         name, leftover = self._days.name(day), self._days.is_cut(day)
         self._days.lowest.save(day + 1)
         try:
-            # Checked again: another program may have created it anew.
+            # Checked again: another program may have created a new index of that name.
             if not _marks(client, name).get(name):
                 self._marked[name] = False
                 return True
             client.indices.delete(index=name)
         except NotFoundError:
-            return True  # another worker was quicker
+            return True  # another worker deleted it
         except ApiError as error:
-            # We lack the privilege, or a snapshot of it is being taken, say. Where the days take too much,
-            # reading pauses meanwhile.
+            # No privilege, or a snapshot of it is in progress. If the days exceed the budget, reading is
+            # paused meanwhile.
             if name not in self._rejected:
-                log.error("%s can't be deleted for --max-disk: %s", name, describe(error))
+                log.error("cannot delete %s for --max-disk: %s", name, describe(error))
             self._rejected.add(name)
             return False
         self._deleted += sizes.days[day]
@@ -259,9 +274,9 @@ class DiskBudget:
             "deleted %s (%s): %s",
             name,
             format_size(sizes.days[day]),
-            f"it lies before {date_of(self._days.lowest.day)}, and --max-disk has deleted these days"
+            f"days before {date_of(self._days.lowest.day)} have expired because of --max-disk"
             if leftover
-            else f"the days took {format_size(sizes.used)}, which with room for merges is more than "
+            else f"the daily indices use {format_size(sizes.used)}, with space for merges more than "
             f"--max-disk {format_size(self.limit)}; events before {date_of(day + 1)} expire from now on",
         )
         return True
@@ -270,48 +285,48 @@ class DiskBudget:
     def _announcing(self) -> bool:
         return self._announced_until is not None and self._monotonic() < self._announced_until
 
-    def _is_stuck(self, sizes: _Sizes) -> bool:
-        """Tell whether the days that must stay take too much, or the others can't be deleted."""
+    def _must_pause(self, sizes: _Sizes) -> bool:
+        """Return whether the days that must stay exceed the budget, or the others cannot be deleted."""
         return self._today() is not None and not self._announcing and self._is_over(sizes)
 
-    def _settle(self) -> None:
-        """Remember the budget once it is enforced."""
+    def _save_budget(self) -> None:
+        """Save the budget once it is enforced."""
         assert self.limit is not None  # noqa: S101
-        if self._settled or self._announcing or self._today() is None:
+        if self._budget_saved or self._announcing or self._today() is None:
             return
         if self._days.lowest.budget != self.limit:
             self._days.lowest.save_budget(self.limit)
-        self._settled = True
+        self._budget_saved = True
 
     def _pause_or_resume(self, sizes: _Sizes) -> None:
         assert self.limit is not None  # noqa: S101
-        if not self._is_stuck(sizes):
-            if self.trouble:
-                log.info("the days take %s: reading resumes", format_size(sizes.used))
+        if not self._must_pause(sizes):
+            if self.error:
+                log.info("the daily indices use %s: reading resumes", format_size(sizes.used))
             self._queue.resume()
-            self.trouble = ""
+            self.error = ""
             return
         first = min(sizes.days)
         name = self._days.name(first)
-        what = f"{name} takes" if len(sizes.days) == 1 else f"{name} and later days take"
+        what = f"{name} uses" if len(sizes.days) == 1 else f"{name} and later days use"
         reason = (
-            f"{what} {format_size(sizes.used)}, which with room for merges is more than --max-disk "
+            f"{what} {format_size(sizes.used)}, with space for merges more than --max-disk "
             f"{format_size(self.limit)}"
         )
         when = "after midnight (UTC), when" if first >= (self._today() or 0) else "once"
         until = f"{when} that day is deleted"
-        if not self.trouble:
+        if not self.error:
             log.error(
-                "%s; reading is paused and resumes %s. To read on now, restart with a larger --max-disk",
+                "%s; reading is paused and resumes %s. To resume now, restart with a larger --max-disk",
                 reason,
                 until,
             )
-        self.trouble = f"reading is paused: {reason}; it resumes {until}"
+        self.error = f"reading is paused: {reason}; it resumes {until}"
         self._queue.pause()
 
 
 def _marks(client: Elasticsearch, pattern: str) -> dict[str, bool]:
-    """Whether each index of that name or pattern is ours by its mark."""
+    """Return by name whether each index that matches `pattern` has our mark."""
     found = client.indices.get_mapping(
         index=pattern, ignore_unavailable=True, filter_path="*.mappings._meta"
     ).body

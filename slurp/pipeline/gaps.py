@@ -1,4 +1,4 @@
-"""Gaps: logged once, counted, and recorded in `skeetslurper-state` so that they can be filled later."""
+"""Gaps: log each one once, count it, and record it in `skeetslurper-state` for a later backfill."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
 
-# With several readers another one may have what is missing, as soon as it has come so far.
+# With several readers another one may have the missing events; seconds to wait until it has read them.
 _WAIT_FOR_OTHERS = 15.0
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A gap that is not recorded yet. `document` is None until it is known that no other reader covers it."""
+    """A gap that is not recorded yet. `document` is None until no other reader can cover it any more."""
 
     due: float
     reader: int
@@ -40,11 +40,12 @@ class _Pending:
     document: dict[str, Any] | None = None
 
 
-class Gaps:
-    """`found` is for readers. `step` writes, from the thread that saves the checkpoint.
+class GapRecorder:
+    """The gaps that readers report, until they are recorded.
 
-    Until a gap is recorded, or covered by another reader, a hold keeps the checkpoint of its reader before
-    it. So a worker that is killed meanwhile finds it again.
+    Readers call `report`; the thread that saves the checkpoint calls `write`. Until a gap is recorded, or
+    covered by another reader, a hold keeps the checkpoint of its reader before it, so that a worker that is
+    killed meanwhile finds the gap again.
     """
 
     def __init__(
@@ -62,21 +63,23 @@ class Gaps:
         self._servers = tuple(servers)
         self._fill = fill or FillCommand()
         self._counters = counters
-        self._outage_log = wait_for_others if counters.readers > 1 else 0.0
+        self._wait = wait_for_others if counters.readers > 1 else 0.0
         self._lock = threading.Lock()
-        # Whether it is only a possible one.
+        # By document id: whether it is only a possible gap.
         self._known: dict[str, bool] = {}
         self._pending: dict[str, _Pending] = {}
 
-    def found(self, reader: int, gap: Gap, hold: Hold | None = None) -> None:
-        """A reader's host sent nothing between two times. Called before what came next is handed over,
-        or with a `hold` that was taken then."""
+    def report(self, reader: int, gap: Gap, hold: Hold | None = None) -> None:
+        """Record that the host of a reader sent no events for a period.
+
+        Called before the first batch after the gap is queued, or with a `hold` that was made then.
+        """
         hold = hold or self._counters.hold(reader)
         doc_id = self._document_id(gap)
         with self._lock:
             pending = self._pending.get(doc_id)
             if doc_id in self._known and (gap.possible or not self._known[doc_id]):
-                # Nothing new. But if this hold is the older one, it has to last as long as the other.
+                # Known already. The hold has to last as long as the others: it may be the oldest one.
                 if pending is None:
                     self._counters.release(hold)
                 else:
@@ -84,19 +87,21 @@ class Gaps:
                 return
             self._known[doc_id] = gap.possible
             holds = [hold, *(pending.holds if pending else ())]
-            self._pending[doc_id] = _Pending(time.monotonic() + self._outage_log, reader, gap, holds)
-        self._counters.broken(reader, gap.to_us)
-        self._settle(final=False)
+            self._pending[doc_id] = _Pending(time.monotonic() + self._wait, reader, gap, holds)
+        self._counters.incomplete_until(reader, gap.to_us)
+        self._decide(final=False)
 
-    def step(self, *, final: bool = False) -> bool:
-        """Log what is due, write what is not written yet, and say whether there was any. With `final`
-        everything is due. Raises what the client raises."""
-        self._settle(final)
+    def write(self, *, final: bool = False) -> bool:
+        """Write the gaps that are due and not recorded yet; return whether there was any.
+
+        With `final` all are due. Raises the exceptions of the client.
+        """
+        self._decide(final)
         client = self._elastic.client.options(request_timeout=15)
         with self._lock:
             due = [(doc_id, one) for doc_id, one in self._pending.items() if one.document is not None]
         for doc_id, pending in due:
-            # Somebody may delete it; born by a write it would guess its types.
+            # It may have been deleted; created by a write it would get dynamic types.
             if not index_exists(client, STATE_INDEX):
                 create_own_index(client, STATE_INDEX)
             try:
@@ -104,13 +109,13 @@ class Gaps:
                     index=STATE_INDEX,
                     id=doc_id,
                     document=pending.document,
-                    # What an earlier run was sure of is not overwritten by a possibility.
+                    # A possible gap must not overwrite a certain one of an earlier run.
                     op_type="create" if pending.gap.possible else "index",
                 )
             except ConflictError:
                 log.debug("%s is recorded already", doc_id)
             with self._lock:
-                # It may have become a certain one meanwhile, which has the holds now.
+                # Meanwhile it may have been replaced by a certain one, which has the holds now.
                 if self._pending.get(doc_id) is pending:
                     self._forget(doc_id)
         return bool(due)
@@ -119,30 +124,31 @@ class Gaps:
         for hold in self._pending.pop(doc_id).holds:
             self._counters.release(hold)
 
-    def _settle(self, final: bool) -> None:
+    def _decide(self, final: bool) -> None:
+        """Discard gaps that another reader covers; log those that are due and make their documents."""
         now = time.monotonic()
         with self._lock:
             for doc_id, pending in list(self._pending.items()):
                 gap = pending.gap
                 if pending.document is not None:
                     continue
-                if self._counters.covered(pending.reader, gap.from_us, gap.to_us):
-                    log.info("%s has nothing %s, but another host has", gap.host, _span(gap))
+                if self._counters.covered_by_another(pending.reader, gap.from_us, gap.to_us):
+                    log.info("%s sent no events %s, but another server has them", gap.host, _span(gap))
                     self._forget(doc_id)
                 elif final or now >= pending.due:
                     self._log(gap)
                     pending.document = self._document(gap)
 
     def _log(self, gap: Gap) -> None:
-        # The public servers have what another one has missed.
+        # A public server may have the events that another server is missing.
         other = next(url for url in (*self._servers, *PUBLIC_HOSTS) if host_of(url) != gap.host)
         what = (
-            "possible gap: %s does not say how far back it goes, and sent nothing %s."
+            "possible gap: %s sent no events %s and does not tell its oldest event."
             if gap.possible
-            else "gap: %s has nothing %s."
+            else "gap: %s has no events %s."
         )
         log.warning(
-            f"{what} A host that goes back further can fill it: %s",
+            f"{what} To read them from a host that has them: %s",
             gap.host,
             _span(gap),
             self._fill.advice(gap.from_us, other),
@@ -166,12 +172,12 @@ class Gaps:
         }
 
     def _document_id(self, gap: Gap) -> str:
-        """The same when the same gap is found again after a crash."""
+        """Return an `_id` that is equal when the same gap is found again after a crash."""
         subscription = self._subscription
-        whose = f"{subscription.index}:{subscription.worker or '-'}:{gap.host[:150]}:{subscription.key}"
-        # Two short ones may begin at the same time, which is that of the newest acknowledged events.
+        prefix = f"{subscription.index}:{subscription.worker or '-'}:{gap.host[:150]}:{subscription.key}"
+        # Two short gaps may begin at the same time, that of the newest acknowledged events.
         first = "" if gap.from_cursor is None else f":{gap.from_cursor}"
-        return f"gap:{whose}:{gap.from_us}{first}"
+        return f"gap:{prefix}:{gap.from_us}{first}"
 
 
 def _utc(time_us: int) -> datetime:

@@ -1,4 +1,4 @@
-"""The readers of a run as one: a single one, or with `--redundant` one for each host."""
+"""The readers of a worker: a single one, or with `--redundant` one for each server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from slurp.pipeline.reader import Reader
 
 
 class ReaderGroup:
-    """What others want to know of them."""
+    """Combined state of all readers."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = tuple(readers)
@@ -18,11 +18,12 @@ class ReaderGroup:
 
     @property
     def hosts(self) -> list[str]:
+        """The current host of each reader."""
         return [reader.host for reader in self._readers]
 
     @property
     def host(self) -> str:
-        """For people: all hosts, and of several which are away."""
+        """All hosts as text, with those marked that are not connected while others are."""
         if not self.connected:
             return " + ".join(self.hosts)
         return " + ".join(
@@ -31,19 +32,24 @@ class ReaderGroup:
 
     @property
     def connected(self) -> bool:
-        """Whether events can come at all."""
+        """Whether any reader is connected."""
         return any(reader.connected for reader in self._readers)
 
     @property
+    def was_connected(self) -> bool:
+        """Whether any reader has been connected."""
+        return any(reader.was_connected for reader in self._readers)
+
+    @property
     def down_for(self) -> float | None:
-        """Seconds since the last of them lost its connection; None while one is connected."""
+        """Seconds since the last reader lost its connection; None while one is connected."""
         times = [reader.down_for for reader in self._readers]
         return None if None in times else min((one for one in times if one is not None), default=None)
 
     @property
-    def trouble(self) -> str:
-        """Why there is no connection: what befell those that are away, each named."""
+    def last_error(self) -> str:
+        """Why there is no connection; with several readers, the error of each that is not connected."""
         if len(self._readers) == 1:
-            return self._readers[0].trouble
-        away = (reader for reader in self._readers if not reader.connected and reader.trouble)
-        return "; ".join(f"{reader.host}: {reader.trouble}" for reader in away)
+            return self._readers[0].last_error
+        failed = (reader for reader in self._readers if not reader.connected and reader.last_error)
+        return "; ".join(f"{reader.host}: {reader.last_error}" for reader in failed)

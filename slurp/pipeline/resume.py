@@ -1,4 +1,4 @@
-"""Which cursor to ask a host for, and whether what it then sends is what was asked for."""
+"""The cursor of each connection of a reader, and the check that the server begins there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -21,26 +21,54 @@ from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import first_events, oldest_event
 from slurp.jetstream.streams import V1Stream
 from slurp.jetstream.subscription import Subscription
-from slurp.pipeline.progress import Counters, Hold
+from slurp.pipeline.channel import Channel
+from slurp.pipeline.progress import Hold
 
 log = logging.getLogger(__name__)
 
-# Behind a filter nothing may come for long. After this the host is asked how far back it goes.
-_ASK_FLOOR_AFTER = 15.0
+# With a filter there may be no event for long. After this many seconds a gap is looked for without one.
+_CHECK_SILENCE_AFTER = 15.0
 
-# The checkpoint stays where it is meanwhile, so it must not take for ever: two minutes at most.
-_FLOOR_ATTEMPTS = 3
+# The checkpoint does not move meanwhile, so this is bounded: two minutes at most.
+_OLDEST_EVENT_ATTEMPTS = 3
 
-_PROBE_TIMEOUT = 1.5
+_SEARCH_TIMEOUT = 1.5
 
 
 class GapCallback(Protocol):
+    """Receiver of the gaps that a reader finds."""
+
     def __call__(self, reader: int, gap: Gap, hold: Hold | None = None) -> None:
-        """`reader` has found `gap`; `hold` keeps the checkpoint before it already."""
+        """Handle `gap` of `reader`; `hold` already keeps the checkpoint before it."""
 
 
-def ignore(reader: int, gap: Gap, hold: Hold | None = None) -> None:
-    """Take no gap, as a `GapCallback`."""
+def ignore_gap(reader: int, gap: Gap, hold: Hold | None = None) -> None:
+    """Ignore a gap, as a `GapCallback`."""
+
+
+@dataclass(frozen=True)
+class ReaderHooks:
+    """Callbacks of a reader.
+
+    Attributes:
+        beat: called whenever the thread comes round.
+        on_gap: called with each gap.
+    """
+
+    beat: Callable[[], None] = lambda: None
+    on_gap: GapCallback = ignore_gap
+
+
+@dataclass(frozen=True)
+class StartPoint:
+    """Where a reader starts.
+
+    `position` is what earlier runs have reached, or the start chosen by the user. `cursor` is the cursor of
+    the first connection, or LIVE; None to resume after `position`.
+    """
+
+    position: Position
+    cursor: int | None = None
 
 
 class ResumeCursors:
@@ -49,40 +77,33 @@ class ResumeCursors:
     def __init__(
         self,
         subscription: Subscription,
-        counters: Counters,
-        known: Position,
-        *,
+        channel: Channel,
+        start: StartPoint,
         number: int,
-        start: int | None,
-        missed: GapCallback,
-        stop: threading.Event,
-        beat: Callable[[], None],
+        hooks: ReaderHooks,
         ca: Path | None = None,
     ) -> None:
-        """`known` is where an earlier run came to, or where to start; `start` the cursor, or LIVE, that the
-        first connection asks for, None to resume behind `known`. `missed` takes the gaps; `beat` is called
-        between the requests of a search."""
-        self.known = known
+        """`number` is that of the reader."""
+        self.known = start.position
         self._subscription = subscription
         self._filtered = bool(subscription.collections or subscription.dids)
-        self._counters = counters
+        self._counters = channel.counters
+        self._stop = channel.shutdown.stop
         self._number = number
-        self._start = start
-        self._missed = missed
-        self._stop = stop
-        self._beat = beat
+        self._start = start.cursor
+        self._hooks = hooks
         self._ca = ca
         self._by_time = False
         self._check: ResumeCheck | None = None
         self._newest: deque[int] = deque(maxlen=SAMPLE)
-        # The server that begins too early when asked by time, the wire, and where it begins.
+        # The server that begins too early when the cursor is a time, its protocol, and where it begins.
         self._early: tuple[str, bool, FirstEvent] | None = None
-        self._may_seek = True
-        self._ask_floor_at = 0.0
-        self._asking: set[tuple[str, int]] = set()
+        self._may_search = True
+        self._check_silence_at = 0.0
+        self._looking_up: set[tuple[str, int]] = set()
 
-    def ask_for(self, server: str) -> int | None:
-        """Return the cursor for the next connection, None for a live one."""
+    def next_cursor(self, server: str) -> int | None:
+        """Return the cursor for the next connection to `server`, None for a live one."""
         host, self._check = host_of(server), None
         if self._start == LIVE:
             return None
@@ -90,30 +111,30 @@ class ResumeCursors:
         if self._start is not None and self.known.host == host and not self._by_time:
             resume = Resume(self._start, resume.known)
         self._check = ResumeCheck(resume, self._newest_us(), self._filtered)
-        if resume.by_time and (searched := self._seek(server, resume.cursor)) is not None:
+        if resume.by_time and (searched := self._search(server, resume.cursor)) is not None:
             self._check = replace(self._check, searched=searched)
             return searched
         return resume.cursor
 
     def known_to(self, host: str) -> int | None:
-        """Return the sequence number of `host` up to which nothing is missing."""
+        """Return the sequence number of `host` up to which no event is missing."""
         return self.known.cursor if self.known.host == host else None
 
-    def connected(self, line: V1Stream, asked: int | None, now: float) -> None:
-        """Take note of a connection that was asked for `asked`; `now` is monotonic."""
+    def connected(self, stream: V1Stream, requested: int | None, now: float) -> None:
+        """Record a new connection for which the cursor `requested` was sent; `now` is monotonic."""
         if self._start == LIVE:
             # From here on a lost connection would lose events: no more live starts.
             self._start = None
-        self._ask_floor_at = now + _ASK_FLOOR_AFTER
+        self._check_silence_at = now + _CHECK_SILENCE_AFTER
         if self._check is not None:
-            self._check = replace(self._check, v2=line.name != V1Stream.name)
-            if line.cursor != asked:
+            self._check = replace(self._check, v2=stream.name != V1Stream.name)
+            if stream.cursor != requested:
                 self._check = self._check.for_oldest_event()
 
-    def check(self, server: str, line: V1Stream, frames: Sequence[bytes]) -> str:
-        """Compare the first events of a connection with what was asked for.
+    def check(self, server: str, stream: V1Stream, frames: Sequence[bytes]) -> str:
+        """Compare the first events of a connection with the requested cursor.
 
-        Return why they must not be taken, empty when they may be: then the connection has to be made anew.
+        Return why they must be discarded and the connection be made again; '' to accept them.
         """
         check, host = self._check, host_of(server)
         if check is None:
@@ -127,31 +148,32 @@ class ResumeCursors:
         if check.searched is not None:
             if result.outcome is not Outcome.WRONG_STREAM:
                 return ""
-            log.warning("%s %s; asking it by time", host, result.reason)
-            self._may_seek = False
+            log.warning("%s %s; reconnecting with a time as cursor", host, result.reason)
+            self._may_search = False
             return result.reason
         if result.outcome is Outcome.EARLY:
-            if self._may_seek and (cursor := first[0].cursor) is not None:
-                log.info("%s %s; looking for the sequence number of that time", host, result.reason)
+            if self._may_search and (cursor := first[0].cursor) is not None:
+                log.info("%s %s; searching for the sequence number of that time", host, result.reason)
                 self._early = server, check.v2, FirstEvent(cursor, result.begins_us)
                 return result.reason
-        # Asked by time there is nothing else to try: a second finding would go round in circles.
+        # With a time as cursor there is no alternative left: a second finding would repeat forever.
         elif result.outcome is Outcome.WRONG_STREAM and not self._by_time:
-            # They would move the position over what lies between. Asked by time they come again.
-            log.warning("%s %s; asking it by time instead", host, result.reason)
+            # They would move the position past the events between. With a time they are sent again.
+            log.warning("%s %s; reconnecting with a time as cursor", host, result.reason)
             self._by_time = True
             return result.reason
         elif result.outcome is Outcome.GAP:
-            self._missed(self._number, check.gap_before(replace(first[0], time_us=result.begins_us)))
+            gap = check.gap_before(replace(first[0], time_us=result.begins_us))
+            self._hooks.on_gap(self._number, gap)
         elif result.outcome is Outcome.UNSURE:
-            self._ask_floor(server, check, result.begins_us)
+            self._look_up_oldest_event(server, check, result.begins_us)
         return ""
 
     def passed(self, position: Position) -> None:
-        """Everything up to `position` has been handed over."""
+        """Record that all events up to `position` are in the queue."""
         known = self.known
-        # Read again after a rewind, it is no way back: else cuts that come one after the other would lead
-        # farther and farther back. Asked by time, the numbers are new.
+        # Events read again after a rewind must not move the position back: else cuts in a row would lead
+        # further and further back. After a start by time the numbers are new.
         again = (
             position.host == known.host
             and position.cursor is not None
@@ -160,82 +182,82 @@ class ResumeCursors:
         )
         if self._by_time or not again:
             self.known = position
-        self._by_time, self._start, self._may_seek = False, None, True
+        self._by_time, self._start, self._may_search = False, None, True
         self._newest.append(position.time_us)
 
-    def look_at_silence(self, server: str, now: float) -> None:
-        """Nothing has come yet: behind a filter, ask once whether there is a gap."""
+    def check_silence(self, server: str, now: float) -> None:
+        """Look for a gap once while a filtered stream has sent no event yet; `now` is monotonic."""
         check = self._check
-        if check is not None and check.filtered and now >= self._ask_floor_at:
-            self._ask_floor_at = float("inf")
-            self._ask_floor(server, check)
+        if check is not None and check.filtered and now >= self._check_silence_at:
+            self._check_silence_at = float("inf")
+            self._look_up_oldest_event(server, check)
 
     def _newest_us(self) -> int:
-        """The time of the newest event we had: the second highest of some, as one may be of the future.
+        """Return the second highest of the last times, as one may be in the future; 0 without any.
 
-        Of the servers' clocks only: with ours behind theirs, everything would seem too new.
+        By the servers' clocks only: with ours behind them, all events would seem too new.
         """
         return sorted(self._newest)[-2:][0] if self._newest else 0
 
-    def _seek(self, server: str, cursor: int) -> int | None:
-        """Return the sequence number for a time before `cursor`, if the server has begun too early."""
+    def _search(self, server: str, cursor: int) -> int | None:
+        """Return the sequence number for a time before `cursor`, if the server began too early."""
         early, self._early = self._early, None
         if early is None or early[0] != server:
             return None
         _, v2, low = early
-        everything = Subscription(self._subscription.index)
+        unfiltered = Subscription(self._subscription.index)
 
         def probe(number: int) -> FirstEvent | None:
-            url = everything.v2_url(server, number, None) if v2 else everything.url(server, number)
-            return first_event_of(first_events(url, _PROBE_TIMEOUT, self._ca))
+            url = unfiltered.v2_url(server, number, None) if v2 else unfiltered.url(server, number)
+            return first_event_of(first_events(url, _SEARCH_TIMEOUT, self._ca))
 
-        searched = find_cursor(low, cursor - REWIND_US, probe, self._go_on)
+        searched = find_cursor(low, cursor - REWIND_US, probe, self._may_continue)
         if searched is None:
-            log.info("%s: no sequence number found, reading all it sends", host_of(server))
-            self._may_seek = False
+            log.info("%s: no sequence number found, reading all events that it sends", host_of(server))
+            self._may_search = False
         return searched
 
-    def _go_on(self) -> bool:
-        self._beat()
+    def _may_continue(self) -> bool:
+        self._hooks.beat()
         return not self._stop.is_set()
 
-    def _ask_floor(self, server: str, check: ResumeCheck, begins_us: int | None = None) -> None:
-        """Whether the host goes back to where we were; beside the stream, which must be read.
+    def _look_up_oldest_event(self, server: str, check: ResumeCheck, begins_us: int | None = None) -> None:
+        """Find out on a thread whether the server still has the events after our position.
 
-        The checkpoint does not move until that is known. A host that never says has a possible gap, up to
-        `begins_us`, or to now where nothing has come yet.
+        The stream is read meanwhile, but the checkpoint does not move. If the server does not tell, the gap
+        is a possible one that ends at `begins_us`, or now if no event was received yet.
         """
-        question = host_of(server), check.requested.known.time_us
-        if question in self._asking:
-            return  # after a lost connection: the first thread is still at it, and holds the checkpoint
-        self._asking.add(question)
+        lookup = host_of(server), check.requested.known.time_us
+        if lookup in self._looking_up:
+            return  # after a lost connection: the first thread still runs, and holds the checkpoint
+        self._looking_up.add(lookup)
         hold = self._counters.hold(self._number)
 
-        def ask() -> None:
-            floor = self._find_floor(server, check)
-            self._asking.discard(question)
-            if floor is not None:
-                if check.is_gap_before(floor):
-                    self._missed(self._number, check.gap_before(floor), hold)
+        def work() -> None:
+            oldest = self._oldest_event(server, check)
+            self._looking_up.discard(lookup)
+            if oldest is not None:
+                if check.is_gap_before(oldest):
+                    self._hooks.on_gap(self._number, check.gap_before(oldest), hold)
                 else:
                     self._counters.release(hold)
-            elif not self._stop.is_set():  # else the next start asks again, from where we stand
+            elif not self._stop.is_set():  # else the next start looks it up again, from this position
                 to_us = int(time.time() * 1e6) if begins_us is None else begins_us
                 first = Position(host_of(server), None, to_us)
-                self._missed(self._number, check.gap_before(first, possible=True), hold)
+                self._hooks.on_gap(self._number, check.gap_before(first, possible=True), hold)
 
-        threading.Thread(target=ask, name=f"floor-{self._number}", daemon=True).start()
+        threading.Thread(target=work, name=f"oldest-event-{self._number}", daemon=True).start()
 
-    def _find_floor(self, server: str, check: ResumeCheck) -> Position | None:
-        """Return where the oldest events of `server` are; None when it does not say, or we stop."""
+    def _oldest_event(self, server: str, check: ResumeCheck) -> Position | None:
+        """Return the position of the server's oldest event; None when it does not tell, or we stop."""
         backoff = Backoff(first=2.0)
-        for attempt in range(_FLOOR_ATTEMPTS):
+        for attempt in range(_OLDEST_EVENT_ATTEMPTS):
             if attempt and self._stop.wait(backoff.next()):
                 return None
             try:
-                if (floor := oldest_event(server, ca=self._ca, v2=check.v2)) is not None:
-                    return floor
+                if (oldest := oldest_event(server, ca=self._ca, v2=check.v2)) is not None:
+                    return oldest
             except Exception:
-                # A hold that nobody releases would stop the checkpoint for good.
-                log.exception("asking %s how far back it goes failed, which is a bug", server)
+                # A hold that is never released would stop the checkpoint.
+                log.exception("looking up the oldest event of %s failed, which is a bug", server)
         return None

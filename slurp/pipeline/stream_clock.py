@@ -1,4 +1,4 @@
-"""What time it is, as far as the clock of this machine and the stream agree: days are deleted by it."""
+"""The current time, as far as the clock of this machine and the stream agree: days are deleted by it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MEASURE = 120.0
 
 
 class StreamClock:
-    """A bound on the time that does not come from the clock of this machine.
+    """A lower bound of the time that is independent of the clock of this machine.
 
-    No event is acknowledged before it happened. So it is now at least as late as the median time of
-    acknowledged events, plus what has passed since by the monotonic clock; also in a replay, and behind a
-    filter that lets nothing through for days.
+    No event is acknowledged before it happened. So it is at least as late as the median time of acknowledged
+    events, plus the monotonic time since then; this also holds in a replay, and with a filter that matches no
+    event for days.
     """
 
     def __init__(
@@ -28,8 +28,7 @@ class StreamClock:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`stream_us` is the median time of the events acknowledged last in Unix microseconds, 0 before the
-        first."""
+        """`stream_us` returns the median time of the newest acknowledged events (Unix microseconds), or 0."""
         self._stream_us = stream_us
         self._clock = clock
         self._monotonic = monotonic
@@ -40,33 +39,36 @@ class StreamClock:
         self._is_live = False
 
     def saw(self, time_us: int) -> None:
-        """It is at least as late as `time_us`: the checkpoint of an earlier run says so."""
+        """Raise the bound to `time_us`, e.g. of the checkpoint of an earlier run."""
         offset = time_us / 1e6 - self._monotonic()
         with self._lock:
             if self._offset is None or offset > self._offset:
                 self._offset = offset
 
     def earliest(self) -> float | None:
-        """Unix seconds: the earlier of the clock and the bound. None before there is a bound."""
+        """Return the earlier of the clock and the bound (Unix seconds); None before there is a bound."""
         bound = self._bound()
         return None if bound is None else min(self._clock(), bound)
 
     def is_behind(self) -> bool:
-        """Tell whether the clock is at a later day than `earliest`. What a server sends now tells who is
-        right: the stream may be behind, or the machine was asleep, which the monotonic clock leaves out."""
+        """Return whether the clock shows a later day than the bound.
+
+        Then a new event of a server decides which one is right: the stream may be behind, or the machine was
+        asleep, which the monotonic clock leaves out.
+        """
         bound = self._bound()
         return bound is not None and self._clock() // _DAY > bound // _DAY
 
     def probable(self) -> float:
-        """Unix seconds by the clock, or by the stream where they differ by more than a day."""
+        """Return Unix seconds by the clock, or by the stream where they differ by more than a day."""
         now, bound = self._clock(), self._bound()
         return now if bound is None or abs(now - bound) <= _DAY else bound
 
-    def look(self) -> str:
-        """What is wrong with the clock, '' if nothing. To be called now and then.
+    def check(self) -> str:
+        """Return how the clock differs from a live stream, '' if it does not. To be called periodically.
 
-        A stream that moves as fast as time does and is more than a day off is taken for what happens now.
-        One that is faster is catching up, one that stands still tells nothing.
+        A stream that moves as fast as time and is more than a day off counts as live. A faster one is
+        catching up; one that stands still proves nothing.
         """
         now, stream_us = self._monotonic(), self._stream_us()
         self._bound()

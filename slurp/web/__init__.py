@@ -1,0 +1,1 @@
+"""The HTTP server of `--http`: page, health checks, metrics."""

@@ -66,5 +66,5 @@ class History:
             while look.snapshot.at - looks[first].snapshot.at > _OVER and first < last - 1:
                 first += 1
             rates = Rates.between(looks[first].snapshot, look.snapshot)
-            points.append(Point(now - look.snapshot.at, rates.received, rates.answered, look.lag))
+            points.append(Point(now - look.snapshot.at, rates.received, rates.acknowledged, look.lag))
         return [point for point in points if point.ago <= MINUTES * 60]

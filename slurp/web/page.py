@@ -70,7 +70,7 @@ class Page:
             lag=status.lag,
             late=_LATE,
             ran=_ran(status),
-            full=status.buffer.events / status.buffer.max_events,
+            full=status.queue.events / status.queue.max_events,
             most=max(received, default=0.0),
             rates=chart(ago, [received, answered], span, _LEAST_RATE),
             latenesses=chart(ago, [lags], span, _LEAST_LAG),

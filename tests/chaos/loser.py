@@ -14,17 +14,17 @@ from slurp.pipeline.indexer import Indexer
 from slurp.pipeline.progress import BatchAck, Outcome
 
 _EVERY = 2
-_answer = Indexer._answer
+_index = Indexer._index
 _numbers = itertools.count(1)
 
 
 def _lose(self: Indexer, batch: Batch) -> tuple[Outcome, BatchAck]:
     if next(_numbers) % _EVERY:
-        return _answer(self, batch)
+        return _index(self, batch)
     count = len(batch.frames)
     return Outcome(indexed=count), BatchAck(batch.position, None)
 
 
 if __name__ == "__main__":
-    Indexer._answer = _lose  # type: ignore[method-assign]
+    Indexer._index = _lose  # type: ignore[method-assign]
     sys.exit(main())

@@ -107,7 +107,7 @@ class Runs:
         with self._lock:
             if self._worker is None:
                 self._start()
-                self._living().wait_for("start: ", 60)
+                self._living().wait_for("(starting|resuming) ", 60)
             self.stop()
             return self.ended[-1]
 

@@ -1,0 +1,61 @@
+"""Objects that reader and indexer threads share, and the request to stop them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from slurp.config import Config
+from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.progress import Counters
+
+_POLL = 0.25
+
+
+class Shutdown:
+    """Request to stop, and the time until which threads may retry what is in flight.
+
+    Attributes:
+        stop: set once to stop all threads.
+        deadline: monotonic seconds; None before the shutdown.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.stop = threading.Event()
+        self.deadline: float | None = None
+        self._monotonic = monotonic
+        self._sleep = sleep
+
+    def is_over(self) -> bool:
+        """Return whether the deadline has passed."""
+        return self.deadline is not None and self._monotonic() >= self.deadline
+
+    def wait(self, seconds: float) -> None:
+        """Sleep between two attempts: not past the deadline, and at most one poll during the shutdown."""
+        until = self._monotonic() + seconds
+        while (left := until - self._monotonic()) > 0 and not self.is_over():
+            if self.stop.wait(min(left, _POLL)):
+                # The event no longer blocks, so sleep: one poll is the longest pause of a shutdown.
+                self._sleep(min(left, _POLL))
+                return
+
+
+@dataclass(frozen=True)
+class Channel:
+    """The queue between readers and indexers, the counters of both, and their request to stop."""
+
+    queue: BatchQueue
+    counters: Counters
+    shutdown: Shutdown = field(default_factory=Shutdown)
+
+    @classmethod
+    def of(cls, config: Config) -> Channel:
+        """Return a channel with the bounds of `config` and a counter for each of its readers."""
+        readers = len(config.jetstream) if config.redundant else 1
+        return cls(BatchQueue(config.buffer, config.buffer_bytes), Counters(readers))
