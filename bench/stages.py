@@ -44,15 +44,15 @@ def _receive(url: str, protocol: str, compress: str, count: int) -> float:
     config = parse_options(["--jetstream", url, "--protocol", protocol, "--compress", compress], {})
     line = Dialer(config, Subscription.of(config)).connect(url, 0, None)
     line.connection.settimeout(10)
-    unpack, received = line.unpack, 0
+    decompress, received = line.decompress, 0
     frames: list[bytes] = []
     began = time.thread_time()
     while received < count:
         for opcode, data in line.connection.receive():
             if opcode == websocket.ABNF.OPCODE_TEXT or opcode == websocket.ABNF.OPCODE_BINARY:
-                frames.append(unpack(data))
+                frames.append(decompress(data))
         if len(frames) >= _BATCH or received + len(frames) >= count:
-            line.portion(frames, "127.0.0.1")
+            line.decode(frames, "127.0.0.1")
             received += len(frames)
             frames = []
     used = time.thread_time() - began
@@ -66,13 +66,13 @@ def making(frames: list[bytes]) -> dict[str, float]:
     now = int(time.time() * 1e6)
     documents = [build(event, "127.0.0.1", now) for event in events]
     unknown_fields = UnknownFields(committed(), "bench")
-    express = FastPath(is_noteworthy=unknown_fields.look)
-    short = [frame for frame in frames if express.make(frame, "127.0.0.1", now)]
+    express = FastPath(has_unknown_fields=unknown_fields.look)
+    short = [frame for frame in frames if express.render(frame, "127.0.0.1", now)]
     return {
         "parse": _least(parse, frames),
         "document": _least(lambda event: build(event, "127.0.0.1", now), events),
         "drift": _least(unknown_fields.look, events),
-        "short way instead": _least(lambda frame: express.make(frame, "127.0.0.1", now), short),
+        "short way instead": _least(lambda frame: express.render(frame, "127.0.0.1", now), short),
         "action": _least(lambda one: create(f"bench-{day_of(one.day)}", one.id, one.body), documents),
     }
 

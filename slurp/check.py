@@ -19,7 +19,7 @@ from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
 from slurp.elastic.features import Features, detect
 from slurp.errors import Exit, Fatal
 from slurp.events.position import LIVE
-from slurp.jetstream.servers import answers, probe
+from slurp.jetstream.servers import accepts_connections, probe_servers
 from slurp.jetstream.subscription import Subscription
 from slurp.kibana.client import KibanaClient, NotReady, Rejected, Unauthorized
 from slurp.lexicons import Compiled
@@ -81,7 +81,7 @@ class Check:
         for proxy in proxies_of(config.jetstream):
             self._note(f"Jetstream is reached through proxy {proxy}")
         protocol = Subscription.of(config).protocol(config.protocol)
-        probes = probe(config.jetstream, ca=config.jetstream_ca, protocol=protocol)
+        probes = probe_servers(config.jetstream, ca=config.jetstream_ca, protocol=protocol)
         # Of the default servers one with v2 is enough.
         is_optional = "jetstream" not in self._origins and any(one.v2 for one in probes)
         for one in probes:
@@ -123,7 +123,7 @@ class Check:
         from slurp.embedded.java import find_runtime
 
         url = urlsplit(self._config.es[0])
-        if answers(url.hostname or "localhost", url.port or 9200):
+        if accepts_connections(url.hostname or "localhost", url.port or 9200):
             return False
         version = self._config.embedded_version or DEFAULT_VERSION
         try:

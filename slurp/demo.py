@@ -127,9 +127,9 @@ def _summarise(es: Elasticsearch) -> None:
 def _port(wanted: int) -> int:
     """The usual port, or a free one where somebody has it."""
     from slurp.embedded.node import free_port
-    from slurp.jetstream.servers import answers
+    from slurp.jetstream.servers import accepts_connections
 
-    return free_port() if answers("127.0.0.1", wanted) else wanted
+    return free_port() if accepts_connections("127.0.0.1", wanted) else wanted
 
 
 def _start(*arguments: str) -> subprocess.Popen[bytes]:

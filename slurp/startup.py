@@ -24,7 +24,7 @@ from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.errors import Exit, Fatal
 from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
-from slurp.jetstream.servers import Probe, answers, host_of, probe, table
+from slurp.jetstream.servers import ServerProbe, accepts_connections, format_probes, host_of, probe_servers
 from slurp.jetstream.stream_range import newest_event
 from slurp.jetstream.subscription import Subscription
 from slurp.lexicons import Compiled
@@ -98,8 +98,8 @@ class Startup:
         self._dead_letters = dead_letters
         self._beat_of = beat_of
         self._subscription = Subscription.of(config)
-        self.probe: Callable[..., list[Probe]] = partial(
-            probe,
+        self.probe: Callable[..., list[ServerProbe]] = partial(
+            probe_servers,
             ca=config.jetstream_ca,
             protocol=self._subscription.protocol(config.protocol),
             # With --redundant all are read, whether they send events or not.
@@ -118,7 +118,7 @@ class Startup:
             log.info("Jetstream: %s, using %s", head, chosen)
         else:
             log.warning("Jetstream: no server reachable; trying again")
-        for line in table(probes):
+        for line in format_probes(probes):
             log.info("%s", line)
         return [one.url for one in probes]
 
@@ -130,7 +130,7 @@ class Startup:
 
         config = self.config
         url = urlsplit(config.es[0])
-        if answers(url.hostname or "localhost", url.port or 9200):
+        if accepts_connections(url.hostname or "localhost", url.port or 9200):
             log.info("embedded Elasticsearch: not needed, something answers at %s", config.es[0])
             return
         if url.scheme != "http" or url.hostname not in ("localhost", "127.0.0.1"):

@@ -1,4 +1,4 @@
-"""What a server sends that was set up just now: a create for each record that existed, by repository."""
+"""The events of a server during its bootstrap: a create for each existing record, by repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DAY_US = 86_400_000_000
 def announced(
     repositories: int, now_us: int, *, seed: int = 1, rows: tuple[int, int] = (3, 34)
 ) -> list[dict[str, Any]]:
-    """Events in the shape of v1, without cursors; the last repository is announced at `now_us`.
+    """Return events in the shape of v1, without cursors; the last repository is announced at `now_us`.
 
     All rows of a repository have one rev and one time. One repository in seven is dormant; the revs of the
     others are some hours old at most. Three records in five are old, and one in seven has no TID for a key.
@@ -26,8 +26,8 @@ def announced(
         since_us = 700 * DAY_US if dice.random() < 0.15 else int(dice.random() * 10 * 3600e6)
         rev_us = time_us - since_us
         for row in range(dice.randint(*rows)):
-            made_us = rev_us - (int((1 + dice.random() * 300) * DAY_US) if dice.random() < 0.6 else row)
-            key = f"key{row}" if dice.random() < 0.15 else tid.from_micros(made_us, row)
+            created_us = rev_us - (int((1 + dice.random() * 300) * DAY_US) if dice.random() < 0.6 else row)
+            key = f"key{row}" if dice.random() < 0.15 else tid.from_micros(created_us, row)
             record = {
                 "$type": "app.bsky.feed.post",
                 "text": "good morning",

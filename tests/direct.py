@@ -1,4 +1,4 @@
-"""The WebSocket library's own client, without the proxy of the environment: it exempts no loopback."""
+"""The client of the WebSocket library without the proxy of the environment, also on loopback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import websocket
 
 
 def create_connection(url: str, timeout: float, **options: Any) -> Any:
-    """As `websocket.create_connection`, to a server on this machine."""
+    """Return `websocket.create_connection` to a server on this machine."""
     parts = urlsplit(url)
     connected = socket.create_connection((parts.hostname or "", parts.port or 80), timeout)
     return websocket.create_connection(url, timeout, socket=connected, **options)

@@ -17,7 +17,7 @@ from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.setup import Setup
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.events import tid
-from slurp.events.frames import position_of
+from slurp.events.frames import first_position
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 from slurp.pipeline.batches import Batch, BatchQueue
@@ -108,7 +108,7 @@ class InProcess:
     def put(self, frames: list[bytes], bootstrap: frozenset[tuple[str, str]] | None = None) -> None:
         """A batch to be answered for, by whoever is at work."""
         self._number += 1
-        position = position_of(reversed(frames), "host.example")
+        position = first_position(reversed(frames), "host.example")
         size = sum(map(len, frames))
         batch = Batch(self._number, "host.example", frames, size, position, bootstrap=bootstrap)
         self.channel.queue.reserve(batch, 0)

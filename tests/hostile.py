@@ -1,4 +1,4 @@
-"""A server that speaks just enough of WebSocket to send whatever a test wants."""
+"""A WebSocket server that sends arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ Talk = Callable[[socket.socket], object]
 
 
 class Hostile:
-    """Answers handshakes and then does what `talk` does; or with `answer` says that to the handshake."""
+    """Accepts handshakes and then runs `talk` on the socket; with `answer` it responds to the handshake with
+    that.
+    """
 
     def __init__(self, talk: Talk = lambda sock: None, answer: bytes = b"") -> None:
         self._talk = talk
         self._answer = answer
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -36,7 +38,7 @@ class Hostile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         for one in (self._listener, *self._open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -53,7 +55,7 @@ class Hostile:
 
     def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(Exception), sock:
-            head, _ = read_head(sock, self._over.is_set)
+            head, _ = read_head(sock, self._stopped.is_set)
             self.heads.append(head)
             sock.settimeout(None)
             if self._answer:
@@ -61,7 +63,7 @@ class Hostile:
                 return
             sock.sendall(accept(head))
             self._talk(sock)
-            self._over.wait()
+            self._stopped.wait()
 
 
 def text(payload: bytes) -> bytes:
@@ -73,5 +75,5 @@ def frame(opcode: Opcode, payload: bytes, *, last: bool = True) -> bytes:
 
 
 def head_of(opcode: Opcode, size: int, *, last: bool = True) -> bytes:
-    """The beginning of a frame of `size` bytes, more than 65,535 of them."""
+    """Return the header of a frame of `size` bytes, which must be more than 65,535."""
     return bytes([opcode | (0x80 if last else 0), 127]) + size.to_bytes(8, "big")

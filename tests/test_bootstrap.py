@@ -1,4 +1,4 @@
-"""A server that was set up just now announces all records as new: they are marked, live creates never are."""
+"""Records that a newly set up server announces are marked; creates of live streams are not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slurp.documents.fast_path import FastPath
 from slurp.embedded.node import EmbeddedNode
 from slurp.events import tid
 from slurp.events.frames import parse
-from slurp.jetstream.bootstrap import BootstrapDetector, mark
+from slurp.jetstream.bootstrap import BootstrapDetector, mark_bootstrap
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
 from slurp.simulator import wire2
@@ -32,7 +32,7 @@ from tests.worker import Worker, documents, expected
 
 NOW_US = 1_795_000_000_000_000
 ARCHIVE = SHARED / "archive" / "frames.jsonl.gz"
-# Up to this sequence number the archive's rows are a bootstrap.
+# The archive's events up to this sequence number are a bootstrap.
 ARCHIVE_BOOTSTRAP = 4396
 
 Frames = list[bytes]
@@ -52,7 +52,7 @@ def as_v2(frames: Frames) -> Frames:
 
 
 def generated(wire: str) -> tuple[Frames, Frames]:
-    """A bootstrap of about 5,500 rows, and the live events after it."""
+    """Return a bootstrap of about 5,500 creates, and the live events after it."""
     before = numbered(announced(300, NOW_US))
     after = [orjson.dumps(orjson.loads(f) | {"cursor": 10_000 + n}) for n, f in enumerate(live(5000))]
     return (as_v2(before), as_v2(after)) if wire == "v2" else (before, after)
@@ -74,16 +74,16 @@ SOURCES = [
 
 
 def marked(frames: Sequence[bytes], size: int = 500, detector: BootstrapDetector | None = None) -> set[int]:
-    """The cursors of the creates that are marked when `frames` come in batches of `size`."""
+    """Return the cursors of the creates that are marked if `frames` arrive in batches of `size`."""
     detector = detector or BootstrapDetector()
     found = set()
     for begin in range(0, len(frames), size):
         batch = frames[begin : begin + size]
-        shared = detector.look_through(batch, "h")
+        shared = detector.observe(batch, "h")
         for frame in batch:
             event = parse(frame)
             if shared is not None:
-                mark(event, shared)
+                mark_bootstrap(event, shared)
             if event.get("commit", {}).get("bootstrap"):
                 found.add(event["cursor"])
     return found
@@ -95,7 +95,7 @@ def cursors(frames: Iterable[bytes]) -> set[int]:
 
 @pytest.mark.parametrize("size", [37, 500, 2000])
 @pytest.mark.parametrize("source", SOURCES)
-def test_rows_of_a_bootstrap_are_marked_and_live_creates_are_not(
+def test_creates_of_a_bootstrap_are_marked_and_live_creates_are_not(
     source: Callable[[], tuple[Frames, Frames]], size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -103,12 +103,12 @@ def test_rows_of_a_bootstrap_are_marked_and_live_creates_are_not(
     found = marked(before + after, size)
     late = cursors(before[2500:])
     assert len(found & late) > 0.85 * len(late)
-    # The rules for single rows are wrong for one live create in ten, in the batch in which it ends.
+    # In the batch in which the bootstrap ends, the rules are wrong for one live create in ten.
     assert len(found & cursors(after)) <= 10 + size // 10
-    told = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert [level for level, _ in told] == ["WARNING", "INFO"], "once each"
-    assert "h was set up recently and announces existing records" in told[0][1]
-    assert "h no longer announces existing records" in told[1][1]
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in logged] == ["WARNING", "INFO"], "logged once each"
+    assert "h was set up recently and announces existing records" in logged[0][1]
+    assert "h no longer announces existing records" in logged[1][1]
 
 
 @pytest.mark.parametrize(
@@ -120,49 +120,48 @@ def test_rows_of_a_bootstrap_are_marked_and_live_creates_are_not(
         *(
             [
                 pytest.param(lambda: recorded()[1], id="archive"),
-                pytest.param(lambda: recorded()[1] * 3, id="archive, again and again"),
+                pytest.param(lambda: recorded()[1] * 3, id="archive, three times"),
             ]
             if ARCHIVE.is_file()
             else []
         ),
     ],
 )
-def test_a_live_stream_is_no_bootstrap(frames: Callable[[], Frames]) -> None:
+def test_a_live_stream_is_not_a_bootstrap(frames: Callable[[], Frames]) -> None:
     for size in (200, 2000):
         assert not marked(frames(), size)
 
 
-def test_a_server_that_catches_up_after_days_is_no_bootstrap() -> None:
-    """All revs are old, but deletes and account events come as well."""
+def test_a_server_that_catches_up_after_days_is_not_a_bootstrap() -> None:
+    """All revs are old, but there are deletes and account events."""
     late = [orjson.loads(frame) for frame in live(30_000)]
     for event in late:
         event["time_us"] += 3 * DAY_US
     assert not marked([orjson.dumps(event) for event in late])
 
 
-def test_one_account_that_imports_its_records_is_no_bootstrap() -> None:
-    """Nor are a few, whose rkeys are of long ago."""
+def test_imports_of_up_to_four_accounts_are_not_a_bootstrap() -> None:
     for accounts in (1, 4):
         assert not marked(numbered(announced(accounts, NOW_US, rows=(5000, 5000))))
 
 
-def test_resyncs_are_no_bootstrap() -> None:
+def test_resyncs_are_not_a_bootstrap() -> None:
     frames = numbered(announced(300, NOW_US))
     known = {(event["did"], event["commit"]["rev"]): 0 for event in map(parse, frames)}
     detector = BootstrapDetector()
     for begin in range(0, len(frames), 500):
-        assert detector.look_through(frames[begin : begin + 500], "h", known) is None
+        assert detector.observe(frames[begin : begin + 500], "h", known) is None
 
 
-def test_another_host_is_judged_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_host_is_judged_independently(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     detector, frames = BootstrapDetector(), numbered(announced(300, NOW_US))
     assert marked(frames, detector=detector)
-    assert detector.look_through(live(500), "another") is None
+    assert detector.observe(live(500), "another") is None
     assert caplog.records[-1].getMessage().startswith("h no longer announces")
 
 
-def test_it_costs_little_where_nothing_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_event_in_sixteen_is_parsed_outside_a_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[bytes] = []
 
     def counted(frame: bytes) -> dict[str, Any]:
@@ -174,14 +173,14 @@ def test_it_costs_little_where_nothing_is_announced(monkeypatch: pytest.MonkeyPa
     assert len(parsed) == 1000
 
 
-def test_garbage_does_not_matter() -> None:
+def test_invalid_frames_do_not_prevent_detection() -> None:
     garbage = [b"", b"\xff", b"null", b'{"did":7}', b"[]"]
     frames = numbered(announced(300, NOW_US))
-    for place in range(0, len(frames), 10):
-        frames[place] = garbage[place % len(garbage)]
+    for index in range(0, len(frames), 10):
+        frames[index] = garbage[index % len(garbage)]
     detector = BootstrapDetector()
-    held = [detector.look_through(frames[n : n + 500], "h") is not None for n in range(0, len(frames), 500)]
-    assert held[-1]
+    active = [detector.observe(frames[n : n + 500], "h") is not None for n in range(0, len(frames), 500)]
+    assert active[-1]
 
 
 @pytest.mark.parametrize(
@@ -189,12 +188,12 @@ def test_garbage_does_not_matter() -> None:
     [
         pytest.param(-3600, "self", False, id="recent"),
         pytest.param(-25 * 3600, "self", True, id="old rev"),
-        pytest.param(-3600, -24 * 3600, False, id="rkey of the day before"),
+        pytest.param(-3600, -24 * 3600, False, id="rkey of the previous day"),
         pytest.param(-3600, -26 * 3600, True, id="rkey older than the rev"),
-        pytest.param(-3600, -NOW_US // 1_000_000, False, id="rkey of 1970 is no time"),
+        pytest.param(-3600, -NOW_US // 1_000_000, False, id="rkey of 1970 is not a TID"),
     ],
 )
-def test_a_single_create(rev: int, rkey: int | str, is_marked: bool) -> None:
+def test_a_create_is_marked_if_its_rev_or_rkey_is_old(rev: int, rkey: int | str, is_marked: bool) -> None:
     name = rkey if isinstance(rkey, str) else tid.from_micros(NOW_US + rkey * 1_000_000)
     event: dict[str, Any] = {
         "did": "did:plc:a",
@@ -202,21 +201,21 @@ def test_a_single_create(rev: int, rkey: int | str, is_marked: bool) -> None:
         "kind": "commit",
         "commit": {"rev": tid.from_micros(NOW_US + rev * 1_000_000), "operation": "create", "rkey": name},
     }
-    mark(event, frozenset())
+    mark_bootstrap(event, frozenset())
     assert bool(event["commit"].get("bootstrap")) is is_marked
-    mark(event, frozenset({("did:plc:a", event["commit"]["rev"])}))
-    assert event["commit"]["bootstrap"] is True, "many share its rev"
+    mark_bootstrap(event, frozenset({("did:plc:a", event["commit"]["rev"])}))
+    assert event["commit"]["bootstrap"] is True, "its rev is shared"
     for change in ({"operation": "delete"}, {"resync": True}):
         other = event | {"commit": {**event["commit"], **change, "bootstrap": None}}
-        mark(other, frozenset())
+        mark_bootstrap(other, frozenset())
         assert not other["commit"]["bootstrap"]
 
 
-# Real parts
+# Against a node
 
 
 @pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
-def test_a_bootstrap_is_indexed_and_not_counted(
+def test_a_bootstrap_is_indexed_and_excluded_from_the_dashboards(
     es_node: EmbeddedNode,
     jetstream: Simulator,
     es: Elasticsearch,
@@ -239,9 +238,9 @@ def test_a_bootstrap_is_indexed_and_not_counted(
     more = ("--since", "0", "--catch-up", "--batch", "500", "--protocol", wire)
     with Worker(*options, *more, home=tmp_path) as worker:
         assert worker.exit_code() == 0
-        assert worker.log.count("announces existing records") == 2, "where it begins and where it ends"
+        assert worker.log.count("announces existing records") == 2, "at its beginning and at its end"
     found = documents(es, fresh_index_prefix)
-    assert found.keys() == expected(jetstream.frames).keys(), "each is stored"
+    assert found.keys() == expected(jetstream.frames).keys(), "all are stored"
     kept = {doc_id for doc_id, source in found.items() if source.get("commit", {}).get("bootstrap")}
     assert len(kept) > 0.5 * len(rows)
     assert len(kept - rows) <= 60
@@ -249,10 +248,10 @@ def test_a_bootstrap_is_indexed_and_not_counted(
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - len(kept)
 
 
-def test_the_short_way_marks_as_well(
+def test_events_of_the_fast_path_are_marked_as_well(
     indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str, jetstream: Simulator
 ) -> None:
-    """Three events of four take it, and have no mark there."""
+    """The fast path itself does not mark events; three of four events use it."""
     jetstream.generate(100, span=1)
     (like, *_) = [
         event
@@ -262,14 +261,14 @@ def test_the_short_way_marks_as_well(
     ]
     shared = frozenset({(like["did"], like["commit"]["rev"])})
     frame = orjson.dumps(like)
-    assert FastPath().make(frame, "h", 0) is not None
+    assert FastPath().render(frame, "h", 0) is not None
     indexer.feed([frame], bootstrap=shared)
     (document,) = documents(es, fresh_index_prefix).values()
     assert document["commit"]["bootstrap"] is True
 
 
-def test_the_lag_is_that_of_the_server_meanwhile(indexer: InProcess) -> None:
-    """A rev is when the repository last changed, up to a day ago."""
+def test_the_lag_during_a_bootstrap_follows_the_servers_time(indexer: InProcess) -> None:
+    """The revs, the times of the last change of a repository, are up to a day old."""
     events = announced(50, int(time.time() * 1e6))
     indexer.feed(numbered(events), bootstrap=frozenset())
     newest_us = indexer.counters.snapshot().newest_us
@@ -277,7 +276,7 @@ def test_the_lag_is_that_of_the_server_meanwhile(indexer: InProcess) -> None:
     assert abs(newest_us / 1e6 - time.time()) < 60
 
 
-def test_the_page_leaves_it_out(
+def test_the_page_excludes_a_bootstrap(
     es_node: EmbeddedNode, indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     watched = IdleWorker(es_node.url, "ws://jetstream.example")

@@ -1,4 +1,4 @@
-"""What a server may send, and what is kept of it: bounded, however long it says a frame is."""
+"""WebSocket data from a server: parsed within bounded memory, for frames of any declared length."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from websocket import (
 from websockets.frames import Opcode
 
 from slurp.embedded.node import EmbeddedNode
-from slurp.events.frames import MAX_FRAME, STUB, BadFrame, parse
-from slurp.jetstream.connection import Connection, Messages, connect
-from slurp.jetstream.servers import hang_up, probe
+from slurp.events.frames import MAX_FRAME_BYTES, OVERSIZED_TYPE, BadFrame, parse
+from slurp.jetstream.connection import Connection, close_connection, connect
+from slurp.jetstream.message_parser import MessageParser
+from slurp.jetstream.servers import probe_servers
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
 from tests.hostile import Hostile, frame, head_of, text
@@ -35,8 +36,8 @@ from tests.reading import reading, until
 from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 
-# What messages may cost beside the largest that is kept: it is in the buffer, put together, and handed over.
-BOUND = 4 * MAX_FRAME
+# Memory for the largest message that is kept: it is buffered, joined and returned.
+BOUND = 4 * MAX_FRAME_BYTES
 PIECE = b"x" * 65_536
 
 
@@ -45,11 +46,11 @@ def digest(data: bytes) -> str:
 
 
 def read(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
-    messages = Messages()
+    parser = MessageParser()
     found: list[tuple[int, bytes]] = []
     for piece in pieces:
-        messages.feed(piece)
-        found += messages.take()
+        parser.feed(piece)
+        found += parser.next_messages()
     assert all(isinstance(data, bytes) for _, data in found)
     return found
 
@@ -65,13 +66,13 @@ def cut(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
 @given(
     st.lists(
         st.tuples(st.integers(0, 70_000), st.integers(1, 4), st.booleans()).map(
-            lambda made: (bytes(made[0]), made[1], made[2])
+            lambda drawn: (bytes(drawn[0]), drawn[1], drawn[2])
         ),
         max_size=4,
     ),
     st.lists(st.integers(1, 40_000), max_size=12),
 )
-def test_messages_are_those_that_were_sent(sent: list[tuple[bytes, int, bool]], sizes: list[int]) -> None:
+def test_parsed_messages_equal_those_sent(sent: list[tuple[bytes, int, bool]], sizes: list[int]) -> None:
     stream, wanted = b"", []
     for payload, parts, has_ping in sent:
         step = -(-len(payload) // parts) or 1
@@ -81,22 +82,26 @@ def test_messages_are_those_that_were_sent(sent: list[tuple[bytes, int, bool]], 
             if has_ping and number == 0:
                 stream += frame(Opcode.PING, b"p")
                 wanted.append((int(Opcode.PING), b"p"))
-        # A ping between fragments comes before their message, behind a whole one after it.
+        # A ping between fragments is returned before their message, one behind a complete message after it.
         wanted.insert(len(wanted) - (has_ping and len(chunks) == 1), (int(Opcode.TEXT), payload))
     assert read(cut(stream, sizes)) == wanted
 
 
-def test_a_message_of_the_limit_passes_and_of_one_byte_more_does_not() -> None:
-    largest = b"x" * MAX_FRAME
+def test_a_message_of_the_limit_is_kept_and_one_byte_more_is_replaced() -> None:
+    largest = b"x" * MAX_FRAME_BYTES
     assert read([text(largest)]) == [(ABNF.OPCODE_TEXT, largest)]
     ((opcode, data),) = read([frame(Opcode.BINARY, largest + b"x")])
     assert opcode == ABNF.OPCODE_BINARY
-    assert orjson.loads(data) == {"$type": STUB, "received": MAX_FRAME + 1, "blake2b": digest(largest + b"x")}
+    assert orjson.loads(data) == {
+        "$type": OVERSIZED_TYPE,
+        "received": MAX_FRAME_BYTES + 1,
+        "blake2b": digest(largest + b"x"),
+    }
     with pytest.raises(BadFrame, match=r"^more than 33,554,432 bytes; only size and hash are kept$"):
         parse(data)
 
 
-def test_fragments_are_counted_together_and_what_comes_between_is_not_lost() -> None:
+def test_fragments_are_limited_together_and_pings_between_them_are_kept() -> None:
     part = b"y" * 12_000_000
     stream = (
         frame(Opcode.TEXT, part, last=False)
@@ -133,13 +138,13 @@ ENDLESS = {"one frame": one_frame, "large fragments": lambda: fragments(100_000)
 
 
 @pytest.mark.parametrize("kind", slow_except(ENDLESS, "one frame", "large fragments"))
-def test_an_endless_message_takes_no_memory(kind: str) -> None:
-    messages, fed = Messages(), 0
+def test_an_endless_message_needs_bounded_memory(kind: str) -> None:
+    parser, fed = MessageParser(), 0
     tracemalloc.start()
     try:
         for piece in ENDLESS[kind]():
-            messages.feed(piece)
-            assert not messages.take()
+            parser.feed(piece)
+            assert not parser.next_messages()
             fed += len(piece)
             if fed > (100_000_000 if kind in ("one frame", "large fragments") else 1_000_000):
                 break
@@ -152,21 +157,21 @@ def test_an_endless_message_takes_no_memory(kind: str) -> None:
     "bad",
     [
         b"\x81\x80\0\0\0\0",  # masked
-        b"\xc1\x01x",  # compressed, which nobody offered
+        b"\xc1\x01x",  # compressed, which was not negotiated
         b"\x83\x01x",
         frame(Opcode.CONT, b"x"),
         frame(Opcode.TEXT, b"x", last=False) + text(b"y"),
         b"\x89\x7e\x00\x7f" + bytes(127),  # a ping of 127 bytes
         b"\x09\x00",  # a ping in fragments
-        b"\x88\x01x",  # half a code
+        b"\x88\x01x",  # half a close code
     ],
 )
-def test_what_is_no_websocket_is_refused(bad: bytes) -> None:
+def test_invalid_websocket_data_is_rejected(bad: bytes) -> None:
     with pytest.raises(WebSocketProtocolException):
         read([bad])
 
 
-def test_who_sends_a_frame_for_ever_is_stalled_and_the_reader_can_be_stopped(
+def test_a_server_that_never_completes_a_frame_is_stalled_and_the_reader_can_stop(
     jetstream: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     def trickle(sock: socket.socket) -> None:
@@ -188,50 +193,50 @@ def test_who_sends_a_frame_for_ever_is_stalled_and_the_reader_can_be_stopped(
     assert "no data for 0." in caplog.text
 
 
-def test_what_came_before_something_bad_is_handed_out_first() -> None:
-    messages = Messages()
-    messages.feed(text(b"1") + text(b"2") + frame(Opcode.PING, b"p" * 125) + bytes([0xF1, 0]))
+def test_messages_before_invalid_data_are_returned_first() -> None:
+    parser = MessageParser()
+    parser.feed(text(b"1") + text(b"2") + frame(Opcode.PING, b"p" * 125) + bytes([0xF1, 0]))
     kinds = [ABNF.OPCODE_TEXT, ABNF.OPCODE_TEXT, ABNF.OPCODE_PING]
-    assert [opcode for opcode, _ in messages.take()] == kinds
+    assert [opcode for opcode, _ in parser.next_messages()] == kinds
     for _ in range(2):
         with pytest.raises(WebSocketProtocolException, match="extension"):
-            messages.take()
+            parser.next_messages()
 
 
-@pytest.mark.parametrize("refusal", [WebSocketTimeoutException("full"), BrokenPipeError(32, "Broken pipe")])
-def test_a_pong_that_is_not_taken_ends_the_connection_and_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch, refusal: Exception
+@pytest.mark.parametrize("failure", [WebSocketTimeoutException("full"), BrokenPipeError(32, "Broken pipe")])
+def test_a_failed_pong_ends_the_connection_after_all_messages_are_returned(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def talk(sock: socket.socket) -> None:
         sock.sendall(text(b"1") + frame(Opcode.PING, b"p") + text(b"2"))
 
-    def refuse(self: Connection, payload: bytes) -> None:
-        raise refusal
+    def fail(self: Connection, payload: bytes) -> None:
+        raise failure
 
-    # A send buffer is not to be filled from here: pongs are small, and the kernel's buffers large.
-    monkeypatch.setattr(Connection, "pong", refuse)
+    # A test cannot fill the send buffer: pongs are small, and the kernel's buffers large.
+    monkeypatch.setattr(Connection, "pong", fail)
     with Hostile(talk) as hostile:
         connection = connect(hostile.url, timeout=5)
-        taken = connection.receive()
-        while len(taken) < 2:
-            taken += connection.receive()
-        assert taken == [(ABNF.OPCODE_TEXT, b"1"), (ABNF.OPCODE_TEXT, b"2")]
-        # No time-out, which would be taken for silence.
-        with pytest.raises(WebSocketException, match="takes no pong") as caught:
+        received = connection.receive()
+        while len(received) < 2:
+            received += connection.receive()
+        assert received == [(ABNF.OPCODE_TEXT, b"1"), (ABNF.OPCODE_TEXT, b"2")]
+        # Not a time-out, which would count as silence.
+        with pytest.raises(WebSocketException, match="cannot send a pong") as caught:
             connection.receive()
         assert not isinstance(caught.value, WebSocketTimeoutException)
-        hang_up(connection)
+        close_connection(connection)
 
 
-# The answer to the handshake
+# The handshake response
 
 
-def test_a_cookie_of_one_connection_is_not_sent_by_another() -> None:
+def test_a_cookie_of_one_server_is_not_sent_to_another() -> None:
     cookie = b'HTTP/1.1 503 No\r\nSet-Cookie: a="x\\015\\012X-Injected: 1"; domain=127.0.0.1\r\n\r\n'
     with Hostile(answer=cookie) as first, Hostile() as second:
         with pytest.raises(WebSocketException):
             connect(first.url, timeout=5)
-        hang_up(connect(second.url, timeout=5))
+        close_connection(connect(second.url, timeout=5))
         (head,) = second.heads
     assert not {name.lower() for name, _ in head.headers.raw_items()} & {"cookie", "x-injected"}
 
@@ -252,16 +257,16 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n"
         (b"\r\n", "status None"),
     ],
 )
-def test_a_bad_answer_to_the_handshake_is_a_failed_connection(answer: bytes, reason: str) -> None:
+def test_an_invalid_handshake_response_is_a_failed_connection(answer: bytes, reason: str) -> None:
     with Hostile(answer=answer) as hostile:
         with pytest.raises((OSError, WebSocketException), match=reason):
             connect(hostile.url, timeout=5)
-        (found,) = probe([hostile.url])
+        (found,) = probe_servers([hostile.url])
         assert found.error
         assert not found.times
 
 
-def test_an_answer_that_never_ends_is_waited_for_no_longer_than_the_timeout() -> None:
+def test_an_endless_handshake_response_ends_at_the_timeout() -> None:
     def trickle() -> Iterator[bytes]:
         yield SWITCH
         while True:
@@ -286,11 +291,11 @@ def test_an_answer_that_never_ends_is_waited_for_no_longer_than_the_timeout() ->
         assert time.monotonic() - began < 5
 
 
-# The whole way
+# From socket to index
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])
-def test_a_large_frame_is_a_dead_letter_and_its_neighbours_are_events(
+def test_an_oversized_frame_is_a_dead_letter_and_its_neighbors_are_indexed(
     jetstream: Simulator, indexer: InProcess, protocol: str
 ) -> None:
     jetstream.generate(200, span=0.5)
@@ -308,7 +313,7 @@ def test_a_large_frame_is_a_dead_letter_and_its_neighbours_are_events(
 
 
 @pytest.mark.slow
-def test_the_worker_reads_past_what_would_fill_its_memory(
+def test_the_worker_discards_messages_that_would_fill_its_memory(
     es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, jetstream: Simulator, tmp_path: Path
 ) -> None:
     jetstream.generate(500, span=0.5)

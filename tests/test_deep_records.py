@@ -1,4 +1,4 @@
-"""JSON of any depth loses nothing and ends nothing, on the whole way through an indexer."""
+"""JSON of any depth passes an indexer without loss of values and without ending it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MARK = b'"the bottom"'
 
 
 def nested(number: int, levels: int, collection: str, at: float, *, lists: bool) -> bytes:
-    """A frame whose record goes down so far."""
+    """Return a frame whose record is nested `levels` deep."""
     opening, closing = (b"[", b"]") if lists else (b'{"a":', b"}")
     frame = commit(number, {"deep": "the bottom"}, collection, at=at)
     return frame.replace(MARK, opening * levels + MARK + closing * levels)
 
 
 @pytest.mark.parametrize("collection", ["app.bsky.feed.post", "com.example.other"])
-def test_nothing_is_lost_however_deep_it_is(
+def test_values_at_any_depth_are_kept(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, collection: str
 ) -> None:
     levels = [1, 19, 254, 900, 990, 1000, 1010, 1020, 1024, 1030, 10_000, 100_000]
@@ -42,8 +42,8 @@ def test_nothing_is_lost_however_deep_it_is(
     letters = {frame_of(orjson.loads(line)) for line in lines}
     found = documents(es, fresh_index_prefix)
     assert len(found) + len(letters) == counted.received
-    assert letters <= set(frames), "no neighbour of theirs"
-    assert {frames[-1], frames[-2]} <= letters, "100,000 levels: no parser takes them"
+    assert letters <= set(frames), "no other frames"
+    assert {frames[-1], frames[-2]} <= letters, "no parser accepts 100,000 levels"
     by_did = {document["did"]: document for document in found.values()}
     for number, frame in enumerate(frames):
         if frame not in letters:

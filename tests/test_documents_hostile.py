@@ -1,4 +1,4 @@
-"""Whatever strangers put into a record, an event becomes a document. Pure, without a node."""
+"""Events with arbitrary user-written records become documents. Pure, without a node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from slurp.documents import sanitize
 from slurp.documents.common_fields import _EXTRACTORS
 from slurp.documents.document import Document, build
-from slurp.documents.graphemes import emoji, graphemes
+from slurp.documents.graphemes import count_graphemes, find_emoji
 from slurp.events.frames import BadFrame, parse
 from slurp.events.identity import event_id
 
@@ -42,7 +42,7 @@ COLLECTIONS = st.sampled_from([*_EXTRACTORS, "com.example.other", "com.atproto.l
 
 
 def commit(record: Any, collection: str = "app.bsky.feed.post") -> bytes:
-    """A frame with `record`, as a Jetstream server would send it."""
+    """Return a frame with `record`, as a Jetstream server would send it."""
     body = {"rev": "3n2ywdzozwuuw", "operation": "create", "collection": collection, "rkey": "r"}
     event = {"did": "did:plc:a", "time_us": ARRIVED, "kind": "commit", "commit": body | {"record": record}}
     return json.dumps(event).encode()
@@ -64,7 +64,7 @@ def test_any_record_becomes_a_document(record: Any, collection: str) -> None:
 
 @pytest.mark.parametrize("collection", ["app.bsky.feed.post", "com.example.other"])
 @pytest.mark.parametrize("levels", [17, 18, 19, 30, 100, 201, 254, 500, 900])
-def test_a_deep_record_loses_nothing(collection: str, levels: int) -> None:
+def test_a_deep_record_keeps_all_values(collection: str, levels: int) -> None:
     record: Any = "the bottom"
     for level in range(levels):
         record = {"deeper": record} if level % 2 else [record]
@@ -82,7 +82,7 @@ def _levels(value: Any) -> int:
 
 
 @given(JSON)
-def test_json_text_is_json(value: Any) -> None:
+def test_json_text_is_valid_json_of_the_same_value(value: Any) -> None:
     try:
         value = parse(commit(value))["commit"]["record"]
     except BadFrame:
@@ -101,12 +101,12 @@ def test_json_text_is_json(value: Any) -> None:
         ("$type", "$type"),
     ],
 )
-def test_names_that_a_mapping_would_refuse(name: str, written: str) -> None:
-    assert sanitize.typed({"facets": [{name: 1}]}) == {"facets": [{written: 1}]}
+def test_names_that_a_mapping_rejects_are_encoded(name: str, written: str) -> None:
+    assert sanitize.for_mapped_type({"facets": [{name: 1}]}) == {"facets": [{written: 1}]}
 
 
-def test_names_in_a_flattened_field() -> None:
-    long, nul = sanitize.flat({"n" * 40_000: 1, "a\0b": 2})
+def test_names_in_a_flattened_field_are_bounded_and_without_nul() -> None:
+    long, nul = sanitize.for_flattened({"n" * 40_000: 1, "a\0b": 2})
     assert long.startswith("nnn")
     assert len(long) <= sanitize.FLAT_NAME_LENGTH
     assert nul == "a\N{REPLACEMENT CHARACTER}b"
@@ -114,7 +114,7 @@ def test_names_in_a_flattened_field() -> None:
 
 @pytest.mark.parametrize("collection", ["app.bsky.feed.post", "com.example.other"])
 @pytest.mark.parametrize("record", [5, "text", [1, {"a": 2}], False])
-def test_a_record_that_is_no_object(collection: str, record: Any) -> None:
+def test_a_record_that_is_not_an_object_is_stored_as_value(collection: str, record: Any) -> None:
     assert orjson.loads(document(commit(record, collection)).body)["other_record"] == {"value": record}
 
 
@@ -123,17 +123,17 @@ def test_a_record_that_is_no_object(collection: str, record: Any) -> None:
 @example("\r\n\n\r")
 @example("é👨‍👩‍👧🇩🇪🇫🇷🇩")
 @example("नमस्ते ก็ 각")
-def test_graphemes_are_those_of_unicode(text: str) -> None:
-    assert graphemes(text) == len(regex.findall(r"\X", text))
+def test_the_grapheme_count_follows_unicode(text: str) -> None:
+    assert count_graphemes(text) == len(regex.findall(r"\X", text))
 
 
-# What binds to its neighbours, in one way or another.
+# Characters that combine with their neighbors in some way.
 _BINDING = "🇩🇪🇫🇷👩🏽🏴\u200d\ufe0f\u20e3\u0301\u0903\u0600\u1100\u1161\u11a8가각क्a1é\r\n\u200b\U000e0061"
 
 
 @given(st.text(_BINDING, max_size=30) | st.text("🇩🇪🇫🇷\u0600\u0301a", max_size=12))
-def test_graphemes_are_those_of_unicode_where_characters_bind(text: str) -> None:
-    assert graphemes(text) == len(regex.findall(r"\X", text))
+def test_the_grapheme_count_follows_unicode_for_combining_characters(text: str) -> None:
+    assert count_graphemes(text) == len(regex.findall(r"\X", text))
 
 
 @pytest.mark.parametrize(
@@ -155,25 +155,25 @@ def test_graphemes_are_those_of_unicode_where_characters_bind(text: str) -> None
     ids=ascii,
 )
 @pytest.mark.parametrize("first", ["é", "🇩", "👩"], ids=ascii)
-def test_a_long_text_takes_no_more_than_its_length(first: str, unit: str) -> None:
+def test_counting_graphemes_needs_linear_time(first: str, unit: str) -> None:
     text = first + unit * (200_000 // len(unit))
     started = time.process_time()
-    assert graphemes(text) > 0
-    emoji(text)
+    assert count_graphemes(text) > 0
+    find_emoji(text)
     assert time.process_time() - started < 5
 
 
-def test_nothing_long_is_remembered() -> None:
-    def come(number: int) -> None:
+def test_long_values_are_not_cached() -> None:
+    def build_long(number: int) -> None:
         long = f"é{number}" * 100_000
         link = {"uri": f"https://{long}/{long}"}
         document(commit({"langs": [long], "tags": [long], "facets": [{"features": [link]}]}))
 
-    come(0)
+    build_long(0)
     tracemalloc.start()
     try:
         for number in range(1, 20):
-            come(number)
+            build_long(number)
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()

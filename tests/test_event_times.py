@@ -1,4 +1,4 @@
-"""The time of an event is its own, not the one that a server shows for it."""
+"""The time of an event is that of its rev, not the `time_us` that a server shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POST = {"$type": "app.bsky.feed.post", "text": "hello"}
 
 
 def shown_at(frame: bytes, seconds: float) -> bytes:
-    """The same event with another `time_us`, as after an import of time stamps."""
+    """Return the same event with another `time_us`, as after an import of timestamps."""
     return orjson.dumps(orjson.loads(frame) | {"time_us": int(seconds * 1e6)})
 
 
@@ -37,21 +37,21 @@ def lag_of(indexer: InProcess) -> float:
 
 
 @pytest.mark.parametrize("collection", ["app.bsky.feed.post", "app.bsky.feed.like"])
-def test_an_import_of_time_stamps_neither_doubles_nor_expires(
+def test_imported_timestamps_neither_duplicate_nor_expire_events(
     indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str, collection: str
 ) -> None:
     subject = {"cid": "bafyreib", "uri": "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/app.bsky.feed.post/3l"}
     record = {"$type": collection, "createdAt": "2026-07-04T14:38:08.999Z", "subject": subject}
     frames = [commit(number, record, at=indexer.began, collection=collection) for number in range(30)]
     indexer.feed(frames)
-    # Far beyond the retention of 30 days, and at different times for each.
+    # Far beyond the retention of 30 days, and different for each event.
     counted = indexer.feed([shown_at(frame, indexer.began - 400 * DAY + n) for n, frame in enumerate(frames)])
     assert (counted.indexed, counted.duplicates, counted.expired) == (30, 30, 0)
     assert len(documents(es, fresh_index_prefix)) == 30
     assert list(es.indices.get(index=f"{fresh_index_prefix}-*")) == [indexer.today]
 
 
-def test_a_rev_of_the_future_opens_no_day_of_its_own_and_is_counted(
+def test_a_future_rev_creates_no_day_index_and_is_counted(
     indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     near, *far = indexer.posts(4)
@@ -61,16 +61,18 @@ def test_a_rev_of_the_future_opens_no_day_of_its_own_and_is_counted(
     assert indexer.days.name(indexer.day + 9) not in es.indices.get(index=f"{fresh_index_prefix}-*")
 
 
-def test_with_our_clock_behind_the_servers_their_revs_are_not_of_the_future(indexer: InProcess) -> None:
+def test_revs_are_not_in_the_future_if_the_local_clock_is_behind_the_servers(indexer: InProcess) -> None:
     ahead = indexer.began + 3 * DAY
     frames = [with_rev(shown_at(frame, ahead), ahead) for frame in indexer.posts(30)]
-    # Nothing is known of their clock before the first batch.
+    # The server's clock is unknown before the first batch.
     assert indexer.feed(frames[:10]).future_revs == 10
     assert indexer.feed(frames[10:]).future_revs == 10
 
 
 @pytest.mark.parametrize("days", slow_except([-10, 10], 10))
-def test_one_odd_event_at_the_end_of_a_batch_does_not_show_in_the_lag(indexer: InProcess, days: int) -> None:
+def test_a_single_odd_time_at_the_end_of_a_batch_does_not_change_the_lag(
+    indexer: InProcess, days: int
+) -> None:
     frames = indexer.posts(20)
     indexer.feed(
         [*frames, shown_at(with_rev(frames[0], indexer.began + days * DAY), indexer.began + days * DAY)]
@@ -78,7 +80,7 @@ def test_one_odd_event_at_the_end_of_a_batch_does_not_show_in_the_lag(indexer: I
     assert -60 < lag_of(indexer) < 60
 
 
-def test_the_lag_of_imported_events_is_that_of_their_revs(
+def test_the_lag_of_imported_events_follows_their_revs(
     indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     indexer.feed([shown_at(frame, indexer.began - 10 * DAY) for frame in indexer.posts(20)])
@@ -88,7 +90,7 @@ def test_the_lag_of_imported_events_is_that_of_their_revs(
 
 
 def test_the_lag_of_a_quiet_stream_is_the_age_of_its_newest_event() -> None:
-    """Nine events are the sample, however long ago the first of them came."""
+    """The sample is nine events, however old the first of them is."""
     tracker = AckTracker()
     for number in range(1, 12):
         at_us = number * 600_000_000

@@ -1,4 +1,4 @@
-"""The short way makes what the long way makes, to the byte, or nothing."""
+"""The fast path renders exactly the bytes of the general path, or nothing."""
 
 from __future__ import annotations
 
@@ -43,49 +43,49 @@ def event(collection: str = "app.bsky.feed.like", time_us: int = 178317588808543
     }
 
 
-def by_both_wires(wanted: Any) -> list[bytes]:
+def on_both_wires(wanted: Any) -> list[bytes]:
     return [orjson.dumps(wanted), v2_frame(wanted, wanted.get("cursor", 1))]
 
 
-def long_way(frame: bytes) -> tuple[Any, ...]:
+def general_path(frame: bytes) -> tuple[Any, ...]:
     parsed = parse(frame)
     return build(parsed, HOST, ARRIVED_US), parsed["time_us"]
 
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
-def test_three_of_four_simulated_events_take_it(wire: str) -> None:
-    express = FastPath(is_noteworthy=UnknownFields(committed(), "x").look)
+def test_most_simulated_events_use_the_fast_path(wire: str) -> None:
+    fast_path = FastPath(has_unknown_fields=UnknownFields(committed(), "x").look)
     frames = Simulator(seed=3).generate(5000, span=60).frames
     if wire == "v2":
         frames = [v2_frame(orjson.loads(frame), number) for number, frame in enumerate(frames, 1)]
-    taken: Counter[str] = Counter()
+    collections: Counter[str] = Counter()
     for frame in frames:
-        if made := express.make(frame, HOST, ARRIVED_US):
-            assert tuple(made) == long_way(frame)
-            taken[parse(frame)["commit"]["collection"]] += 1
-    assert taken.keys() == {*COLLECTIONS}
-    assert taken.total() > 0.65 * len(frames)
+        if rendered := fast_path.render(frame, HOST, ARRIVED_US):
+            assert tuple(rendered) == general_path(frame)
+            collections[parse(frame)["commit"]["collection"]] += 1
+    assert collections.keys() == {*COLLECTIONS}
+    assert collections.total() > 0.65 * len(frames)
 
 
-@pytest.mark.parametrize("frame", by_both_wires(event()) + by_both_wires(event(via=POINTER)))
-def test_a_like_takes_it(frame: bytes) -> None:
-    made = FastPath().make(frame, HOST, ARRIVED_US)
-    assert made is not None
-    assert tuple(made) == long_way(frame)
+@pytest.mark.parametrize("frame", on_both_wires(event()) + on_both_wires(event(via=POINTER)))
+def test_a_like_uses_the_fast_path(frame: bytes) -> None:
+    rendered = FastPath().render(frame, HOST, ARRIVED_US)
+    assert rendered is not None
+    assert tuple(rendered) == general_path(frame)
 
 
-def test_a_server_that_sends_no_cursor() -> None:
+def test_an_event_without_a_cursor_uses_the_fast_path() -> None:
     without = event()
     del without["cursor"]
-    made = FastPath().make(orjson.dumps(without), HOST, ARRIVED_US)
-    assert made is not None
-    assert tuple(made) == long_way(orjson.dumps(without))
+    rendered = FastPath().render(orjson.dumps(without), HOST, ARRIVED_US)
+    assert rendered is not None
+    assert tuple(rendered) == general_path(orjson.dumps(without))
 
 
-def test_a_marked_one_does_not() -> None:
+def test_a_marked_event_does_not_use_the_fast_path() -> None:
     marked = event()
     marked["commit"]["resync"] = True
-    assert FastPath().make(orjson.dumps(marked), HOST, ARRIVED_US) is None
+    assert FastPath().render(orjson.dumps(marked), HOST, ARRIVED_US) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_marked_one_does_not() -> None:
     [
         ({"operation": "update"}, {}),
         ({"operation": "delete"}, {}),
-        ({"rev": "kmptbypluud2a"}, {}),  # beyond the first bit
+        ({"rev": "kmptbypluud2a"}, {}),  # more than 64 bits
         ({"rev": "3mptbypluud21"}, {}),
         ({"rkey": 'a"b'}, {}),
         ({"rkey": "a\\b"}, {}),
@@ -112,14 +112,16 @@ def test_a_marked_one_does_not() -> None:
         ({}, {"more": 1}),
     ],
 )
-def test_whatever_is_otherwise_does_not(inner: dict[str, Any], record: dict[str, Any]) -> None:
-    otherwise = event(**record)
-    otherwise["commit"] |= inner
-    for frame in by_both_wires(otherwise):
-        assert FastPath().make(frame, HOST, ARRIVED_US) is None
+def test_events_of_any_other_format_do_not_use_the_fast_path(
+    inner: dict[str, Any], record: dict[str, Any]
+) -> None:
+    other = event(**record)
+    other["commit"] |= inner
+    for frame in on_both_wires(other):
+        assert FastPath().render(frame, HOST, ARRIVED_US) is None
 
 
-# What strangers put where a like has its values: plain and odd text, times, other types.
+# User-written values in place of those of a like: plain and odd text, times, other types.
 _TEXTS = st.sampled_from(
     [
         *(
@@ -146,7 +148,7 @@ _VALUES = _TEXTS | st.none() | st.booleans() | st.integers() | st.lists(_TEXTS, 
 _TIMES = st.sampled_from(
     [0, 1, 10**14, 10**15, 10**16 - 1, 10**16, 253_402_300_799_999_999, 10**18, -1, "x", 1.5]
 )
-_PLACES = st.sampled_from(
+_PATHS = st.sampled_from(
     [
         *(("did",), ("cursor",), ("commit", "rev"), ("commit", "rkey"), ("commit", "cid")),
         *(("commit", "record", "createdAt"), ("commit", "record", "subject"), ("commit", "record", "$type")),
@@ -165,26 +167,28 @@ _PLACES = st.sampled_from(
     collection=st.sampled_from(COLLECTIONS),
     subject=st.sampled_from([POINTER, "did:plc:mlbpil2fwz43vfn6uuysxtqa"]),
     via=st.booleans(),
-    changes=st.lists(st.tuples(_PLACES, _VALUES), max_size=2),
+    changes=st.lists(st.tuples(_PATHS, _VALUES), max_size=2),
     time_us=st.sampled_from([1783175888085434, 1783175887514441 + 86_400_000_001]) | _TIMES,
 )
 @example(COLLECTIONS[0], POINTER, False, [], 10**16 - 1)
-def test_equal_or_nothing(collection: str, subject: Any, via: bool, changes: Any, time_us: Any) -> None:
+def test_changed_values_give_an_equal_document_or_none(
+    collection: str, subject: Any, via: bool, changes: Any, time_us: Any
+) -> None:
     changed = event(collection, subject=dict(subject) if isinstance(subject, dict) else subject)
     if via:
         changed["commit"]["record"]["via"] = dict(POINTER)
     for (*path, name), value in changes:
-        place = changed
+        node = changed
         for step in path:
-            place = place.get(step) if isinstance(place, dict) else None
-        if isinstance(place, dict):
-            place[name] = value
+            node = node.get(step) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node[name] = value
     try:
         frames = [v2_frame(changed, 5), orjson.dumps(changed | {"time_us": time_us})]
     except TypeError:
         return  # an integer that needs more than 64 bits, or half of a surrogate pair
     for frame in frames:
-        equal_or_nothing(frame)
+        check_equal_or_none(frame)
 
 
 @settings(max_examples=15 * settings().max_examples, deadline=None)
@@ -195,36 +199,36 @@ def test_equal_or_nothing(collection: str, subject: Any, via: bool, changes: Any
     | st.sampled_from([b'"', b"\\u0041", b" ", b",", b"{", b"}", b"/", b"0", b"\xc3\xa9"]),
     cut=st.integers(0, 3),
 )
-def test_equal_or_nothing_of_bytes(wire: int, at: float, put: bytes, cut: int) -> None:
-    frame = by_both_wires(event(via=POINTER))[wire]
-    place = int(at * len(frame))
-    equal_or_nothing(frame[:place] + put + frame[place + cut :])
+def test_changed_bytes_give_an_equal_document_or_none(wire: int, at: float, put: bytes, cut: int) -> None:
+    frame = on_both_wires(event(via=POINTER))[wire]
+    index = int(at * len(frame))
+    check_equal_or_none(frame[:index] + put + frame[index + cut :])
 
 
-def equal_or_nothing(frame: bytes) -> None:
-    made = FastPath().make(frame, HOST, ARRIVED_US)
+def check_equal_or_none(frame: bytes) -> None:
+    rendered = FastPath().render(frame, HOST, ARRIVED_US)
     try:
-        expected = long_way(frame)
+        expected = general_path(frame)
     except BadFrame:
-        assert made is None
+        assert rendered is None
     else:
-        assert made is None or tuple(made) == expected
+        assert rendered is None or tuple(rendered) == expected
 
 
-def test_a_shape_that_its_lexicon_does_not_know_takes_the_long_way() -> None:
-    asked: list[Any] = []
+def test_a_shape_with_unknown_fields_uses_the_general_path() -> None:
+    checked: list[Any] = []
 
     def look(event: Any) -> bool:
-        asked.append(event)
+        checked.append(event)
         return "via" in event["commit"]["record"]
 
-    express = FastPath(is_noteworthy=look)
+    fast_path = FastPath(has_unknown_fields=look)
     plain, odd = orjson.dumps(event()), orjson.dumps(event(via=POINTER))
     for _ in range(3):
-        assert express.make(plain, HOST, ARRIVED_US) is not None
-        assert express.make(odd, HOST, ARRIVED_US) is None
-    assert len(asked) == 2
+        assert fast_path.render(plain, HOST, ARRIVED_US) is not None
+        assert fast_path.render(odd, HOST, ARRIVED_US) is None
+    assert len(checked) == 2
 
 
-def test_a_collection_without_mapped_fields_takes_the_long_way() -> None:
-    assert FastPath(typed=()).make(orjson.dumps(event()), HOST, ARRIVED_US) is None
+def test_a_collection_without_mapped_fields_uses_the_general_path() -> None:
+    assert FastPath(typed=()).render(orjson.dumps(event()), HOST, ARRIVED_US) is None

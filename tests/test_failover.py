@@ -17,7 +17,7 @@ from slurp.jetstream import dialer
 from slurp.jetstream import failover as failover_module
 from slurp.jetstream.failover import Failover
 from slurp.jetstream.server_monitor import ServerMonitor
-from slurp.jetstream.servers import Probe
+from slurp.jetstream.servers import ServerProbe
 from slurp.pipeline import reader as reader_module
 from slurp.simulator.jetstream import Simulator
 from tests.proxy import Proxy, self_signed
@@ -215,9 +215,9 @@ def test_tls_with_a_certificate_that_the_machine_trusts(
 # Going back to a better host
 
 
-def probes(**seconds: float | None) -> Callable[[object], list[Probe]]:
+def probes(**seconds: float | None) -> Callable[[object], list[ServerProbe]]:
     """What a probe of servers a, b, c would find."""
-    found = [Probe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
+    found = [ServerProbe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
     return lambda _: sorted(found, key=lambda one: one.median)
 
 
@@ -263,9 +263,9 @@ def test_what_is_no_reason_to_change(seconds: dict[str, float | None], cooldown:
 
 def test_a_silent_server_is_no_better_however_quick() -> None:
     at = failover_at("b")
-    silent = Probe("a", [0.001] * 3, listened=True)
-    busy = Probe("c", [0.01] * 3, listened=True, first_event=0.1)
-    ours = Probe("b", [0.1] * 3, listened=True, first_event=0.1)
+    silent = ServerProbe("a", [0.001] * 3, listened=True)
+    busy = ServerProbe("c", [0.01] * 3, listened=True, first_event=0.1)
+    ours = ServerProbe("b", [0.1] * 3, listened=True, first_event=0.1)
     for ranked, reason in (([busy, ours, silent], "10 ms"), ([ours, silent], "")):
         looking = ServerMonitor(at, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[misc]
         for _ in range(2):
@@ -281,7 +281,7 @@ def test_a_silent_server_is_no_better_however_quick() -> None:
 
 
 def test_a_server_with_v2_is_better_at_once_whatever_the_latency() -> None:
-    legacy, slow = Probe("a", [0.01] * 3), Probe("b", [2.0] * 3, v2=True)
+    legacy, slow = ServerProbe("a", [0.01] * 3), ServerProbe("b", [2.0] * 3, v2=True)
     at = failover_at("a")
     ServerMonitor(at, "", probe=lambda _: [slow, legacy]).check()
     assert at.preferred == (("b", "a"), "it has the v2 protocol")
@@ -289,8 +289,8 @@ def test_a_server_with_v2_is_better_at_once_whatever_the_latency() -> None:
 
 @pytest.mark.parametrize("sends", [True, False])
 def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> None:
-    quick = Probe("a", [0.001] * 3, listened=True, first_event=0.01)
-    ours = Probe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
+    quick = ServerProbe("a", [0.001] * 3, listened=True, first_event=0.01)
+    ours = ServerProbe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
     at = failover_at("b")
     looking = ServerMonitor(at, "", probe=lambda _: [ours, quick])
     for _ in range(3):
@@ -301,14 +301,16 @@ def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> N
 @pytest.mark.parametrize(
     ("probes", "wait"),
     [
-        ([Probe("a", [0.1], v2=True)], 1800),
-        ([Probe("a", [0.1]), Probe("b", [0.2])], 1800),
-        ([Probe("a", [0.1]), Probe("b")], 300),
-        ([Probe("b", [0.1], v2=True), Probe("a", [0.1])], 300),
+        ([ServerProbe("a", [0.1], v2=True)], 1800),
+        ([ServerProbe("a", [0.1]), ServerProbe("b", [0.2])], 1800),
+        ([ServerProbe("a", [0.1]), ServerProbe("b")], 300),
+        ([ServerProbe("b", [0.1], v2=True), ServerProbe("a", [0.1])], 300),
     ],
     ids=["on v2", "all of v1", "one is away", "one has v2"],
 )
-def test_it_looks_more_often_while_v1_is_read_and_v2_may_come_back(probes: list[Probe], wait: float) -> None:
+def test_it_looks_more_often_while_v1_is_read_and_v2_may_come_back(
+    probes: list[ServerProbe], wait: float
+) -> None:
     looking = ServerMonitor(failover_at("a", "b"), "", probe=lambda _: probes, clock=lambda: 0.0)
     looking.check()
     assert looking._due == wait

@@ -1,4 +1,4 @@
-"""The fields on a real node: everything is taken, nothing is added, and questions find their answers."""
+"""The fields on a real node: all documents are accepted, no field is added, example queries find them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Event = dict[str, Any]
 
 @pytest.fixture
 def index(es: Elasticsearch, fresh_index_prefix: str) -> str:
-    """An index with the mappings of both component templates."""
+    """Return an index with the mappings of both component templates."""
     both = mapping()
     both["properties"]["record"] = lexicons.committed().mapping["properties"]["record"]
     es.indices.create(index=fresh_index_prefix, mappings=both)
@@ -35,9 +35,9 @@ def index(es: Elasticsearch, fresh_index_prefix: str) -> str:
 
 
 def send(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> list[Item]:
-    """Index the documents of `frames`; what Elasticsearch did not take."""
-    refused: list[Item] = []
-    lines: list[Any] = []  # bytes, which the client takes and its types do not tell
+    """Index the documents of `frames`; return the rejected ones."""
+    rejected: list[Item] = []
+    lines: list[Any] = []  # bytes, which the client accepts although its types do not allow them
     for frame in frames:
         document = build(parse(frame), "host", ARRIVED)
         lines += [orjson.dumps({"index": {"_id": document.id}}), document.body]
@@ -45,9 +45,9 @@ def send(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> list[Item]:
         answer = es.bulk(index=index, operations=lines[start : start + 4000])
         for item in answer["items"]:
             if error := item["index"].get("error"):
-                refused.append(Item(item["index"]["status"], error["type"], error["reason"]))
+                rejected.append(Item(item["index"]["status"], error["type"], error["reason"]))
     es.indices.refresh(index=index)
-    return refused
+    return rejected
 
 
 def field_count(es: Elasticsearch, index: str) -> int:
@@ -65,7 +65,7 @@ def simulated(count: int) -> list[bytes]:
     return [network.event(ARRIVED + number * 1000, number).frame for number in range(1, count + 1)]
 
 
-def test_every_event_of_the_corpora_is_taken(es: Elasticsearch, index: str, corpus: list[Path]) -> None:
+def test_every_recorded_event_is_accepted(es: Elasticsearch, index: str, corpus: list[Path]) -> None:
     frames = [line for path in corpus for line in path.read_bytes().splitlines() if line.strip()]
     fields = field_count(es, index)
     assert send(es, index, frames) == []
@@ -109,13 +109,13 @@ NASTY: dict[str, Any] = {
 
 @pytest.mark.parametrize("collection", ["app.bsky.feed.post", "app.bsky.feed.like", "com.example.other"])
 @pytest.mark.parametrize("kind", NASTY)
-def test_nasty_records_are_taken(es: Elasticsearch, index: str, kind: str, collection: str) -> None:
+def test_malformed_records_are_accepted(es: Elasticsearch, index: str, kind: str, collection: str) -> None:
     assert send(es, index, [commit(NASTY[kind], collection)]) == []
 
 
 @pytest.mark.parametrize("levels", [17, 18, 19, 30, 250, 800])
 @pytest.mark.parametrize("collection", ["app.bsky.feed.post", "com.example.other"])
-def test_deep_records_are_taken(es: Elasticsearch, index: str, levels: int, collection: str) -> None:
+def test_deep_records_are_accepted(es: Elasticsearch, index: str, levels: int, collection: str) -> None:
     # The longest path and value that are indexed: 28,800 and 3,072 bytes of the 32,766 of a term.
     record: Any = "€" * 1024
     for _ in range(levels):
@@ -128,10 +128,12 @@ def test_deep_records_are_taken(es: Elasticsearch, index: str, levels: int, coll
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(JSON, COLLECTIONS)
-def test_what_is_not_taken_can_be_quarantined(
+def test_a_rejected_record_can_be_quarantined(
     es: Elasticsearch, index: str, record: Any, collection: str
 ) -> None:
-    """Only a record of the wrong shape is refused, as the document's fault, and its quarantine is not."""
+    """Only a record of the wrong shape is rejected, as an error of the document; its quarantined form is
+    accepted.
+    """
     fields = field_count(es, index)
     frame = commit(record, collection)
     try:
@@ -146,13 +148,13 @@ def test_what_is_not_taken_can_be_quarantined(
     assert field_count(es, index) == fields
 
 
-def test_the_example_queries_find_what_they_promise(
+def test_the_example_queries_find_the_expected_documents(
     es: Elasticsearch, index: str, corpus: list[Path]
 ) -> None:
     frames = [line for path in corpus for line in path.read_bytes().splitlines() if line.strip()]
     frames += simulated(6000)
     assert send(es, index, frames) == []
-    # The last operation of an `_id` stands, as it does in the index.
+    # The last operation on an `_id` counts, as in the index.
     events = {event_id(event): event for event in map(parse, frames)}
     values = {
         "tag": most(events, lambda e: [tag.lower() for tag in raw_tags(e)]),
@@ -162,8 +164,8 @@ def test_the_example_queries_find_what_they_promise(
         "person": most(events, lambda e: [record_of(e).get("subject")] if is_in(e, "graph.follow") else []),
     }
     values["domain"] = most(events, raw_domains)
-    promised = promises(values)
-    # One value suits some questions only: likes go to other posts, followers may follow nobody.
+    promised = conditions(values)
+    # No single value suits all queries: likes refer to other posts, followers may follow no account.
     liked = most(events, lambda e: [record_of(e)["subject"]["uri"]] if is_like(e) else [])
     rooted = most(events, lambda e: [record_of(e).get("reply", {}).get("root", {}).get("uri")])
     follower = most(events, lambda e: [e["did"]] if is_in(e, "graph.follow") and record_of(e) else [])
@@ -173,23 +175,23 @@ def test_the_example_queries_find_what_they_promise(
         "following": {"person": follower},
     }
     for example in examples():
-        asked = values | own.get(example.name, {})
-        (query,) = [one.query for one in examples(**asked) if one.name == example.name]
-        wanted = {doc_id for doc_id, event in events.items() if promises(asked)[example.name](event)}
+        parameters = values | own.get(example.name, {})
+        (query,) = [one.query for one in examples(**parameters) if one.name == example.name]
+        wanted = {doc_id for doc_id, event in events.items() if conditions(parameters)[example.name](event)}
         assert wanted, f"{example.name}: nothing to find"
         assert ids(es, index, query) == wanted, example.name
     assert promised.keys() == {example.name for example in examples()}
 
 
-def promises(asked: Mapping[str, str]) -> dict[str, Callable[[Event], bool]]:
-    """The same questions put to the raw events."""
-    post, person = asked["post"], asked["person"]
+def conditions(parameters: Mapping[str, str]) -> dict[str, Callable[[Event], bool]]:
+    """Return the results of the example queries, computed from the raw events."""
+    post, person = parameters["post"], parameters["person"]
     return {
-        "tag": lambda e: is_in(e, "feed.post") and asked["tag"] in map(str.lower, raw_tags(e)),
+        "tag": lambda e: is_in(e, "feed.post") and parameters["tag"] in map(str.lower, raw_tags(e)),
         "language": lambda e: any(
-            tag.lower().split("-")[0] == asked["lang"] for tag in record_of(e).get("langs", [])
+            tag.lower().split("-")[0] == parameters["lang"] for tag in record_of(e).get("langs", [])
         ),
-        "domain": lambda e: is_in(e, "feed.post") and asked["domain"] in raw_domains(e),
+        "domain": lambda e: is_in(e, "feed.post") and parameters["domain"] in raw_domains(e),
         "replies": lambda e: record_of(e).get("reply", {}).get("parent", {}).get("uri") == post,
         "thread": lambda e: record_of(e).get("reply", {}).get("root", {}).get("uri") == post,
         "likes": lambda e: is_like(e) and record_of(e)["subject"]["uri"] == post,
@@ -225,7 +227,7 @@ def raw_tags(event: Event) -> list[str]:
 
 
 def raw_domains(event: Event) -> list[str]:
-    """The last two labels: right for those top-level domains under which one registers directly."""
+    """Return the last two labels: correct for top-level domains under which names are registered directly."""
     links = [feature["uri"] for feature in features(event) if "uri" in feature]
     if external := record_of(event).get("embed", {}).get("external"):
         links.append(external["uri"])
@@ -234,7 +236,7 @@ def raw_domains(event: Event) -> list[str]:
 
 
 def most(events: Mapping[str, Event], values: Callable[[Event], Iterable[Any]]) -> str:
-    """The most frequent value; the first of the alphabet where several are."""
+    """Return the most frequent value; the alphabetically first one of several."""
     counts: dict[str, int] = {}
     for event in events.values():
         for value in values(event):

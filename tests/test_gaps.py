@@ -11,7 +11,7 @@ import pytest
 
 from slurp.events.frames import parse
 from slurp.events.position import Gap, Position
-from slurp.jetstream.resume_check import Finding, Found, ResumeCheck
+from slurp.jetstream.resume_check import CheckResult, Outcome, ResumeCheck
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import oldest_event
 from slurp.pipeline import resume as cursors_module
@@ -96,7 +96,7 @@ def test_a_stale_number_in_range_leads_to_other_events(
         (gap,) = run.gaps
     assert 0 <= known.time_us - gap.from_us < 60_000_000, "the time of what is acknowledged"
     assert 550 < ago(gap.to_us) < 650
-    assert "later than what we had; reconnecting with a time as cursor" in caplog.text
+    assert "later than the newest known event; reconnecting with a time as cursor" in caplog.text
 
 
 def test_a_wiped_server_is_noticed_by_the_next_run(long: Simulator, clock: Clock) -> None:
@@ -153,7 +153,9 @@ def test_what_stays_foreign_is_taken_the_second_time(
     long: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a server does, and however wrong we are about it: no circles."""
-    monkeypatch.setattr(ResumeCheck, "look", lambda *_: Finding(Found.FOREIGN, reason="is odd"))
+    monkeypatch.setattr(
+        ResumeCheck, "evaluate", lambda *_: CheckResult(Outcome.WRONG_STREAM, reason="is odd")
+    )
     long.generate(1000)
     with reading(long) as run:
         until(lambda: set(long.frames) <= set(run.frames))

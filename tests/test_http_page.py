@@ -8,7 +8,7 @@ import time
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.documents.display import Link, label, link, prose
+from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.progress import Outcome
 from slurp.web.cache import Cache
@@ -100,28 +100,28 @@ def test_only_http_urls_become_links(page: RenderedPage, indexer: InProcess, es:
     ],
 )
 def test_a_link_displays_its_domain(url: str, domain: str) -> None:
-    assert link(url) == Link(url, domain)
+    assert safe_link(url) == Link(url, domain)
 
 
 @pytest.mark.parametrize(
     "url", [None, 1, "", "https://" + "a" * 3000, "ftp://x.example", "https:///x", "x", "https://.."]
 )
 def test_other_urls_are_no_links(url: object) -> None:
-    assert link(url) is None
+    assert safe_link(url) is None
 
 
 def test_bidi_controls_do_not_affect_the_page() -> None:
-    assert prose("user\u202egnp.exe") == "user\ufffdgnp.exe"
-    assert prose("שלום\u200f!") == "שלום\u200f!"
-    assert label("ab\u200fc\u2066d") == "ab\ufffdc\ufffdd"
+    assert clean_text("user\u202egnp.exe") == "user\ufffdgnp.exe"
+    assert clean_text("שלום\u200f!") == "שלום\u200f!"
+    assert clean_label("ab\u200fc\u2066d") == "ab\ufffdc\ufffdd"
 
 
 def test_invisible_characters_are_replaced_and_lines_are_kept() -> None:
-    assert prose("a\x00b\x1b[31mc\ud800d\u2028e") == "a\ufffdb\ufffd[31mc\ufffdd\ufffde"
-    assert prose("one\r\ntwo\n\n\n\n \n three\t4 ") == "one\ntwo\n\nthree 4"
-    assert label("one\ntwo") == "one two"
-    assert prose("👩‍🚀 é") == "👩‍🚀 é"
-    assert prose("x" * 1000) == "x" * 599 + "…"
+    assert clean_text("a\x00b\x1b[31mc\ud800d\u2028e") == "a\ufffdb\ufffd[31mc\ufffdd\ufffde"
+    assert clean_text("one\r\ntwo\n\n\n\n \n three\t4 ") == "one\ntwo\n\nthree 4"
+    assert clean_label("one\ntwo") == "one two"
+    assert clean_text("👩‍🚀 é") == "👩‍🚀 é"
+    assert clean_text("x" * 1000) == "x" * 599 + "…"
 
 
 # Elasticsearch

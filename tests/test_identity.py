@@ -1,4 +1,4 @@
-"""Golden vectors: what is written here has been indexed. A change would double every event."""
+"""Golden vectors of `_id`: documents with these ids exist. A change would index every event twice."""
 
 from __future__ import annotations
 
@@ -66,50 +66,50 @@ def account(**inner: Any) -> dict[str, Any]:
         (account(active=True, status=None), "MjjFUKC-GxB47zMmRpWIfQ"),
     ],
 )
-def test_golden_vectors(event: dict[str, Any], expected: str) -> None:
+def test_ids_equal_the_golden_vectors(event: dict[str, Any], expected: str) -> None:
     assert event_id(event) == expected
 
 
-def test_what_belongs_to_one_host_does_not_count() -> None:
+def test_values_of_one_host_do_not_change_the_id() -> None:
     here, there = identity(seq=1), identity(seq=99)
     there |= {"cursor": 7, "time_us": TIME_US + 5}
     assert event_id(here) == event_id(there)
 
 
-def test_parts_do_not_run_into_each_other() -> None:
+def test_the_boundary_between_two_parts_changes_the_id() -> None:
     assert event_id(commit(collection="a", rkey="bc")) != event_id(commit(collection="ab", rkey="c"))
     assert event_id(commit(collection="a,1:b", rkey="c")) != event_id(commit(collection="a", rkey="b,1:c"))
 
 
-def test_an_absent_handle_is_not_a_tilde() -> None:
+def test_an_absent_handle_differs_from_a_tilde() -> None:
     assert event_id(identity(handle=None)) != event_id(identity(handle="~"))
 
 
-def test_ids_are_short_and_plain_whatever_strangers_choose() -> None:
+def test_ids_are_short_and_plain_for_any_user_input() -> None:
     doc_id = event_id(commit(rkey="🌸" * 10_000, collection='","_index":"other', rev="x" * 5000))
     assert len(doc_id) < 64
     assert doc_id.replace("-", "").replace("_", "").isalnum()
 
 
 @pytest.mark.parametrize("time_us", [REV_US + DAY_US, REV_US, REV_US - 400 * DAY_US, 0])
-def test_a_sound_rev_chooses_the_instant_whatever_an_operator_makes_of_time_us(time_us: int) -> None:
+def test_a_plausible_rev_chooses_the_instant_for_any_time_us(time_us: int) -> None:
     assert instant_us(commit(time_us=time_us)) == REV_US
     assert instant_us(sync(time_us=time_us)) == REV_US
 
 
-def test_an_old_or_invalid_rev_leaves_it_to_the_server() -> None:
+def test_an_old_or_invalid_rev_is_replaced_by_time_us() -> None:
     # A dormant account that is announced again belongs to today.
     assert instant_us(commit(time_us=REV_US + DAY_US + 1)) == REV_US + DAY_US + 1
     assert instant_us(sync(time_us=REV_US + DAY_US + 1)) == REV_US + DAY_US + 1
-    assert instant_us(commit(rev="whatever")) == TIME_US
+    assert instant_us(commit(rev="invalid")) == TIME_US
 
 
-def test_a_rev_of_the_future_leaves_it_to_the_server_by_the_clock_that_is_given() -> None:
+def test_a_rev_more_than_a_day_after_now_us_is_replaced_by_time_us() -> None:
     for event in (commit(), sync()):
         assert identify(event, now_us=REV_US - DAY_US).instant_us == REV_US
-        filed = identify(event, now_us=REV_US - DAY_US - 1)
-        assert (filed.instant_us, filed.is_future) == (TIME_US, True)
-        assert filed.id == event_id(event), "only the day depends on a clock"
+        found = identify(event, now_us=REV_US - DAY_US - 1)
+        assert (found.instant_us, found.is_future) == (TIME_US, True)
+        assert found.id == event_id(event), "only the day depends on a clock"
 
 
 def test_the_instant_of_identity_and_account_is_their_inner_time() -> None:
@@ -118,7 +118,7 @@ def test_the_instant_of_identity_and_account_is_their_inner_time() -> None:
     assert instant_us(account(time="soon")) == TIME_US
 
 
-def test_days_and_times() -> None:
+def test_days_and_times_are_formatted_and_parsed() -> None:
     assert day_of(instant_us(commit()) // DAY_US) == "2026.07.04"
     assert isoformat(REV_US) == "2026-07-04T14:38:07.514441Z"
     assert parse_time("2026-07-04T14:38:07.514441Z") == REV_US
@@ -127,7 +127,7 @@ def test_days_and_times() -> None:
     assert parse_time("9999-12-31T23:59:59-12:00") is None
 
 
-def test_every_event_of_the_corpora_has_an_id_of_its_own(corpus: list[Path]) -> None:
+def test_every_recorded_event_has_its_own_id(corpus: list[Path]) -> None:
     for path in corpus:
         frames = path.read_bytes().splitlines()
         assert len({event_id(orjson.loads(frame)) for frame in frames}) == len(frames)

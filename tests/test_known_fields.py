@@ -1,4 +1,4 @@
-"""Drift: which fields of a record are new to us."""
+"""Fields of a record that are not in its compiled lexicon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REF = {"$type": "com.atproto.repo.strongRef", "uri": "at://a/b/c", "cid": "bafy"
 BLOB = {"$type": "blob", "ref": {"$link": "bafy"}, "mimeType": "image/jpeg", "size": 1}
 
 
-def test_what_the_lexicon_knows_gives_one_empty_answer() -> None:
+def test_known_fields_give_one_shared_empty_result() -> None:
     like = {"$type": LIKE, "subject": REF, "createdAt": "2026-11-23T20:02:33Z", "via": REF}
     post = {
         "$type": POST,
@@ -52,24 +52,24 @@ def test_what_the_lexicon_knows_gives_one_empty_answer() -> None:
          ("embed.images.new", "embed.images.alt2")),
         ({"embed": {"external": {"thumb": {**BLOB, "new": 1}}}}, ("embed.external.thumb.new",)),
         ({"embed": {"$type": "com.example.poll", "choices": []}}, ("embed.choices",)),
-        # Left out with a reason, a legacy blob among them, is known.
+        # Left-out fields, for example those of a legacy blob, are known.
         ({"entities": [{"whatever": 1}], "facets": [{"index": {"whatever": 1}}]}, ()),
         ({"embed": {"images": [{"image": {"cid": "bafy", "mimeType": "image/png"}}]}}, ()),
-        # A value of another type is Elasticsearch's to judge.
+        # Values of another type are checked by Elasticsearch.
         ({"reply": "no object", "embed": None, "langs": {"a": 1}, "facets": [1, "x", None]}, ()),
     ],
 )  # fmt: skip
-def test_what_is_new_is_named_by_its_path(record: dict[str, Any], paths: tuple[str, ...]) -> None:
+def test_unknown_fields_are_returned_as_paths(record: dict[str, Any], paths: tuple[str, ...]) -> None:
     assert KNOWN.unknown(POST, record) == paths
 
 
-def test_what_other_lexicons_fill_in_is_known() -> None:
+def test_fields_defined_by_other_lexicons_are_known() -> None:
     document = {"content": {"$type": "pub.leaflet.content", "pages": [{"a": 1}]}, "new": 1}
     assert KNOWN.unknown("site.standard.document", document) == ("new",)
     assert KNOWN.unknown("com.atproto.lexicon.schema", {"lexicon": 1, "id": "a.b.c", "defs": {}}) == ()
 
 
-def test_an_object_of_which_nothing_is_mapped() -> None:
+def test_unknown_fields_are_found_in_an_object_without_mapped_fields() -> None:
     parts = {"a": {"type": "bytes"}, "b": {"type": "unknown"}}
     record = {"type": "object", "properties": {"it": {"type": "object", "properties": parts}}}
     document = {"lexicon": 1, "id": "org.example.it", "defs": {"main": {"type": "record", "record": record}}}
@@ -77,20 +77,20 @@ def test_an_object_of_which_nothing_is_mapped() -> None:
     assert known.unknown("org.example.it", {"it": {"a": 1, "b": {"x": 1}, "c": 1}}) == ("it.c",)
 
 
-def test_which_record_types_are_typed() -> None:
+def test_only_typed_record_types_are_contained() -> None:
     assert POST in KNOWN
     assert "org.example.thing" not in KNOWN
     with pytest.raises(KeyError):
         KNOWN.unknown("org.example.thing", {})
 
 
-def test_strangers_cannot_make_the_answer_long() -> None:
+def test_the_result_is_bounded_for_any_user_input() -> None:
     paths = KNOWN.unknown(POST, {f"{number:03}" * 1000: 1 for number in range(1000)})
     assert len(paths) == 32
     assert {len(path) for path in paths} == {256}
 
 
-def test_a_record_nested_without_end_is_no_trouble() -> None:
+def test_a_deeply_nested_record_is_handled() -> None:
     nested: Any = 1
     for _ in range(5000):
         nested = [{"embed": nested}]
@@ -113,7 +113,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["embed", "reply", "facets", "text", "new"]), json_values))
-def test_anything_at_all_has_an_answer(record: dict[str, Any]) -> None:
+def test_any_record_has_a_result(record: dict[str, Any]) -> None:
     paths = KNOWN.unknown(POST, record)
     assert len(paths) == len(set(paths)) <= 32
     assert ("new" in paths) == ("new" in record)

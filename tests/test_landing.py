@@ -1,11 +1,11 @@
-"""Where a connection begins, against what was asked for: all that can be told from the first events."""
+"""The check of a connection by its first events against the requested cursor."""
 
 from __future__ import annotations
 
 import pytest
 
 from slurp.events.position import Position, Resume
-from slurp.jetstream.resume_check import Finding, Found, ResumeCheck
+from slurp.jetstream.resume_check import CheckResult, Outcome, ResumeCheck
 
 SECOND = 1_000_000
 HOUR = 3600
@@ -17,16 +17,16 @@ def at(cursor: int | None, seconds: float) -> Position:
     return Position("a", cursor, NOW + int(seconds * SECOND))
 
 
-def run_of(cursor: int, seconds: float, step: float = 0.01, count: int = 9) -> list[Position]:
-    """Events one after the other, from a cursor and a time on."""
+def consecutive(cursor: int, seconds: float, step: float = 0.01, count: int = 9) -> list[Position]:
+    """Return consecutive events from a cursor and a time on."""
     return [at(cursor + n, seconds + n * step) for n in range(count)]
 
 
-def look(first: list[Position], cursor: int = 10_000, newest: float = 0, **more: bool) -> Finding:
-    return landing(cursor, newest, **more).look(first)
+def evaluate(first: list[Position], cursor: int = 10_000, newest: float = 0, **more: bool) -> CheckResult:
+    return check(cursor, newest, **more).evaluate(first)
 
 
-def landing(cursor: int = 10_000, newest: float = 0, *, filtered: bool = False, **more: bool) -> ResumeCheck:
+def check(cursor: int = 10_000, newest: float = 0, *, filtered: bool = False, **more: bool) -> ResumeCheck:
     return ResumeCheck(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered, **more)
 
 
@@ -36,54 +36,66 @@ BACK_DATED = [at(10_000, 0), *(at(10_001 + n, -50 * HOUR) for n in range(8))]
 @pytest.mark.parametrize(
     "first",
     [
-        pytest.param(run_of(10_000, 0), id="inclusive"),
-        pytest.param(run_of(5_904, -8), id="rewound"),
-        pytest.param(run_of(10_007, 0.2), id="holes mean nothing"),
+        pytest.param(consecutive(10_000, 0), id="inclusive"),
+        pytest.param(consecutive(5_904, -8), id="rewound"),
+        pytest.param(consecutive(10_007, 0.2), id="missing numbers among the first events"),
         pytest.param(BACK_DATED, id="imported events"),
-        pytest.param([at(10_000, 9 * HOUR), *run_of(10_001, 0, count=8)], id="one from the future"),
-        pytest.param(run_of(10_000, 0, step=HOUR), id="a quiet stream, away for long"),
-        pytest.param([at(10_000, 0)], id="nothing but what we had"),
+        pytest.param([at(10_000, 9 * HOUR), *consecutive(10_001, 0, count=8)], id="one from the future"),
+        pytest.param(consecutive(10_000, 0, step=HOUR), id="a quiet stream after a long outage"),
+        pytest.param([at(10_000, 0)], id="only known events"),
     ],
 )
 @pytest.mark.parametrize("filtered", [False, True])
-def test_the_place_asked_for_by_number(first: list[Position], filtered: bool) -> None:
+def test_the_requested_events_are_ok(first: list[Position], filtered: bool) -> None:
     cursor = min(10_000, first[0].cursor or 0)
-    assert look(first, cursor, filtered=filtered).found is Found.PLACE
+    assert evaluate(first, cursor, filtered=filtered).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(
     ("first", "reason"),
     [
-        pytest.param(run_of(17, HOUR), "sends 17, it seems to count anew", id="beyond the tip"),
+        pytest.param(
+            consecutive(17, HOUR),
+            "sends 17 for requested cursor 10000; its numbering seems to have restarted",
+            id="beyond the newest event",
+        ),
         pytest.param([at(9_999, HOUR)], "sends 9999", id="a single event"),
-        pytest.param(run_of(10_000, HOUR), "1h later than what we had", id="other events, same numbers"),
-        pytest.param(run_of(10_500, 100), "1m40s later", id="what we had is gone"),
-        pytest.param([*run_of(10_000, HOUR, count=6), *run_of(10_006, -HOUR, count=3)], "1h later", id="odd"),
+        pytest.param(
+            consecutive(10_000, HOUR), "1h later than the newest known event", id="other events, same numbers"
+        ),
+        pytest.param(consecutive(10_500, 100), "1m40s later", id="the known events are gone"),
+        pytest.param(
+            [*consecutive(10_000, HOUR, count=6), *consecutive(10_006, -HOUR, count=3)],
+            "1h later",
+            id="a few with old times",
+        ),
         pytest.param([at(None, 0)], "no sequence numbers", id="an older server"),
     ],
 )
-def test_a_place_that_is_none(first: list[Position], reason: str) -> None:
-    finding = look(first)
-    assert finding.found is Found.FOREIGN
-    assert reason in finding.reason
+def test_other_events_under_the_requested_number_are_the_wrong_stream(
+    first: list[Position], reason: str
+) -> None:
+    result = evaluate(first)
+    assert result.outcome is Outcome.WRONG_STREAM
+    assert reason in result.reason
 
 
-def test_what_is_still_on_its_way_is_no_news() -> None:
-    """The known time is that of acknowledged events, which may lie a little back."""
-    assert look(run_of(10_000, 200)).found is Found.FOREIGN
-    assert look(run_of(10_000, 200), newest=195).found is Found.PLACE
+def test_the_newest_received_time_counts_if_it_is_not_acknowledged_yet() -> None:
+    """The known time is that of acknowledged events, which is a little older."""
+    assert evaluate(consecutive(10_000, 200)).outcome is Outcome.WRONG_STREAM
+    assert evaluate(consecutive(10_000, 200), newest=195).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize("cursor", [None, 7])
-def test_the_beginning_is_wherever_it_is(cursor: int | None) -> None:
-    asked = Resume(0, Position("a", 0, 0))
-    assert ResumeCheck(asked, 0, False).look([at(cursor, 0)]).found is Found.PLACE
+def test_any_beginning_is_ok_for_a_request_from_the_beginning(cursor: int | None) -> None:
+    requested = Resume(0, Position("a", 0, 0))
+    assert ResumeCheck(requested, 0, False).evaluate([at(cursor, 0)]).outcome is Outcome.OK
 
 
-def test_of_a_number_that_the_user_names_no_time_is_known() -> None:
-    asked = Resume(10_000, Position("a", 10_000, 0))
-    assert ResumeCheck(asked, 0, False).look(run_of(10_300, 0)).found is Found.PLACE
-    assert ResumeCheck(asked, 0, False).look(run_of(17, 0)).found is Found.FOREIGN
+def test_a_number_from_the_user_is_checked_without_a_time() -> None:
+    requested = Resume(10_000, Position("a", 10_000, 0))
+    assert ResumeCheck(requested, 0, False).evaluate(consecutive(10_300, 0)).outcome is Outcome.OK
+    assert ResumeCheck(requested, 0, False).evaluate(consecutive(17, 0)).outcome is Outcome.WRONG_STREAM
 
 
 FIVE_MINUTES_BACK = NOW - 300 * SECOND
@@ -92,45 +104,45 @@ FIVE_MINUTES_BACK = NOW - 300 * SECOND
 @pytest.mark.parametrize(
     ("first", "filtered", "found"),
     [
-        (run_of(1, -300), False, Found.PLACE),
-        (run_of(1, 30), False, Found.PLACE),
-        (run_of(1, 100), False, Found.GAP),
-        (run_of(1, 100), True, Found.MAYBE),
-        (run_of(1, 40, step=HOUR), False, Found.MAYBE),
-        ([*run_of(1, 100, count=5), *run_of(6, -HOUR, count=4)], False, Found.MAYBE),
-        ([*run_of(1, 100, count=8), at(9, -HOUR)], False, Found.GAP),
+        (consecutive(1, -300), False, Outcome.OK),
+        (consecutive(1, 30), False, Outcome.OK),
+        (consecutive(1, 100), False, Outcome.GAP),
+        (consecutive(1, 100), True, Outcome.UNSURE),
+        (consecutive(1, 40, step=HOUR), False, Outcome.UNSURE),
+        ([*consecutive(1, 100, count=5), *consecutive(6, -HOUR, count=4)], False, Outcome.UNSURE),
+        ([*consecutive(1, 100, count=8), at(9, -HOUR)], False, Outcome.GAP),
     ],
 )
-def test_asked_by_time(first: list[Position], filtered: bool, found: Found) -> None:
-    assert look(first, FIVE_MINUTES_BACK, filtered=filtered).found is found
+def test_a_request_by_time_is_checked_by_times(first: list[Position], filtered: bool, found: Outcome) -> None:
+    assert evaluate(first, FIVE_MINUTES_BACK, filtered=filtered).outcome is found
 
 
-def test_a_gap_ends_where_the_events_begin() -> None:
-    assert look(run_of(1, 7200), FIVE_MINUTES_BACK).to_us == NOW + 7200 * SECOND + 40_000
+def test_a_gap_ends_at_the_median_time_of_the_first_events() -> None:
+    assert evaluate(consecutive(1, 7200), FIVE_MINUTES_BACK).begins_us == NOW + 7200 * SECOND + 40_000
 
 
-def test_the_floor_that_a_server_tells_is_looked_at_by_time() -> None:
-    landing = ResumeCheck(Resume(10_000, KNOWN), NOW, False)
-    floor = landing.at_the_floor()
-    assert floor is not None
-    assert floor.refused
-    assert floor.look(run_of(10_500, HOUR)).found is Found.GAP
-    assert floor.look(run_of(10_001, 1)).found is Found.PLACE
+def test_an_expired_cursor_is_a_gap_if_events_are_missing() -> None:
+    original = ResumeCheck(Resume(10_000, KNOWN), NOW, False)
+    oldest = original.for_oldest_event()
+    assert oldest is not None
+    assert oldest.is_expired
+    assert oldest.evaluate(consecutive(10_500, HOUR)).outcome is Outcome.GAP
+    assert oldest.evaluate(consecutive(10_001, 1)).outcome is Outcome.OK
     unknown = ResumeCheck(Resume(7, Position("a", 7, 0)), NOW, False)
-    assert unknown.at_the_floor() is None, "nobody knows of what time it was"
+    assert unknown.for_oldest_event() is None, "the time of the known position is unknown"
 
 
-# Gaps that sequence numbers show
+# Gaps that are visible in sequence numbers
 
 
-REWOUND = 10_001 - 8192
+REPLAYED = 10_001 - 8192
 
 
 @pytest.mark.parametrize("seconds", [0, 0.2, 30])
 def test_a_missing_number_on_v2_is_a_gap_of_any_length(seconds: float) -> None:
-    first = run_of(10_002, seconds, step=0)
-    assert look(first, REWOUND, v2=True).found is Found.GAP
-    gap = landing(REWOUND, v2=True).gap_before(first[0])
+    first = consecutive(10_002, seconds, step=0)
+    assert evaluate(first, REPLAYED, v2=True).outcome is Outcome.GAP
+    gap = check(REPLAYED, v2=True).gap_before(first[0])
     assert (gap.from_cursor, gap.to_cursor) == (10_001, 10_001)
     assert (gap.from_us, gap.to_us) == (NOW, first[0].time_us)
 
@@ -138,46 +150,48 @@ def test_a_missing_number_on_v2_is_a_gap_of_any_length(seconds: float) -> None:
 @pytest.mark.parametrize(
     "first",
     [
-        pytest.param(run_of(10_001, 30), id="the next one"),
-        pytest.param(run_of(9_990, 0), id="some of what we had"),
-        pytest.param([at(10_000, 0), *run_of(10_900, 30)], id="a hole later on"),
+        pytest.param(consecutive(10_001, 30), id="the next event"),
+        pytest.param(consecutive(9_990, 0), id="some known events"),
+        pytest.param([at(10_000, 0), *consecutive(10_900, 30)], id="missing numbers later on"),
     ],
 )
-def test_what_begins_where_we_were_is_no_gap(first: list[Position]) -> None:
+def test_a_stream_that_begins_at_the_known_position_has_no_gap(first: list[Position]) -> None:
     for v2 in (False, True):
-        assert look(first, REWOUND, v2=v2).found is Found.PLACE
+        assert evaluate(first, REPLAYED, v2=v2).outcome is Outcome.OK
 
 
-@pytest.mark.parametrize(("seconds", "found"), [(4.5, Found.PLACE), (6, Found.GAP), (59, Found.GAP)])
-def test_on_v1_time_must_be_missing_too(seconds: float, found: Found) -> None:
-    """A resync of 50,000 records is hidden there, and takes no time."""
-    assert look(run_of(60_000, seconds), REWOUND).found is found
-    assert look(run_of(60_000, seconds + 100), REWOUND, newest=100).found is found, "from the newest we had"
+@pytest.mark.parametrize(("seconds", "found"), [(4.5, Outcome.OK), (6, Outcome.GAP), (59, Outcome.GAP)])
+def test_on_v1_missing_numbers_are_a_gap_only_if_time_is_missing_too(seconds: float, found: Outcome) -> None:
+    """A resync of 50,000 records is hidden there, and its events have one time."""
+    assert evaluate(consecutive(60_000, seconds), REPLAYED).outcome is found
+    assert evaluate(consecutive(60_000, seconds + 100), REPLAYED, newest=100).outcome is found, (
+        "relative to the newest received event"
+    )
 
 
 @pytest.mark.parametrize("v2", [False, True])
-def test_behind_a_filter_numbers_are_missing_everywhere(v2: bool) -> None:
-    assert look(run_of(60_000, 30), REWOUND, filtered=True, v2=v2).found is Found.PLACE
+def test_on_a_filtered_stream_missing_numbers_are_not_a_gap(v2: bool) -> None:
+    assert evaluate(consecutive(60_000, 30), REPLAYED, filtered=True, v2=v2).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize("seconds", [-3, 0, 3, 30, HOUR])
-def test_a_floor_behind_us_is_a_gap_of_any_length(seconds: float) -> None:
-    """Also where its time is no later: that of what we have is a median, and may be off."""
-    refused = landing(REWOUND, refused=True)
-    first = run_of(10_500, seconds, step=0)
-    assert refused.look(first).found is Found.GAP
-    gap = refused.gap_before(first[0])
+def test_an_oldest_event_beyond_the_known_position_is_a_gap_of_any_length(seconds: float) -> None:
+    """Even if its time is not later: the known time is a median, which may be off."""
+    expired = check(REPLAYED, is_expired=True)
+    first = consecutive(10_500, seconds, step=0)
+    assert expired.evaluate(first).outcome is Outcome.GAP
+    gap = expired.gap_before(first[0])
     assert (gap.from_cursor, gap.to_cursor) == (10_001, 10_499)
     assert gap.from_us == NOW <= gap.to_us == max(NOW, first[0].time_us)
-    assert landing(REWOUND, refused=True, filtered=True).look(first).found is Found.MAYBE
+    assert check(REPLAYED, is_expired=True, filtered=True).evaluate(first).outcome is Outcome.UNSURE
 
 
-def test_a_floor_that_is_older_than_what_we_have_is_of_another_store() -> None:
-    assert landing(REWOUND, refused=True).look(run_of(10_000_000, -HOUR)).found is Found.PLACE
+def test_an_oldest_event_that_is_older_than_the_known_position_is_ok() -> None:
+    assert check(REPLAYED, is_expired=True).evaluate(consecutive(10_000_000, -HOUR)).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(
-    ("floor", "refused", "is_gap"),
+    ("oldest", "is_expired", "is_gap"),
     [
         (at(10_500, 30), True, True),
         (at(10_500, -1), True, True),
@@ -188,44 +202,46 @@ def test_a_floor_that_is_older_than_what_we_have_is_of_another_store() -> None:
         (at(None, 70), False, True),
     ],
 )
-def test_the_floor_that_was_asked_for_tells_whether_there_is_a_gap(
-    floor: Position, refused: bool, is_gap: bool
+def test_the_oldest_event_determines_whether_there_is_a_gap(
+    oldest: Position, is_expired: bool, is_gap: bool
 ) -> None:
-    assert landing(REWOUND, filtered=True, refused=refused).is_gap_before(floor) is is_gap
+    assert check(REPLAYED, filtered=True, is_expired=is_expired).is_gap_before(oldest) is is_gap
 
 
-def test_asked_by_time_numbers_say_nothing() -> None:
-    gap = landing(FIVE_MINUTES_BACK).gap_before(at(60_000, 100))
+def test_a_gap_after_a_request_by_time_has_no_cursors() -> None:
+    gap = check(FIVE_MINUTES_BACK).gap_before(at(60_000, 100))
     assert (gap.from_cursor, gap.to_cursor) == (None, None)
 
 
-# Too early
+# Streams that begin too early
 
 
 @pytest.mark.parametrize(
     ("first", "found"),
     [
-        (run_of(1, -2 * HOUR), Found.EARLY),
-        (run_of(1, -300 - 130), Found.EARLY),
-        (run_of(1, -300 - 110), Found.PLACE),
-        ([at(None, -2 * HOUR)], Found.PLACE),
-        ([*run_of(1, -300, count=5), *run_of(6, -50 * HOUR, count=4)], Found.PLACE),
+        (consecutive(1, -2 * HOUR), Outcome.EARLY),
+        (consecutive(1, -300 - 130), Outcome.EARLY),
+        (consecutive(1, -300 - 110), Outcome.OK),
+        ([at(None, -2 * HOUR)], Outcome.OK),
+        ([*consecutive(1, -300, count=5), *consecutive(6, -50 * HOUR, count=4)], Outcome.OK),
     ],
 )
-def test_a_time_that_is_answered_with_far_older_events(first: list[Position], found: Found) -> None:
-    assert look(first, FIVE_MINUTES_BACK).found is found
+def test_events_from_long_before_the_requested_time_are_early(first: list[Position], found: Outcome) -> None:
+    assert evaluate(first, FIVE_MINUTES_BACK).outcome is found
 
 
 @pytest.mark.parametrize(
     ("first", "found"),
     [
-        (run_of(777, -370), Found.PLACE),
-        (run_of(779, -370), Found.PLACE),
-        (run_of(776, -370), Found.FOREIGN),
-        (run_of(777, -299), Found.FOREIGN),
-        ([at(None, -370)], Found.FOREIGN),
+        (consecutive(777, -370), Outcome.OK),
+        (consecutive(779, -370), Outcome.OK),
+        (consecutive(776, -370), Outcome.WRONG_STREAM),
+        (consecutive(777, -299), Outcome.WRONG_STREAM),
+        ([at(None, -370)], Outcome.WRONG_STREAM),
     ],
 )
-def test_a_number_that_was_found_for_a_time(first: list[Position], found: Found) -> None:
-    asked = Resume(FIVE_MINUTES_BACK, Position("elsewhere", 5, NOW))
-    assert ResumeCheck(asked, NOW, filtered=False, sought=777).look(first).found is found
+def test_a_searched_number_is_the_wrong_stream_if_the_events_have_changed(
+    first: list[Position], found: Outcome
+) -> None:
+    requested = Resume(FIVE_MINUTES_BACK, Position("elsewhere", 5, NOW))
+    assert ResumeCheck(requested, NOW, filtered=False, searched=777).evaluate(first).outcome is found

@@ -1,4 +1,4 @@
-"""Frames of 4 to 32 MB: read, stored or kept whole, in bounded memory, and never held for ever."""
+"""Frames of 4 to 32 MB are indexed, or kept as dead letters, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.documents.document import build
-from slurp.events.frames import MAX_FRAME, BadFrame, notice_of, parse
+from slurp.events.frames import MAX_FRAME_BYTES, BadFrame, parse, parse_notice
 from slurp.simulator import wire2
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
@@ -18,7 +18,7 @@ from tests.reading import reading, until
 
 
 def escaped(number: int, size: int) -> bytes:
-    """A post of `size` characters `<` as a server writes it: in six bytes each."""
+    """Return a post of `size` characters `<` as a server writes them: in six bytes each."""
     return commit(number, {"$type": "app.bsky.feed.post", "text": "@"}).replace(
         b'"@"', b'"' + b"\\u003c" * size + b'"'
     )
@@ -28,14 +28,14 @@ def escaped(number: int, size: int) -> bytes:
 LEGAL = 1_000_000
 
 
-def around(payload: bytes) -> bytes:
-    """A commit whose record is `payload`, in a frame as large as it may be."""
+def commit_of(payload: bytes) -> bytes:
+    """Return the frame of a commit whose record is `payload`."""
     frame = commit(7, "@", collection="com.example.thing")
     return frame.replace(b'"@"', payload)
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])
-def test_a_legal_record_in_a_frame_of_6_mb_is_an_event(
+def test_a_legal_record_in_a_frame_of_6_mb_is_indexed(
     jetstream: Simulator, indexer: InProcess, es: Elasticsearch, protocol: str
 ) -> None:
     large = escaped(1, LEGAL)
@@ -56,19 +56,19 @@ def test_a_legal_record_in_a_frame_of_6_mb_is_an_event(
     assert hit["_source"]["did"] == orjson.loads(escaped(1, 1))["did"]
 
 
-def test_a_frame_of_the_limit_is_indexed(indexer: InProcess) -> None:
-    frame = around(b'{"x":"' + b"x" * (MAX_FRAME - 1000) + b'"}')
+def test_a_frame_at_the_limit_is_indexed(indexer: InProcess) -> None:
+    frame = commit_of(b'{"x":"' + b"x" * (MAX_FRAME_BYTES - 1000) + b'"}')
     counted = indexer.feed([frame, *indexer.posts(2)])
     assert (counted.indexed, counted.in_flight) == (3, 0)
 
 
-def test_a_large_event_that_is_rejected_goes_to_quarantine(indexer: InProcess) -> None:
+def test_a_large_event_that_is_rejected_is_quarantined(indexer: InProcess) -> None:
     counted = indexer.feed([commit(1, {"$type": "app.bsky.feed.post", "reply": "x" * 8_000_000})])
     assert (counted.quarantined, counted.in_flight) == (1, 0)
 
 
-def test_what_is_too_large_even_for_quarantine_is_a_dead_letter(indexer: InProcess) -> None:
-    """Quotes are written twice as long there. A node with 512 MB rejects more than 51 MB, each time."""
+def test_a_frame_too_large_for_quarantine_is_a_dead_letter(indexer: InProcess) -> None:
+    """Escaped quotes double its size there. A node with 512 MB rejects every request of more than 51 MB."""
     frame = commit(1, {"$type": "app.bsky.feed.post", "reply": "@"}).replace(
         b'"@"', b'"' + b'\\"' * 15_000_000 + b'"'
     )
@@ -76,28 +76,28 @@ def test_what_is_too_large_even_for_quarantine_is_a_dead_letter(indexer: InProce
     assert (counted.indexed, counted.dead_lettered, counted.in_flight) == (2, 1, 0)
     letter = orjson.loads(indexer.letters.path.read_bytes())
     assert "cannot be quarantined: a document of 60," in letter["reason"]
-    assert letter["frame"].encode() == frame, "nothing of it is lost"
+    assert letter["frame"].encode() == frame, "kept completely"
 
 
-def test_a_document_that_outgrows_its_frame_is_a_dead_letter(indexer: InProcess) -> None:
+def test_a_document_that_exceeds_the_limit_is_a_dead_letter(indexer: InProcess) -> None:
     tags = [f"{number:060}" for number in range(300_000)]
     counted = indexer.feed([commit(1, {"$type": "app.bsky.feed.post", "tags": tags})])
     assert (counted.dead_lettered, counted.in_flight) == (1, 0)
 
 
 @pytest.mark.parametrize("unit", [b"[],", b"{},", b'{"a":0},', b"0,"])
-def test_a_large_frame_of_many_small_things_is_not_decoded(unit: bytes) -> None:
-    """Its objects would take a gigabyte."""
+def test_a_large_frame_of_many_small_values_is_rejected_undecoded(unit: bytes) -> None:
+    """Its objects would need a gigabyte."""
     with pytest.raises(BadFrame, match=r"commas and brackets, more than 1,000,000$"):
-        parse(around(b"[" + unit * (MAX_FRAME // len(unit)) + b"0]"))
+        parse(commit_of(b"[" + unit * (MAX_FRAME_BYTES // len(unit)) + b"0]"))
 
 
-def test_as_many_small_things_as_before_are_decoded_in_a_small_frame() -> None:
-    assert parse(around(b"[" + b"[]," * 1_200_000 + b"0]"))
+def test_a_small_frame_of_many_small_values_is_decoded() -> None:
+    assert parse(commit_of(b"[" + b"[]," * 1_200_000 + b"0]"))
 
 
-def test_text_longer_than_a_record_is_not_looked_into() -> None:
-    """Counting the characters of 16 million letters with accents takes 20 s and a gigabyte."""
+def test_text_longer_than_a_legal_record_is_not_analyzed() -> None:
+    """Counting the graphemes of 16 million accented letters needs 20 s and a gigabyte."""
     longest, longer = "e\u0301" * (2**19), "e\u0301" * (2**19) + "e"
     for text, kept in ((longest, True), (longer, False)):
         event = parse(commit(1, {"$type": "app.bsky.feed.post", "text": text, "tags": [text]}))
@@ -106,16 +106,16 @@ def test_text_longer_than_a_record_is_not_looked_into() -> None:
         assert source["record"]["app.bsky.feed.post"]["text"] == text
 
 
-def test_a_notice_is_short() -> None:
-    assert notice_of(wire2.error("Name", "x" * 1000)) is not None
-    assert notice_of(wire2.error("Name", "x" * 100_000)) is None
+def test_a_long_frame_is_not_a_notice() -> None:
+    assert parse_notice(wire2.error("Name", "x" * 1000)) is not None
+    assert parse_notice(wire2.error("Name", "x" * 100_000)) is None
 
 
-# What one message may cost in a process of its own, from the socket's bytes to the event.
+# Prints the peak memory of a process that handles one message, from the socket's bytes to the event.
 _PEAK = """
 import resource, sys
-from slurp.jetstream.connection import Messages
-from slurp.events.frames import BadFrame, MAX_FRAME, parse, position_of
+from slurp.jetstream.message_parser import MessageParser
+from slurp.events.frames import BadFrame, MAX_FRAME_BYTES, parse, first_position
 from tests.hostile import text
 
 def peak():
@@ -123,22 +123,22 @@ def peak():
 
 unit = sys.argv[1].encode()
 begin = peak()
-messages, left, sent = Messages(), MAX_FRAME, 0
-head = text(b"x" * MAX_FRAME)[:10]
-messages.feed(head + b"[")
-while sent < MAX_FRAME - 1:
-    piece = (unit * (65_536 // len(unit) + 1))[: min(65_536, MAX_FRAME - 1 - sent)]
-    messages.feed(piece)
+parser, sent = MessageParser(), 0
+head = text(b"x" * MAX_FRAME_BYTES)[:10]
+parser.feed(head + b"[")
+while sent < MAX_FRAME_BYTES - 1:
+    piece = (unit * (65_536 // len(unit) + 1))[: min(65_536, MAX_FRAME_BYTES - 1 - sent)]
+    parser.feed(piece)
     sent += len(piece)
-    taken = messages.take()
-((_, data),) = taken
-assert len(data) == MAX_FRAME
-position_of([data], "h")
+    messages = parser.next_messages()
+((_, data),) = messages
+assert len(data) == MAX_FRAME_BYTES
+first_position([data], "h")
 print((peak() - begin) // 1_000_000)
 """
 
 
 @pytest.mark.parametrize("unit", ["x", "[],", '{"a":0},', '"aa":0,'])
-def test_the_largest_frame_takes_bounded_memory(unit: str) -> None:
+def test_the_largest_frame_needs_bounded_memory(unit: str) -> None:
     found = subprocess.run([sys.executable, "-c", _PEAK, unit], check=True, capture_output=True, text=True)
-    assert int(found.stdout) < 4 * MAX_FRAME // 1_000_000
+    assert int(found.stdout) < 4 * MAX_FRAME_BYTES // 1_000_000

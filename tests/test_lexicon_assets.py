@@ -1,4 +1,4 @@
-"""The committed mapping, and that the public lexicons (where they are at hand) give exactly this one."""
+"""The committed mapping equals what the public lexicons give, where these are available."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_committed_mapping_leaves_room_for_the_other_fields() -> None:
     assert body["_meta"]["skeetslurper"]["lexicons"]["record_types"] == sorted(BASE.record_types)
 
 
-def test_the_committed_mapping_is_closed_and_its_terms_fit_into_lucene() -> None:
+def test_the_committed_mapping_is_not_dynamic_and_respects_lucenes_term_limit() -> None:
     def check(mapping: Json) -> None:
         if "properties" in mapping:
             assert mapping["dynamic"] is False
@@ -43,24 +43,24 @@ def test_the_committed_mapping_is_closed_and_its_terms_fit_into_lucene() -> None
     check(dict(BASE.mapping))
 
 
-def test_fields_that_people_will_search() -> None:
+def test_commonly_searched_fields_have_the_right_types() -> None:
     post = BASE.mapping_of("app.bsky.feed.post")["properties"]
     assert post["text"] == {"type": "text"}
     assert post["reply"]["properties"]["root"]["properties"]["uri"]["type"] == "keyword"
     assert post["embed"]["properties"]["images"]["properties"]["alt"] == {"type": "text"}
     assert post["labels"]["properties"]["values"]["properties"]["val"]["type"] == "keyword"
-    # The subject of a follow is a DID, that of a like an object: why there is a level for each NSID.
+    # The subject of a follow is a DID, that of a like an object: the reason for a level for each NSID.
     assert BASE.mapping_of("app.bsky.graph.follow")["properties"]["subject"]["type"] == "keyword"
     assert set(BASE.mapping_of("app.bsky.feed.like")["properties"]["subject"]["properties"]) == {"uri", "cid"}
 
 
 @public
-def test_the_committed_files_are_what_the_public_lexicons_give(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_committed_files_are_current_for_the_public_lexicons(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(SHARED / "lexicons"), "--check"]) == 0, capsys.readouterr().err
 
 
 @public
-def test_check_tells_a_difference_and_build_ends_it(tmp_path: Path) -> None:
+def test_check_detects_a_difference_that_build_removes(tmp_path: Path) -> None:
     arguments = ["build", str(SHARED / "lexicons"), "--output", str(tmp_path)]
     assert main([*arguments, "--check"]) == 1
     assert main(arguments) == 0
@@ -69,7 +69,7 @@ def test_check_tells_a_difference_and_build_ends_it(tmp_path: Path) -> None:
 
 
 def declared_paths(sources: Lexicons, definition: Json, home: str, around: tuple[str, ...]) -> Iterator[str]:
-    """Every property path below `definition`, read from the JSON without the compiler."""
+    """Yield every property path below `definition`, read from the JSON without the compiler."""
     match definition["type"]:
         case "record":
             yield from declared_paths(sources, definition["record"], home, around)

@@ -1,4 +1,4 @@
-"""Lexicon JSON → mapping, with small lexicons written here."""
+"""Compilation of small lexicons to mappings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from slurp.lexicons import Compiled, LexiconError, Lexicons, committed, compile, load, merge
 from slurp.lexicons.__main__ import main
 from slurp.lexicons.asset import LEFT_OUT_FILE, MAPPING_FILE, outdated, render, write
-from slurp.lexicons.overrides import SEEN_AT
+from slurp.lexicons.overrides import EXAMPLE_USES
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ LINK = {"dynamic": False, "properties": {"$link": {"type": "keyword", "ignore_ab
 
 
 def lexicon(nsid: str, /, properties: Json | None = None, **defs: Json) -> Json:
-    """A document with a record of these properties, if given, and further definitions."""
+    """Return a document with a record of these properties, if given, and further definitions."""
     if properties is not None:
         defs["main"] = {"type": "record", "record": {"type": "object", "properties": properties}}
     return {"lexicon": 1, "id": nsid, "defs": defs}
@@ -52,7 +52,7 @@ def lexicons(*documents: Json) -> Lexicons:
 
 
 def build(*documents: Json) -> Compiled:
-    """Compiled as third-party lexicons, so that nothing is asked of the public ones."""
+    """Compile as third-party lexicons, which need not include the public ones."""
     return compile(lexicons(*documents), base=BASE)
 
 
@@ -62,7 +62,7 @@ def fields(*documents: Json, nsid: str = "org.example.thing") -> Json:
 
 
 def one(definition: Json, **defs: Json) -> Any:
-    """The mapping of a property with this definition, None when it is left out."""
+    """Return the mapping of a property with this definition; None if it is left out."""
     return fields(lexicon("org.example.thing", {"it": definition, "other": INTEGER}, **defs)).get("it")
 
 
@@ -98,11 +98,11 @@ def reasons(*documents: Json, nsid: str = "org.example.thing") -> Json:
         (objects(a=INTEGER), {"dynamic": False, "properties": {"a": LONG}}),
     ],
 )
-def test_what_a_definition_becomes(definition: Json, mapping: Json) -> None:
+def test_each_definition_gives_its_mapping(definition: Json, mapping: Json) -> None:
     assert one(definition) == mapping
 
 
-def test_a_blob_is_its_type_size_and_link() -> None:
+def test_a_blob_has_type_size_and_link() -> None:
     assert one({"type": "blob"}) == {
         "dynamic": False,
         "properties": {"mimeType": {"type": "keyword", "ignore_above": 256}, "size": LONG, "ref": LINK},
@@ -110,19 +110,19 @@ def test_a_blob_is_its_type_size_and_link() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "unknown"])
-def test_what_has_no_fields_is_left_out_with_a_reason(kind: str) -> None:
+def test_definitions_without_fields_are_left_out_with_a_reason(kind: str) -> None:
     assert one({"type": kind}) is None
     assert set(reasons(lexicon("org.example.thing", {"a": {"type": kind}, "b": INTEGER}))) == {"a"}
 
 
-def test_an_nsid_becomes_nested_objects_that_take_no_new_field() -> None:
+def test_an_nsid_becomes_nested_objects_without_dynamic_fields() -> None:
     inner = {"dynamic": False, "properties": {"n": LONG}}
     for part in ("thing", "example", "org", "record"):
         inner = {"dynamic": False, "properties": {part: inner}}
     assert build(lexicon("org.example.thing", {"n": INTEGER})).mapping == inner
 
 
-def test_references_local_to_another_file_and_to_a_definition_in_it() -> None:
+def test_references_are_resolved_locally_and_in_other_files() -> None:
     assert fields(
         lexicon(
             "org.example.thing",
@@ -142,7 +142,7 @@ def test_references_local_to_another_file_and_to_a_definition_in_it() -> None:
     }
 
 
-def test_a_reference_to_a_record_is_its_object() -> None:
+def test_a_reference_to_a_record_gives_its_object() -> None:
     other = lexicon("org.example.other", {"n": INTEGER})
     mapping = fields(lexicon("org.example.thing", {"it": reference("org.example.other")}), other)
     assert mapping == {"it": {"dynamic": False, "properties": {"n": LONG}}}
@@ -163,7 +163,7 @@ def test_a_union_is_the_merge_of_its_variants() -> None:
 
 
 @pytest.mark.parametrize("order", [("#a", "#b", "#c"), ("#c", "#b", "#a"), ("#b", "#a", "#c")])
-def test_where_variants_disagree_the_property_is_left_out(order: tuple[str, ...]) -> None:
+def test_a_property_with_different_variants_is_left_out(order: tuple[str, ...]) -> None:
     document = lexicon(
         "org.example.thing",
         {"it": union(*order)},
@@ -184,7 +184,7 @@ def test_a_union_without_variants_keeps_the_type() -> None:
     assert list(reasons(document)) == ["it.*"]
 
 
-def test_recursion_is_cut_where_it_begins_again() -> None:
+def test_recursion_is_left_out_where_it_repeats() -> None:
     document = lexicon(
         "org.example.thing",
         {"tree": reference("#tree")},
@@ -198,7 +198,7 @@ def test_recursion_is_cut_where_it_begins_again() -> None:
     assert set(reasons(document)) == {"tree.child", "tree.any.*"}
 
 
-def test_depth_is_cut_before_elasticsearch_refuses() -> None:
+def test_depth_is_limited_below_the_limit_of_elasticsearch() -> None:
     nested: Json = {"type": "blob"}
     for _ in range(30):
         nested = objects(d=nested)
@@ -210,7 +210,7 @@ def test_depth_is_cut_before_elasticsearch_refuses() -> None:
     assert depth < 20
 
 
-def test_names_that_are_no_field_names_are_left_out() -> None:
+def test_invalid_field_names_are_left_out() -> None:
     document = lexicon("org.example.thing", {"a.b": INTEGER, "": INTEGER, " ": INTEGER, "ok-1": INTEGER})
     assert set(fields(document)) == {"ok-1"}
     assert set(reasons(document)) >= {"a.b", " "}
@@ -222,7 +222,7 @@ def test_an_object_without_properties_is_listed() -> None:
     }
 
 
-def test_an_honest_count() -> None:
+def test_fields_are_counted_as_elasticsearch_counts_them() -> None:
     compiled = build(
         lexicon("org.example.thing", {"a": objects(n=INTEGER), "s": {"type": "string", "maxLength": 9}})
     )
@@ -231,17 +231,17 @@ def test_an_honest_count() -> None:
     assert compiled.fields_by_record_type() == {"org.example.thing": 5}
 
 
-def test_what_third_parties_borrow_from_us() -> None:
-    borrowed = {f"p{number}": reference(address) for number, address in enumerate(SEEN_AT)}
-    compiled = build(lexicon("org.example.thing", {**borrowed, "post": reference("app.bsky.feed.post")}))
+def test_third_party_lexicons_may_refer_to_public_definitions() -> None:
+    references = {f"p{number}": reference(address) for number, address in enumerate(EXAMPLE_USES)}
+    compiled = build(lexicon("org.example.thing", {**references, "post": reference("app.bsky.feed.post")}))
     assert compiled.warnings == ()
     properties = compiled.mapping_of("org.example.thing")["properties"]
-    assert len(properties) == len(SEEN_AT) + 1
+    assert len(properties) == len(EXAMPLE_USES) + 1
     assert properties["post"] == BASE.mapping_of("app.bsky.feed.post")
     assert compiled.left_out["org.example.thing"]["post.entities"]
 
 
-def test_a_third_party_reference_that_leads_nowhere_is_a_warning() -> None:
+def test_an_unresolved_third_party_reference_is_a_warning() -> None:
     compiled = build(
         lexicon(
             "org.example.thing",
@@ -258,10 +258,10 @@ def test_a_third_party_reference_that_leads_nowhere_is_a_warning() -> None:
     assert set(properties) == {"u"}
     assert set(compiled.left_out["org.example.thing"]) == {"x", "u.*", "f"}
     assert len(compiled.warnings) == 2
-    assert "org.nowhere.defs#x is in no file" in compiled.warnings[0]
+    assert "org.nowhere.defs#x is not defined in any file" in compiled.warnings[0]
 
 
-def test_merging_adds_and_keeps() -> None:
+def test_merging_adds_record_types_and_keeps_existing_ones() -> None:
     extra = build(lexicon("org.example.thing", {"n": INTEGER, "b": {"type": "bytes"}}))
     merged = merge(BASE, extra)
     assert merged.mapping_of("org.example.thing") == extra.mapping_of("org.example.thing")
@@ -276,22 +276,22 @@ def test_merging_adds_and_keeps() -> None:
 @pytest.mark.parametrize(
     ("nsid", "message"),
     [
-        ("app.bsky.feed.post", "typed already: app.bsky.feed.post"),
+        ("app.bsky.feed.post", "already mapped: app.bsky.feed.post"),
         ("app.bsky.feed", "app.bsky.feed is a prefix of app.bsky.feed.post"),
         ("app.bsky.feed.post.more", "app.bsky.feed.post is a prefix of app.bsky.feed.post.more"),
     ],
 )
-def test_merging_refuses_what_collides(nsid: str, message: str) -> None:
+def test_merging_rejects_collisions(nsid: str, message: str) -> None:
     with pytest.raises(LexiconError, match=message):
         merge(BASE, build(lexicon(nsid, {"n": INTEGER})))
 
 
-def test_prefixes_in_one_directory_are_refused() -> None:
+def test_an_nsid_that_is_a_prefix_of_another_is_rejected() -> None:
     with pytest.raises(LexiconError, match=r"org\.example\.a is a prefix of org\.example\.a\.b"):
         build(lexicon("org.example.a", {"n": INTEGER}), lexicon("org.example.a.b", {"n": INTEGER}))
 
 
-def test_too_many_fields_are_refused_with_names_and_counts() -> None:
+def test_too_many_fields_are_rejected_with_names_and_counts() -> None:
     many = {f"n{number}": INTEGER for number in range(700)}
     with pytest.raises(
         LexiconError, match=r"1,004 fields .* 300 others .* org\.example\.thing 701, .*small 300"
@@ -305,12 +305,12 @@ def test_too_many_fields_are_refused_with_names_and_counts() -> None:
             other_fields=300,
         )
     extra = build(lexicon("org.example.thing", dict.fromkeys(list(many)[:500], INTEGER)))
-    with pytest.raises(LexiconError, match=r"more than 1,000.*org\.example\.thing 501"):
+    with pytest.raises(LexiconError, match=r"limit of 1,000.*org\.example\.thing 501"):
         merge(BASE, extra)
 
 
-def test_fields_that_multiply_are_stopped() -> None:
-    # Ten references on each of nine levels: a billion fields from a kilobyte.
+def test_exponentially_many_fields_are_rejected() -> None:
+    # Ten references on each of nine levels give a billion fields from a kilobyte.
     levels = {
         f"l{level}": objects(**{f"p{n}": reference(f"#l{level + 1}") for n in range(10)})
         for level in range(9)
@@ -319,38 +319,41 @@ def test_fields_that_multiply_are_stopped() -> None:
         build(lexicon("org.example.thing", {"x": reference("#l0")}, **levels, l9=INTEGER))
 
 
-def test_references_without_end_are_one_line() -> None:
+def test_an_infinite_chain_of_references_is_rejected() -> None:
     chain = {f"l{level}": reference(f"#l{level + 1}") for level in range(3000)}
-    with pytest.raises(LexiconError, match="nested without end"):
+    with pytest.raises(LexiconError, match="nested infinitely"):
         build(lexicon("org.example.thing", {"x": reference("#l0")}, **chain, l3000=INTEGER))
 
 
 BAD_INPUT = {
-    "invalid JSON": (b"{", r"a\.json: invalid JSON .*repair or remove"),
-    "no lexicon": (b'{"name":"x"}', r"a\.json: no lexicon"),
-    "a list": (b"[]", r"a\.json: no lexicon"),
+    "invalid JSON": (b"{", r"a\.json: invalid JSON .*fix or remove"),
+    "no lexicon": (b'{"name":"x"}', r"a\.json: not a lexicon"),
+    "a list": (b"[]", r"a\.json: not a lexicon"),
     "version": (b'{"lexicon":2,"id":"a.b.c","defs":{}}', r"a\.json: lexicon version 2"),
-    "id": (b'{"lexicon":1,"id":"../x","defs":{}}', r'a\.json: "id" is no NSID'),
+    "id": (b'{"lexicon":1,"id":"../x","defs":{}}', r'a\.json: "id" is not an NSID'),
     "defs": (b'{"lexicon":1,"id":"a.b.c","defs":[]}', r'a\.json: "defs" is missing'),
-    "definition": (b'{"lexicon":1,"id":"a.b.c","defs":{"main":1}}', r"a\.json: defs\.main is no JSON object"),
-    "no record": (b'{"lexicon":1,"id":"a.b.c","defs":{}}', "none of 1 lexicons defines a record"),
+    "definition": (
+        b'{"lexicon":1,"id":"a.b.c","defs":{"main":1}}',
+        r"a\.json: defs\.main is not a JSON object",
+    ),
+    "no record": (b'{"lexicon":1,"id":"a.b.c","defs":{}}', "none of the 1 lexicons defines a record"),
     "no object": (
         b'{"lexicon":1,"id":"a.b.c","defs":{"main":{"type":"record","record":{"type":"string"}}}}',
         r"a\.json: the record has no fields",
     ),
     "properties": (
         b'{"lexicon":1,"id":"a.b.c","defs":{"main":{"type":"record","record":{"type":"object","properties":[]}}}}',
-        r"a\.json: 'properties' in defs\.main is no JSON object",
+        r"a\.json: 'properties' in defs\.main is not a JSON object",
     ),
     "reference": (
         orjson.dumps(lexicon("a.b.c", {"x": reference("org.nowhere.x")})),
-        r"a\.json: defs\.main: org\.nowhere\.x is in no file here; add the lexicon",
+        r"a\.json: defs\.main: org\.nowhere\.x is not defined in any file; add the lexicon",
     ),
 }
 
 
 @pytest.mark.parametrize(("content", "message"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
-def test_bad_input_is_one_line_with_the_file(
+def test_invalid_input_is_reported_in_one_line_with_the_file(
     content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.json").write_bytes(content)
@@ -360,7 +363,7 @@ def test_bad_input_is_one_line_with_the_file(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_directory_without_lexicons_and_two_files_of_one_name(tmp_path: Path) -> None:
+def test_empty_directories_and_repeated_nsids_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(LexiconError, match="no such directory"):
         load(tmp_path / "missing")
     with pytest.raises(LexiconError, match="no lexicon"):
@@ -371,7 +374,7 @@ def test_a_directory_without_lexicons_and_two_files_of_one_name(tmp_path: Path) 
         load(tmp_path)
 
 
-def test_the_revision_follows_content_and_not_spelling(tmp_path: Path) -> None:
+def test_the_revision_depends_on_content_and_not_on_formatting(tmp_path: Path) -> None:
     document = lexicon("org.example.thing", {"n": INTEGER})
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "x.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
@@ -379,13 +382,13 @@ def test_the_revision_follows_content_and_not_spelling(tmp_path: Path) -> None:
     assert lexicons(lexicon("org.example.thing", {"m": INTEGER})).revision != lexicons(document).revision
 
 
-def test_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
+def test_the_generated_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
     first, second = (
         lexicon("org.example.b", {"y": INTEGER, "x": STRING}),
         lexicon("org.example.a", {"n": INTEGER}),
     )
-    turned = {**first, "defs": {"main": {"record": objects(x=STRING, y=INTEGER), "type": "record"}}}
-    assert render(build(first, second)) == render(build(second, turned))
+    reordered = {**first, "defs": {"main": {"record": objects(x=STRING, y=INTEGER), "type": "record"}}}
+    assert render(build(first, second)) == render(build(second, reordered))
     compiled = build(first, second)
     write(compiled, tmp_path)
     assert outdated(compiled, tmp_path) == []

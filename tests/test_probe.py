@@ -1,4 +1,4 @@
-"""Probes of several servers: v2 is preferred to v1, one that sends to one that is quick and silent."""
+"""Probes of several servers: v2 ranks before v1, a server that sends events before a faster silent one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slurp.jetstream import servers
-from slurp.jetstream.servers import host_of, probe, table
+from slurp.jetstream.servers import format_probes, host_of, probe_servers
 from slurp.simulator import wire2
 from slurp.simulator.jetstream import Simulator
 from tests.reading import until
@@ -26,7 +26,7 @@ def wires(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def silent(wires: str) -> Iterator[Simulator]:
-    """It answers at once, and sends nothing to live subscribers."""
+    """A server that responds immediately and sends nothing to live subscribers."""
     with Simulator(port=0, seed=2, protocols=wires) as server:
         server.generate(100)
         yield server
@@ -34,7 +34,7 @@ def silent(wires: str) -> Iterator[Simulator]:
 
 @pytest.fixture
 def sender(wires: str) -> Iterator[Simulator]:
-    """It answers late, and sends."""
+    """A server that responds late and sends events."""
     with Simulator(port=0, seed=3, protocols=wires) as server:
         server.faults.delay(0.2, times=None)
         server.run_at(200)
@@ -43,7 +43,7 @@ def sender(wires: str) -> Iterator[Simulator]:
 
 @pytest.fixture
 def legacy() -> Iterator[Simulator]:
-    """It speaks v1 alone, answers at once, and sends."""
+    """A server that speaks only v1, responds immediately and sends events."""
     with Simulator(port=0, seed=2, protocols="v1") as server:
         server.run_at(200)
         yield server
@@ -51,7 +51,7 @@ def legacy() -> Iterator[Simulator]:
 
 @pytest.fixture
 def late() -> Iterator[Simulator]:
-    """It speaks both wires, answers late, and sends."""
+    """A server that speaks both wires, responds late and sends events."""
     with Simulator(port=0, seed=3) as server:
         server.faults.delay(0.2, times=None)
         server.run_at(200)
@@ -60,115 +60,115 @@ def late() -> Iterator[Simulator]:
 
 @pytest.mark.parametrize("listen", [False, True])
 @pytest.mark.parametrize("protocol", ["auto", "v1"])
-def test_a_server_with_v2_is_preferred_whatever_the_latency(
+def test_a_server_with_v2_ranks_first_at_any_latency(
     legacy: Simulator, late: Simulator, protocol: str, listen: bool
 ) -> None:
-    probes = probe(["ws://127.0.0.1:1", legacy.url, late.url], protocol=protocol, listen=listen)
+    probes = probe_servers(["ws://127.0.0.1:1", legacy.url, late.url], protocol=protocol, listen=listen)
     assert [one.url for one in probes] == [late.url, legacy.url, "ws://127.0.0.1:1"]
     assert [one.v2 for one in probes] == [True, False, False]
-    assert "tries, v2)" in table(probes)[0]
-    assert "tries, v1 only)" in table(probes)[1]
+    assert "tries, v2)" in format_probes(probes)[0]
+    assert "tries, v1 only)" in format_probes(probes)[1]
 
 
-def test_protocol_v2_can_not_use_a_server_of_v1(legacy: Simulator, late: Simulator) -> None:
-    first, second = probe([legacy.url, late.url], protocol="v2")
+def test_protocol_v2_does_not_use_a_v1_server(legacy: Simulator, late: Simulator) -> None:
+    first, second = probe_servers([legacy.url, late.url], protocol="v2")
     assert (first.url, second.times) == (late.url, [])
     assert second.error.startswith("HTTP 404")
 
 
 @pytest.mark.parametrize(("protocol", "wire"), [("auto", "v2"), ("v1", "v1"), ("v2", "v2")])
-def test_it_listens_on_the_wire_that_will_be_read(late: Simulator, protocol: str, wire: str) -> None:
+def test_the_probe_listens_on_the_wire_that_will_be_read(late: Simulator, protocol: str, wire: str) -> None:
     with Simulator(port=0, seed=4) as other:
         other.run_at(200)
-        probe([late.url, other.url], protocol=protocol, listen=True)
-    # Of handshakes the last is the one that listens: it has no filter.
+        probe_servers([late.url, other.url], protocol=protocol, listen=True)
+    # The connection that listens is the one without a filter.
     listening = [one.path for one in other.connections if not one.params]
     assert listening == ["/subscribe" if wire == "v1" else wire2.PATH]
 
 
 @pytest.mark.parametrize("protocol", ["auto", "v1", "v2"])
-def test_a_gateway_that_answers_404_is_no_server_of_v1(late: Simulator, protocol: str) -> None:
+def test_a_gateway_that_responds_404_is_unreachable(late: Simulator, protocol: str) -> None:
     late.faults.refuse(404, times=None)
-    (one,) = probe([late.url], protocol=protocol)
+    (one,) = probe_servers([late.url], protocol=protocol)
     assert (one.times, one.error, one.v2) == ([], "HTTP 404 Not Found", False)
 
 
-def test_a_server_that_boots_is_not_taken_for_one_of_v1(late: Simulator) -> None:
+def test_a_starting_server_still_counts_as_v2(late: Simulator) -> None:
     late.faults.delay(0.0)
     late.faults.refuse(503, "booting", times=2)
-    (one,) = probe([late.url])
+    (one,) = probe_servers([late.url])
     assert (len(one.times), one.v2) == (1, True)
 
 
-def test_a_server_that_sends_is_preferred_to_a_quick_silent_one(silent: Simulator, sender: Simulator) -> None:
-    probes = probe([silent.url, "ws://127.0.0.1:1", sender.url], listen=True)
+def test_a_server_that_sends_ranks_before_a_faster_silent_one(silent: Simulator, sender: Simulator) -> None:
+    probes = probe_servers([silent.url, "ws://127.0.0.1:1", sender.url], listen=True)
     assert [one.url for one in probes] == [sender.url, silent.url, "ws://127.0.0.1:1"]
-    first, second, third = table(probes)
+    first, second, third = format_probes(probes)
     assert ")  first event after " in first
     assert second.endswith(")  sent no event")
     assert "unreachable: Connection refused" in third
 
 
-def test_a_filtered_stream_goes_by_handshakes_alone(silent: Simulator, sender: Simulator) -> None:
-    probes = probe([sender.url, silent.url])
+def test_without_listening_only_latency_ranks_servers(silent: Simulator, sender: Simulator) -> None:
+    probes = probe_servers([sender.url, silent.url])
     assert [one.url for one in probes] == [silent.url, sender.url]
-    assert all(re.search(r"tries, (v2|v1 only)\)$", line) for line in table(probes))
+    assert all(re.search(r"tries, (v2|v1 only)\)$", line) for line in format_probes(probes))
 
 
-def test_the_wait_ends_when_all_have_sent(
+def test_the_wait_ends_when_all_servers_have_sent(
     sender: Simulator, wires: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
     monkeypatch.setattr(servers, "_GRACE", FOREVER)
     with Simulator(port=0, seed=4, protocols=wires) as other:
         other.run_at(200)
-        probes = probe([sender.url, other.url], listen=True)
-    assert [one.url for one in probes] == [other.url, sender.url], "of two that send, the quicker"
+        probes = probe_servers([sender.url, other.url], listen=True)
+    assert [one.url for one in probes] == [other.url, sender.url], "the faster one of two that send"
 
 
-def test_the_wait_ends_soon_after_the_first_has_sent(
+def test_the_wait_ends_one_grace_period_after_the_first_event(
     silent: Simulator, sender: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
     monkeypatch.setattr(servers, "_GRACE", 0.1)
-    assert probe([silent.url, sender.url], listen=True)[0].url == sender.url
+    assert probe_servers([silent.url, sender.url], listen=True)[0].url == sender.url
 
 
-def test_of_servers_that_are_all_silent_the_quickest_is_taken(
+def test_silent_servers_are_ranked_by_latency(
     silent: Simulator, wires: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_EVENT_WITHIN", 0.2)
     monkeypatch.setattr(servers, "_GRACE", FOREVER)
     with Simulator(port=0, seed=4, protocols=wires) as slow:
         slow.faults.delay(0.2, times=None)
-        probes = probe([slow.url, silent.url], listen=True)
+        probes = probe_servers([slow.url, silent.url], listen=True)
     assert [one.url for one in probes] == [silent.url, slow.url]
-    assert all(line.endswith("sent no event") for line in table(probes))
+    assert all(line.endswith("sent no event") for line in format_probes(probes))
 
 
-def test_a_single_server_that_answers_is_not_waited_for(
+def test_a_single_reachable_server_is_not_listened_to(
     silent: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
-    probes = probe([silent.url, "ws://127.0.0.1:1"], listen=True)
-    assert table(probes)[0].endswith(")"), "nobody listened"
+    probes = probe_servers([silent.url, "ws://127.0.0.1:1"], listen=True)
+    assert format_probes(probes)[0].endswith(")"), "not listened to"
 
 
-def test_garbage_is_no_event(silent: Simulator, sender: Simulator) -> None:
-    silent.faults.garbage("no event", times=None)
-    assert probe([silent.url, sender.url], listen=True)[0].url == sender.url
+def test_an_invalid_frame_does_not_count_as_an_event(silent: Simulator, sender: Simulator) -> None:
+    silent.faults.garbage("invalid", times=None)
+    assert probe_servers([silent.url, sender.url], listen=True)[0].url == sender.url
 
 
-def test_a_server_that_hangs_up_is_a_silent_one(
+def test_a_server_that_closes_the_connection_counts_as_silent(
     sender: Simulator, silent: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_GRACE", FOREVER)
     silent.faults.close(1001, "bye", times=None)
-    assert probe([silent.url, sender.url], listen=True)[0].url == sender.url
+    assert probe_servers([silent.url, sender.url], listen=True)[0].url == sender.url
 
 
-def test_no_connection_is_left_open(silent: Simulator, sender: Simulator) -> None:
-    probe([silent.url, sender.url], listen=True)
+def test_probes_close_all_their_connections(silent: Simulator, sender: Simulator) -> None:
+    probe_servers([silent.url, sender.url], listen=True)
     for server in (silent, sender):
         until(lambda server=server: all(one.ended for one in server.connections))  # type: ignore[misc]
 
@@ -177,7 +177,7 @@ def test_no_connection_is_left_open(silent: Simulator, sender: Simulator) -> Non
     ("options", "listens"),
     [((), True), (("--collections", "app.bsky.feed.post"), False), (("--redundant",), False)],
 )
-def test_the_worker_takes_the_server_that_sends(
+def test_the_worker_reads_from_the_server_that_sends(
     tmp_path: Path, options: tuple[str, ...], listens: bool
 ) -> None:
     with Simulator(port=0, seed=2) as silent, Simulator(port=0, seed=3) as sender:
@@ -186,8 +186,8 @@ def test_the_worker_takes_the_server_that_sends(
         sender.run_at(200)
         servers = ("--jetstream", silent.url, "--jetstream", sender.url)
         with Worker(*servers, "--es", "http://127.0.0.1:1", "--no-kibana", *options, home=tmp_path) as worker:
-            taken = worker.wait_for("Jetstream: 2 of 2 reachable, taking (.*)")[1]
+            chosen = worker.wait_for("Jetstream: 2 of 2 reachable, taking (.*)")[1]
             worker.wait_for("waiting for|Elasticsearch")
     wanted = "all of them" if "--redundant" in options else host_of(sender.url if listens else silent.url)
-    assert taken == wanted
+    assert chosen == wanted
     assert ("sent no event" in worker.log) is listens

@@ -13,8 +13,8 @@ from slurp.config import parse
 from slurp.elastic.client import Elastic
 from slurp.embedded.node import EmbeddedNode
 from slurp.jetstream.connection import connect
-from slurp.jetstream.servers import probe
-from slurp.jetstream.zstd_dictionary import DictionaryUnavailable, fetch
+from slurp.jetstream.servers import probe_servers
+from slurp.jetstream.zstd_dictionary import DictionaryUnavailable, fetch_dictionary
 from slurp.kibana.client import KibanaClient
 from slurp.logs import Secrets
 from slurp.proxies import BadProxy, proxies_of, proxy_for
@@ -89,12 +89,12 @@ def test_a_proxy_that_can_not_be_used_is_told(environment: Environment, text: st
     environment(ALL_PROXY=text)
     with pytest.raises(BadProxy) as error:
         proxy_for("wss://j.example")
-    (found,) = probe(["wss://j.example"])
+    (found,) = probe_servers(["wss://j.example"])
     assert found.error == str(error.value)
     assert "PROXY" in found.error
     assert "geheim" not in found.error
     with pytest.raises(DictionaryUnavailable, match="PROXY"):
-        fetch("wss://j.example")
+        fetch_dictionary("wss://j.example")
 
 
 # As far as a name goes without a resolver; ::1 needs IPv6.
@@ -106,8 +106,8 @@ def test_local_services_are_reached_with_proxies_in_the_environment(
     jetstream.generate(10)
     url = jetstream.url.replace("127.0.0.1", host)
     connect(f"{url}/subscribe", timeout=5).close()
-    assert fetch(url).id == jetstream.dictionary_id
-    (found,) = probe([url])
+    assert fetch_dictionary(url).id == jetstream.dictionary_id
+    (found,) = probe_servers([url])
     assert found.times, found.error
     config = parse(["--es", es_node.url.replace("127.0.0.1", host)], {"HOME": "/"})
     elastic = Elastic(config, Secrets(()))
@@ -150,10 +150,10 @@ def test_a_worker_reads_through_a_proxy_and_names_it(
 
 def test_a_proxy_that_fails_is_named(environment: Environment) -> None:
     environment(HTTP_PROXY="http://ann:geheim@127.0.0.1:9")
-    (found,) = probe(["ws://jetstream.example:6008"])
+    (found,) = probe_servers(["ws://jetstream.example:6008"])
     assert found.error == "through proxy http://127.0.0.1:9: Connection refused"
     with HttpProxy(status=407) as proxy:
         environment(HTTP_PROXY=proxy.url)
-        (found,) = probe(["ws://jetstream.example:6008"])
+        (found,) = probe_servers(["ws://jetstream.example:6008"])
     assert found.error.startswith(f"through proxy {proxy.url}: ")
     assert "407" in found.error

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from slurp.events.position import REWIND_EVENTS, Position
-from slurp.jetstream.servers import host_of, probe, table
+from slurp.jetstream.servers import format_probes, host_of, probe_servers
 from slurp.simulator.jetstream import Simulator
 from tests.reading import reading, until
 
@@ -211,10 +211,10 @@ def test_probing_ranks_servers_and_says_why_others_are_none(jetstream: Simulator
     with Simulator(port=0, seed=2) as slow, Simulator(port=0, seed=3) as refusing:
         slow.faults.delay(0.3, times=None)
         refusing.faults.refuse(503, "booting", times=None)
-        probes = probe([refusing.url, "ws://127.0.0.1:1", slow.url, jetstream.url])
+        probes = probe_servers([refusing.url, "ws://127.0.0.1:1", slow.url, jetstream.url])
     assert [one.url for one in probes[:2]] == [jetstream.url, slow.url]
     assert [len(one.times) for one in probes] == [3, 3, 0, 0]
-    text = "\n".join(table(probes))
+    text = "\n".join(format_probes(probes))
     assert "unreachable: Connection refused" in text
     assert "unreachable: HTTP 503" in text
 
@@ -222,6 +222,6 @@ def test_probing_ranks_servers_and_says_why_others_are_none(jetstream: Simulator
 def test_probing_ends_in_time(jetstream: Simulator) -> None:
     jetstream.faults.delay(float("inf"), times=None)
     began = time.monotonic()
-    (one,) = probe([jetstream.url], timeout=0.5)
+    (one,) = probe_servers([jetstream.url], timeout=0.5)
     assert time.monotonic() - began < 2
-    assert "unreachable: no answer within" in table([one])[0]
+    assert "unreachable: no answer within" in format_probes([one])[0]

@@ -1,4 +1,4 @@
-"""Equal faults have equal reasons in quarantine, and no reason quotes what somebody wrote."""
+"""Equal errors have equal reasons in quarantine, and no reason contains a user-written value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from elasticsearch import Elasticsearch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurp.documents.rejection import bare_reason
+from slurp.documents.rejection import generic_reason
 from slurp.elastic.bulk import create, request
 from tests.harness import InProcess, commit
 from tests.worker import documents
@@ -48,30 +48,30 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize(("error", "bare"), SAMPLES)
-def test_what_may_differ_is_left_out(error: str, bare: str) -> None:
-    assert bare_reason(error) == bare
+@pytest.mark.parametrize(("error", "expected"), SAMPLES)
+def test_variable_parts_are_removed(error: str, expected: str) -> None:
+    assert generic_reason(error) == expected
 
 
 @given(st.text(max_size=200), st.integers(0, 10**9))
-def test_no_value_gets_through(value: str, number: int) -> None:
-    """Whatever the value holds, the reason is one of a few."""
+def test_a_reason_never_contains_the_value(value: str, number: int) -> None:
+    """For any value the reason is one of a few."""
     error = (
         f"{KIND}[{number}:{number}] failed to parse field [a.b] of type [long] in document with id "
         f"'{number}-x'. Preview of field's value: '{value}' (For input string: \"{value}\")"
     )
     head = f"{KIND}failed to parse field [a.b] of type [long]: "
-    assert bare_reason(error).startswith(head)
-    if bare_reason(error) != f"{head}For input string":
-        assert bare_reason(error).removeprefix(head) in value, "a cause that the value spells out"
+    assert generic_reason(error).startswith(head)
+    if generic_reason(error) != f"{head}For input string":
+        assert generic_reason(error).removeprefix(head) in value, "a cause contained in the value"
 
 
 @given(st.text(max_size=2000))
 def test_any_text_gives_a_short_reason(error: str) -> None:
-    assert len(bare_reason(error)) <= 300
+    assert len(generic_reason(error)) <= 300
 
 
-# What a real node says
+# Reasons of a real node
 
 SECRET = "Zk7"
 MAPPING = {
@@ -105,7 +105,7 @@ def deep(levels: int, bottom: Any) -> Any:
 
 
 def rejected(n: int) -> list[Any]:
-    """Documents that are wrong in the same ways for each `n`, and differ in everything else."""
+    """Return documents that have the same errors for each `n` and differ in everything else."""
     value = f"{SECRET} {n}"
     return [
         {"date": value},
@@ -144,26 +144,26 @@ def rejected(n: int) -> list[Any]:
     ]
 
 
-def test_equal_faults_have_equal_reasons_on_a_real_node(es: Elasticsearch, fresh_index_prefix: str) -> None:
+def test_equal_errors_have_equal_reasons_on_a_real_node(es: Elasticsearch, fresh_index_prefix: str) -> None:
     name = f"{fresh_index_prefix}-x"
     limits = {"mapping.total_fields.limit": 60, "mapping.depth.limit": 20}
     es.indices.create(index=name, mappings=MAPPING, settings={"index": limits})
     reasons: list[list[str]] = []
     for n in (1, 2):
-        # After text of another length, so that the columns differ.
+        # Preceded by text of different length, so that the columns differ.
         bodies = [json.dumps({"any": "x" * n, **document}).encode() for document in rejected(n)]
         items = request(es, [create(name, f"{n}k-{SECRET}{i}", body) for i, body in enumerate(bodies)])
         assert [item for item in items if item.status != 400] == []
-        reasons.append([bare_reason(f"{item.type}: {item.reason}") for item in items])
+        reasons.append([generic_reason(f"{item.type}: {item.reason}") for item in items])
     assert reasons[0] == reasons[1]
     for reason in reasons[0]:
         assert reason.startswith(KIND)
         assert SECRET not in reason
         assert not any(character.isdigit() for character in reason)
-    assert len(set(reasons[0])) > 20, "different faults are still told apart"
+    assert len(set(reasons[0])) > 20, "different errors are still distinguished"
 
 
-def test_quarantine_counts_by_the_bare_reason_and_keeps_the_details(
+def test_quarantine_aggregates_by_the_generic_reason_and_keeps_the_details(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     frames = [

@@ -1,4 +1,4 @@
-"""A time that a server answers with hours of older events is looked up by sequence numbers."""
+"""For a time cursor that a server answers with hours of older events, a sequence number is searched."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from websocket import WebSocketTimeoutException
 from slurp.events import tid
 from slurp.events.frames import parse
 from slurp.events.position import Position
-from slurp.jetstream.cursor_search import Seen, search, seek, seen_in
+from slurp.jetstream.cursor_search import FirstEvent, find_cursor, first_event_of, search_cursor
 from slurp.jetstream.servers import host_of
-from slurp.pipeline import resume as cursors_module
+from slurp.pipeline import resume as resume_module
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.clocks import Clock
@@ -25,7 +25,7 @@ from tests.tiers import slow_except
 SECOND = 1_000_000
 NOW = 1_795_000_000 * SECOND
 
-# Sequence number to time.
+# Maps a sequence number to a time.
 Times = Callable[[int], int]
 
 
@@ -34,22 +34,22 @@ def steady(rate: float) -> Times:
 
 
 class Stream:
-    """A server with `count` events. Beyond its end it answers with its next event, or with nothing."""
+    """A server with `count` events. Beyond its end it sends its next event, or nothing if `quiet`."""
 
     def __init__(self, count: int, times: Times, *, quiet: bool = False) -> None:
         self.count = count
         self.times = times
         self.quiet = quiet
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
-    def probe(self, cursor: int) -> Seen | None:
-        self.asked.append(cursor)
+    def probe(self, cursor: int) -> FirstEvent | None:
+        self.requested.append(cursor)
         if cursor <= self.count:
-            return Seen(cursor, self.times(cursor))
-        return None if self.quiet else Seen(self.count + 1, self.times(self.count + 1))
+            return FirstEvent(cursor, self.times(cursor))
+        return None if self.quiet else FirstEvent(self.count + 1, self.times(self.count + 1))
 
     def find(self, target_us: int) -> int:
-        found = seek(Seen(1, self.times(1)), target_us, self.probe, lambda: True)
+        found = find_cursor(FirstEvent(1, self.times(1)), target_us, self.probe, lambda: True)
         assert found is not None
         return found
 
@@ -59,19 +59,19 @@ class Stream:
     ("count", "rate"), [(6_000_000, 1600.0), (6_000_000, 30.0), (400_000, 7.0), (20_000, 0.5), (9, 0.001)]
 )
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.9999, 1.0])
-def test_a_few_connections_find_a_place_just_before(
+def test_at_most_twenty_probes_find_a_cursor_just_before_the_target(
     count: int, rate: float, share: float, quiet: bool
 ) -> None:
     stream = Stream(count, steady(rate), quiet=quiet)
     target_us = stream.times(1) + int((stream.times(count) - stream.times(1)) * share)
     found = stream.find(target_us)
     assert stream.times(found) <= target_us
-    asked = math.floor((target_us - NOW) / SECOND * rate)
-    assert asked - found <= max(8192, 10 * rate) + 1
-    assert len(stream.asked) <= 20
+    target = math.floor((target_us - NOW) / SECOND * rate)
+    assert target - found <= max(8192, 10 * rate) + 1
+    assert len(stream.requested) <= 20
 
 
-def test_busy_and_quiet_hours() -> None:
+def test_the_result_is_never_later_than_the_target_in_busy_or_quiet_hours() -> None:
     """All events of the first half in a second, then one every minute."""
     stream = Stream(
         200_000, lambda n: NOW + (n * 10 if n < 100_000 else SECOND + (n - 100_000) * 60 * SECOND)
@@ -82,48 +82,48 @@ def test_busy_and_quiet_hours() -> None:
         assert stream.times(found) <= target_us
 
 
-def test_times_that_go_back_do_not_lead_behind_the_target() -> None:
-    """A long run of events with a time of long ago, in which everything else is asked."""
+def test_times_that_go_back_do_not_lead_beyond_the_target() -> None:
+    """A long run of events has a very old time."""
     stream = Stream(1_000_000, steady(100))
     target_us = steady(100)(300_000)
-    honest = stream.times
-    stream.times = lambda n: NOW if 600_000 < n < 600_500 else honest(n)
-    assert honest(stream.find(target_us)) <= target_us
+    true_times = stream.times
+    stream.times = lambda n: NOW if 600_000 < n < 600_500 else true_times(n)
+    assert true_times(stream.find(target_us)) <= target_us
 
 
-def test_a_server_that_sends_anything_is_not_asked_for_ever() -> None:
-    asked: list[int] = []
+def test_the_number_of_probes_is_bounded_for_a_server_with_senseless_cursors() -> None:
+    requested: list[int] = []
 
-    def probe(cursor: int) -> Seen:
-        asked.append(cursor)
-        return Seen(cursor + 10**9, NOW)
+    def probe(cursor: int) -> FirstEvent:
+        requested.append(cursor)
+        return FirstEvent(cursor + 10**9, NOW)
 
-    seek(Seen(1, NOW), NOW + 10**12, probe, lambda: True)
-    assert len(asked) <= 32
+    find_cursor(FirstEvent(1, NOW), NOW + 10**12, probe, lambda: True)
+    assert len(requested) <= 32
 
 
-def test_it_gives_up_in_time_when_it_is_told_to_and_when_a_connection_fails() -> None:
+def test_the_search_ends_at_its_deadline_on_request_and_on_a_connection_error() -> None:
     now = iter(range(0, 1000, 12))
     stream = Stream(6_000_000, steady(100))
     target_us = stream.times(5_000_000)
-    low = Seen(1, stream.times(1))
-    assert seek(low, target_us, stream.probe, lambda: True, clock=lambda: next(now)) is None
-    assert len(stream.asked) <= 3
-    assert seek(low, target_us, stream.probe, lambda: False) is None
+    low = FirstEvent(1, stream.times(1))
+    assert find_cursor(low, target_us, stream.probe, lambda: True, clock=lambda: next(now)) is None
+    assert len(stream.requested) <= 3
+    assert find_cursor(low, target_us, stream.probe, lambda: False) is None
 
-    def fail(cursor: int) -> Seen | None:
+    def fail(cursor: int) -> FirstEvent | None:
         raise WebSocketTimeoutException("late")
 
-    assert seek(low, target_us, fail, lambda: True) is None
+    assert find_cursor(low, target_us, fail, lambda: True) is None
 
 
-def test_close_enough_is_not_asked_about() -> None:
+def test_an_event_close_to_the_target_needs_no_probe() -> None:
     with pytest.raises(StopIteration) as found:
-        next(search(Seen(77, NOW), NOW + 5 * SECOND))
+        next(search_cursor(FirstEvent(77, NOW), NOW + 5 * SECOND))
     assert found.value.value == 77
 
 
-def test_a_rewritten_time_does_not_hide_when_an_event_was() -> None:
+def test_the_later_of_an_events_time_and_its_revs_time_counts() -> None:
     """An operator may rewrite the times of commits to earlier ones; the rev of a commit stays."""
     commit = {
         "did": "did:plc:a",
@@ -132,34 +132,36 @@ def test_a_rewritten_time_does_not_hide_when_an_event_was() -> None:
         "time_us": NOW - 10**12,
         "commit": {"rev": tid.from_micros(NOW), "collection": "c", "rkey": "r", "operation": "delete"},
     }
-    assert seen_in([commit]) == Seen(5, NOW)
-    # And one of a dormant account that is announced again, which has an old rev, is of today.
-    assert seen_in([{**commit, "time_us": NOW + 10**12}]) == Seen(5, NOW + 10**12)
-    assert seen_in([]) is None
-    assert seen_in([{**commit, "cursor": None}]) is None
+    assert first_event_of([commit]) == FirstEvent(5, NOW)
+    # An event of a dormant account that is announced again has an old rev and belongs to today.
+    assert first_event_of([{**commit, "time_us": NOW + 10**12}]) == FirstEvent(5, NOW + 10**12)
+    assert first_event_of([]) is None
+    assert first_event_of([{**commit, "cursor": None}]) is None
 
 
-# With a server
+# Against a simulated server
 
 
 SEGMENT = 3600.0
 
 
 def since(run: Reading, simulator: Simulator, time_us: int) -> bool:
-    """Whether everything from a time on is there."""
+    """Return whether all events since a time were received."""
     frames = run.frames
-    # First the last one, as the rest takes long to compare.
+    # The last one first: comparing the rest is slow.
     if not frames or parse(frames[-1])["cursor"] != len(simulator.frames):
         return False
-    had = {parse(frame)["cursor"] for frame in frames}
+    received = {parse(frame)["cursor"] for frame in frames}
     return all(
-        event["cursor"] in had for event in map(orjson.loads, simulator.frames) if event["time_us"] >= time_us
+        event["cursor"] in received
+        for event in map(orjson.loads, simulator.frames)
+        if event["time_us"] >= time_us
     )
 
 
 @pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 @pytest.mark.parametrize("by", slow_except(["start", "another host"], "start"))
-def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) -> None:
+def test_an_active_segment_is_read_from_a_searched_cursor(wire: str, by: str) -> None:
     with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
@@ -173,7 +175,7 @@ def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) ->
 
 
 @pytest.mark.slow
-def test_filters_are_no_obstacle() -> None:
+def test_the_search_works_for_a_filtered_stream() -> None:
     with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
@@ -190,7 +192,7 @@ def test_filters_are_no_obstacle() -> None:
         assert len(run.frames) < len(likes) / 2
 
 
-def test_a_server_that_fails_meanwhile_is_read_from_where_it_begins(
+def test_if_the_search_fails_everything_is_read(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
@@ -198,7 +200,7 @@ def test_a_server_that_fails_meanwhile_is_read_from_where_it_begins(
     def fail(*_: object) -> None:
         raise WebSocketTimeoutException("late")
 
-    monkeypatch.setattr(cursors_module, "first_events", fail)
+    monkeypatch.setattr(resume_module, "first_events", fail)
     with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(20_000, span=SEGMENT)
         time_us = int((time.time() - 300) * 1e6)
@@ -208,7 +210,7 @@ def test_a_server_that_fails_meanwhile_is_read_from_where_it_begins(
     assert "no sequence number found, reading all events that it sends" in caplog.text
 
 
-def test_nothing_is_sought_where_a_server_begins_in_time() -> None:
+def test_no_search_is_made_if_the_stream_begins_at_the_requested_time() -> None:
     with Simulator(port=0, seed=1) as jetstream:
         jetstream.generate(20_000, span=SEGMENT)
         time_us = int((time.time() - 300) * 1e6)
@@ -217,7 +219,7 @@ def test_nothing_is_sought_where_a_server_begins_in_time() -> None:
         assert len(jetstream.connections) == 1
 
 
-def test_a_server_without_numbers_is_read_from_where_it_begins() -> None:
+def test_no_search_is_made_on_a_server_without_sequence_numbers() -> None:
     manners = Manners(active_segment=SEGMENT)
     with Simulator(port=0, seed=1, cursors=False, manners=manners, clock=Clock()) as old:
         old.generate(20_000, span=SEGMENT)

@@ -224,7 +224,7 @@ def test_lexicons_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
         "defs": {"main": {"type": "record", "key": "tid", "record": record}},
     }
     (folder / "note.json").write_text(json.dumps(body))
-    with pytest.raises(Fatal, match=r"typed already: app\.bsky\.feed\.post"):
+    with pytest.raises(Fatal, match=r"already mapped: app\.bsky\.feed\.post"):
         lexicons(options_for("x", "--lexicons", str(folder)))
 
 

@@ -19,9 +19,9 @@ from slurp.config import parse
 from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Fatal
-from slurp.jetstream.servers import probe
+from slurp.jetstream.servers import probe_servers
 from slurp.jetstream.stream_range import oldest_event
-from slurp.jetstream.zstd_dictionary import NoDictionary, fetch
+from slurp.jetstream.zstd_dictionary import NoDictionary, fetch_dictionary
 from slurp.kibana import client
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
@@ -111,10 +111,10 @@ def test_a_jetstream_that_our_ca_vouches_for_is_read(
     with Proxy(busy.port, authority.good) as proxy:
         with reading(proxy.url, options=(*more, "--jetstream-ca", str(authority.file))) as run:
             until(lambda: len(run.frames) == 50)
-        (found,) = probe([proxy.url], ca=authority.file)
+        (found,) = probe_servers([proxy.url], ca=authority.file)
         assert len(found.times) == 3
         assert oldest_event(proxy.url, ca=authority.file) is not None
-        assert fetch(proxy.url, ca=authority.file).id == busy.dictionary_id
+        assert fetch_dictionary(proxy.url, ca=authority.file).id == busy.dictionary_id
 
 
 def test_a_jetstream_that_nobody_vouches_for_gets_no_request(
@@ -122,11 +122,11 @@ def test_a_jetstream_that_nobody_vouches_for_gets_no_request(
 ) -> None:
     ca = certificates(authority, bad)
     with Proxy(busy.port, getattr(authority, bad.shows)) as proxy:
-        (found,) = probe([proxy.url], ca=ca)
+        (found,) = probe_servers([proxy.url], ca=ca)
         assert not found.times
         assert oldest_event(proxy.url, timeout=5, ca=ca) is None
         with pytest.raises(NoDictionary, match="SSLError"):
-            fetch(proxy.url, ca=ca)
+            fetch_dictionary(proxy.url, ca=ca)
         with reading(proxy.url, options=options("--jetstream-ca", ca)):
             until(lambda: "can't connect: " in caplog.text)
     assert not busy.connections

@@ -1,4 +1,4 @@
-"""One frame that raises anything, or a silent cluster, does not end the worker."""
+"""A frame that raises an unexpected exception, or a silent cluster, does not end the worker."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from slurp.elastic.bulk import Action
 from slurp.elastic.error_classes import Item
 from slurp.errors import describe_bug
 from slurp.events import frames
-from slurp.events.frames import BadFrame, notice_of, parse
-from slurp.jetstream.resyncs import Resyncs
+from slurp.events.frames import BadFrame, parse, parse_notice
+from slurp.jetstream.resyncs import ResyncTracker
 from slurp.jetstream.streams import V1Stream, V2Stream
 from slurp.pipeline import delivery
 from slurp.pipeline import indexer as indexer_module
@@ -30,26 +30,31 @@ _DEEP = "[" * 950 + "]" * 950
 _INFO = "network.bsky.jetstream.subscribeEvents#info"
 
 
-class Strange(Exception):
-    """Of no kind that anybody expects."""
+class UnexpectedError(Exception):
+    """An exception that no code expects."""
 
 
-ERRORS = [KeyError("facet\ud800"), AttributeError("no such thing"), Strange("?" * 10_000), IndexError()]
+ERRORS = [
+    KeyError("facet\ud800"),
+    AttributeError("no such thing"),
+    UnexpectedError("?" * 10_000),
+    IndexError(),
+]
 
 
-def raiser(error: Exception, guilty: bytes) -> Any:
-    """A function that fails for what has `guilty` in it."""
+def raiser(error: Exception, trigger: bytes) -> Any:
+    """Return a function that raises `error` for an argument that contains `trigger`."""
 
     def maybe(whole: Any) -> None:
-        if guilty in (whole if isinstance(whole, bytes) else json.dumps(whole).encode()):
+        if trigger in (whole if isinstance(whole, bytes) else json.dumps(whole).encode()):
             raise error
 
     return maybe
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("step", ["build", "_look", "express", "days"])
-def test_a_frame_that_raises_anything_is_a_dead_letter(
+@pytest.mark.parametrize("step", ["build", "_look", "fast_path", "days"])
+def test_a_frame_that_raises_any_exception_is_a_dead_letter(
     indexer: InProcess, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
 ) -> None:
     fail = raiser(error, b"post 3")
@@ -60,10 +65,10 @@ def test_a_frame_that_raises_anything_is_a_dead_letter(
     elif step == "_look":
         look = indexer.unknown_fields.look
         monkeypatch.setattr(indexer.unknown_fields, "look", lambda event: fail(event) or look(event))
-    elif step == "express":
-        make = fast_path.FastPath.make
+    elif step == "fast_path":
+        render = fast_path.FastPath.render
         monkeypatch.setattr(
-            fast_path.FastPath, "make", lambda self, frame, *rest: fail(frame) or make(self, frame, *rest)
+            fast_path.FastPath, "render", lambda self, frame, *rest: fail(frame) or render(self, frame, *rest)
         )
     else:
         frames[3] = commit(3, {"text": "post 3"}, at=indexer.began - 86_400)
@@ -87,7 +92,7 @@ def test_a_frame_that_raises_anything_is_a_dead_letter(
 def test_a_document_that_cannot_be_quarantined_is_a_dead_letter(
     indexer: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(client: object, actions: Sequence[Action], *rest: object) -> list[Item]:
+    def reject(client: object, actions: Sequence[Action], *rest: object) -> list[Item]:
         return [
             Item(400, "document_parsing_exception", "x") if b"post 1" in action else Item(201)
             for action in actions
@@ -96,7 +101,7 @@ def test_a_document_that_cannot_be_quarantined_is_a_dead_letter(
     def broken(*arguments: object) -> None:
         raise KeyError("did")
 
-    monkeypatch.setattr(delivery, "send", refuse)
+    monkeypatch.setattr(delivery, "send", reject)
     monkeypatch.setattr(indexer_module, "quarantined", broken)
     counted = indexer.feed(indexer.posts(4))
 
@@ -104,7 +109,7 @@ def test_a_document_that_cannot_be_quarantined_is_a_dead_letter(
     assert "KeyError" in orjson.loads(indexer.letters.path.read_bytes())["reason"]
 
 
-def test_lack_of_memory_is_no_fault_of_the_frame(indexer: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_error_is_not_a_dead_letter(indexer: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*arguments: object) -> None:
         raise MemoryError
 
@@ -114,16 +119,16 @@ def test_lack_of_memory_is_no_fault_of_the_frame(indexer: InProcess, monkeypatch
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parsing_raises_only_bad_frame(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     fail = raiser(error, b"text")
     monkeypatch.setattr(frames, "_check_commit", fail)
     bad = [commit(1, {}), commit(2, {"text": ""})]
     with pytest.raises(BadFrame, match=f"bug: {type(error).__name__}"):
         parse(bad[1])
-    for line in (V1Stream(None, None), V2Stream(None, None, None, Resyncs())):
-        position = line.portion(bad, "host").position
+    for stream in (V1Stream(None, None), V2Stream(None, None, None, ResyncTracker())):
+        position = stream.decode(bad, "host").position
         assert position is not None
-        assert position.cursor == 1, "of the frame that can be parsed"
+        assert position.cursor == 1, "the position of the valid frame"
 
 
 @pytest.mark.parametrize(
@@ -136,9 +141,9 @@ def test_parsing_raises_bad_frame_and_nothing_else(error: Exception, monkeypatch
     ],
     ids=["message", "name", "type", "bare"],
 )
-def test_a_notice_may_hold_anything(frame: str) -> None:
-    notice_of(frame.encode())
-    V2Stream(None, None, None, Resyncs()).portion([frame.encode(), commit(1, {})], "host")
+def test_a_notice_may_contain_any_json(frame: str) -> None:
+    parse_notice(frame.encode())
+    V2Stream(None, None, None, ResyncTracker()).decode([frame.encode(), commit(1, {})], "host")
 
 
 def test_a_bug_is_described_in_one_bounded_line() -> None:
@@ -151,13 +156,15 @@ def test_a_bug_is_described_in_one_bounded_line() -> None:
     assert len(text.encode()) < 400
 
 
-def test_back_off_begins_anew_when_some_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backoff_is_reset_when_some_events_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inner = InProcess("http://127.0.0.1:9", "none", tmp_path, setup=False)
     waits: list[float] = []
     rounds = iter(range(100))
 
     def one_a_round(client: object, actions: Sequence[Action], *rest: object) -> list[Item]:
-        # Nothing at all in the first rounds, then one event each time.
+        # No event in the first rounds, then one in each.
         stored = 0 if next(rounds) < 4 else 1
         return [Item(201)] * stored + [Item(429, "es_rejected_execution_exception", "full")] * (
             len(actions) - stored
@@ -169,11 +176,11 @@ def test_back_off_begins_anew_when_some_are_stored(tmp_path: Path, monkeypatch: 
     counted = inner.feed(inner.posts(12))
 
     assert counted.indexed == 12
-    assert waits[3] >= 0.8, "without progress it grows"
-    assert max(waits[4:]) <= 0.2, "with progress it does not"
+    assert waits[3] >= 0.8, "it grows without progress"
+    assert max(waits[4:]) <= 0.2, "it does not grow with progress"
 
 
-def test_indexers_that_wait_for_a_day_show_that_they_live(
+def test_indexers_that_wait_for_a_day_index_report_heartbeats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = InProcess("http://127.0.0.1:9", "none", tmp_path, setup=False)
@@ -200,10 +207,12 @@ def test_indexers_that_wait_for_a_day_show_that_they_live(
     try:
         until = time.monotonic() + 20
         while sum(count > 20 for count in beats) < 9:
-            assert time.monotonic() < until, f"of ten, nine wait for the first, and beat: {beats}"
+            assert time.monotonic() < until, (
+                f"nine of ten wait for the first one and report heartbeats: {beats}"
+            )
             time.sleep(0.01)
         assert len(looks) == 1
-        # None waits for the others to find out the same: at the first failure all hold their batches.
+        # The first failure makes all of them hold their batches; none repeats the request.
         inner.shutdown.deadline = time.monotonic()
         hung.set()
     finally:

@@ -1,4 +1,4 @@
-"""The v2 wire as pure functions: its frames become the events that v1 would have sent."""
+"""Decoding of the v2 wire: its frames become the events that v1 would have sent."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 
 from slurp.documents.document import build
 from slurp.events.frames import (
-    MAX_FRAME,
+    MAX_FRAME_BYTES,
     BadFrame,
     Notice,
-    is_plain_commit,
-    notice_of,
+    first_position,
+    is_v2_commit,
+    oversized_frame,
     parse,
-    position_of,
-    stub,
+    parse_notice,
 )
 from slurp.events.identity import event_id, instant_us
 from slurp.events.position import Position
-from slurp.jetstream.resyncs import Resyncs, mark
+from slurp.jetstream.resyncs import ResyncTracker, mark_resync
 from slurp.simulator import wire2
 from tests.conftest import SHARED
 from tests.test_identity import DID, REV_US, TIME_US, account, commit, identity
@@ -55,23 +55,23 @@ def payload_with(event: dict[str, Any], **changed: Any) -> bytes:
 def recorded() -> list[bytes]:
     path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
     if not path.is_file():
-        pytest.skip("the recorded events are not beside the project")
+        pytest.skip("the recorded events are not available")
     return path.read_bytes().splitlines()
 
 
 @pytest.mark.parametrize("event", [commit(record={"a": 1}, cid="bafy"), identity(), account(), sync()])
-def test_a_frame_is_the_event_of_v1(event: dict[str, Any]) -> None:
+def test_a_v2_frame_decodes_to_the_v1_event(event: dict[str, Any]) -> None:
     assert parse(v2(event)) == event | {"cursor": 7}
     assert parse(orjson.dumps(event | {"cursor": 7})) == parse(v2(event))
 
 
-def test_recorded_frames_pass_and_keep_all_they_say(recorded: list[bytes]) -> None:
+def test_recorded_frames_are_accepted_and_keep_all_values(recorded: list[bytes]) -> None:
     kinds = []
     for frame in recorded:
         event, payload = parse(frame), orjson.loads(frame)["payload"]
         kinds.append(event["kind"])
         assert event["cursor"] == payload["seq"]
-        assert is_plain_commit(frame) == (event["kind"] == "commit")
+        assert is_v2_commit(frame) == (event["kind"] == "commit")
         if event["kind"] == "commit":
             assert event["commit"].items() <= payload.items()
         else:
@@ -85,7 +85,7 @@ def test_recorded_frames_pass_and_keep_all_they_say(recorded: list[bytes]) -> No
     }
 
 
-def test_v1_and_v2_make_the_same_document(corpus: list[Path]) -> None:
+def test_v1_and_v2_give_the_same_document(corpus: list[Path]) -> None:
     for path in corpus:
         for line in path.read_bytes().splitlines():
             event = orjson.loads(line) | {"cursor": 7}
@@ -102,67 +102,69 @@ def test_v1_and_v2_make_the_same_document(corpus: list[Path]) -> None:
         ("2026-11-23T20:02:34.614449123Z", 1795464154614449),
     ],
 )
-def test_times(time: str, micros: int) -> None:
+def test_times_of_every_precision_are_parsed(time: str, micros: int) -> None:
     assert parse(payload_with(commit(), time=time))["time_us"] == micros
 
 
 @pytest.mark.parametrize(
-    ("garbage", "reason"),
+    ("frame", "reason"),
     [
-        (orjson.dumps({"$type": "message"}), "unknown type"),
-        (orjson.dumps({"$type": ["message"], "payload": {}}), "unknown type"),
+        (orjson.dumps({"$type": "message"}), "neither event nor notice"),
+        (orjson.dumps({"$type": ["message"], "payload": {}}), "neither event nor notice"),
         (orjson.dumps({"$type": "message", "payload": {}}), "unknown kind"),
-        (payload_with(commit(), **{"$type": f"{TYPE}novel"}), "unknown kind"),
+        (payload_with(commit(), **{"$type": f"{TYPE}new"}), "unknown kind"),
         (payload_with(commit(), **{"$type": [1]}), "unknown kind"),
-        (payload_with(commit(), time=7), "no time"),
-        (payload_with(commit(), time="yesterday"), "no time"),
-        (payload_with(commit(), time="1969-11-23T20:02:34.614449Z"), "no time"),
-        (payload_with(commit(), time="2026-99-23T20:02:34.614449Z"), "no time"),
-        (payload_with(commit(), did=None), "no did"),
-        (payload_with(commit(), rev=None), "without rev"),
-        (payload_with(commit(), operation="upsert"), "unknown operation"),
+        (payload_with(commit(), time=7), "time is not between"),
+        (payload_with(commit(), time="yesterday"), "time is not between"),
+        (payload_with(commit(), time="1969-11-23T20:02:34.614449Z"), "time is not between"),
+        (payload_with(commit(), time="2026-99-23T20:02:34.614449Z"), "time is not between"),
+        (payload_with(commit(), did=None), "did is missing"),
+        (payload_with(commit(), rev=None), "commit.rev is missing"),
+        (payload_with(commit(), operation="upsert"), "commit.operation is not"),
         (payload_with(identity(), identity=None), "identity.time"),
         (payload_with(account(), account={"time": "x"}), "account.active"),
         (payload_with(sync(), sync=None), "sync.rev"),
         (payload_with(sync(), sync={"rev": 5}), "sync.rev"),
         (wire2.info("OutdatedCursor", ""), "unknown kind"),
-        (wire2.error("ConsumerTooSlow", ""), "unknown type"),
-        (stub(4, "ab12", decompressed=10**9), "more than 33,554,432 bytes"),
+        (wire2.error("ConsumerTooSlow", ""), "neither event nor notice"),
+        (oversized_frame(4, "ab12", decompressed=10**9), "more than 33,554,432 bytes"),
     ],
 )
-def test_what_is_no_event_says_why(garbage: bytes, reason: str) -> None:
+def test_an_invalid_frame_raises_bad_frame_with_the_reason(frame: bytes, reason: str) -> None:
     with pytest.raises(BadFrame, match=reason):
-        parse(garbage)
+        parse(frame)
 
 
 @pytest.mark.parametrize("seq", [None, "5", -1, 10**15, True])
-def test_what_is_no_sequence_number_is_none(seq: Any) -> None:
-    assert position_of([payload_with(commit(), seq=seq)], "h") == Position("h", None, TIME_US)
+def test_an_invalid_sequence_number_is_none(seq: Any) -> None:
+    assert first_position([payload_with(commit(), seq=seq)], "h") == Position("h", None, TIME_US)
 
 
-def test_notices_are_told_from_events() -> None:
-    assert notice_of(wire2.info("OutdatedCursor", "late")) == Notice("OutdatedCursor", "late", is_error=False)
-    assert notice_of(wire2.error("ConsumerTooSlow", "")) == Notice("ConsumerTooSlow", "", is_error=True)
+def test_notices_are_distinguished_from_events() -> None:
+    assert parse_notice(wire2.info("OutdatedCursor", "late")) == Notice(
+        "OutdatedCursor", "late", is_error=False
+    )
+    assert parse_notice(wire2.error("ConsumerTooSlow", "")) == Notice("ConsumerTooSlow", "", is_error=True)
     for frame in (v2(commit()), v2(sync()), b"garbage", b"[]", b'{"$type":"error"}', b'{"$type":"message"}'):
-        assert notice_of(frame) is None
-    said = notice_of(orjson.dumps({"$type": "error", "error": "a\nb\x1b[31m", "message": "x" * 1000}))
-    assert said is not None
-    assert str(said) == f"a?b?[31m: {'x' * 300}", "a stranger writes no lines into our log"
+        assert parse_notice(frame) is None
+    notice = parse_notice(orjson.dumps({"$type": "error", "error": "a\nb\x1b[31m", "message": "x" * 1000}))
+    assert notice is not None
+    assert str(notice) == f"a?b?[31m: {'x' * 300}", "a server cannot write lines into the log"
 
 
-def test_a_stub_tells_size_and_hash() -> None:
-    assert orjson.loads(stub(4, "ab12", decompressed=10**9)) == {
+def test_an_oversized_frame_keeps_size_and_hash() -> None:
+    assert orjson.loads(oversized_frame(4, "ab12", decompressed=10**9)) == {
         "$type": "skeetslurper.stub",
         "decompressed": 10**9,
         "received": 4,
         "blake2b": "ab12",
     }
-    assert MAX_FRAME == 33_554_432
+    assert MAX_FRAME_BYTES == 33_554_432
 
 
 def test_a_sync_is_a_document_without_its_blocks() -> None:
     event = parse(v2(sync()))
-    # Golden: what is written here has been indexed.
+    # Golden values: documents with these ids exist in indices.
     assert event_id(event) == "jba2YpR57zcopAbyWfUV1Q"
     assert instant_us(event) == REV_US
     source = orjson.loads(build(event, "h", TIME_US).body)
@@ -171,64 +173,66 @@ def test_a_sync_is_a_document_without_its_blocks() -> None:
     assert "commit" not in source
 
 
-def test_a_sync_without_a_time_is_the_same_sync() -> None:
-    silent = parse(v2(sync(time="", seq=0)))
-    assert event_id(silent) == event_id(sync())
+def test_a_sync_without_a_time_has_the_same_id() -> None:
+    without_time = parse(v2(sync(time="", seq=0)))
+    assert event_id(without_time) == event_id(sync())
     assert event_id(sync(rev="3mptbypluud2b")) != event_id(sync())
-    assert orjson.loads(build(silent, "h", TIME_US).body)["sync"] == {"rev": REV, "seq": 0}
+    assert orjson.loads(build(without_time, "h", TIME_US).body)["sync"] == {"rev": REV, "seq": 0}
 
 
 class TestResyncs:
-    """The creates behind a #sync, however they are cut into batches."""
+    """Creates that follow a #sync, for every division into batches."""
 
     def events(self) -> list[bytes]:
         before = commit(rkey="before")
         rows = [commit(rkey=f"row{n}") for n in range(3)]
         others = [commit(rkey="other", rev="3mptbypluud2b"), commit(rkey="row0", operation="delete")]
-        stranger = commit(rkey="stranger") | {"did": "did:plc:stranger"}
-        events = [before, sync(), *rows, *others, stranger, identity()]
+        other_account = commit(rkey="other_account") | {"did": "did:plc:other_account"}
+        events = [before, sync(), *rows, *others, other_account, identity()]
         return [v2(event, 10 + n) for n, event in enumerate(events)]
 
-    def marked(self, frames: list[bytes], resyncs: Resyncs, size: int) -> list[int]:
+    def marked(self, frames: list[bytes], resyncs: ResyncTracker, size: int) -> list[int]:
         found = []
         for begin in range(0, len(frames), size):
             part = frames[begin : begin + size]
-            announced = resyncs.look_through(part, "h")
+            announced = resyncs.observe(part, "h")
             for frame in part:
                 event = parse(frame)
-                mark(event, announced)
+                mark_resync(event, announced)
                 if event.get("commit", {}).get("resync"):
                     found.append(event["cursor"])
         return found
 
     @pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
-    def test_are_marked_in_whatever_batches(self, size: int) -> None:
-        assert self.marked(self.events(), Resyncs(), size) == [12, 13, 14]
+    def test_are_marked_for_every_batch_size(self, size: int) -> None:
+        assert self.marked(self.events(), ResyncTracker(), size) == [12, 13, 14]
 
-    def test_are_the_same_when_read_again(self) -> None:
-        resyncs = Resyncs()
+    def test_are_marked_again_in_a_replay(self) -> None:
+        resyncs = ResyncTracker()
         assert self.marked(self.events(), resyncs, 3) == [12, 13, 14]
         assert self.marked(self.events(), resyncs, 2) == [12, 13, 14]
 
     @pytest.mark.parametrize("cut", range(1, 9))
     @pytest.mark.parametrize("size", [1, 3])
-    def test_are_the_same_after_a_restart_anywhere(self, cut: int, size: int) -> None:
-        frames, first = self.events(), Resyncs()
+    def test_are_marked_after_a_restart_at_any_event(self, cut: int, size: int) -> None:
+        frames, first = self.events(), ResyncTracker()
         marked = self.marked(frames[:cut], first, size)
         last = parse(frames[cut - 1])
-        at = first.resume_at(last, Position("h", last["cursor"], TIME_US))
+        at = first.resume_position(last, Position("h", last["cursor"], TIME_US))
         assert at.cursor == (11 if 11 <= last["cursor"] <= 14 else last["cursor"])
-        again = self.marked([f for f in frames if parse(f)["cursor"] >= (at.cursor or 0)], Resyncs(), size)
+        again = self.marked(
+            [f for f in frames if parse(f)["cursor"] >= (at.cursor or 0)], ResyncTracker(), size
+        )
         assert sorted({*marked, *again}) == [12, 13, 14]
 
-    def test_of_another_host_begin_anew(self) -> None:
-        resyncs = Resyncs()
+    def test_of_another_host_are_not_kept(self) -> None:
+        resyncs = ResyncTracker()
         self.marked(self.events(), resyncs, 100)
-        assert resyncs.look_through([], "h")
-        assert not resyncs.look_through([], "another")
+        assert resyncs.observe([], "h")
+        assert not resyncs.observe([], "another")
 
-    def test_are_forgotten_in_the_end(self) -> None:
-        resyncs = Resyncs()
+    def test_are_kept_for_the_latest_1024_only(self) -> None:
+        resyncs = ResyncTracker()
         frames = [v2(sync(did=f"did:plc:{n}"), n) for n in range(1, 5000)]
-        assert len(resyncs.look_through(frames, "h")) == 1024
-        assert ("did:plc:4999", REV) in resyncs.look_through([], "h")
+        assert len(resyncs.observe(frames, "h")) == 1024
+        assert ("did:plc:4999", REV) in resyncs.observe([], "h")

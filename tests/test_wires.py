@@ -1,4 +1,4 @@
-"""Both wires through the real program: the same documents, whichever way they came."""
+"""Both wires through the real worker give the same documents."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
 from slurp.simulator.jetstream import Simulator
 from tests.conftest import SHARED
-from tests.test_dialer import Bombs
 from tests.test_simulator_v2 import DID, publish_resync
+from tests.test_zstd_dictionary import Bombs
 from tests.tiers import slow_except
 from tests.worker import Worker, checkpoint, count, documents, expected
 
@@ -31,7 +31,7 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    """Start a worker; `index` is added to the name of this test's indices."""
+    """Return a function that starts a worker; `index` is appended to this test's index name."""
 
     def begin(*options: str, index: str = "", server: str = jetstream.url) -> Worker:
         return Worker(
@@ -46,7 +46,7 @@ def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, 
 
 
 def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """`_id` to day and document, without what depends on the server and the hour."""
+    """Map `_id` to day and document, without the fields that depend on server and time of arrival."""
     es.indices.refresh(index=f"{index}-*")
     found = {}
     for hit in helpers.scan(es, index=f"{index}-*", size=5000):
@@ -56,7 +56,7 @@ def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, 
     return found
 
 
-def test_all_wires_make_the_same_documents(
+def test_all_wires_give_the_same_documents(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
 ) -> None:
     for path in corpus:
@@ -73,12 +73,12 @@ def test_all_wires_make_the_same_documents(
 
 
 @pytest.mark.slow
-def test_recorded_v2_frames_are_the_same_but_for_what_v1_hides(
+def test_recorded_v2_frames_give_the_same_documents_except_those_hidden_on_v1(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
     if not path.is_file():
-        pytest.skip("the recorded events are not beside the project")
+        pytest.skip("the recorded events are not available")
     jetstream.load(path)
     found = {}
     for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
@@ -105,7 +105,7 @@ def marked(es: Elasticsearch, index: str) -> list[str]:
     )
 
 
-def test_a_resync_is_indexed_and_not_counted(
+def test_a_resync_is_indexed_and_excluded_from_the_dashboards(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     publish_resync(jetstream, rows=40)
@@ -121,7 +121,7 @@ def test_a_resync_is_indexed_and_not_counted(
 
 
 @pytest.mark.parametrize("end", slow_except(["stop", "kill"], "kill"))
-def test_a_resync_is_marked_over_a_restart_in_its_middle(
+def test_a_resync_is_marked_completely_after_a_restart_within_it(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
 ) -> None:
     publish_resync(jetstream, rows=300)
@@ -129,14 +129,14 @@ def test_a_resync_is_marked_over_a_restart_in_its_middle(
     with start("--batch", "20", *V2) as worker:
         worker.wait_for("received 150")
         jetstream.wait_until(lambda _: count(es, fresh_index_prefix) == 150, timeout=20)
-        time.sleep(1.5)  # the checkpoint follows each second
+        time.sleep(1.5)  # the checkpoint is saved every second
         if end == "stop":
             assert worker.stop() == 0
         else:
             worker.kill()
     saved = checkpoint(es, fresh_index_prefix)
     assert saved is not None
-    assert saved["cursor"] == 6, "where the #sync is"
+    assert saved["cursor"] == 6, "the position of the #sync"
     assert len(marked(es, fresh_index_prefix)) == 144
     jetstream.faults.clear()
     with start("--catch-up", "--batch", "20", *V2) as worker:
@@ -146,7 +146,7 @@ def test_a_resync_is_marked_over_a_restart_in_its_middle(
 
 
 @pytest.mark.slow
-def test_one_checkpoint_serves_both_wires(
+def test_both_wires_use_the_same_checkpoint(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     for options in (V1, V2, V1, ZSTD):
@@ -154,19 +154,19 @@ def test_one_checkpoint_serves_both_wires(
         with start("--catch-up", *options) as worker:
             assert worker.exit_code() == 0
         duplicates = worker.counted()["duplicates"]
-        assert duplicates == len(jetstream.frames) - 1500, "less than a rewind"
-        assert checkpoint(es, fresh_index_prefix), "and the only one"
+        assert duplicates == len(jetstream.frames) - 1500, "fewer than the replayed events"
+        assert checkpoint(es, fresh_index_prefix), "exactly one exists"
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
-def test_wires_change_under_way_and_nothing_is_lost(
+def test_no_event_is_lost_when_the_wire_changes(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.generate(6000)
     jetstream.faults.error("ConsumerTooSlow", "far behind", after=2000)
     with start("--protocol", "auto", "--compress", "on") as worker:
         worker.wait_for("ConsumerTooSlow: far behind; trying again")
-        jetstream.faults.refuse(404)  # from now on an older server
+        jetstream.faults.refuse(404)  # from now on a v1 server
         jetstream.faults.cut_after(1000)
         worker.wait_for("has no v2 wire")
         jetstream.wait_until(lambda _: count(es, fresh_index_prefix) >= 6000, timeout=60)
@@ -175,11 +175,11 @@ def test_wires_change_under_way_and_nothing_is_lost(
 
 
 @pytest.mark.slow
-def test_a_retired_dictionary_and_bombs_stop_nothing(
+def test_a_rotated_dictionary_and_zstd_bombs_do_not_stop_the_worker(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     jetstream.generate(500)
-    jetstream.faults.garbage(Bombs().told.compress(b"[" * 300_000_000), after=100)
+    jetstream.faults.garbage(Bombs().sized.compress(b"[" * 300_000_000), after=100)
     letters = tmp_path / "letters.jsonl"
     with start(*ZSTD, "--dead-letter", str(letters)) as worker:
         worker.wait_for("indexed 500")
@@ -193,15 +193,15 @@ def test_a_retired_dictionary_and_bombs_stop_nothing(
         counted = worker.counted()
     (letter,) = map(orjson.loads, letters.read_bytes().splitlines())
     assert "more than 33,554,432 bytes when decompressed" in letter["reason"]
-    stub = orjson.loads(letter["frame"])
-    assert stub["decompressed"] == 300_000_000
-    assert len(stub["blake2b"]) == 32
+    kept = orjson.loads(letter["frame"])
+    assert kept["decompressed"] == 300_000_000
+    assert len(kept["blake2b"]) == 32
     assert counted["dead-lettered"] == 1
     assert counted["received"] == sum(counted.values()) - counted["received"]
 
 
 @pytest.mark.slow
-def test_too_old_a_checkpoint_is_a_gap_that_is_told(
+def test_an_expired_checkpoint_is_logged_as_a_gap(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with Simulator(port=0, seed=1, retain_bytes=700_000) as jetstream:
@@ -209,19 +209,22 @@ def test_too_old_a_checkpoint_is_a_gap_that_is_told(
         with start("--catch-up", *V2, server=jetstream.url) as worker:
             assert worker.exit_code() == 0
         jetstream.generate(3000)
-        floor = orjson.loads(jetstream.frames[0])["cursor"]
-        assert floor > 600
+        oldest = orjson.loads(jetstream.frames[0])["cursor"]
+        assert oldest > 600
         with start("--catch-up", *V2, server=jetstream.url) as worker:
             assert worker.exit_code() == 0
         line = worker.wait_for(r"no longer has .*").string
         assert "WARNING" in line
-        assert f"no longer has what came after cursor 500, reading from its floor, {floor}" in line
+        assert (
+            f"no longer has the events after cursor 500, reading from its oldest event, cursor {oldest}"
+            in line
+        )
         left = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
     assert left <= documents(es, fresh_index_prefix).keys()
     assert count(es, fresh_index_prefix) == 500 + len(left)
 
 
-def test_an_older_server_is_read_by_v1(
+def test_a_v1_server_is_read_on_v1(
     start: Start, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     with Simulator(port=0, seed=1, protocols="v1") as jetstream:

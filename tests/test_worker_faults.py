@@ -109,7 +109,7 @@ class StuckElasticsearch(Hostile):
             elif "nodes.*.version" in path:
                 self._tell(sock, {"nodes": {"n": {"version": "8.17.0"}}})
             else:
-                self._over.wait()
+                self._stopped.wait()
 
     def _tell(self, sock: socket.socket, body: object) -> None:
         data = json.dumps(body).encode()

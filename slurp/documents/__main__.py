@@ -1,4 +1,4 @@
-"""`python -m slurp.documents build [--check]`: the mapping of the common fields, and docs/fields.md."""
+"""Build the mapping of the common fields and docs/fields.md: `python -m slurp.documents build [--check]`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from slurp.documents import field_reference
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: built or up to date; 1: `--check` found a difference."""
+    """Return the exit code: 0 if built or up to date, 1 if `--check` found a difference."""
     parser = argparse.ArgumentParser(prog="python -m slurp.documents", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="write what is made from the table of fields")
+    build = commands.add_parser("build", help="write the files generated from the table of fields")
     build.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file would change")
     options = parser.parse_args(arguments)
     if not options.check:
         field_reference.write()
         return 0
     for path in (different := field_reference.outdated()):
-        print(f"{path.name} is not what the fields give; run build without --check", file=sys.stderr)
+        print(f"{path.name} is out of date; run build without --check", file=sys.stderr)
     return 1 if different else 0
 
 

@@ -1,6 +1,6 @@
-"""The fields that mean the same in every collection, lifted from a record to the top of its document.
+"""Copy the fields that mean the same in every collection from a record to the top of its document.
 
-One extractor for each record type; whoever looks for a field finds its description in `fields.py`.
+There is one extractor for each record type; `fields.py` describes the fields.
 """
 
 from __future__ import annotations
@@ -10,161 +10,161 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from slurp.documents.embeds import Embed
-from slurp.documents.graphemes import emoji, graphemes
-from slurp.documents.languages import normalised, primary
+from slurp.documents.embeds import EmbedSummary
+from slurp.documents.graphemes import count_graphemes, find_emoji
+from slurp.documents.languages import normalize_tag, primary_subtag
 from slurp.documents.record_values import dict_of, dicts_of, text_of, texts_of
-from slurp.documents.times import created_at
-from slurp.documents.urls import PLACES, at_uri, domain_of, is_did, page_in, page_of
+from slurp.documents.times import parse_created_at
+from slurp.documents.urls import PAGE_PATHS, domain_of, is_did, page_url, page_url_of, split_at_uri
 
 Source = dict[str, Any]
 Record = dict[str, Any]
 Extractor = Callable[[Source, Record], None]
 
-# In characters. Bluesky's lexicon allows 640 bytes a tag and 64 graphemes.
-_REMEMBERED_LENGTH = 256
+# Longest tag that is cached, in characters. Bluesky's lexicon allows 640 bytes and 64 graphemes.
+_CACHED_LENGTH = 256
 
 
-def lift(source: Source, collection: str, record: Record) -> None:
-    """Add to `source`, which has its envelope, the common fields of a `record` in `collection`."""
+def add_common_fields(source: Source, collection: str, record: Record) -> None:
+    """Add the common fields of a `record` in `collection` to `source`, which has its envelope."""
     claimed = record.get("createdAt")
     if claimed is None:
         claimed = record.get("publishedAt")
-    if claimed is not None and (moment := created_at(claimed, source["@timestamp"])):
+    if claimed is not None and (moment := parse_created_at(claimed, source["@timestamp"])):
         source["created_at"] = moment
-    if collection in PLACES and (url := page_of(source["uri"])):
+    if collection in PAGE_PATHS and (url := page_url(source["uri"])):
         source["url"] = url
-    _EXTRACTORS.get(collection, _other)(source, record)
+    _EXTRACTORS.get(collection, _add_other)(source, record)
 
 
-def _subject(source: Source, record: Record) -> None:
-    """`subject`, be it a DID, an `at://` URI or a reference with uri and cid; and `via`."""
-    _point(source, "subject", record.get("subject"), whole=True)
+def _add_subject(source: Source, record: Record) -> None:
+    """Add `subject` (a DID, an `at://` URI or a reference with uri and cid) and `via`."""
+    _add_reference(source, "subject", record.get("subject"), whole=True)
     if (via := record.get("via")) is not None:
-        _point(source, "via", via)
+        _add_reference(source, "via", via)
 
 
-def _post(source: Source, record: Record) -> None:
+def _add_post(source: Source, record: Record) -> None:
     if text := text_of(record.get("text")):
         source["text"] = text
-        source["length"] = {"graphemes": graphemes(text)}
-        if found := emoji(text):
+        source["length"] = {"graphemes": count_graphemes(text)}
+        if found := find_emoji(text):
             source["emoji"] = found
-    _languages(source, record)
+    _add_languages(source, record)
     if reply := dict_of(record.get("reply")):
         ends: Source = {}
         for end in ("root", "parent"):
-            _point(ends, end, reply.get(end))
-        if url := page_of(ends.get("parent", {}).get("uri", "")):
+            _add_reference(ends, end, reply.get(end))
+        if url := page_url(ends.get("parent", {}).get("uri", "")):
             ends["parent"]["url"] = url
         if ends:
             source["reply"] = ends
     links: list[str] = []
-    _facets(source, record.get("facets"), record.get("tags"), links)
-    _embed(source, record, links)
-    _links(source, links)
-    _labels(source, record)
+    _add_facets(source, record.get("facets"), record.get("tags"), links)
+    _add_embed(source, record, links)
+    _add_links(source, links)
+    _add_labels(source, record)
 
 
-def _profile(source: Source, record: Record) -> None:
-    _named(source, record, "displayName")
-    _links(source, _web(record.get("website")))
-    _labels(source, record)
+def _add_profile(source: Source, record: Record) -> None:
+    _add_name_and_description(source, record, "displayName")
+    _add_links(source, _link_list(record.get("website")))
+    _add_labels(source, record)
 
 
-def _feed(source: Source, record: Record) -> None:
-    _described(source, record, "displayName")
+def _add_feed(source: Source, record: Record) -> None:
+    _add_listing(source, record, "displayName")
 
 
-def _list(source: Source, record: Record) -> None:
-    _described(source, record, "name")
+def _add_list(source: Source, record: Record) -> None:
+    _add_listing(source, record, "name")
 
 
-def _starter_pack(source: Source, record: Record) -> None:
-    _described(source, record, "name")
-    _point(source, "list", record.get("list"))
+def _add_starter_pack(source: Source, record: Record) -> None:
+    _add_listing(source, record, "name")
+    _add_reference(source, "list", record.get("list"))
 
 
-def _list_item(source: Source, record: Record) -> None:
-    _point(source, "subject", record.get("subject"), whole=True)
-    _point(source, "list", record.get("list"))
+def _add_list_item(source: Source, record: Record) -> None:
+    _add_reference(source, "subject", record.get("subject"), whole=True)
+    _add_reference(source, "list", record.get("list"))
 
 
-def _gate(source: Source, record: Record) -> None:
-    _point(source, "subject", record.get("post"), whole=True)
+def _add_gate(source: Source, record: Record) -> None:
+    _add_reference(source, "subject", record.get("post"), whole=True)
 
 
-def _verification(source: Source, record: Record) -> None:
-    _subject(source, record)
-    _named(source, record, "displayName")
+def _add_verification(source: Source, record: Record) -> None:
+    _add_subject(source, record)
+    _add_name_and_description(source, record, "displayName")
 
 
-def _live_status(source: Source, record: Record) -> None:
+def _add_live_status(source: Source, record: Record) -> None:
     links: list[str] = []
-    _embed(source, record, links)
-    _links(source, links)
+    _add_embed(source, record, links)
+    _add_links(source, links)
 
 
-def _labeler(source: Source, record: Record) -> None:
-    _labels(source, record)
+def _add_labeler(source: Source, record: Record) -> None:
+    _add_labels(source, record)
 
 
-def _document(source: Source, record: Record) -> None:
-    _named(source, record, "title")
+def _add_document(source: Source, record: Record) -> None:
+    _add_name_and_description(source, record, "title")
     if text := text_of(record.get("textContent")):
         source["text"] = text
-        source["length"] = {"graphemes": graphemes(text)}
-        if found := emoji(text):
+        source["length"] = {"graphemes": count_graphemes(text)}
+        if found := find_emoji(text):
             source["emoji"] = found
-    _tags(source, texts_of(record.get("tags")))
-    _labels(source, record)
+    _add_tags(source, texts_of(record.get("tags")))
+    _add_labels(source, record)
 
 
-def _recommend(source: Source, record: Record) -> None:
-    _point(source, "subject", record.get("document"), whole=True)
+def _add_recommendation(source: Source, record: Record) -> None:
+    _add_reference(source, "subject", record.get("document"), whole=True)
 
 
-def _subscription(source: Source, record: Record) -> None:
-    _point(source, "subject", record.get("publication"), whole=True)
+def _add_subscription(source: Source, record: Record) -> None:
+    _add_reference(source, "subject", record.get("publication"), whole=True)
 
 
-def _publication(source: Source, record: Record) -> None:
-    _named(source, record, "name")
-    _links(source, _web(record.get("url")))
-    _labels(source, record)
+def _add_publication(source: Source, record: Record) -> None:
+    _add_name_and_description(source, record, "name")
+    _add_links(source, _link_list(record.get("url")))
+    _add_labels(source, record)
 
 
-def _other(source: Source, record: Record) -> None:
-    """Any lexicon may have a subject, in the same three forms; `via` may be anything."""
-    _point(source, "subject", record.get("subject"), whole=True)
+def _add_other(source: Source, record: Record) -> None:
+    """Add `subject`, which any lexicon may have in the same three forms. Its `via` may be anything."""
+    _add_reference(source, "subject", record.get("subject"), whole=True)
 
 
 _EXTRACTORS: dict[str, Extractor] = {
-    "app.bsky.actor.profile": _profile,
-    "app.bsky.actor.status": _live_status,
-    "app.bsky.feed.generator": _feed,
-    "app.bsky.feed.like": _subject,
-    "app.bsky.feed.post": _post,
-    "app.bsky.feed.postgate": _gate,
-    "app.bsky.feed.repost": _subject,
-    "app.bsky.feed.threadgate": _gate,
-    "app.bsky.graph.block": _subject,
-    "app.bsky.graph.follow": _subject,
-    "app.bsky.graph.list": _list,
-    "app.bsky.graph.listblock": _subject,
-    "app.bsky.graph.listitem": _list_item,
-    "app.bsky.graph.starterpack": _starter_pack,
-    "app.bsky.graph.verification": _verification,
-    "app.bsky.labeler.service": _labeler,
-    "site.standard.document": _document,
-    "site.standard.graph.recommend": _recommend,
-    "site.standard.graph.subscription": _subscription,
-    "site.standard.publication": _publication,
+    "app.bsky.actor.profile": _add_profile,
+    "app.bsky.actor.status": _add_live_status,
+    "app.bsky.feed.generator": _add_feed,
+    "app.bsky.feed.like": _add_subject,
+    "app.bsky.feed.post": _add_post,
+    "app.bsky.feed.postgate": _add_gate,
+    "app.bsky.feed.repost": _add_subject,
+    "app.bsky.feed.threadgate": _add_gate,
+    "app.bsky.graph.block": _add_subject,
+    "app.bsky.graph.follow": _add_subject,
+    "app.bsky.graph.list": _add_list,
+    "app.bsky.graph.listblock": _add_subject,
+    "app.bsky.graph.listitem": _add_list_item,
+    "app.bsky.graph.starterpack": _add_starter_pack,
+    "app.bsky.graph.verification": _add_verification,
+    "app.bsky.labeler.service": _add_labeler,
+    "site.standard.document": _add_document,
+    "site.standard.graph.recommend": _add_recommendation,
+    "site.standard.graph.subscription": _add_subscription,
+    "site.standard.publication": _add_publication,
 }
 
 
-def _point(source: Source, field: str, target: Any, *, whole: bool = False) -> None:
-    """What a record points at: `field` gets uri and did; the `whole` of it, url, collection and cid too."""
+def _add_reference(source: Source, field: str, target: Any, *, whole: bool = False) -> None:
+    """Add the target of a reference: `uri` and `did`; with `whole` also `url`, `collection` and `cid`."""
     cid = None
     if type(target) is dict:
         cid = target.get("cid")
@@ -173,12 +173,12 @@ def _point(source: Source, field: str, target: Any, *, whole: bool = False) -> N
         return
     if is_did(target):
         source[field] = {"did": target}
-    elif (parts := at_uri(target)) is not None:
+    elif (parts := split_at_uri(target)) is not None:
         source[field] = pointed = {"uri": target}
         if is_did(parts[2]):
             pointed["did"] = parts[2]
         if whole:
-            if url := page_in(parts):
+            if url := page_url_of(parts):
                 pointed["url"] = url
             if len(parts) > 3 and parts[3]:
                 pointed["collection"] = parts[3]
@@ -186,36 +186,36 @@ def _point(source: Source, field: str, target: Any, *, whole: bool = False) -> N
                 pointed["cid"] = cid
 
 
-def _named(source: Source, record: Record, name: str) -> None:
+def _add_name_and_description(source: Source, record: Record, name: str) -> None:
     if text := text_of(record.get(name)):
         source["name"] = text
     if text := text_of(record.get("description")):
         source["description"] = text
 
 
-def _described(source: Source, record: Record, name: str) -> None:
-    """Lists, feeds and starter packs: a name, and a description with facets."""
-    _named(source, record, name)
+def _add_listing(source: Source, record: Record, name: str) -> None:
+    """Add name, description with facets, and labels: for lists, feeds and starter packs."""
+    _add_name_and_description(source, record, name)
     links: list[str] = []
-    _facets(source, record.get("descriptionFacets"), None, links)
-    _links(source, links)
-    _labels(source, record)
+    _add_facets(source, record.get("descriptionFacets"), None, links)
+    _add_links(source, links)
+    _add_labels(source, record)
 
 
-def _languages(source: Source, record: Record) -> None:
-    langs = [tag for text in texts_of(record.get("langs")) if (tag := normalised(text))]
+def _add_languages(source: Source, record: Record) -> None:
+    langs = [tag for text in texts_of(record.get("langs")) if (tag := normalize_tag(text))]
     if langs:
-        source["langs"] = langs = _once(langs)
-        source["lang"] = _once(map(primary, langs))
+        source["langs"] = langs = _unique(langs)
+        source["lang"] = _unique(map(primary_subtag, langs))
 
 
-def _facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -> None:
-    """Tags and mentions go to `source`, links to `links`."""
+def _add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -> None:
+    """Add tags and mentions to `source`, and append links to `links`."""
     tags: list[str] = []
     mentions: list[str] = []
     for facet in dicts_of(facets):
         for feature in dicts_of(facet.get("features")):
-            # By what they have and not by `$type`, which some clients leave out.
+            # Recognized by their properties: some clients leave out `$type`.
             if tag := text_of(feature.get("tag")):
                 tags.append(tag)
             elif did := text_of(feature.get("did")):
@@ -223,36 +223,36 @@ def _facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -> No
             elif uri := text_of(feature.get("uri")):
                 links.append(uri)
     if mentions:
-        source["mentions"] = _once(mentions)
+        source["mentions"] = _unique(mentions)
     if more_tags is not None:
         tags.extend(texts_of(more_tags))
     if tags:
-        _tags(source, tags)
+        _add_tags(source, tags)
 
 
-def _tags(source: Source, tags: Iterable[str]) -> None:
-    if bare := _once(tag.lstrip("#＃") for tag in tags):
+def _add_tags(source: Source, tags: Iterable[str]) -> None:
+    if bare := _unique(tag.lstrip("#＃") for tag in tags):
         source["tags"] = bare
-        source["tags_folded"] = _once(map(folded, bare))
+        source["tags_folded"] = _unique(map(fold_tag, bare))
 
 
-def folded(tag: str) -> str:
-    """One spelling of `Caturday`, `caturday` and full-width letters."""
-    # The cache keeps what it is given; a tag that comes twice is short.
-    return _remembered(tag) if len(tag) <= _REMEMBERED_LENGTH else _fold(tag)
+def fold_tag(tag: str) -> str:
+    """Return one spelling for `Caturday`, `caturday` and full-width letters."""
+    # Long tags are not cached, which bounds the cache; tags that occur twice are short.
+    return _fold_cached(tag) if len(tag) <= _CACHED_LENGTH else _fold(tag)
 
 
 def _fold(tag: str) -> str:
     return tag.lower() if tag.isascii() else unicodedata.normalize("NFKC", tag).casefold()
 
 
-_remembered = lru_cache(maxsize=16_384)(_fold)
+_fold_cached = lru_cache(maxsize=16_384)(_fold)
 
 
-def _embed(source: Source, record: Record, links: list[str]) -> None:
+def _add_embed(source: Source, record: Record, links: list[str]) -> None:
     if not (embed := dict_of(record.get("embed"))):
         return
-    seen = Embed()
+    seen = EmbedSummary()
     seen.add(embed)
     if seen.kinds:
         source["media"] = {"kinds": list(seen.kinds), "count": seen.count}
@@ -265,24 +265,24 @@ def _embed(source: Source, record: Record, links: list[str]) -> None:
     links += seen.links
 
 
-def _links(source: Source, links: list[str]) -> None:
+def _add_links(source: Source, links: list[str]) -> None:
     if links:
-        source["links"] = links = _once(links)
-        if domains := _once(domain for link in links if (domain := domain_of(link))):
+        source["links"] = links = _unique(links)
+        if domains := _unique(domain for link in links if (domain := domain_of(link))):
             source["domains"] = domains
 
 
-def _web(value: Any) -> list[str]:
+def _link_list(value: Any) -> list[str]:
     return [link] if (link := text_of(value)) else []
 
 
-def _labels(source: Source, record: Record) -> None:
+def _add_labels(source: Source, record: Record) -> None:
     if (labels := record.get("labels")) is not None:
         values = dicts_of(dict_of(labels).get("values"))
-        if names := _once(name for value in values if (name := text_of(value.get("val")))):
+        if names := _unique(name for value in values if (name := text_of(value.get("val")))):
             source["labels"] = names
 
 
-def _once(texts: Iterable[str]) -> list[str]:
-    """Each non-empty text once, in order of appearance."""
+def _unique(texts: Iterable[str]) -> list[str]:
+    """Return each non-empty text once, in order of appearance."""
     return list(dict.fromkeys(text for text in texts if text))

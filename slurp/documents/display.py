@@ -25,20 +25,20 @@ class Link(NamedTuple):
     domain: str
 
 
-def prose(text: object, max_length: int = 600) -> str:
+def clean_text(text: object, max_length: int = 600) -> str:
     """Return a text of several lines, sanitized and shortened to `max_length` characters."""
     lines = _BLANK_LINES.sub("\n\n", _shorten(str(text).strip(), max_length))
     visible = _BIDI_CONTROLS.sub(_REPLACEMENT, lines.replace("\r", ""))
     return "".join(c if c == "\n" else _sanitize_character(c) for c in visible)
 
 
-def label(text: object, max_length: int = 80) -> str:
+def clean_label(text: object, max_length: int = 80) -> str:
     """Return a name on one line, without invisible characters, shortened to `max_length` characters."""
     visible = _BIDI_MARKS.sub(_REPLACEMENT, _BIDI_CONTROLS.sub(_REPLACEMENT, _shorten(str(text), max_length)))
     return "".join(map(_sanitize_character, visible))
 
 
-def link(url: object) -> Link | None:
+def safe_link(url: object) -> Link | None:
     """Return an http or https URL with its domain; None for any other scheme and for malformed URLs."""
     if not isinstance(url, str) or len(url) > _MAX_URL or not url.isprintable() or " " in url or "\\" in url:
         return None
@@ -50,7 +50,7 @@ def link(url: object) -> Link | None:
     if parts.scheme not in ("http", "https") or not host:
         return None
     # In ASCII, so that letters of another script can't imitate a known domain.
-    return Link(url, label(domain_of(url) or host))
+    return Link(url, clean_label(domain_of(url) or host))
 
 
 def _shorten(text: str, max_length: int) -> str:

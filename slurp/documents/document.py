@@ -1,4 +1,4 @@
-"""A checked event becomes a document: what stands in `_source`."""
+"""Build the document of a checked event, the content of `_source`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from slurp import lexicons
 from slurp.documents import sanitize
-from slurp.documents.common_fields import lift
-from slurp.documents.rejection import bare_reason
+from slurp.documents.common_fields import add_common_fields
+from slurp.documents.rejection import generic_reason
 from slurp.documents.times import hour_and_weekday
 from slurp.events.frames import cursor_of
 from slurp.events.identity import Identity, identify
@@ -19,12 +19,16 @@ from slurp.events.times import DAY_US, MAX_TIME_US, isoformat
 TYPED: Container[str] = frozenset(lexicons.committed().record_types)
 
 
-# What is kept of an event that is no commit. The blocks of a sync are for whoever verifies signatures.
-_NAMES = {"identity": ("handle", "time"), "account": ("active", "status", "time"), "sync": ("rev", "time")}
+# Fields kept of events other than commits. The blocks of a sync serve only to verify signatures.
+_KEPT_NAMES = {
+    "identity": ("handle", "time"),
+    "account": ("active", "status", "time"),
+    "sync": ("rev", "time"),
+}
 
 
-# One moment for all events of a batch.
-arrival = lru_cache(maxsize=16)(isoformat)
+# All events of a batch share one time of arrival.
+format_arrival = lru_cache(maxsize=16)(isoformat)
 
 
 class Document(NamedTuple):
@@ -35,11 +39,12 @@ class Document(NamedTuple):
 
     @property
     def id(self) -> str:
+        """The `_id`."""
         return self.identity.id
 
     @property
     def day(self) -> int:
-        """The day since 1970-01-01 (UTC) whose index it belongs to."""
+        """The UTC day that chooses the index, as its number since 1970-01-01."""
         return self.identity.instant_us // DAY_US
 
 
@@ -50,12 +55,12 @@ def build(
     typed: Container[str] = TYPED,
     now_us: int = MAX_TIME_US,
 ) -> Document:
-    """Return the document of a checked `event` that `host` sent and that came at `arrived_us` (Unix µs).
+    """Return the document of a checked `event` that `host` sent and that arrived at `arrived_us` (Unix µs).
 
     A rev more than a day after `now_us` does not choose the day (see `identity.instant_us`).
 
-    The record stands under `record` and its NSID if the collection is `typed`, else in the
-    `flattened` field `other_record`. Whatever a record holds, this does not raise.
+    The record is stored under `record` and its NSID if the collection is `typed`, else in the `flattened`
+    field `other_record`. No record raises an exception here.
     """
     identity = identify(event, now_us)
     source = envelope(event, identity.instant_us, host, arrived_us)
@@ -68,14 +73,14 @@ def build(
 
 def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Container[str]) -> None:
     if type(record) is not dict:
-        # Only an object can be typed.
-        source["other_record"] = sanitize.flat(record)
+        # Mapped types are objects.
+        source["other_record"] = sanitize.for_flattened(record)
         return
-    lift(source, collection, record)
+    add_common_fields(source, collection, record)
     if collection in typed:
-        source["record"] = {collection: sanitize.typed(record)}
+        source["record"] = {collection: sanitize.for_mapped_type(record)}
     else:
-        source["other_record"] = sanitize.flat(record)
+        source["other_record"] = sanitize.for_flattened(record)
 
 
 def quarantined(
@@ -86,11 +91,11 @@ def quarantined(
     error: str,
     now_us: int = MAX_TIME_US,
 ) -> Document:
-    """Return the document of an event whose full one Elasticsearch rejected: envelope, raw JSON, reason."""
+    """Return the document of an event whose full document was rejected: envelope, raw JSON and reason."""
     identity = identify(event, now_us)
     source = envelope(event, identity.instant_us, host, arrived_us)
     source["quarantine"] = {
-        "error": bare_reason(error),
+        "error": generic_reason(error),
         "detail": error[:1000],
         "raw": frame.decode("utf-8", "replace"),
     }
@@ -98,7 +103,7 @@ def quarantined(
 
 
 def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) -> dict[str, Any]:
-    """What every document has, whatever the record holds."""
+    """Return the fields that every document has, independent of its record."""
     kind = event["kind"]
     did = event["did"]
     inner = event[kind]
@@ -120,7 +125,9 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
         if inner.get("bootstrap") is True:
             commit["bootstrap"] = True
     else:
-        source[kind] = status = {name: inner[name] for name in _NAMES[kind] if inner.get(name) is not None}
+        source[kind] = status = {
+            name: inner[name] for name in _KEPT_NAMES[kind] if inner.get(name) is not None
+        }
         if status.get("time") == "":
             del status["time"]
         if type(seq := inner.get("seq")) is int and 0 <= seq < 2**63:
@@ -128,7 +135,7 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
     source["jetstream"] = {"host": host, "time_us": time_us, "cursor": cursor_of(event)}
     hour, weekday = hour_and_weekday(instant)
     source["event"] = {
-        "ingested": arrival(arrived_us),
+        "ingested": format_arrival(arrived_us),
         "lag_ms": (arrived_us - instant) // 1000,
         "hour": hour,
         "weekday": weekday,

@@ -1,18 +1,20 @@
-"""Questions that people ask, as bodies for `GET bluesky-events-*/_search`; a test runs each of them."""
+"""Example queries: bodies for `GET bluesky-events-*/_search`. A test runs each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# What the examples ask for; the test puts others in.
+# Values in the documented examples; the test passes others.
 POST = "at://did:plc:z72i7hdynmk6r22z27h6tvur/app.bsky.feed.post/3l6oveex3ii2l"
 PERSON = "did:plc:z72i7hdynmk6r22z27h6tvur"
 
 
 class Example(NamedTuple):
+    """A query with its title."""
+
     name: str
-    question: str
+    title: str
     query: Mapping[str, Any]
 
 
@@ -24,16 +26,20 @@ def examples(
     post: str = POST,
     person: str = PERSON,
 ) -> tuple[Example, ...]:
-    """`tag` is folded (lower case), `lang` a primary tag, `post` an `at://` URI, `person` a DID."""
+    """Return the examples. `tag` is folded (lower case), `lang` a primary subtag, `post` an `at://` URI,
+    `person` a DID.
+    """
     return (
         Example("tag", "Posts with a hashtag, in any spelling", _all(_POSTS, {"tags_folded": tag})),
         Example("language", "Posts in a language, regional forms included", _all(_POSTS, {"lang": lang})),
-        Example("domain", "Posts that link to a site", _all(_POSTS, {"domains": domain})),
+        Example("domain", "Posts that link to a domain", _all(_POSTS, {"domains": domain})),
         Example("replies", "Replies to a post", _all({"reply.parent.uri": post})),
-        Example("thread", "Everything in the thread that a post began", _all({"reply.root.uri": post})),
+        Example("thread", "All posts in the thread that a post started", _all({"reply.root.uri": post})),
         Example("likes", "Likes of a post", _all(_in("app.bsky.feed.like"), {"subject.uri": post})),
-        Example("followers", "Who began to follow a person", _all(_in(_FOLLOW), {"subject.did": person})),
-        Example("following", "Whom a person began to follow", _all(_in(_FOLLOW), _CREATED, {"did": person})),
+        Example("followers", "New followers of a person", _all(_in(_FOLLOW), {"subject.did": person})),
+        Example(
+            "following", "Accounts a person started to follow", _all(_in(_FOLLOW), _CREATED, {"did": person})
+        ),
         Example("deletions", "Deleted posts", _all(_POSTS, {"commit.operation": "delete"})),
         Example("takedowns", "Accounts that were taken down", _all({"account.status": "takendown"})),
     )
@@ -51,5 +57,5 @@ _POSTS = _in("app.bsky.feed.post")
 
 
 def _all(*terms: Mapping[str, str]) -> dict[str, Any]:
-    """All conditions hold; as a filter, for nobody asks how well a term matches."""
+    """Return a query for which all terms must match, as filters because scores are not needed."""
     return {"query": {"bool": {"filter": [{"term": dict(term)} for term in terms]}}}

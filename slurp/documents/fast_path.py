@@ -1,8 +1,8 @@
-"""The short way from frame to document for likes, reposts, follows and blocks: three events of four.
+"""Fast path from frame to document for likes, reposts, follows and blocks: three of four events.
 
-Nearly all of them are written the same way to the letter. One regular expression knows the letter, by both
-wires, and lets through no value that would have to be escaped; the document is then one template. Whatever
-does not match takes the long way, `parse` and `build`, and both make the same bytes: tests/test_express.py.
+Nearly all of them have exactly the same format. One regular expression for each wire matches this format and
+excludes all values that would need escaping, so that the document is a template. Every other frame takes the
+general path, `parse` and `build`. Both give the same bytes: tests/test_express.py.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from slurp.documents.document import TYPED, Document, arrival
-from slurp.documents.times import created_at, hour_and_weekday
-from slurp.documents.urls import PLACES, page_of
-from slurp.events.frames import parse, time_us_of
+from slurp.documents.document import TYPED, Document, format_arrival
+from slurp.documents.times import hour_and_weekday, parse_created_at
+from slurp.documents.urls import PAGE_PATHS, page_url
+from slurp.events.frames import parse, parse_v2_time
 from slurp.events.identity import identify_commit
 from slurp.events.times import MAX_TIME_US, isoformat
 
-# The collections of this way: a subject, perhaps a `via`, and when.
+# The collections of the fast path: records of a subject, an optional `via` and `createdAt`.
 COLLECTIONS = (
     "app.bsky.feed.like",
     "app.bsky.feed.repost",
@@ -32,38 +32,50 @@ COLLECTIONS = (
 _PLAIN = r"[A-Za-z0-9:._~-]++"
 _DID = r"did:[A-Za-z0-9:._~-]++"
 _TEXT = r'[^"\\\x00-\x1f]*+'
-# Of the digits that microseconds of our age have, and that a sequence number may have.
+# As many digits as microseconds of this age have, and as a sequence number may have.
 _MICROS = r"[1-9][0-9]{14,15}"
 _SEQ = r"[1-9][0-9]{0,14}"
 
 _RECORD = (
     r'(?P<record>\{"\$type":"(?P=collection)",'
     rf'"createdAt":"(?P<created>{_TEXT})",'
-    rf'"subject":(?:"(?P<whom>{_DID})"|\{{"cid":"(?P<subject_cid>{_PLAIN})",'
+    rf'"subject":(?:"(?P<subject_actor>{_DID})"|\{{"cid":"(?P<subject_cid>{_PLAIN})",'
     rf'"uri":"(?P<subject>at://(?P<subject_did>{_DID})/(?P<subject_collection>{_PLAIN})/{_PLAIN})"\}})'
     rf'(?:,"via":\{{"cid":"{_PLAIN}","uri":"(?P<via>at://(?P<via_did>{_DID})/{_PLAIN}/{_PLAIN})"\}})?\}})'
 )
-_COLLECTION = rf'"collection":"(?P<collection>{"|".join(map(re.escape, COLLECTIONS))})"'
-# Of 13 characters, the first of the lower sixteen: a TID.
-_REV = r'"rev":"(?P<rev>[2-7a-j][2-7a-z]{12})"'
-_RKEY = rf'"rkey":"(?P<rkey>{_PLAIN})"'
-_CID = rf'"cid":"(?P<cid>{_PLAIN})"'
-_BY = rf'"did":"(?P<did>{_DID})"'
+_COLLECTION_MEMBER = rf'"collection":"(?P<collection>{"|".join(map(re.escape, COLLECTIONS))})"'
+# A TID: 13 characters, the first one of the lower sixteen.
+_REV_MEMBER = r'"rev":"(?P<rev>[2-7a-j][2-7a-z]{12})"'
+_RKEY_MEMBER = rf'"rkey":"(?P<rkey>{_PLAIN})"'
+_CID_MEMBER = rf'"cid":"(?P<cid>{_PLAIN})"'
+_DID_MEMBER = rf'"did":"(?P<did>{_DID})"'
 
 _V1 = re.compile(
-    rf'\{{{_BY},"time_us":(?P<time>{_MICROS}),(?:"cursor":(?P<cursor>{_SEQ}),)?"kind":"commit",'
-    rf'"commit":\{{{_REV},"operation":"create",{_COLLECTION},{_RKEY},"record":{_RECORD},{_CID}\}}\}}'
+    rf'\{{{_DID_MEMBER},"time_us":(?P<time>{_MICROS}),(?:"cursor":(?P<cursor>{_SEQ}),)?"kind":"commit",'
+    rf'"commit":\{{{_REV_MEMBER},"operation":"create",{_COLLECTION_MEMBER},{_RKEY_MEMBER},"record":{_RECORD},{_CID_MEMBER}\}}\}}'
 )
 _V2 = re.compile(
     r'\{"\$type":"message","payload":\{"\$type":"network\.bsky\.jetstream\.subscribeEvents#commit",'
-    rf'{_CID},{_COLLECTION},{_BY},"operation":"create","record":{_RECORD},{_REV},{_RKEY},'
+    rf'{_CID_MEMBER},{_COLLECTION_MEMBER},{_DID_MEMBER},"operation":"create","record":{_RECORD},{_REV_MEMBER},{_RKEY_MEMBER},'
     rf'"seq":(?P<cursor>{_SEQ}),"time":"(?P<time>{_TEXT})"\}}\}}'
 )
-_V1_BEGINS = b'{"did"'
-_EVENT = ("did", "time", "cursor", "rev", "collection", "rkey", "cid", "record", "created", "whom", "via")
-_SUBJECT = ("subject", "subject_did", "subject_collection", "subject_cid")
-# By number, as a look for a name costs as much again.
-_EVENT_V1, _EVENT_V2 = ([pattern.groupindex[name] for name in _EVENT] for pattern in (_V1, _V2))
+_V1_START = b'{"did"'
+_EVENT_GROUPS = (
+    "did",
+    "time",
+    "cursor",
+    "rev",
+    "collection",
+    "rkey",
+    "cid",
+    "record",
+    "created",
+    "subject_actor",
+    "via",
+)
+_SUBJECT_GROUPS = ("subject", "subject_did", "subject_collection", "subject_cid")
+# By number, because access by name takes twice as long.
+_V1_GROUPS, _V2_GROUPS = ([pattern.groupindex[name] for name in _EVENT_GROUPS] for pattern in (_V1, _V2))
 
 
 class RenderedDocument(NamedTuple):
@@ -74,56 +86,59 @@ class RenderedDocument(NamedTuple):
 
 
 class FastPath:
-    """Not thread-safe: one for each indexer."""
+    """Renders documents directly from frames. Not thread-safe: one instance for each indexer."""
 
     def __init__(
         self,
         typed: Container[str] = TYPED,
-        is_noteworthy: Callable[[dict[str, Any]], object] = lambda event: None,
+        has_unknown_fields: Callable[[dict[str, Any]], object] = lambda event: None,
     ) -> None:
-        """`is_noteworthy` says something of an event whose record has what its lexicon has not. Asked
-        once for each shape of record, as the shapes here are few; such a shape takes the long way."""
+        """`has_unknown_fields` returns a true value for an event whose record has fields that are not in its
+        lexicon. It is called once for each shape of record; shapes with unknown fields take the general path.
+        """
         self._typed = typed
-        self._is_noteworthy = is_noteworthy
-        self._usual: dict[tuple[str, bool, bool], bool] = {}
+        self._has_unknown_fields = has_unknown_fields
+        self._known_shapes: dict[tuple[str, bool, bool], bool] = {}
 
-    def make(
+    def render(
         self, frame: bytes, host: str, arrived_us: int, now_us: int = MAX_TIME_US
     ) -> RenderedDocument | None:
-        """Return the document of a frame, as `build` makes it; None if it has to take the long way."""
+        """Return the document of a frame, equal to that of `build`; None if it must take the general path."""
         if not frame.isascii():
             return None
-        is_v1 = frame.startswith(_V1_BEGINS)
+        is_v1 = frame.startswith(_V1_START)
         if (found := (_V1 if is_v1 else _V2).fullmatch(frame.decode("ascii"))) is None:
             return None
-        did, time, cursor, rev, collection, rkey, cid, record, claimed, whom, via = found.group(
-            *(_EVENT_V1 if is_v1 else _EVENT_V2)
+        did, time, cursor, rev, collection, rkey, cid, record, claimed, subject_actor, via = found.group(
+            *(_V1_GROUPS if is_v1 else _V2_GROUPS)
         )
-        if (time_us := int(time) if is_v1 else time_us_of(time)) is None:
+        if (time_us := int(time) if is_v1 else parse_v2_time(time)) is None:
             return None
-        shape = (collection, whom is None, via is None)
-        if not (self._usual[shape] if shape in self._usual else self._is_usual(shape, frame)):
+        shape = (collection, subject_actor is None, via is None)
+        if not (
+            self._known_shapes[shape] if shape in self._known_shapes else self._is_known_shape(shape, frame)
+        ):
             return None
 
         identity = identify_commit(did, collection, rkey, rev, "create", time_us, now_us)
         instant = identity.instant_us
         timestamp = isoformat(instant)
         hour, weekday = hour_and_weekday(instant)
-        created = created_at(claimed, timestamp)
+        created = parse_created_at(claimed, timestamp)
         body = (
             f'{{"@timestamp":"{timestamp}","did":"{did}","kind":"commit","uri":"at://{did}/{collection}/{rkey}",'
             f'"commit":{{"rev":"{rev}","operation":"create","collection":"{collection}","rkey":"{rkey}",'
             f'"cid":"{cid}"}},"jetstream":{{"host":{_quoted(host)},"time_us":{time_us},'
-            f'"cursor":{cursor or "null"}}},"event":{{"ingested":"{arrival(arrived_us)}",'
+            f'"cursor":{cursor or "null"}}},"event":{{"ingested":"{format_arrival(arrived_us)}",'
             f'"lag_ms":{(arrived_us - instant) // 1000},"hour":"{hour}","weekday":"{weekday}"}},'
         )
         if created is not None:
             body += f'"created_at":"{created}",'
-        if whom is not None:
-            body += f'"subject":{{"did":"{whom}"}},'
+        if subject_actor is not None:
+            body += f'"subject":{{"did":"{subject_actor}"}},'
         else:
-            uri, target, kind, version = found.group(*_SUBJECT)
-            page = f'"url":"{page_of(uri)}",' if kind in PLACES else ""
+            uri, target, kind, version = found.group(*_SUBJECT_GROUPS)
+            page = f'"url":"{page_url(uri)}",' if kind in PAGE_PATHS else ""
             body += (
                 f'"subject":{{"uri":"{uri}","did":"{target}",{page}"collection":"{kind}","cid":"{version}"}},'
             )
@@ -132,11 +147,11 @@ class FastPath:
         body += f'"record":{{"{collection}":{record}}}}}'
         return RenderedDocument(Document(identity, body.encode()), time_us)
 
-    def _is_usual(self, shape: tuple[str, bool, bool], frame: bytes) -> bool:
-        """Whether all that a record of this shape has stands in its lexicon."""
-        usual = shape[0] in self._typed and not self._is_noteworthy(parse(frame))
-        self._usual[shape] = usual
-        return usual
+    def _is_known_shape(self, shape: tuple[str, bool, bool], frame: bytes) -> bool:
+        """Return whether the lexicon has all fields of records of this shape."""
+        is_known = shape[0] in self._typed and not self._has_unknown_fields(parse(frame))
+        self._known_shapes[shape] = is_known
+        return is_known
 
 
 @lru_cache(maxsize=16)

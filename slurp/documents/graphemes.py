@@ -1,4 +1,4 @@
-"""Characters as people count them, and the emoji among them (Unicode UAX #29 and UTS #51)."""
+"""Count grapheme clusters and find emoji (Unicode UAX #29 and UTS #51)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import re
 
 import regex
 
-# Stand alone whatever stands beside them, so that counting them is counting code points: Latin,
-# Greek, Cyrillic, punctuation, symbols, kana, Han, whole Hangul syllables, plain emoji. A test
-# holds this against `\X`, which takes five times as long and is left for everything else.
-ALONE = (
+# Characters that are always a grapheme of their own, so that counting them is counting code points: Latin,
+# Greek, Cyrillic, punctuation, symbols, kana, Han, whole Hangul syllables, plain emoji. A test compares this
+# with `\X`, which needs five times as long and is used for everything else only.
+STANDALONE = (
     "\x00-\x0c\x0e-\x7e\xa0-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
     "\u2010-\u2027\u2030-\u205e\u20a0-\u20cf\u2100-\u2bff\u2e80-\u3029\u3031-\u303c\u3041-\u3096\u309b-\u30ff"
     "\u3105-\u312f\u3400-\u9fff\uac00-\ud7a3\uff01-\uff9d"
     "\U0001f300-\U0001f3fa\U0001f400-\U0001faff"
 )
-# A stretch with anything else, and the neighbours that it may bind.
-_BOUND = re.compile(f"(?:[{ALONE}]?[^{ALONE}]++)++[{ALONE}]?+")
+# A run of other characters, and the neighbors that may combine with it.
+_COMBINING = re.compile(f"(?:[{STANDALONE}]?[^{STANDALONE}]++)++[{STANDALONE}]?+")
 _CLUSTER = regex.compile(r"\X")
-# All pairs of a run of flag letters but what ends it: `\X` looks back over the whole run at each of
-# them, so that 80,000 took it 28 seconds.
+# All flags in a run of regional indicators except what ends it: `\X` looks back over the whole run at each
+# one, so that 80,000 took 28 seconds.
 _FLAGS = re.compile("(?:[\U0001f1e6-\U0001f1ff]{2})+(?=[\U0001f1e6-\U0001f1ff])")
 
-# One emoji: a flag, a keycap, or pictures joined by ZWJ, with variation, skin tone and tags. A sign
-# that is text by default (©, ☺) counts where a variation selector or a joiner makes it an emoji.
+# One emoji: a flag, a keycap, or pictographs joined by ZWJ, with variation selectors, skin tones and tags. A
+# character that is text by default (©, ☺) counts if a variation selector or a joiner makes it an emoji.
 _EMOJI = regex.compile(
     r"""
       \p{Regional_Indicator}{2}
@@ -38,25 +38,25 @@ _EMOJI = regex.compile(
     """,
     regex.VERBOSE,
 )
-# Any emoji has one of these; the standard library looks for them much faster.
+# Every emoji contains one of these; the standard library finds them much faster.
 _MAYBE_EMOJI = re.compile("[\xa9\xae\u203c-\u27bf\u2934-\u2b55\u3030\u303d\u3297\u3299\U0001f004-\U0001faff]")
 
 
-def graphemes(text: str) -> int:
-    """The number of grapheme clusters: a family of four or a letter with its accents is one."""
+def count_graphemes(text: str) -> int:
+    """Return the number of grapheme clusters: a family of four, or a letter with its accents, is one."""
     if text.isascii():
         # The only cluster of two ASCII characters.
         return len(text) - text.count("\r\n")
-    return len(text) - sum(len(bound) - _clusters(bound) for bound in _BOUND.findall(text))
+    return len(text) - sum(len(part) - _count_clusters(part) for part in _COMBINING.findall(text))
 
 
-def _clusters(bound: str) -> int:
-    ends = _FLAGS.sub("", bound)
-    return (len(bound) - len(ends)) // 2 + len(_CLUSTER.findall(ends))
+def _count_clusters(part: str) -> int:
+    ends = _FLAGS.sub("", part)
+    return (len(part) - len(ends)) // 2 + len(_CLUSTER.findall(ends))
 
 
-def emoji(text: str) -> list[str]:
-    """The emoji of `text`, each once, in order of appearance; ZWJ sequences are one."""
+def find_emoji(text: str) -> list[str]:
+    """Return the emoji in `text`, each once, in order of appearance; a ZWJ sequence is one emoji."""
     if text.isascii() or not _MAYBE_EMOJI.search(text):
         return []
     return list(dict.fromkeys(_EMOJI.findall(text)))

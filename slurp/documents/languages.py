@@ -1,4 +1,4 @@
-"""Language tags, BCP 47 (RFC 5646): spelled in one way, whatever way they were written."""
+"""Normalize language tags (BCP 47, RFC 5646)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from functools import lru_cache
 
 _TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")
-# Longer than any tag that says something; https://www.rfc-editor.org/rfc/rfc5646#section-4.4.1
+# Longest tag that is accepted; https://www.rfc-editor.org/rfc/rfc5646#section-4.4.1
 _LENGTH = 35
 
 
-def normalised(tag: str) -> str | None:
-    """`pt_br` → `pt-BR`, `ZH-hant` → `zh-Hant`; None for what is no tag."""
-    # Before the cache, which would keep whatever strangers call a language.
-    return _normalised(tag) if len(tag) <= _LENGTH else None
+def normalize_tag(tag: str) -> str | None:
+    """Return a tag in canonical case: `pt_br` → `pt-BR`, `ZH-hant` → `zh-Hant`; None if it is not a tag."""
+    # Checked before the cache, which would otherwise keep texts of any length.
+    return _normalize_cached(tag) if len(tag) <= _LENGTH else None
 
 
 @lru_cache(maxsize=4096)
-def _normalised(tag: str) -> str | None:
+def _normalize_cached(tag: str) -> str | None:
     tag = tag.strip().replace("_", "-")
     if not _TAG.fullmatch(tag):
         return None
@@ -36,6 +36,6 @@ def _normalised(tag: str) -> str | None:
     return "-".join(subtags)
 
 
-def primary(tag: str) -> str:
-    """`pt-BR` → `pt`."""
+def primary_subtag(tag: str) -> str:
+    """Return the primary subtag: `pt-BR` → `pt`."""
     return tag.partition("-")[0]

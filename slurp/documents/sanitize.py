@@ -1,6 +1,6 @@
-"""Records made fit for Elasticsearch: what it would refuse with 400 is changed, and nothing is lost.
+"""Sanitize records: change what Elasticsearch would reject with 400, without losing any value.
 
-Nearly every record is left as it is; looking costs about as much as reading its names.
+Nearly all records need no change; checking one costs about as much as reading its names.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from typing import Any
 
 import orjson
 
-# `flattened` refuses more than 20 levels, and a term (path, NUL, value) of more than 32,766 bytes:
-# 18 names of 400 characters of four bytes, and a value of 1,024 characters of three, stay below.
+# `flattened` rejects more than 20 levels, and a term (path, NUL, value) of more than 32,766 bytes: 18 names
+# of 400 four-byte characters and a value of 1,024 three-byte characters are below that.
 FLAT_DEPTH = 18
 FLAT_NAME_LENGTH = 400
 FLAT_VALUE_LENGTH = 1024
 
-# orjson writes at most 254 levels; some are ours.
-_DEPTH = 200
+# orjson serializes at most 254 levels, including those around the record.
+_MAX_DEPTH = 200
 
-_LONG = range(-(2**63), 2**64)
+_JSON_INTEGERS = range(-(2**63), 2**64)
 
-# In a mapped object a dot in a name is a path, which may lead through a leaf or nowhere. The
-# percent sign is what we write for them, so it has to be written as well.
-_REFUSED_IN_NAMES = re.compile(r"[.%\x00]")
-
-
-def typed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of a mapped type: names that are blank or have a dot are percent-encoded."""
-    return _renamed(record, 0) if _has_odd_name(record, 0) else record
+# In a mapped object a dot in a name is a path, which may lead through a leaf or nowhere. The percent sign
+# itself is encoded as well, so that the encoding is unambiguous.
+_INVALID_IN_NAMES = re.compile(r"[.%\x00]")
 
 
-def flat(record: Any) -> dict[str, Any]:
-    """A record for a `flattened` field: an object of bounded depth, its names bounded and without NUL."""
+def for_mapped_type(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of a mapped type in which names that are blank or contain a dot are percent-encoded."""
+    return _encode_names(record, 0) if _has_invalid_name(record, 0) else record
+
+
+def for_flattened(record: Any) -> dict[str, Any]:
+    """Return a record for a `flattened` field: an object of bounded depth, names bounded and without NUL."""
     if type(record) is not dict:
-        return {"value": _flat(record, 1)}
-    return record if _is_flat(record, 1) else _flat(record, 0)
+        return {"value": _flatten(record, 1)}
+    return record if _is_flat(record, 1) else _flatten(record, 0)
 
 
 def dumps(source: dict[str, Any]) -> bytes:
-    """JSON, also of what orjson refuses: more than 254 levels, or integers of more than 64 bits."""
+    """Return JSON, also of what orjson rejects: more than 254 levels, or integers of more than 64 bits."""
     try:
         return orjson.dumps(source)
     except orjson.JSONEncodeError:
@@ -49,48 +49,48 @@ def dumps(source: dict[str, Any]) -> bytes:
 
 
 def json_text(value: Any) -> str:
-    """JSON of any depth, written without recursion."""
-    return "".join(_pieces(value))
+    """Return JSON of any depth, serialized without recursion."""
+    return "".join(_json_parts(value))
 
 
-def _has_odd_name(value: Any, depth: int) -> bool:
-    if depth > _DEPTH:
+def _has_invalid_name(value: Any, depth: int) -> bool:
+    if depth > _MAX_DEPTH:
         return True
     if type(value) is dict:
         for name, item in value.items():
-            if not name.isidentifier() and name != "$type" and name != "$link" and _is_odd(name):
+            if not name.isidentifier() and name != "$type" and name != "$link" and _is_invalid(name):
                 return True
             kind = type(item)
-            if (kind is dict or kind is list) and _has_odd_name(item, depth + 1):
+            if (kind is dict or kind is list) and _has_invalid_name(item, depth + 1):
                 return True
     else:
         for item in value:
             kind = type(item)
-            if (kind is dict or kind is list) and _has_odd_name(item, depth + 1):
+            if (kind is dict or kind is list) and _has_invalid_name(item, depth + 1):
                 return True
     return False
 
 
-def _is_odd(name: str) -> bool:
-    return not name.strip() or _REFUSED_IN_NAMES.search(name) is not None
+def _is_invalid(name: str) -> bool:
+    return not name.strip() or _INVALID_IN_NAMES.search(name) is not None
 
 
-def _renamed(value: Any, depth: int) -> Any:
+def _encode_names(value: Any, depth: int) -> Any:
     if type(value) is dict:
-        if depth > _DEPTH:
+        if depth > _MAX_DEPTH:
             return json_text(value)
-        return {_encoded(name): _renamed(item, depth + 1) for name, item in value.items()}
+        return {_encode_name(name): _encode_names(item, depth + 1) for name, item in value.items()}
     if type(value) is list:
-        return json_text(value) if depth > _DEPTH else [_renamed(item, depth + 1) for item in value]
+        return json_text(value) if depth > _MAX_DEPTH else [_encode_names(item, depth + 1) for item in value]
     return value
 
 
-def _encoded(name: str) -> str:
+def _encode_name(name: str) -> str:
     if not name:
         return "%"
     if not name.strip():
         return "".join(f"%{ord(character):02X}" for character in name)
-    return _REFUSED_IN_NAMES.sub(lambda match: f"%{ord(match[0]):02X}", name)
+    return _INVALID_IN_NAMES.sub(lambda match: f"%{ord(match[0]):02X}", name)
 
 
 def _is_flat(value: Any, depth: int) -> bool:
@@ -107,18 +107,18 @@ def _is_flat(value: Any, depth: int) -> bool:
     return all(_is_flat(item, depth + 1) for item in value if type(item) is dict or type(item) is list)
 
 
-def _flat(value: Any, depth: int) -> Any:
+def _flatten(value: Any, depth: int) -> Any:
     if type(value) is dict:
         if depth >= FLAT_DEPTH:
             return json_text(value)
-        return {_short(name): _flat(item, depth + 1) for name, item in value.items()}
+        return {_shorten_name(name): _flatten(item, depth + 1) for name, item in value.items()}
     if type(value) is list:
-        return json_text(value) if depth >= FLAT_DEPTH else [_flat(item, depth + 1) for item in value]
+        return json_text(value) if depth >= FLAT_DEPTH else [_flatten(item, depth + 1) for item in value]
     return value
 
 
-def _short(name: str) -> str:
-    """A name without NUL; one that is too long keeps its beginning and gets a hash, to stay distinct."""
+def _shorten_name(name: str) -> str:
+    """Return a name without NUL. One that is too long is cut and gets a hash, so that it stays distinct."""
     name = name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if len(name) <= FLAT_NAME_LENGTH:
         return name
@@ -128,25 +128,26 @@ def _short(name: str) -> str:
 
 def _bounded(value: Any, depth: int) -> Any:
     if type(value) is dict:
-        if depth > _DEPTH:
+        if depth > _MAX_DEPTH:
             return json_text(value)
-        return {_whole(name): _bounded(item, depth + 1) for name, item in value.items()}
+        return {_replace_surrogates(name): _bounded(item, depth + 1) for name, item in value.items()}
     if type(value) is list:
-        return json_text(value) if depth > _DEPTH else [_bounded(item, depth + 1) for item in value]
+        return json_text(value) if depth > _MAX_DEPTH else [_bounded(item, depth + 1) for item in value]
     if type(value) is str:
-        return _whole(value)
-    if type(value) is int and value not in _LONG:
+        return _replace_surrogates(value)
+    if type(value) is int and value not in _JSON_INTEGERS:
         return str(value)
     return value
 
 
-def _whole(text: str) -> str:
-    """Without lone surrogates, which UTF-8 cannot say."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _pieces(value: Any) -> Iterator[str]:
-    # What is open: the rest of its items, each with the text before it, and its closing bracket.
+def _json_parts(value: Any) -> Iterator[str]:
+    # A stack of open containers: the rest of the items, each with the text before it, and the closing
+    # bracket.
     open_: list[tuple[Iterator[tuple[str, Any]], str]] = [(iter((("", value),)), "")]
     while open_:
         items, bracket = open_[-1]
@@ -157,20 +158,20 @@ def _pieces(value: Any) -> Iterator[str]:
         before, item = step
         if type(item) is dict:
             yield f"{before}{{"
-            open_.append((_members(item), "}"))
+            open_.append((_object_items(item), "}"))
         elif type(item) is list:
             yield f"{before}["
-            open_.append((_elements(item), "]"))
+            open_.append((_array_items(item), "]"))
         else:
             yield before + _scalar(item)
 
 
-def _members(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _object_items(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for position, (name, item) in enumerate(value.items()):
         yield f"{',' if position else ''}{_scalar(name)}:", item
 
 
-def _elements(value: list[Any]) -> Iterator[tuple[str, Any]]:
+def _array_items(value: list[Any]) -> Iterator[tuple[str, Any]]:
     for position, item in enumerate(value):
         yield "," if position else "", item
 

@@ -1,4 +1,4 @@
-"""URLs in records: the registrable domain of a link, and the bsky.app page of a record."""
+"""URLs of records: the registrable domain of a link, and the bsky.app page of a record."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ _LENGTH = 253
 
 
 def domain_of(link: str) -> str | None:
-    """`https://www.news.example.co.uk/x` → `example.co.uk`; None for IP addresses and bare suffixes."""
-    # Far behind any host name, and a bound for the expression.
+    """Return the registrable domain of a link: `https://www.news.example.co.uk/x` → `example.co.uk`.
+
+    None for IP addresses and public suffixes.
+    """
+    # 1,024 characters are more than any host name needs and bound the regular expression.
     host = _HOST.match(link, 0, 1024)
-    return registrable(host[1]) if host else None
+    return registrable_domain(host[1]) if host else None
 
 
 @lru_cache(maxsize=16_384)
-def registrable(host: str) -> str | None:
-    """In ASCII and lower case, as it stands in the DNS: `müsli.example` → `xn--msli-0ra.example`."""
+def registrable_domain(host: str) -> str | None:
+    """Return the registrable domain of a host in ASCII and lower case: `müsli.example` →
+    `xn--msli-0ra.example`.
+
+    None for IP addresses, public suffixes and invalid names.
+    """
     try:
         ascii_host = host.strip(".").encode("idna").decode("ascii").lower()
     except UnicodeError:
@@ -34,32 +41,35 @@ def registrable(host: str) -> str | None:
 
 @cache
 def _suffixes() -> PublicSuffixList:
-    """Read once, at the first link: 60 ms. With the private part: two GitHub pages have two owners."""
+    """Return the public suffix list, loaded at the first link: 60 ms.
+
+    It includes the private part: two GitHub pages have two owners.
+    """
     return PublicSuffixList()
 
 
-# By collection.
-PLACES = {
+# Path segment of the page on bsky.app, by collection.
+PAGE_PATHS = {
     "app.bsky.feed.post": "post",
     "app.bsky.feed.generator": "feed",
     "app.bsky.graph.list": "lists",
 }
 
 
-def page_of(uri: str) -> str | None:
-    """The page of `at://did/collection/rkey`; None for records without one of their own."""
-    return page_in(uri.split("/"))
+def page_url(uri: str) -> str | None:
+    """Return the page on bsky.app of `at://did/collection/rkey`; None for records without a page."""
+    return page_url_of(uri.split("/"))
 
 
-def page_in(parts: list[str]) -> str | None:
-    """The same of an `at://` URI that is split at all its slashes."""
-    if len(parts) != 5 or (place := PLACES.get(parts[3])) is None or parts[0] != "at:" or not parts[4]:
+def page_url_of(parts: list[str]) -> str | None:
+    """Return the same for an `at://` URI that is split at all its slashes."""
+    if len(parts) != 5 or (place := PAGE_PATHS.get(parts[3])) is None or parts[0] != "at:" or not parts[4]:
         return None
     return f"https://bsky.app/profile/{parts[2]}/{place}/{parts[4]}"
 
 
-def at_uri(text: str) -> list[str] | None:
-    """An `at://` URI split at its slashes, with the authority, a DID or handle, in the third place.
+def split_at_uri(text: str) -> list[str] | None:
+    """Return an `at://` URI split at its slashes, with the authority, a DID or handle, in third place.
 
     None for any other text. https://atproto.com/specs/at-uri-scheme
     """

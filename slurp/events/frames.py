@@ -1,8 +1,8 @@
-"""The two wires of Jetstream: frames to checked events of one shape. Pure, no I/O.
+"""Decode the frames of both Jetstream wires into checked events of one shape. Pure, no I/O.
 
-Events stay plain dictionaries in the shape of the v1 wire; `parse` makes sure that everything this
-program relies on is there with the right type. Unknown fields of the v1 wire are left alone. A
-message of the v2 wire says what it is, so nobody need know where a frame comes from.
+An event is a plain dictionary in the shape of the v1 wire. `parse` checks the type of every value that the
+program relies on and leaves unknown fields as they are. A v2 frame names its type, so the caller does not
+need to know from which wire a frame comes.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from slurp.errors import describe_bug
 from slurp.events.position import FIRST_TIME_CURSOR, Position
 from slurp.events.times import MAX_TIME_US, parse_time
 
-# What a frame may hold, and what is left of a larger one. A legal record of 1 MB can make a frame of 14 MB:
-# `<` is written in six bytes, an empty byte string in fourteen. 32 MiB is the limit of the official client.
-MAX_FRAME = 32 * 2**20
-# Beyond this size a frame may have so many commas and opening brackets; objects take 30 times their JSON.
-_LARGE = 4_000_000
+# Largest frame that is accepted; a larger one is replaced by `oversized_frame`. A legal record of 1 MB can
+# make a frame of 14 MB: `<` is written in six bytes, an empty byte string in fourteen. 32 MiB is the limit of
+# the official client.
+MAX_FRAME_BYTES = 32 * 2**20
+# A frame larger than this may hold at most _MAX_PARTS commas and opening brackets: decoded objects need up to
+# 30 times the memory of their JSON.
+_LARGE_FRAME_BYTES = 4_000_000
 _MAX_PARTS = 1_000_000
-# A notice is a sentence.
-_MAX_NOTICE = 65_536
-STUB = "skeetslurper.stub"
+# A notice is one sentence; longer frames are not decoded to look for one.
+_MAX_NOTICE_BYTES = 65_536
+OVERSIZED_TYPE = "skeetslurper.stub"
 DIGEST_SIZE = 16
 
 _OPERATIONS = ("create", "update", "delete")
 _V2 = "network.bsky.jetstream.subscribeEvents#"
 _V2_KINDS = {f"{_V2}{kind}": kind for kind in ("commit", "identity", "account", "sync")}
-# A server begins every commit with these bytes. One that orders its keys otherwise costs a second look.
+# First bytes of a commit as servers write it. A commit whose keys are ordered otherwise is only parsed twice.
 _COMMIT_HEAD = f'{{"$type":"message","payload":{{"$type":"{_V2}commit",'.encode()
 
 
 class BadFrame(ValueError):
-    """A frame that is no event; its text says why. It goes to the dead-letter file."""
+    """A frame that is not a valid event; the text is the reason. Such a frame becomes a dead letter."""
 
 
 class Notice(NamedTuple):
-    """What a v2 server says about the stream. After an error the stream is over."""
+    """A message of a v2 server about the stream. After an error the server ends the stream."""
 
     name: str
     message: str
@@ -52,14 +54,15 @@ class Notice(NamedTuple):
 
 
 def parse(frame: bytes) -> dict[str, Any]:
-    """The event in a frame, checked. Raises BadFrame, whatever is wrong with it."""
+    """Return the checked event in a frame. Raises BadFrame for any frame that is not a valid event."""
     try:
         return _parse(frame)
     except (BadFrame, MemoryError):
         raise
     except Exception as error:
-        # Reader and indexers parse: anything else would stop the worker at the same frame each time.
-        raise BadFrame(f"can't be decoded, which is a bug: {describe_bug(error)}") from error
+        # The reader and the indexers call this: another exception would stop the worker at the same frame
+        # after every restart.
+        raise BadFrame(f"decoding failed, which is a bug: {describe_bug(error)}") from error
 
 
 def _parse(frame: bytes) -> dict[str, Any]:
@@ -70,10 +73,10 @@ def _parse(frame: bytes) -> dict[str, Any]:
     if "$type" in event and "kind" not in event:
         event = _from_v2(event)
     if type(event.get("did")) is not str:
-        raise BadFrame("no did")
+        raise BadFrame("did is missing or not a string")
     time_us = event.get("time_us")
     if type(time_us) is not int or not 0 <= time_us <= MAX_TIME_US:
-        raise BadFrame("no time_us between the years 1970 and 9999")
+        raise BadFrame("time_us is not an integer between the years 1970 and 9999")
     kind = event.get("kind")
     if kind == "commit":
         _check_commit(event.get("commit"))
@@ -86,97 +89,104 @@ def _parse(frame: bytes) -> dict[str, Any]:
     return event
 
 
-def notice_of(frame: bytes) -> Notice | None:
-    """What the server says in a v2 frame that is no event."""
-    if len(frame) > _MAX_NOTICE:
+def parse_notice(frame: bytes) -> Notice | None:
+    """Return the notice in a v2 frame; None when the frame holds none."""
+    if len(frame) > _MAX_NOTICE_BYTES:
         return None
     try:
-        said = orjson.loads(frame)
+        message = orjson.loads(frame)
     except orjson.JSONDecodeError:
         return None
-    if type(said) is not dict:
+    if type(message) is not dict:
         return None
-    if said.get("$type") == "error" and type(name := said.get("error")) is str:
-        return Notice(shown(name), shown(said.get("message")), is_error=True)
-    payload = said.get("payload")
+    if message.get("$type") == "error" and type(name := message.get("error")) is str:
+        return Notice(printable(name), printable(message.get("message")), is_error=True)
+    payload = message.get("payload")
     if type(payload) is dict and payload.get("$type") == f"{_V2}info":
-        return Notice(shown(payload.get("name")), shown(payload.get("message")), is_error=False)
+        return Notice(printable(payload.get("name")), printable(payload.get("message")), is_error=False)
     return None
 
 
-def is_plain_commit(frame: bytes) -> bool:
-    """Whether a v2 frame is a commit for certain; for half a percent of the price of parsing it."""
+def is_v2_commit(frame: bytes) -> bool:
+    """Return whether a frame is a v2 commit, without decoding it (0.5% of the cost of `parse`).
+
+    False does not exclude a commit.
+    """
     return frame.startswith(_COMMIT_HEAD)
 
 
-def stub(received: int, digest: str, **more: int | None) -> bytes:
-    """What stands for a frame that is too large; `parse` refuses it.
+def oversized_frame(received: int, digest: str, **more: int | None) -> bytes:
+    """Return the frame that replaces one of more than MAX_FRAME_BYTES; `parse` rejects it.
 
-    `digest` is the BLAKE2b hash of the `received` bytes, in hexadecimal. Of a frame that is too large
-    only when it is decompressed, `decompressed` says what it would have been, None where that is not known.
+    `digest` is the BLAKE2b hash of the `received` bytes, in hexadecimal. For a frame that exceeds the limit
+    only when decompressed, pass `decompressed`: its size in bytes, None if unknown.
     """
-    return orjson.dumps({"$type": STUB, "received": received, "blake2b": digest, **more})
+    return orjson.dumps({"$type": OVERSIZED_TYPE, "received": received, "blake2b": digest, **more})
 
 
-def position_of(frames: Iterable[bytes], host: str) -> Position | None:
-    """The position of the first frame that has one."""
+def first_position(frames: Iterable[bytes], host: str) -> Position | None:
+    """Return the position of the first valid event among `frames`; None if there is none."""
     for frame in frames:
         try:
             event = parse(frame)
         except BadFrame:
             continue
-        return position_in(event, host)
+        return event_position(event, host)
     return None
 
 
-def position_in(event: dict[str, Any], host: str) -> Position:
+def event_position(event: dict[str, Any], host: str) -> Position:
+    """Return the position of an event in the stream of `host`."""
     return Position(host, cursor_of(event), event["time_us"])
 
 
 def cursor_of(event: dict[str, Any]) -> int | None:
-    """The host's sequence number; older servers send none."""
+    """Return the host's sequence number of an event; None from older servers, which send none."""
     cursor = event.get("cursor")
     return cursor if type(cursor) is int and 0 <= cursor < FIRST_TIME_CURSOR else None
 
 
-def time_us_of(text: str) -> int | None:
-    """Unix microseconds. A server writes `2026-11-23T20:02:34.614449Z`, many events within each second."""
+def parse_v2_time(text: str) -> int | None:
+    """Return the Unix microseconds of the `time` of a v2 message, None if it is not a time.
+
+    Servers write `2026-11-23T20:02:34.614449Z`. Many events share a second, so seconds are cached.
+    """
     if len(text) == 27 and text[19] == "." and text[26] == "Z" and (rest := text[20:26]).isdecimal():
-        second = _second(text[:19])
+        second = _second_us(text[:19])
         return None if second is None else second + int(rest)
     return parse_time(text)
 
 
 def _decode(frame: bytes) -> Any:
-    is_large = len(frame) > _LARGE
+    is_large = len(frame) > _LARGE_FRAME_BYTES
     if is_large and (parts := sum(map(frame.count, (b",", b"[", b"{")))) > _MAX_PARTS:
         raise BadFrame(f"{len(frame):,} bytes with {parts:,} commas and brackets, more than {_MAX_PARTS:,}")
     try:
         return orjson.loads(frame)
     except orjson.JSONDecodeError as error:
         if is_large:
-            raise BadFrame(f"no JSON: {error}") from None
+            raise BadFrame(f"invalid JSON: {error}") from None
         return _parse_leniently(frame)
 
 
 def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
-    """The event of a v2 message in the shape of v1; its inner values are not checked yet."""
-    if message["$type"] == STUB:
+    """Return the event of a v2 message in the shape of v1. Its inner values are not checked yet."""
+    if message["$type"] == OVERSIZED_TYPE:
         when = " when decompressed" if "decompressed" in message else ""
-        raise BadFrame(f"more than {MAX_FRAME:,} bytes{when}; only size and hash are kept")
+        raise BadFrame(f"more than {MAX_FRAME_BYTES:,} bytes{when}; only size and hash are kept")
     payload = message.get("payload")
     if message["$type"] != "message" or type(payload) is not dict:
-        raise BadFrame("a message of an unknown type")
+        raise BadFrame("message type is neither event nor notice")
     name, time = payload.get("$type"), payload.get("time")
     kind = _V2_KINDS.get(name) if type(name) is str else None
     if kind is None:
         raise BadFrame("unknown kind")
-    time_us = time_us_of(time) if type(time) is str else None
+    time_us = parse_v2_time(time) if type(time) is str else None
     if time_us is None:
-        raise BadFrame("no time between the years 1970 and 9999")
+        raise BadFrame("time is not between the years 1970 and 9999")
     inner = payload.get(kind)
     if kind == "commit":
-        # Spelt out, as this runs for every event.
+        # Written out for speed: this runs for every event.
         inner = {
             "rev": payload.get("rev"),
             "operation": payload.get("operation"),
@@ -197,55 +207,60 @@ def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _second(text: str) -> int | None:
+def _second_us(text: str) -> int | None:
     return parse_time(f"{text}Z")
 
 
-def shown(text: Any) -> str:
-    """Return text of a server as it may stand in a line of the log: printable, 300 characters at most."""
-    # Not str(): of anything nested deeply that is a RecursionError.
+def printable(text: Any) -> str:
+    """Return text of a server in a form that is safe to log: printable, at most 300 characters.
+
+    Anything but a string becomes an empty string: str() of a deeply nested value is a RecursionError.
+    """
     return "".join(c if c.isprintable() else "?" for c in text[:300]) if type(text) is str else ""
 
 
 def _check_commit(commit: Any) -> None:
     if type(commit) is not dict:
-        raise BadFrame("a commit event without commit")
+        raise BadFrame("commit event without a commit object")
     for name in ("rev", "collection", "rkey"):
         if type(commit.get(name)) is not str:
-            raise BadFrame(f"a commit without {name}")
+            raise BadFrame(f"commit.{name} is missing or not a string")
     if commit.get("operation") not in _OPERATIONS:
-        raise BadFrame("a commit with an unknown operation")
+        raise BadFrame("commit.operation is not create, update or delete")
 
 
 def _check_status(kind: str, status: Any) -> None:
     if type(status) is not dict or type(status.get("time")) is not str:
-        raise BadFrame(f"an {kind} event without {kind}.time")
+        raise BadFrame(f"{kind}.time is missing or not a string")
     if kind == "account" and type(status.get("active")) is not bool:
-        raise BadFrame("an account event without account.active")
+        raise BadFrame("account.active is missing or not a boolean")
     name = "handle" if kind == "identity" else "status"
     if not isinstance(status.get(name), str | None):
-        raise BadFrame(f"an {kind} event whose {name} is no text")
+        raise BadFrame(f"{kind}.{name} is not a string")
 
 
 def _check_sync(sync: Any) -> None:
-    # Its time may be empty: a server that finds a broken chain by itself makes one up without it.
+    # Its time may be empty: a server that detects a broken chain itself creates a #sync without one.
     if type(sync) is not dict or type(sync.get("rev")) is not str:
-        raise BadFrame("a sync event without sync.rev")
+        raise BadFrame("sync.rev is missing or not a string")
 
 
 def _parse_leniently(frame: bytes) -> Any:
-    """What is JSON to Python but not to orjson: lone surrogates and NaN must not cost an event."""
+    """Parse with Python's parser, which accepts the lone surrogates and NaN that orjson rejects.
+
+    Surrogates become U+FFFD and NaN becomes None, so that they do not cost the whole event.
+    """
     try:
-        return _mended(json.loads(frame, parse_constant=lambda _: None))
+        return _replace_surrogates(json.loads(frame, parse_constant=lambda _: None))
     except (ValueError, RecursionError) as error:
-        raise BadFrame(f"no JSON: {error}") from None
+        raise BadFrame(f"invalid JSON: {error}") from None
 
 
-def _mended(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_mended(item) for item in value]
+        return [_replace_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_mended(name): _mended(item) for name, item in value.items()}
+        return {_replace_surrogates(name): _replace_surrogates(item) for name, item in value.items()}
     return value

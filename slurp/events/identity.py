@@ -1,10 +1,10 @@
-"""Identity of an event: its `_id` and the instant that chooses its day. Pure functions.
+"""Identity of an event: its `_id` and the time that chooses its day index. Pure functions.
 
-Equal on every host and every wire, so that a replay meets what is already there. Frozen by the
-golden vectors in tests/test_identity.py: a change here would double every event.
+The `_id` is equal on every host and every wire, so that a replayed event is a duplicate of the stored one.
+The golden vectors in tests/test_identity.py freeze it: any change here would index every event twice.
 
-`time_us` of a commit is a display time. An operator can rewrite it to an earlier one (importTimestamps),
-also for later updates of the same record, so it must not choose the day of an event with a sound rev.
+`time_us` of a commit is a display time. An operator can rewrite it to an earlier one (importTimestamps), also
+for later updates of the same record, so it must not choose the day of an event whose rev is plausible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Identity(NamedTuple):
-    """`_id`, instant in Unix microseconds, and whether the rev was too far in the future to choose it."""
+    """The `_id`, the event's time in Unix microseconds, and whether its rev was too far in the future."""
 
     id: str
     instant_us: int
@@ -31,8 +31,8 @@ class Identity(NamedTuple):
 def event_id(event: Mapping[str, Any]) -> str:
     """Return the `_id` of a checked event: at most 36 ASCII characters.
 
-    For a commit: its rev, a dash, and the hash; a rev that is no TID is only hashed. Revs are
-    ordered by time and share prefixes, which Lucene's term dictionary likes.
+    For a commit it is the rev, a dash and the hash; if the rev is not a TID, the hash alone. Revs are ordered
+    by time and share prefixes, which keeps Lucene's term dictionary small and fast.
     """
     return identify(event).id
 
@@ -40,19 +40,20 @@ def event_id(event: Mapping[str, Any]) -> str:
 def instant_us(event: Mapping[str, Any], now_us: int = MAX_TIME_US) -> int:
     """Return the Unix microseconds of `@timestamp`, which also chooses the day index.
 
-    Of a commit or sync: the time in its rev, if that is a TID not more than a day before `time_us`,
-    however much later. An older rev is that of a dormant account that is announced again and belongs
-    to today, and a made-up one must not open day indices of the past. A rev more than a day after
-    `now_us` must not open those of the future; this alone depends on a clock. Then it is `time_us`.
+    Commit or sync: the time in its rev, if that is a TID and not more than a day before `time_us`, however
+    much later. An older rev is that of a dormant account that is announced again; the event belongs to
+    today, and forged revs must not create day indices of the past. A rev more than a day after `now_us`
+    must not create day indices of the future; only this rule depends on a clock. In both cases the result
+    is `time_us`.
 
-    Of an identity or account event: its inner time if within a day of `time_us`, else `time_us`, which
-    no operator rewrites for these.
+    Identity or account event: its inner time if within a day of `time_us`, else `time_us`, which no operator
+    rewrites for these.
     """
     return identify(event, now_us).instant_us
 
 
 def identify(event: Mapping[str, Any], now_us: int = MAX_TIME_US) -> Identity:
-    """Return `event_id` and `instant_us`, which look at the same values."""
+    """Return both `event_id` and `instant_us`, which are computed from the same values."""
     kind = event["kind"]
     inner = event[kind]
     did = event["did"]
@@ -65,9 +66,9 @@ def identify(event: Mapping[str, Any], now_us: int = MAX_TIME_US) -> Identity:
         own = parse_time(inner["time"])
         doc_id = _digest(kind, did, inner["time"], inner.get("handle"))
     elif kind == "sync":
-        # No time: who finds a broken chain by himself sends none, and a rev is said once.
+        # Without its time: a server that detects a broken chain itself sends none. A rev occurs once.
         doc_id = _digest(kind, did, inner["rev"])
-        return Identity(doc_id, *_by_rev(tid.to_micros(inner["rev"]), time_us, now_us))
+        return Identity(doc_id, *_choose_instant(tid.to_micros(inner["rev"]), time_us, now_us))
     else:
         own = parse_time(inner["time"])
         doc_id = _digest(kind, did, inner["time"], inner["active"], inner.get("status"))
@@ -84,8 +85,8 @@ def identify_commit(
     time_us: int,
     now_us: int = MAX_TIME_US,
 ) -> Identity:
-    """Return what `identify` does, for the values of a commit."""
-    # Spelt out, as it runs for nearly every event.
+    """Return the same as `identify`, from the values of a commit."""
+    # Written out for speed: this runs for nearly every event.
     joined = (
         f"{len(did)}:{did},{len(collection)}:{collection},{len(rkey)}:{rkey},"
         f"{len(rev)}:{rev},{len(operation)}:{operation},"
@@ -93,23 +94,23 @@ def identify_commit(
     doc_id = _hash(joined) if joined.isascii() else _digest(did, collection, rkey, rev, operation)
     if (own := tid.to_micros(rev)) is None:
         return Identity(doc_id, time_us)
-    return Identity(f"{rev}-{doc_id}", *_by_rev(own, time_us, now_us))
+    return Identity(f"{rev}-{doc_id}", *_choose_instant(own, time_us, now_us))
 
 
-def _by_rev(own: int | None, time_us: int, now_us: int) -> tuple[int, bool]:
-    """Return the instant, and whether the rev, whose time is `own`, lies too far in the future."""
-    if own is None or own < time_us - DAY_US:
+def _choose_instant(rev_us: int | None, time_us: int, now_us: int) -> tuple[int, bool]:
+    """Return the event's time and whether `rev_us`, the time in its rev, is too far in the future."""
+    if rev_us is None or rev_us < time_us - DAY_US:
         return time_us, False
-    if own > now_us + DAY_US:
+    if rev_us > now_us + DAY_US:
         return time_us, True
-    return own, False
+    return rev_us, False
 
 
 def _digest(*parts: str | bool | None) -> str:
-    """base64url of blake2b-128 over the parts as netstrings: byte length, colon, UTF-8 text, comma.
+    """Return base64url(blake2b-128) of the parts as netstrings: byte length, colon, UTF-8 text, comma.
 
-    Absent parts are `~,`; booleans are `true` and `false`. The lengths keep ("ab", "c") and
-    ("a", "bc") apart whatever strangers put into an rkey.
+    Absent parts are `~,`; booleans are `true` and `false`. The lengths keep ("ab", "c") and ("a", "bc")
+    distinct, whatever characters an rkey contains.
     """
     texts = [part if part is None or isinstance(part, str) else ("false", "true")[part] for part in parts]
     return _hash("".join("~," if text is None else f"{len(text.encode())}:{text}," for text in texts))

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
-_PYTHONS = "0123456789abcdefghijklmnopqrstuv"
-# Whatever is not in the alphabet becomes what no number may hold.
+_PYTHON_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+# Characters outside the alphabet become one that int() rejects.
 _TO_PYTHON = bytes(
-    ord(_PYTHONS[ALPHABET.index(chr(code))]) if chr(code) in ALPHABET else ord("!") for code in range(256)
+    ord(_PYTHON_DIGITS[ALPHABET.index(chr(code))]) if chr(code) in ALPHABET else ord("!")
+    for code in range(256)
 )
 _MAX_MICROS = (1 << 53) - 1
 
 
 def to_micros(value: str) -> int | None:
-    """Unix microseconds of a TID, or None when `value` is not one."""
+    """Return the Unix microseconds of a TID; None if `value` is not one."""
     if len(value) != 13 or not value.isascii():
         return None
     try:
@@ -28,7 +29,10 @@ def to_micros(value: str) -> int | None:
 
 
 def from_micros(micros: int, clock: int = 0) -> str:
-    """The TID of `micros` (Unix microseconds) and `clock` (0 to 1023)."""
+    """Return the TID of `micros` (Unix microseconds) and `clock` (0 to 1023).
+
+    Raises ValueError for a time beyond 53 bits.
+    """
     if not 0 <= micros <= _MAX_MICROS:
         raise ValueError(f"{micros} µs do not fit into the 53 bits of a TID")
     number = micros << 10 | clock & 1023

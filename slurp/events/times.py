@@ -7,28 +7,26 @@ from functools import lru_cache
 
 DAY_US = 86_400_000_000
 
-
-# The last microsecond of the year 9999: what ISO 8601 and Elasticsearch's dates can say.
+# The last microsecond of the year 9999, the limit of ISO 8601 and of dates in Elasticsearch.
 MAX_TIME_US = 253_402_300_799_999_999
-
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @lru_cache(maxsize=4096)
 def day_of(day: int) -> str:
-    """`YYYY.MM.DD` of a day number since 1970-01-01."""
+    """Return the name (`YYYY.MM.DD`) of a day, given as its number since 1970-01-01."""
     return (_EPOCH + timedelta(days=day)).strftime("%Y.%m.%d")
 
 
 def isoformat(micros: int) -> str:
-    """`2026-11-23T20:02:48.637452Z`: UTC, with all the microseconds, as `_source` keeps them."""
+    """Return a time as `2026-11-23T20:02:48.637452Z`: UTC, with all six decimals, as `_source` stores it."""
     seconds, rest = divmod(micros, 1_000_000)
     return f"{_second(seconds)}.{rest:06d}Z"
 
 
 def parse_time(text: str) -> int | None:
-    """Unix microseconds of an ISO 8601 time between 1970 and 9999, or None."""
+    """Return the Unix microseconds of an ISO 8601 time between 1970 and 9999; None for any other text."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Find the sequence number for a time, with a few short connections.
+"""Binary search for the sequence number of a time, with a few short connections.
 
-A v2 server answers a time that is newer than its last sealed segment with everything since the beginning
-of the active one, an hour of the whole network; a sequence number it answers exactly.
+A v2 server answers a time cursor newer than its last sealed segment with everything since the beginning of
+the active segment: up to an hour of the whole network. A sequence number is answered exactly.
 """
 
 from __future__ import annotations
@@ -15,87 +15,99 @@ import websocket
 
 from slurp.events.frames import cursor_of
 from slurp.events.identity import instant_us
-from slurp.jetstream.resume_check import middle
-from slurp.jetstream.servers import why
+from slurp.jetstream.connection import describe_error
+from slurp.jetstream.resume_check import lower_median
 
 log = logging.getLogger(__name__)
 
-# Stop where no more than this is read in vain.
-_CLOSE_EVENTS = 8192
-_CLOSE_US = 10_000_000
+# The search stops when at most this much is replayed unnecessarily.
+_CLOSE_ENOUGH_EVENTS = 8192
+_CLOSE_ENOUGH_US = 10_000_000
 
 _FIRST_STEP = 16_384
 _STEP_FACTOR = 8
-_MOST_PROBES = 32
-_MOST_SECONDS = 30.0
+_MAX_PROBES = 32
+_MAX_SECONDS = 30.0
 
 
-class Seen(NamedTuple):
-    """The first event that a server sent: its sequence number, and the time there."""
+class FirstEvent(NamedTuple):
+    """The first event that a server sent on a connection: its sequence number and its time."""
 
     cursor: int
     time_us: int
 
 
-# Takes the sequence number to ask for; None when nothing came.
-Probe = Callable[[int], Seen | None]
+# Reads the first event of a connection that requests this sequence number; None when nothing came.
+ReadFirstEvent = Callable[[int], FirstEvent | None]
 
 
-def search(low: Seen, target_us: int) -> Generator[int, Seen | None, int]:
-    """Yield sequence numbers to ask for, take what came, return one whose event is no later than `target_us`.
+def search_cursor(low: FirstEvent, target_us: int) -> Generator[int, FirstEvent | None, int]:
+    """Search a sequence number whose event is not later than `target_us`, and return it.
 
-    `low` is an event that is known to be earlier. Everything unclear (nothing came, or an event below what
-    was asked for, which is how a server answers a number beyond its end) counts as too late: some events
-    are then read in vain, and none is lost.
+    Yields sequence numbers to request and receives the first event of each.
+
+    `low` is an event known to be earlier. An unclear result (no event, or one below the requested number,
+    which is how a server answers a number beyond its end) counts as too late: the search then returns an
+    earlier number than necessary, which replays some events and loses none.
     """
     high: int | None = None
     step = _FIRST_STEP
-    for _ in range(_MOST_PROBES):
-        if low.time_us >= target_us - _CLOSE_US:
+    for _ in range(_MAX_PROBES):
+        if low.time_us >= target_us - _CLOSE_ENOUGH_US:
             break
         if high is None:
-            asked, step = low.cursor + step, step * _STEP_FACTOR
-        elif high - low.cursor <= _CLOSE_EVENTS:
+            requested, step = low.cursor + step, step * _STEP_FACTOR
+        elif high - low.cursor <= _CLOSE_ENOUGH_EVENTS:
             break
         else:
-            asked = (low.cursor + high) // 2
-        seen = yield asked
-        if seen is None:
-            high = asked
-        elif seen.time_us > target_us or seen.cursor < asked or (high is not None and seen.cursor >= high):
-            high = min(asked, seen.cursor)
+            requested = (low.cursor + high) // 2
+        first = yield requested
+        if first is None:
+            high = requested
+        elif (
+            first.time_us > target_us
+            or first.cursor < requested
+            or (high is not None and first.cursor >= high)
+        ):
+            high = min(requested, first.cursor)
         else:
-            low = seen
+            low = first
     return low.cursor
 
 
-def seek(
-    low: Seen,
+def find_cursor(
+    low: FirstEvent,
     target_us: int,
-    probe: Probe,
-    go_on: Callable[[], bool],
+    probe: ReadFirstEvent,
+    should_continue: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> int | None:
-    """Run `search` with `probe`; None when a connection failed, or it took too long, or `go_on` said no."""
-    deadline = clock() + _MOST_SECONDS
-    searching = search(low, target_us)
+    """Run `search_cursor` with `probe` and return its result.
+
+    None if a connection failed, if it took longer than 30 s, or once `should_continue` returns False.
+    """
+    deadline = clock() + _MAX_SECONDS
+    search = search_cursor(low, target_us)
     try:
-        asked = next(searching)
-        while go_on() and clock() < deadline:
-            asked = searching.send(probe(asked))
+        requested = next(search)
+        while should_continue() and clock() < deadline:
+            requested = search.send(probe(requested))
     except StopIteration as found:
         return int(found.value)
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("no sequence number for %d: %s", target_us, why(error))
+        log.debug("no sequence number for %d: %s", target_us, describe_error(error))
     return None
 
 
-def seen_in(events: list[dict[str, Any]]) -> Seen | None:
-    """Return where `events`, the first of a connection, are; None when that is not clear.
+def first_event_of(events: list[dict[str, Any]]) -> FirstEvent | None:
+    """Return cursor and middle time of `events`, the first of a connection; None without a sequence number.
 
-    The time of a commit may have been rewritten to an earlier one, that of its rev not: the later counts.
+    The later of an event's time and its rev's time counts: an operator may have rewritten the former to an
+    earlier one.
     """
     if not events or (cursor := cursor_of(events[0])) is None:
         return None
     now_us = int(time.time() * 1e6)
-    return Seen(cursor, middle([max(event["time_us"], instant_us(event, now_us)) for event in events]))
+    return FirstEvent(
+        cursor, lower_median([max(event["time_us"], instant_us(event, now_us)) for event in events])
+    )

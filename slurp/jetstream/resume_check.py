@@ -1,8 +1,8 @@
-"""Where a connection begins, compared with what was asked for. Pure.
+"""Compare the first events of a connection with the cursor that was requested. Pure.
 
-Jetstream says nothing when it can't begin where it was asked to: a cursor below its floor begins at
-the floor, one beyond its end begins with what happens now, and a server whose store was wiped has
-other events under the same sequence numbers.
+Jetstream does not report that it cannot begin at the requested cursor: a cursor below its oldest event begins
+at the oldest event, one beyond its end begins with live events, and a server whose store was wiped has other
+events under the same sequence numbers.
 """
 
 from __future__ import annotations
@@ -15,155 +15,169 @@ from typing import NamedTuple
 from slurp.events.position import Gap, Position, Resume
 from slurp.units import format_duration
 
-# One event tells little: its time_us may be an imported one. The median of so many decides.
+# Events to judge a connection by. The time_us of a single event may be imported; the median decides.
 SAMPLE = 9
 
-# Of replays at full speed we know our own place to some seconds. More than that is a gap.
+# In replays at full speed the own position is known to a few seconds. More than this is a gap.
 TOLERANCE_US = 60_000_000
 
-# This much before the time that was asked for costs more to read than to look for a better place.
+# Events from earlier than this before the requested time cost more to replay than to search for their cursor.
 _EARLY_US = 120_000_000
 
-# The v1 wire hides #syncs and what follows them, so that numbers are missing where no event is. Hidden events
-# come all at once; where this much time is missing as well, it is a gap.
+# The v1 wire hides #syncs and the events behind them, so that numbers are missing where no event is. Hidden
+# events come all at once; if this much time is missing as well, it is a gap.
 V1_TOLERANCE_US = 5_000_000
 
 
-class Found(Enum):
-    PLACE = "what was asked for"
-    FOREIGN = "other events under these sequence numbers"
-    GAP = "nothing between what we have and the first events"
-    MAYBE = "either a gap, or nothing happened that passes the filters"
-    EARLY = "events from long before the time that was asked for"
+class Outcome(Enum):
+    """How the first events of a connection relate to the request."""
+
+    OK = "the requested events"
+    WRONG_STREAM = "other events under these sequence numbers"
+    GAP = "no events between the known position and the first events"
+    UNSURE = "either a gap, or no events that match the filters"
+    EARLY = "events from long before the requested time"
 
 
-class Finding(NamedTuple):
-    """`to_us` is the time of the first events, `reason` tells people what is wrong."""
+class CheckResult(NamedTuple):
+    """`begins_us` is the time of the first events; `reason` describes the problem for the log."""
 
-    found: Found
-    to_us: int = 0
+    outcome: Outcome
+    begins_us: int = 0
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeCheck:
-    """A connection that was asked for `asked`.
+    """The check of one connection that requested `requested`.
 
-    `newest_us` is the time of the newest event we had, robust against single odd ones; `filtered`
-    when silence need not mean that anything is missing. `v2` is the wire, on which a missing sequence
-    number is a missing event. `refused` when the server said that it no longer has what was asked for, and
-    was then asked for its oldest event. `sought` is the number that was asked for in place of a time.
+    `newest_us`: time of the newest event received so far, robust against single odd times.
+    `filtered`: silence need not mean that events are missing.
+    `v2`: the wire is v2, on which a missing sequence number is a missing event.
+    `is_expired`: the server reported that it no longer has the requested cursor, so the stream begins with
+    its oldest event.
+    `searched`: the sequence number that was requested in place of a time.
     """
 
-    asked: Resume
+    requested: Resume
     newest_us: int
     filtered: bool
     v2: bool = False
-    refused: bool = False
-    sought: int | None = None
+    is_expired: bool = False
+    searched: int | None = None
 
-    def at_the_floor(self) -> ResumeCheck | None:
-        """For a server that said it does not go back so far: is there a gap, is all that is left to see."""
-        if not self.asked.known.time_us:
+    def for_oldest_event(self) -> ResumeCheck | None:
+        """Return the check for a server that no longer has the cursor and begins with its oldest event.
+
+        None if the time of the known position is not known, so that a gap cannot be determined.
+        """
+        if not self.requested.known.time_us:
             return None
-        return replace(self, refused=True)
+        return replace(self, is_expired=True)
 
-    def look(self, first: Sequence[Position]) -> Finding:
-        """What the first events (at least one, SAMPLE suffice) tell."""
-        if self.sought is not None:
-            return self._at_the_sought(first, self.sought)
-        if self.refused:
-            return self._at_the_floor(first)
-        return self._by_time(first) if self.asked.by_time else self._by_number(first)
+    def evaluate(self, first: Sequence[Position]) -> CheckResult:
+        """Judge the connection by the positions of its first events: at least one, SAMPLE are enough."""
+        if self.searched is not None:
+            return self._evaluate_searched(first, self.searched)
+        if self.is_expired:
+            return self._evaluate_oldest(first)
+        return self._evaluate_time(first) if self.requested.by_time else self._evaluate_number(first)
 
     def gap_before(self, first: Position, *, possible: bool = False) -> Gap:
-        """Return the gap between what we have and `first`, an event of the same host."""
-        known, missing = self.asked.known, self._missing(first)
-        last = None if self.asked.by_time else known.cursor
+        """Return the gap between the known position and `first`, an event of the same host."""
+        known, missing = self.requested.known, self._missing_numbers(first)
+        last = None if self.requested.by_time else known.cursor
         return Gap(
             first.host,
             known.time_us,
-            # `known` has a median's time, which may be later than that of an event behind it.
+            # The known time is a median, which may be later than the time of an event behind it.
             max(known.time_us, first.time_us),
             possible,
             from_cursor=None if last is None else last + 1,
             to_cursor=missing[1] if missing else None,
         )
 
-    def is_gap_before(self, floor: Position) -> bool:
-        """Return whether a server whose oldest event is `floor` has lost events that we do not have."""
-        known = self.asked.known
-        if self._missing(floor) is not None:
-            # Refused, it has said so itself; the number of `floor` may be of the v1 wire.
-            tolerance = -TOLERANCE_US if self.refused else V1_TOLERANCE_US
-            return floor.time_us > known.time_us + tolerance
-        return floor.time_us > known.time_us + TOLERANCE_US
+    def is_gap_before(self, oldest: Position) -> bool:
+        """Return whether a server whose oldest event is `oldest` has lost events that were not received."""
+        known = self.requested.known
+        if self._missing_numbers(oldest) is not None:
+            # An expired cursor was reported by the server itself; the number of `oldest` may be of the v1
+            # wire.
+            tolerance = -TOLERANCE_US if self.is_expired else V1_TOLERANCE_US
+            return oldest.time_us > known.time_us + tolerance
+        return oldest.time_us > known.time_us + TOLERANCE_US
 
-    def _missing(self, first: Position) -> tuple[int, int] | None:
-        """Return the first and the last sequence number that is missing before `first`, if any is."""
-        known = self.asked.known
-        # Asked by time, the numbers need not be those of this host, or of its present store.
-        if self.asked.by_time or known.cursor is None or first.cursor is None:
+    def _missing_numbers(self, first: Position) -> tuple[int, int] | None:
+        """Return the first and the last sequence number missing before `first`; None if there is none."""
+        known = self.requested.known
+        # After a request by time the known number need not be of this host, or of its current store.
+        if self.requested.by_time or known.cursor is None or first.cursor is None:
             return None
         return (known.cursor + 1, first.cursor - 1) if first.cursor > known.cursor + 1 else None
 
-    def _by_time(self, first: Sequence[Position]) -> Finding:
+    def _evaluate_time(self, first: Sequence[Position]) -> CheckResult:
         times = sorted(one.time_us for one in first)
-        begins = middle(times)
-        if first[0].cursor is not None and begins < self.asked.cursor - _EARLY_US:
-            early = format_duration((self.asked.cursor - begins) / 1e6)
-            return Finding(Found.EARLY, begins, f"begins {early} before the time it was asked for")
-        if begins <= self.asked.known.time_us + TOLERANCE_US:
-            return Finding(Found.PLACE, begins)
-        # In a network where hardly anything happens, silence means as little as behind a filter.
+        begins_us = lower_median(times)
+        if first[0].cursor is not None and begins_us < self.requested.cursor - _EARLY_US:
+            early = format_duration((self.requested.cursor - begins_us) / 1e6)
+            return CheckResult(Outcome.EARLY, begins_us, f"begins {early} before the requested time")
+        if begins_us <= self.requested.known.time_us + TOLERANCE_US:
+            return CheckResult(Outcome.OK, begins_us)
+        # On a network with hardly any events, silence means as little as on a filtered stream.
         sparse = times[len(times) * 3 // 4] - times[len(times) // 4] > TOLERANCE_US
-        return Finding(Found.MAYBE if self.filtered or sparse else Found.GAP, begins)
+        return CheckResult(Outcome.UNSURE if self.filtered or sparse else Outcome.GAP, begins_us)
 
-    def _at_the_sought(self, first: Sequence[Position], sought: int) -> Finding:
-        """The number was found by looking at events, so that anything else means that they changed since."""
-        begins = middle(sorted(one.time_us for one in first))
+    def _evaluate_searched(self, first: Sequence[Position], searched: int) -> CheckResult:
+        """The number was found by reading events, so any difference means that they have changed since."""
+        begins_us = lower_median(sorted(one.time_us for one in first))
         earliest = first[0].cursor
-        if earliest is None or earliest < sought:
-            return Finding(Found.FOREIGN, begins, f"was asked for {sought} and sends {earliest}")
-        if begins > self.asked.cursor and not self.filtered:
-            return Finding(Found.FOREIGN, begins, f"sends events after the time that {sought} was found for")
-        return Finding(Found.PLACE, begins)
+        if earliest is None or earliest < searched:
+            return CheckResult(
+                Outcome.WRONG_STREAM, begins_us, f"sends {earliest} for requested cursor {searched}"
+            )
+        if begins_us > self.requested.cursor and not self.filtered:
+            reason = f"sends events later than the time for which cursor {searched} was found"
+            return CheckResult(Outcome.WRONG_STREAM, begins_us, reason)
+        return CheckResult(Outcome.OK, begins_us)
 
-    def _at_the_floor(self, first: Sequence[Position]) -> Finding:
-        begins = middle(sorted(one.time_us for one in first))
-        # Events that are older than what we have: those of another store, which goes back further.
-        if self._missing(first[0]) is None or begins < self.asked.known.time_us - TOLERANCE_US:
-            return Finding(Found.PLACE, begins)
-        return Finding(Found.MAYBE if self.filtered else Found.GAP, begins)
+    def _evaluate_oldest(self, first: Sequence[Position]) -> CheckResult:
+        begins_us = lower_median(sorted(one.time_us for one in first))
+        # Events older than the known position belong to another store, which goes back further.
+        is_older = begins_us < self.requested.known.time_us - TOLERANCE_US
+        if self._missing_numbers(first[0]) is None or is_older:
+            return CheckResult(Outcome.OK, begins_us)
+        return CheckResult(Outcome.UNSURE if self.filtered else Outcome.GAP, begins_us)
 
-    def _by_number(self, first: Sequence[Position]) -> Finding:
-        cursor, known = self.asked.cursor, self.asked.known
+    def _evaluate_number(self, first: Sequence[Position]) -> CheckResult:
+        cursor, known = self.requested.cursor, self.requested.known
         if not cursor and not known.time_us:
-            return Finding(Found.PLACE)  # from the beginning, wherever that is
+            return CheckResult(Outcome.OK)  # from the beginning, wherever that is
         earliest = first[0].cursor
         if earliest is None:
-            return Finding(Found.FOREIGN, reason=f"sends no sequence numbers, so it can't know {cursor}")
+            reason = f"sends no sequence numbers and cannot resume at cursor {cursor}"
+            return CheckResult(Outcome.WRONG_STREAM, reason=reason)
         if earliest < cursor:
-            return Finding(
-                Found.FOREIGN, reason=f"was asked for {cursor} and sends {earliest}, it seems to count anew"
-            )
+            reason = f"sends {earliest} for requested cursor {cursor}; its numbering seems to have restarted"
+            return CheckResult(Outcome.WRONG_STREAM, reason=reason)
         if not known.time_us:
-            # The user named a number, and all that is known of it is that it is there.
-            return Finding(Found.PLACE)
-        begins = middle(sorted(one.time_us for one in first))
-        # What we had before must be as old as it was. The rest may be of any time in a quiet stream.
-        had = sorted(one.time_us for one in first if (one.cursor or 0) <= (known.cursor or 0))
+            # The number is from the user; nothing else is known of its event.
+            return CheckResult(Outcome.OK)
+        begins_us = lower_median(sorted(one.time_us for one in first))
+        # Events received before must be as old as they were. The others may be of any time in a quiet stream.
+        replayed = sorted(one.time_us for one in first if (one.cursor or 0) <= (known.cursor or 0))
         newest = max(self.newest_us, known.time_us)
-        if min(begins, middle(had) if had else begins) > newest + TOLERANCE_US:
-            later = format_duration((begins - newest) / 1e6)
-            reason = f"was asked for {cursor} and sends {earliest}, {later} later than what we had"
-            return Finding(Found.FOREIGN, begins, reason)
-        # Of what was asked for we had two blocks, and none of it is there: the server begins behind it.
-        missing = not self.filtered and self._missing(first[0]) is not None
-        is_gap = missing and (self.v2 or begins > newest + V1_TOLERANCE_US)
-        return Finding(Found.GAP if is_gap else Found.PLACE, begins)
+        if min(begins_us, lower_median(replayed) if replayed else begins_us) > newest + TOLERANCE_US:
+            later = format_duration((begins_us - newest) / 1e6)
+            reason = (
+                f"sends {earliest} for requested cursor {cursor}, {later} later than the newest known event"
+            )
+            return CheckResult(Outcome.WRONG_STREAM, begins_us, reason)
+        # The request goes back by two blocks of known events. If none of them comes, the server begins later.
+        missing = not self.filtered and self._missing_numbers(first[0]) is not None
+        is_gap = missing and (self.v2 or begins_us > newest + V1_TOLERANCE_US)
+        return CheckResult(Outcome.GAP if is_gap else Outcome.OK, begins_us)
 
 
-def middle(times: Sequence[int]) -> int:
-    """Return the lower median."""
+def lower_median(times: Sequence[int]) -> int:
+    """Return the middle element of `times`, the lower one of two: the median if they are sorted."""
     return times[(len(times) - 1) // 2]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from slurp.jetstream.failover import Failover
-from slurp.jetstream.servers import Probe, host_of, probe
+from slurp.jetstream.servers import ServerProbe, host_of, probe_servers
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ServerMonitor:
         self,
         failover: Failover,
         servers: Sequence[str],
-        probe: Callable[[Sequence[str]], list[Probe]] = probe,
+        probe: Callable[[Sequence[str]], list[ServerProbe]] = probe_servers,
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -45,13 +45,13 @@ class ServerMonitor:
         self._times = 0
 
     def step(self) -> None:
-        """Probe if the interval has passed, which takes some seconds."""
+        """ServerProbe if the interval has passed, which takes some seconds."""
         if self._clock() < self._due:
             return
         self.check()
 
     def check(self) -> None:
-        """Probe all servers now."""
+        """ServerProbe all servers now."""
         probes = self._probe(self._servers)
         current = next(one for one in probes if one.url == self._failover.current)
         may_have_v2 = any(one.v2 or not one.times for one in probes)
@@ -72,13 +72,13 @@ class ServerMonitor:
         else:
             self._failover.prefer([best.url, *(url for url in ranked if url != best.url)], advantage)
 
-    def _may_be_better(self, one: Probe) -> bool:
+    def _may_be_better(self, one: ServerProbe) -> bool:
         """Return whether a server is reachable, not silent and not in cooldown."""
         is_silent = one.listened and one.first_event is None
         return bool(one.times) and not is_silent and not self._failover.in_cooldown(one.url)
 
 
-def _advantage(best: Probe, current: Probe) -> str:
+def _advantage(best: ServerProbe, current: ServerProbe) -> str:
     """Return why `best` is clearly better than `current`; '' when it is not."""
     if best.v2 != current.v2:
         return "it has the v2 protocol" if best.v2 else ""
@@ -87,5 +87,5 @@ def _advantage(best: Probe, current: Probe) -> str:
     return ""
 
 
-def _ms(probe: Probe) -> str:
+def _ms(probe: ServerProbe) -> str:
     return f"{probe.median * 1000:.0f} ms"

@@ -1,4 +1,4 @@
-"""Short connections that read a few events: the oldest and the newest event of a server."""
+"""Read the oldest and the newest event of a server, with short connections of their own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import websocket
 from websocket import ABNF
 
-from slurp.events.frames import BadFrame, cursor_of, parse, position_of
+from slurp.events.frames import BadFrame, cursor_of, first_position, parse
 from slurp.events.position import FIRST_TIME_CURSOR, Position
-from slurp.jetstream.connection import Connection, connect
-from slurp.jetstream.resume_check import SAMPLE, middle
-from slurp.jetstream.servers import hang_up, host_of, why
+from slurp.jetstream.connection import Connection, close_connection, connect, describe_error
+from slurp.jetstream.resume_check import SAMPLE, lower_median
+from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import V2_PATH
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _OLDEST_TIMEOUT = 10.0
 _NEWEST_TIMEOUT = 5.0
 
-# "From the beginning", without filters. The v2 wire refuses a number below its floor, but no time.
+# From the beginning, without filters. The v2 wire rejects a number below its oldest event, but no time.
 _V1_PATH = "/subscribe?cursor=0"
 _V2_PATH = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
 
@@ -30,21 +30,24 @@ _V2_PATH = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
 def oldest_event(
     server: str, timeout: float = _OLDEST_TIMEOUT, ca: Path | None = None, *, v2: bool = False
 ) -> Position | None:
-    """Return where a server's oldest events are, with their median time; None when it sends none in time."""
+    """Return the position of a server's oldest event, with the middle time of the first events.
+
+    None when the server sends no event in time.
+    """
     try:
         events = first_events(f"{server}{_V2_PATH if v2 else _V1_PATH}", timeout, ca)
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("no floor of %s: %s", server, why(error))
+        log.debug("%s: cannot read the oldest event: %s", server, describe_error(error))
         return None
     if not events:
         return None
-    return Position(host_of(server), cursor_of(events[0]), middle([one["time_us"] for one in events]))
+    return Position(host_of(server), cursor_of(events[0]), lower_median([one["time_us"] for one in events]))
 
 
 def first_events(url: str, timeout: float, ca: Path | None = None) -> list[dict[str, Any]]:
-    """Return up to SAMPLE events, all that a connection brings within `timeout` seconds.
+    """Return the first events of a connection: up to SAMPLE, fewer if `timeout` seconds are over before.
 
-    Raises what `websocket` raises when there is no connection; one that ends early is none of it.
+    Raises OSError or WebSocketException if the connection fails; one that ends early is not an error.
     """
     events: list[dict[str, Any]] = []
     deadline = time.monotonic() + timeout
@@ -61,24 +64,24 @@ def first_events(url: str, timeout: float, ca: Path | None = None) -> list[dict[
                     except BadFrame:
                         continue
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("%s, after %d event(s): %s", url, len(events), why(error))
+        log.debug("%s, after %d event(s): %s", url, len(events), describe_error(error))
     finally:
-        hang_up(connection)
+        close_connection(connection)
     return events
 
 
 def newest_event(server: str, ca: Path | None = None, timeout: float = _NEWEST_TIMEOUT) -> Position | None:
-    """Return the position of the next event that `server` sends to everybody, whatever our filters.
+    """Return the position of the next event that `server` sends to an unfiltered subscription.
 
-    It is no older than this call. From a host without sequence numbers it is the median time of some events,
-    as that of one may be far off. None when the server sends nothing in time.
+    The event is no older than this call. For a host without sequence numbers it is the median time of several
+    events, as a single one may be far off. None when the server sends nothing in time.
     """
     found: list[Position] = []
     deadline = time.monotonic() + timeout
     try:
         connection = _connect(server, timeout, ca)
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("no newest event of %s: %s", server, why(error))
+        log.debug("%s: cannot read the newest event: %s", server, describe_error(error))
         return None
     try:
         while len(found) < SAMPLE and (left := deadline - time.monotonic()) > 0:
@@ -86,20 +89,20 @@ def newest_event(server: str, ca: Path | None = None, timeout: float = _NEWEST_T
             for opcode, data in connection.receive():
                 if opcode == ABNF.OPCODE_CLOSE:
                     deadline = 0.0
-                elif (position := position_of([data], host_of(server))) is not None:
+                elif (position := first_position([data], host_of(server))) is not None:
                     if position.cursor is not None:
                         return position
                     found.append(position)
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("the newest event of %s, after %d event(s): %s", server, len(found), why(error))
+        log.debug("%s: newest event, after %d event(s): %s", server, len(found), describe_error(error))
     finally:
-        hang_up(connection)
+        close_connection(connection)
     ordered = sorted(found, key=lambda position: position.time_us)
     return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
 def _connect(server: str, timeout: float, ca: Path | None) -> Connection:
-    """Connect without a cursor, which is live, by the v1 wire; some servers have v2 alone."""
+    """Connect for live events on the v1 wire, or on v2 where the server has no v1."""
     try:
         return connect(f"{server}/subscribe", timeout, ca)
     except websocket.WebSocketBadStatusException as error:

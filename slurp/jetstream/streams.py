@@ -1,4 +1,4 @@
-"""One connection to a Jetstream server, whichever wire it speaks: what comes in, and what it means."""
+"""A connection to a Jetstream server as a stream of one wire: how its frames are decoded."""
 
 from __future__ import annotations
 
@@ -7,68 +7,82 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slurp.events.frames import BadFrame, Notice, is_plain_commit, notice_of, parse, position_in, position_of
+from slurp.events.frames import (
+    BadFrame,
+    Notice,
+    event_position,
+    first_position,
+    is_v2_commit,
+    parse,
+    parse_notice,
+)
 from slurp.events.position import Position
-from slurp.jetstream.resyncs import Announced, Resyncs
+from slurp.jetstream.resyncs import ResyncTracker, SyncCursors
 from slurp.jetstream.zstd_dictionary import Dictionary
 
 log = logging.getLogger(__name__)
 
-# What was lost before the place where a stream begins, or may have been.
+# Notices that events before the beginning of the stream were lost, or may have been.
 _SERIOUS = ("OutdatedCursor", "FutureCursor")
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrames:
-    """Frames of events, in order, and what goes with them into a batch."""
+    """Frames without the notices among them, in order, and the data that accompanies them into a batch.
+
+    `position` is where to resume after them; None if no frame is a valid event. `announced`: see `resyncs`.
+    """
 
     frames: list[bytes]
     position: Position | None
-    announced: Announced = field(default_factory=dict)
+    announced: SyncCursors = field(default_factory=dict)
 
 
 class V1Stream:
-    """The v1 wire: every frame is an event."""
+    """A stream of the v1 wire, in which every frame is an event.
+
+    `error` is the notice with which the server ended the stream; v1 has none.
+    """
 
     name = "v1"
     error: Notice | None = None
 
     def __init__(self, connection: Any, cursor: int | None) -> None:
-        """`cursor` is where it begins, None where it is live."""
+        """`cursor` is the cursor at which the stream begins, None if it is live."""
         self.connection = connection
         self.cursor = cursor
 
-    def unpack(self, data: bytes) -> bytes:
-        """The frame in a message."""
+    def decompress(self, data: bytes) -> bytes:
+        """Return the frame in a WebSocket message."""
         return data
 
-    def portion(self, frames: list[bytes], host: str) -> DecodedFrames:
-        """The events among the frames since the last portion."""
-        return DecodedFrames(frames, position_of(reversed(frames), host))
+    def decode(self, frames: list[bytes], host: str) -> DecodedFrames:
+        """Return the events among the frames received since the last call."""
+        return DecodedFrames(frames, first_position(reversed(frames), host))
 
 
 class V2Stream(V1Stream):
-    """The v2 wire: perhaps compressed, with #syncs, and with notices among the events."""
+    """A stream of the v2 wire: optionally compressed, with #syncs, and with notices among the events."""
 
     def __init__(
-        self, connection: Any, cursor: int | None, dictionary: Dictionary | None, resyncs: Resyncs
+        self, connection: Any, cursor: int | None, dictionary: Dictionary | None, resyncs: ResyncTracker
     ) -> None:
         super().__init__(connection, cursor)
         self.name = "v2" if dictionary is None else "v2 with zstd"
         self._resyncs = resyncs
         if dictionary is not None:
-            self.unpack = dictionary.unpack  # type: ignore[method-assign]
+            self.decompress = dictionary.decompress  # type: ignore[method-assign]
 
-    def portion(self, frames: list[bytes], host: str) -> DecodedFrames:
+    def decode(self, frames: list[bytes], host: str) -> DecodedFrames:
         frames = self._without_notices(frames, host)
-        announced = self._resyncs.look_through(frames, host)
+        announced = self._resyncs.observe(frames, host)
         return DecodedFrames(frames, self._position(frames, host), announced)
 
     def _without_notices(self, frames: list[bytes], host: str) -> list[bytes]:
         notices = {
-            place: notice
-            for place, frame in enumerate(frames)
-            if not is_plain_commit(frame) and (notice := notice_of(frame)) is not None
+            index: notice
+            for index, frame in enumerate(frames)
+            if not is_v2_commit(frame) and (notice := parse_notice(frame)) is not None
         }
         if not notices:
             return frames
@@ -77,8 +91,8 @@ class V2Stream(V1Stream):
                 self.error = notice
             else:
                 level = logging.WARNING if notice.name in _SERIOUS else logging.INFO
-                log.log(level, "%s says: %s", host, notice)
-        return [frame for place, frame in enumerate(frames) if place not in notices]
+                log.log(level, "%s sent a notice: %s", host, notice)
+        return [frame for index, frame in enumerate(frames) if index not in notices]
 
     def _position(self, frames: Sequence[bytes], host: str) -> Position | None:
         for frame in reversed(frames):
@@ -86,5 +100,5 @@ class V2Stream(V1Stream):
                 event = parse(frame)
             except BadFrame:
                 continue
-            return self._resyncs.resume_at(event, position_in(event, host))
+            return self._resyncs.resume_position(event, event_position(event, host))
         return None

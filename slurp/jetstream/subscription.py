@@ -1,4 +1,4 @@
-"""What we ask of a Jetstream server: filters and a place to start."""
+"""A subscription to a Jetstream server: filters, cursor and the URLs that request them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from slurp.config import Config
 
-# Servers read a URL of some hundred kilobytes, proxies before them do not: longer filters travel in
-# a message after the handshake.
+# Servers accept URLs of several hundred kilobytes, proxies in front of them do not: longer filters are sent
+# in a message after the handshake.
 _MAX_DIDS_IN_URL = 100
-# Characters of a filter in a message.
+# Maximum characters of a filter in log and error messages.
 _SHOWN = 200
 
 V1_PATH = "/subscribe"
@@ -23,7 +23,7 @@ V2_PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Filters, and who indexes where: together they name a checkpoint."""
+    """The filters of a stream, and index and worker name. Together they identify a checkpoint."""
 
     index: str
     collections: tuple[str, ...] = ()
@@ -36,22 +36,22 @@ class Subscription:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """Return the options that filter the stream, as they are spelled; empty when it is whole."""
+        """Return the options that filter the stream, as on the command line; empty if there is none."""
         collections = f"--collections {','.join(self.collections)[:_SHOWN]}" if self.collections else ""
         return tuple(option for option in (collections, "--dids" if self.dids else "") if option)
 
     @property
     def key(self) -> str:
-        """Equal for equal filters, index and worker, in whatever order they were given."""
+        """Return a hash that is equal for equal filters, index and worker, in any order of the filters."""
         canonical = json.dumps([self.index, sorted(self.collections), sorted(self.dids), self.worker])
         return blake2b(canonical.encode(), digest_size=12).hexdigest()
 
     def document_id(self, host: str) -> str:
-        """The `_id` of this subscription's checkpoint at `host`."""
+        """Return the `_id` of this subscription's checkpoint at `host`."""
         return f"checkpoint:{self.index}:{self.worker or '-'}:{host[:200]}:{self.key}"
 
     def describe(self) -> Mapping[str, Any]:
-        """The readable part of a checkpoint document."""
+        """Return the human-readable part of a checkpoint document."""
         return {
             "index": self.index,
             "worker": self.worker,
@@ -60,9 +60,9 @@ class Subscription:
         }
 
     def url(self, server: str, cursor: int | None) -> str:
-        """`/subscribe` of a server, from `cursor` or live."""
+        """Return the v1 URL of a server for a stream from `cursor`; None is live."""
         parameters: list[tuple[str, str]] = []
-        if self.needs_hello:
+        if self.needs_options_message:
             parameters.append(("requireHello", "true"))
         else:
             parameters += [("wantedCollections", nsid) for nsid in self.collections]
@@ -73,7 +73,10 @@ class Subscription:
         return f"{server}{V1_PATH}{'?' if query else ''}{query}"
 
     def v2_url(self, server: str, cursor: int | None, dictionary: int | None) -> str:
-        """`subscribeEvents` of a server, from `cursor` or live, compressed with `dictionary` or plain."""
+        """Return the v2 URL of a server for a stream from `cursor`; None is live.
+
+        `dictionary` is the id of the zstd dictionary; None requests uncompressed frames.
+        """
         parameters = [("collections", nsid) for nsid in self.collections]
         parameters += [("dids", did) for did in self.dids]
         if cursor is not None:
@@ -84,16 +87,19 @@ class Subscription:
         return f"{server}{V2_PATH}{'?' if query else ''}{query}"
 
     def protocol(self, chosen: str) -> str:
-        """The wire to ask a server for: `--protocol`, but `auto` is v1 where filters do not fit into a URL,
-        as the v2 wire takes none elsewhere."""
-        return "v1" if chosen == "auto" and self.needs_hello else chosen
+        """Return the wire to request for `--protocol` (`chosen`): `auto`, `v1` or `v2`.
+
+        `auto` becomes v1 where the filters do not fit into a URL, as v2 accepts filters only there.
+        """
+        return "v1" if chosen == "auto" and self.needs_options_message else chosen
 
     @property
-    def needs_hello(self) -> bool:
+    def needs_options_message(self) -> bool:
+        """Whether the filters are sent in a message after the handshake."""
         return len(self.dids) > _MAX_DIDS_IN_URL
 
     @property
-    def hello(self) -> str:
+    def options_message(self) -> str:
         """The message that sets the filters after a handshake with `requireHello`."""
         payload = {"wantedCollections": self.collections, "wantedDids": self.dids, "maxMessageSizeBytes": 0}
         return json.dumps({"type": "options_update", "payload": payload})

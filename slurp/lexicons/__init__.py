@@ -1,7 +1,7 @@
-"""Lexicons of the AT Protocol, compiled to an Elasticsearch mapping.
+"""Compile lexicons of the AT Protocol to an Elasticsearch mapping.
 
-`python -m slurp.lexicons build DIR` makes the committed assets; the worker reads those, and
-compiles and merges only what `--lexicons DIR` adds.
+`python -m slurp.lexicons build DIR` generates the committed assets. The worker reads those; at run time it
+compiles and merges only the lexicons of `--lexicons DIR`.
 """
 
 from slurp.lexicons.asset import committed

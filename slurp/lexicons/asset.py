@@ -1,4 +1,4 @@
-"""The committed result: a component template for Elasticsearch, and beside it what it leaves out."""
+"""The generated files: a component template for Elasticsearch, and the paths that its mapping leaves out."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import orjson
 
-from slurp.lexicons.mapping import MARK, Compiled
+from slurp.lexicons.mapping import META_KEY, Compiled
 
 MAPPING_FILE = "lexicons.json"
-# Apart from the template, for the template lives in the cluster state of every node.
+# A separate file, because the template is part of the cluster state of every node.
 LEFT_OUT_FILE = "lexicons-left-out.json"
 
 ASSETS = Path(__file__).resolve().parent.parent / "elastic" / "assets"
 
 
 def committed() -> Compiled:
-    """The record types that this version was built with."""
+    """Return the record types that this version was built with."""
     assets = files("slurp.elastic") / "assets"
     body = orjson.loads((assets / MAPPING_FILE).read_bytes())
     left_out = orjson.loads((assets / LEFT_OUT_FILE).read_bytes())
@@ -27,7 +27,8 @@ def committed() -> Compiled:
 
 
 def from_component_template(body: Mapping[str, Any], left_out: Mapping[str, Mapping[str, str]]) -> Compiled:
-    meta = body["_meta"][MARK]["lexicons"]
+    """Return the compiled lexicons stored in a component template and the file of left-out paths."""
+    meta = body["_meta"][META_KEY]["lexicons"]
     return Compiled(
         mapping=body["template"]["mappings"],
         left_out=left_out,
@@ -37,7 +38,7 @@ def from_component_template(body: Mapping[str, Any], left_out: Mapping[str, Mapp
 
 
 def render(compiled: Compiled) -> dict[str, bytes]:
-    """The content of each generated file: the same bytes for the same lexicons."""
+    """Return the content of each generated file: the same bytes for the same lexicons."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     return {
         MAPPING_FILE: orjson.dumps(compiled.component_template, option=options),
@@ -46,7 +47,7 @@ def render(compiled: Compiled) -> dict[str, bytes]:
 
 
 def outdated(compiled: Compiled, directory: Path) -> list[str]:
-    """Names of the generated files in `directory` that differ from what `compiled` gives."""
+    """Return the names of the generated files in `directory` that differ from `compiled`."""
     return [
         name
         for name, content in render(compiled).items()
@@ -55,5 +56,6 @@ def outdated(compiled: Compiled, directory: Path) -> list[str]:
 
 
 def write(compiled: Compiled, directory: Path) -> None:
+    """Write the generated files into `directory`."""
     for name, content in render(compiled).items():
         (directory / name).write_bytes(content)

@@ -1,7 +1,7 @@
-"""Which Elasticsearch field a scalar of a lexicon becomes.
+"""Choose the Elasticsearch field for a scalar of a lexicon.
 
-`ignore_malformed` stands wherever Elasticsearch supports it: what strangers write may be of
-any type, and a bad value should cost the field and not the document.
+`ignore_malformed` is set wherever Elasticsearch supports it: user-written values may be of any type, and an
+invalid value should cost the field and not the document.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 from slurp.lexicons.nodes import Branch, Field, Leaf, LeftOut
 
-# Characters. A Lucene term may have 32,766 bytes, and a character takes at most four.
+# Characters. A Lucene term may have 32,766 bytes, and a character has at most four.
 URI_LENGTH = 1024
 NAME_LENGTH = 512
 VALUE_LENGTH = 256
 
-# Up to this a text is a name or a tag, which people also want to count: it gets a keyword too.
+# A text up to this length is a name or a tag, which is also aggregated: it gets a keyword subfield.
 SHORT_GRAPHEMES = 64
 SHORT_BYTES = 640
 
@@ -33,11 +33,12 @@ _FORMAT_LENGTHS = {
 
 
 def keyword(length: int = VALUE_LENGTH) -> Field:
+    """Return a keyword field for values of up to `length` characters."""
     return {"type": "keyword", "ignore_above": length}
 
 
 def string_field(definition: Mapping[str, Any]) -> Field:
-    """A string that is no free text is a keyword, also one of a format that is new to us."""
+    """Return the field of a string: a keyword unless it is free text. Unknown formats are keywords, too."""
     if (format_ := definition.get("format")) is not None:
         return DATE if format_ == "datetime" else keyword(_FORMAT_LENGTHS.get(str(format_), NAME_LENGTH))
     if definition.keys() & {"knownValues", "enum", "const"}:
@@ -55,7 +56,7 @@ def _is_short(definition: Mapping[str, Any]) -> bool:
     return isinstance(length, int) and length <= SHORT_BYTES
 
 
-# A reference to content as JSON spells it: {"$link": "bafy…"}.
+# A reference to content as in JSON: {"$link": "bafy…"}.
 CID_LINK = Branch({"$link": Leaf(keyword(NAME_LENGTH))})
 
 # https://atproto.com/specs/data-model#blob-type, with the `cid` of its legacy form.

@@ -1,4 +1,4 @@
-"""The fields of a record as a tree, between lexicon and mapping, and the merge of two such trees."""
+"""A record's fields as a tree, between lexicon and mapping, and the merge of two trees."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ Field = Mapping[str, Any]
 """The mapping of one field, like `{"type": "keyword", "ignore_above": 256}`."""
 
 EVERYTHING_ELSE = "*"
-"""In place of a property name: all properties of that object that are not mapped."""
+"""Used as a property name for all properties of an object that are not mapped."""
 
 
 @dataclass(frozen=True)
 class Leaf:
+    """A mapped field."""
+
     field: Field
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A property that a record may have and the index does not."""
+    """A property that records may have and the index does not map."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Branch:
-    """An object; `rest` says why its other properties are unknown by design."""
+    """An object.
+
+    `rest` is the reason why its other properties are unknown by design; None if there are none.
+    """
 
     properties: Mapping[str, Node] = field(default_factory=dict)
     rest: str | None = None
@@ -37,10 +42,10 @@ Node = Leaf | LeftOut | Branch
 
 
 def merge_nodes(one: Node, other: Node) -> Node:
-    """What holds for both variants of a union.
+    """Return the tree that holds for both variants of a union.
 
-    The rule: equal types stay, objects are merged property by property, and whatever
-    disagrees is left out, for a value of one type in a field of another could cost the document.
+    Fields of equal type stay, objects are merged property by property, and properties that differ are left
+    out, because a value of one type in a field of another type could cost the document.
     """
     match one, other:
         case LeftOut(), _:
@@ -55,7 +60,7 @@ def merge_nodes(one: Node, other: Node) -> Node:
 
 
 def mapping_of(node: Leaf | Branch) -> dict[str, Any] | None:
-    """The Elasticsearch mapping of `node`, or None for an object with nothing to map."""
+    """Return the Elasticsearch mapping of `node`; None for an object with nothing to map."""
     if isinstance(node, Leaf):
         return dict(node.field)
     properties = {
@@ -63,12 +68,12 @@ def mapping_of(node: Leaf | Branch) -> dict[str, Any] | None:
         for name, child in node.properties.items()
         if not isinstance(child, LeftOut) and (mapping := mapping_of(child)) is not None
     }
-    # Inherited from above as well, but said at each level: no custom template may open one.
+    # Explicit at each level, although inherited: a custom template must not make one dynamic.
     return {"dynamic": False, "properties": properties} if properties else None
 
 
 def left_out_of(node: Node, path: str = "") -> Iterator[tuple[str, str]]:
-    """Path and reason of everything below `node` that its mapping does not have."""
+    """Yield path and reason of everything below `node` that its mapping does not have."""
     if isinstance(node, LeftOut):
         yield path, node.reason
     elif isinstance(node, Branch):
@@ -82,7 +87,7 @@ def left_out_of(node: Node, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def node_of(mapping: Mapping[str, Any], left_out: Mapping[str, str]) -> Node:
-    """The way back: the tree that gave `mapping` and `left_out`."""
+    """Return the tree that gave `mapping` and `left_out`, the inverse of `mapping_of` and `left_out_of`."""
     if "properties" not in mapping:
         return Leaf(mapping)
     children: dict[str, Node] = {
@@ -91,7 +96,7 @@ def node_of(mapping: Mapping[str, Any], left_out: Mapping[str, str]) -> Node:
     for path, reason in left_out.items():
         name, _, deeper = path.partition(".")
         if name != EVERYTHING_ELSE and name not in children:
-            # An object of which nothing is mapped has left only the paths of its parts.
+            # An object without mapped fields has left only the paths of its parts.
             children[name] = (
                 node_of({"properties": {}}, _below(left_out, name)) if deeper else LeftOut(reason)
             )
@@ -111,7 +116,7 @@ def _merge_branches(one: Branch, other: Branch) -> Branch:
 
 
 def _merge_fields(one: Field, other: Field) -> Field:
-    """The wider of two fields of one type; a multi-field of either is kept, it is bounded anyway."""
+    """Return the wider of two fields of one type. A multi-field of either is kept: its length is bounded."""
     merged = {**one, **other}
     if "ignore_above" in merged:
         merged["ignore_above"] = max(one["ignore_above"], other["ignore_above"])

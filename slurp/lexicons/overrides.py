@@ -1,7 +1,7 @@
-"""What we decided by hand about properties of public lexicons, each with its reason.
+"""Manual decisions about properties of public lexicons, each with its reason.
 
-Keys are definitions, so a decision holds wherever the definition is used. The build
-fails when one of them names nothing any more.
+Keys are definitions: a decision applies wherever the definition is used. The build fails if one refers to a
+property that no longer exists.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ LEFT_OUT: Mapping[str, Mapping[str, str]] = {
         "entities": "deprecated, replaced by facets",
     },
     "app.bsky.richtext.facet#main": {
-        "index": "byte positions inside the text answer no search",
+        "index": "byte positions are of no use in a search",
     },
     "com.atproto.lexicon.schema#main": {
-        EVERYTHING_ELSE: "a published lexicon, whose language has no lexicon of its own",
+        EVERYTHING_ELSE: "published lexicon; the schema language has no lexicon",
     },
 }
 
-# Strings that the lexicon leaves free and that are words of a vocabulary: keyword, not text.
+# Strings without a declared vocabulary that are in fact words of one: keyword instead of text.
 KEYWORDS: Mapping[str, frozenset[str]] = {
     "com.atproto.label.defs#labelValueDefinition": frozenset({"identifier"}),
     "com.atproto.label.defs#selfLabel": frozenset({"val"}),
     "com.germnetwork.declaration#main": frozenset({"version"}),
 }
 
-# Where the committed mapping shows the shape of a definition that third-party lexicons
-# refer to without carrying it along: definition → record type and path of a use.
-SEEN_AT: Mapping[str, tuple[str, str]] = {
+# Uses in the committed mapping from which the shape of a definition is known that third-party lexicons refer
+# to but do not include: definition → record type and path of the use.
+EXAMPLE_USES: Mapping[str, tuple[str, str]] = {
     "app.bsky.embed.defs#aspectRatio": ("app.bsky.feed.post", "embed.images.aspectRatio"),
     "app.bsky.richtext.facet#main": ("app.bsky.feed.post", "facets"),
     "com.atproto.label.defs#selfLabels": ("app.bsky.feed.post", "labels"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from slurp.documents.display import label
+from slurp.documents.display import clean_label
 from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.units import format_duration
@@ -36,7 +36,7 @@ class Health:
 
         A reason may quote a server, so it is sanitized and shortened for display.
         """
-        return [label(reason, _REASON) for reason in self._unready()]
+        return [clean_label(reason, _REASON) for reason in self._unready()]
 
     def _unready(self) -> list[str]:
         status = self._status

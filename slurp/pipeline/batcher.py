@@ -47,7 +47,7 @@ class Batcher:
         if not self.frames:
             return ""
         host = host_of(server)
-        decoded = stream.portion(self.frames, host)
+        decoded = stream.decode(self.frames, host)
         wrong = self._cursors.check(server, stream, decoded.frames) if decoded.frames else ""
         if not decoded.frames or wrong:
             self._clear()
@@ -60,7 +60,7 @@ class Batcher:
             size=self.size,
             position=decoded.position,
             announced=decoded.announced,
-            bootstrap=self._bootstrap.look_through(decoded.frames, host, decoded.announced),
+            bootstrap=self._bootstrap.observe(decoded.frames, host, decoded.announced),
         )
         while not self._channel.queue.reserve(batch, timeout=_POLL):
             self._hooks.beat()

@@ -120,7 +120,7 @@ class Indexer:
         host, arrived_us = batch.host, batch.arrived_us
         seen_us = batch.position.time_us if batch.position else None
         # The fast path does not mark events of a resync or bootstrap.
-        render = None if batch.announced or batch.bootstrap is not None else self._fast_path.make
+        render = None if batch.announced or batch.bootstrap is not None else self._fast_path.render
         for frame in batch.frames:
             unknown_field = None
             try:
@@ -164,9 +164,9 @@ class Indexer:
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)
         if batch.announced:
-            resyncs.mark(event, batch.announced)
+            resyncs.mark_resync(event, batch.announced)
         if batch.bootstrap is not None:
-            bootstrap.mark(event, batch.bootstrap)
+            bootstrap.mark_bootstrap(event, batch.bootstrap)
         return event
 
     def _unknown_field(self, event: dict[str, Any]) -> UnknownFieldSeen | None:

@@ -15,10 +15,11 @@ from websocket import ABNF
 
 from slurp.backoff import Backoff
 from slurp.config import Config
+from slurp.jetstream.connection import close_connection, describe_error
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.failover import Failover
 from slurp.jetstream.liveness import Liveness
-from slurp.jetstream.servers import hang_up, host_of, why
+from slurp.jetstream.servers import host_of
 from slurp.jetstream.streams import V1Stream
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batcher import MAX_BATCH_BYTES, Batcher
@@ -158,13 +159,13 @@ class Reader:
             stream = self._connect(server)
         except (OSError, websocket.WebSocketException) as error:
             self._last_attempt_failed = True
-            return self._after(Ending(End.CUT, f"can't connect: {why(error)}"), began)
+            return self._after(Ending(End.CUT, f"can't connect: {describe_error(error)}"), began)
         try:
             ending = self._read(stream)
         finally:
             self._down_since = time.monotonic()
             self._connected, self._last_attempt_failed = False, True
-            hang_up(stream.connection)
+            close_connection(stream.connection)
         return self._after(ending, began)
 
     def _connect(self, server: str) -> V1Stream:
@@ -196,7 +197,7 @@ class Reader:
         """Read until the connection ends, stalls, or the stop event is set."""
         liveness, batcher, max_events = self._liveness, self._batcher, self._config.batch
         liveness.restart(time.monotonic())
-        connection, unpack = stream.connection, stream.unpack
+        connection, decompress = stream.connection, stream.decompress
         frames, inbox = batcher.frames, list[tuple[int, bytes]]()
         while not self._stop.is_set():
             self._hooks.beat()
@@ -206,7 +207,7 @@ class Reader:
                 except websocket.WebSocketTimeoutException:
                     pass
                 except (websocket.WebSocketException, OSError) as error:
-                    return self._cut(why(error))
+                    return self._cut(describe_error(error))
             silent = not inbox
             now = time.monotonic()
             if not frames:
@@ -215,7 +216,7 @@ class Reader:
             full, close = False, None
             for done, (opcode, data) in enumerate(inbox, start=1):  # noqa: B007 - used after the loop
                 if opcode == ABNF.OPCODE_TEXT or opcode == ABNF.OPCODE_BINARY:
-                    frames.append(frame := unpack(data))
+                    frames.append(frame := decompress(data))
                     size += len(frame)
                     # One at a time: a small compressed frame may become a large one.
                     if full := len(frames) >= max_events or size >= MAX_BATCH_BYTES:
@@ -247,7 +248,7 @@ class Reader:
                 try:
                     connection.ping(ping)
                 except (websocket.WebSocketException, OSError) as error:
-                    return self._cut(why(error))
+                    return self._cut(describe_error(error))
             if liveness.is_stalled(now):
                 return Ending(End.STALLED, f"no data for {format_duration(now - liveness.last_data)}")
             if silent and not self._received_data:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from slurp.backoff import Backoff
-from slurp.events.frames import position_of
+from slurp.events.frames import first_position
 from slurp.events.position import LIVE, REWIND_US, Gap, Position, Resume
-from slurp.jetstream.cursor_search import Seen, seek, seen_in
-from slurp.jetstream.resume_check import SAMPLE, Found, ResumeCheck
+from slurp.jetstream.cursor_search import FirstEvent, find_cursor, first_event_of
+from slurp.jetstream.resume_check import SAMPLE, Outcome, ResumeCheck
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import first_events, oldest_event
 from slurp.jetstream.streams import V1Stream
@@ -97,7 +97,7 @@ class ResumeCursors:
         self._check: ResumeCheck | None = None
         self._newest: deque[int] = deque(maxlen=SAMPLE)
         # The server that begins too early when the cursor is a time, its protocol, and where it begins.
-        self._early: tuple[str, bool, Seen] | None = None
+        self._early: tuple[str, bool, FirstEvent] | None = None
         self._may_search = True
         self._check_silence_at = 0.0
         self._looking_up: set[tuple[str, int]] = set()
@@ -111,9 +111,9 @@ class ResumeCursors:
         if self._start is not None and self.known.host == host and not self._by_time:
             resume = Resume(self._start, resume.known)
         self._check = ResumeCheck(resume, self._newest_us(), self._filtered)
-        if resume.by_time and (sought := self._search(server, resume.cursor)) is not None:
-            self._check = replace(self._check, sought=sought)
-            return sought
+        if resume.by_time and (searched := self._search(server, resume.cursor)) is not None:
+            self._check = replace(self._check, searched=searched)
+            return searched
         return resume.cursor
 
     def known_to(self, host: str) -> int | None:
@@ -129,7 +129,7 @@ class ResumeCursors:
         if self._check is not None:
             self._check = replace(self._check, v2=stream.name != V1Stream.name)
             if stream.cursor != requested:
-                self._check = self._check.at_the_floor()
+                self._check = self._check.for_oldest_event()
 
     def check(self, server: str, stream: V1Stream, frames: Sequence[bytes]) -> str:
         """Compare the first events of a connection with the requested cursor.
@@ -139,34 +139,34 @@ class ResumeCursors:
         check, host = self._check, host_of(server)
         if check is None:
             return ""
-        found = (position_of([frame], host) for frame in frames)
+        found = (first_position([frame], host) for frame in frames)
         first = list(islice((position for position in found if position is not None), SAMPLE))
         if not first:
             return ""
         self._check = None
-        finding = check.look(first)
-        if check.sought is not None:
-            if finding.found is not Found.FOREIGN:
+        result = check.evaluate(first)
+        if check.searched is not None:
+            if result.outcome is not Outcome.WRONG_STREAM:
                 return ""
-            log.warning("%s %s; reconnecting with a time as cursor", host, finding.reason)
+            log.warning("%s %s; reconnecting with a time as cursor", host, result.reason)
             self._may_search = False
-            return finding.reason
-        if finding.found is Found.EARLY:
+            return result.reason
+        if result.outcome is Outcome.EARLY:
             if self._may_search and (cursor := first[0].cursor) is not None:
-                log.info("%s %s; searching for the sequence number of that time", host, finding.reason)
-                self._early = server, check.v2, Seen(cursor, finding.to_us)
-                return finding.reason
+                log.info("%s %s; searching for the sequence number of that time", host, result.reason)
+                self._early = server, check.v2, FirstEvent(cursor, result.begins_us)
+                return result.reason
         # With a time as cursor there is no alternative left: a second finding would repeat forever.
-        elif finding.found is Found.FOREIGN and not self._by_time:
+        elif result.outcome is Outcome.WRONG_STREAM and not self._by_time:
             # They would move the position past the events between. With a time they are sent again.
-            log.warning("%s %s; reconnecting with a time as cursor", host, finding.reason)
+            log.warning("%s %s; reconnecting with a time as cursor", host, result.reason)
             self._by_time = True
-            return finding.reason
-        elif finding.found is Found.GAP:
-            gap = check.gap_before(replace(first[0], time_us=finding.to_us))
+            return result.reason
+        elif result.outcome is Outcome.GAP:
+            gap = check.gap_before(replace(first[0], time_us=result.begins_us))
             self._hooks.on_gap(self._number, gap)
-        elif finding.found is Found.MAYBE:
-            self._look_up_oldest_event(server, check, finding.to_us)
+        elif result.outcome is Outcome.UNSURE:
+            self._look_up_oldest_event(server, check, result.begins_us)
         return ""
 
     def passed(self, position: Position) -> None:
@@ -207,15 +207,15 @@ class ResumeCursors:
         _, v2, low = early
         unfiltered = Subscription(self._subscription.index)
 
-        def probe(number: int) -> Seen | None:
+        def probe(number: int) -> FirstEvent | None:
             url = unfiltered.v2_url(server, number, None) if v2 else unfiltered.url(server, number)
-            return seen_in(first_events(url, _SEARCH_TIMEOUT, self._ca))
+            return first_event_of(first_events(url, _SEARCH_TIMEOUT, self._ca))
 
-        sought = seek(low, cursor - REWIND_US, probe, self._may_continue)
-        if sought is None:
+        searched = find_cursor(low, cursor - REWIND_US, probe, self._may_continue)
+        if searched is None:
             log.info("%s: no sequence number found, reading all events that it sends", host_of(server))
             self._may_search = False
-        return sought
+        return searched
 
     def _may_continue(self) -> bool:
         self._hooks.beat()
@@ -227,7 +227,7 @@ class ResumeCursors:
         The stream is read meanwhile, but the checkpoint does not move. If the server does not tell, the gap
         is a possible one that ends at `begins_us`, or now if no event was received yet.
         """
-        lookup = host_of(server), check.asked.known.time_us
+        lookup = host_of(server), check.requested.known.time_us
         if lookup in self._looking_up:
             return  # after a lost connection: the first thread still runs, and holds the checkpoint
         self._looking_up.add(lookup)

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 
 from elasticsearch import ApiError, AuthenticationException
 
-from slurp.documents.common_fields import folded
-from slurp.documents.display import Link, label, link, prose
+from slurp.documents.common_fields import fold_tag
+from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import ElasticProbe
@@ -160,7 +160,7 @@ class PageQueries:
                 self.elastic.denied()
             if isinstance(error, ApiError) and error.status_code == 403:
                 return self._missing_privilege()
-            return Unavailable(f"search failed: {label(self.scrub(describe(error)), 300)}")
+            return Unavailable(f"search failed: {clean_label(self.scrub(describe(error)), 300)}")
         finally:
             self._slots.release()
 
@@ -274,17 +274,17 @@ def _is_complete(response: Mapping[str, Any]) -> bool:
 
 
 def _term(bucket: Mapping[str, Any], parameter: str, prefix: str = "") -> TermCount:
-    name = label(f"{prefix}{bucket['key']}", 60)
+    name = clean_label(f"{prefix}{bucket['key']}", 60)
     return TermCount(name, bucket["doc_count"], url=_search_url(parameter, bucket["key"]))
 
 
 def _collection(bucket: Mapping[str, Any]) -> TermCount:
-    nsid = label(bucket["key"])
+    nsid = clean_label(bucket["key"])
     return TermCount(COLLECTIONS.get(nsid, nsid), bucket["doc_count"], nsid if nsid in COLLECTIONS else "")
 
 
 def _language(bucket: Mapping[str, Any]) -> TermCount:
-    code = label(bucket["key"], 20)
+    code = clean_label(bucket["key"], 20)
     name = LANGUAGES.get(code)
     return TermCount(
         name or code, bucket["doc_count"], code if name else "", _search_url("lang", bucket["key"])
@@ -299,23 +299,24 @@ def _post(source: Mapping[str, Any], handles: Mapping[str, str], now: float) -> 
     did = str(source.get("did", ""))
     ingested_us = parse_time(source.get("event", {}).get("ingested")) or 0
     langs, tags, links = (_list(source.get(name)) for name in ("langs", "tags", "links"))
-    lang = label(langs[0], 20) if langs else ""
+    lang = clean_label(langs[0], 20) if langs else ""
     handle = handles.get(did)
     return Post(
-        text=prose(source.get("text", "")),
-        author=label(f"@{handle}" if handle else did, 60),
+        text=clean_text(source.get("text", "")),
+        author=clean_label(f"@{handle}" if handle else did, 60),
         author_url=f"https://bsky.app/profile/{quote(did, safe=':')}",
-        bsky_link=link(source.get("url")),
+        bsky_link=safe_link(source.get("url")),
         age=max(0.0, now - ingested_us / 1e6),
         ingested_at=datetime.fromtimestamp(ingested_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         lang=lang,
         language=LANGUAGES.get(lang.split("-")[0], lang),
         tags=[
-            TermCount(label(f"#{tag}", 40), 0, url=_search_url("tag", folded(str(tag)))) for tag in tags[:6]
+            TermCount(clean_label(f"#{tag}", 40), 0, url=_search_url("tag", fold_tag(str(tag))))
+            for tag in tags[:6]
         ],
-        links=list(dict.fromkeys(safe for one in links[:6] if (safe := link(one)) is not None))[:3],
+        links=list(dict.fromkeys(safe for one in links[:6] if (safe := safe_link(one)) is not None))[:3],
         media=_media(source.get("media", {})),
-        parent=link(source.get("reply", {}).get("parent", {}).get("url")),
+        parent=safe_link(source.get("reply", {}).get("parent", {}).get("url")),
     )
 
 
