@@ -86,7 +86,7 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
                 _watch(worker, seconds, signals)
             finally:
                 code = _stop(worker, signals)
-            if not signals.again:
+            if not signals.forced:
                 _summarise(es)
             # It had not come to its handler of signals yet.
             return 0 if code == -signal.SIGTERM else code
@@ -141,7 +141,7 @@ def _stop(program: subprocess.Popen[bytes], signals: StopSignals) -> int:
     """End a program in order, or with kill -9 once a second signal asks for it; return its exit code."""
     program.terminate()
     while True:
-        if signals.again:
+        if signals.forced:
             program.kill()
         try:
             return program.wait(0.1)

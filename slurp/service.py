@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from slurp.addresses import Address
 from slurp.config import Config
@@ -31,7 +30,7 @@ from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.errors import Exit, Fatal, Stopped
 from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
-from slurp.jetstream.servers import answers, host_of, probe, table
+from slurp.jetstream.servers import host_of, probe, table
 from slurp.jetstream.stream_range import newest_event
 from slurp.jetstream.subscription import Subscription
 from slurp.kibana.install import Installer
@@ -277,12 +276,12 @@ class Service:
         try:
             self._front = WebServer(address, self._config, self._status, self._secrets, self._version)
         except Fatal as error:
-            if address.asked:
+            if address.explicit:
                 raise
             log.warning("no page and no metrics: %s; --http off does without", error)
             return
         except Exception:
-            if address.asked:
+            if address.explicit:
                 raise
             log.exception("no page and no metrics, which is a bug; --http off does without")
             return
@@ -312,25 +311,22 @@ class Service:
         return [one.url for one in probes]
 
     def _start_embedded_node(self) -> None:
-        from slurp.embedded.data_folder import DEFAULT_VERSION, check_room, default_data_dir
+        from slurp.embedded.data_folder import check_room
         from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
+        from slurp.embedded.launch import plan_launch
         from slurp.embedded.node import EmbeddedNode
 
         config = self._config
-        url = urlsplit(config.es[0])
-        if answers(url.hostname or "localhost", url.port or 9200):
+        launch = plan_launch(config)
+        if launch is None:
             log.info("embedded Elasticsearch: not needed, something answers at %s", config.es[0])
             return
-        if url.scheme != "http" or url.hostname not in ("localhost", "127.0.0.1"):
-            raise Fatal(
-                f"--embedded starts a node at http://localhost only, not at {config.es[0]}", Exit.USAGE
-            )
-        version = config.embedded_version or DEFAULT_VERSION
-        data = config.embedded_data or default_data_dir(version)
-        self._node = EmbeddedNode(data, port=url.port or 9200, version=version, password=config.es_pass)
-        log.info("embedded Elasticsearch: starting %s, data in %s", version, data)
+        self._node = EmbeddedNode(
+            launch.data, port=launch.port, version=launch.version, password=config.es_pass
+        )
+        log.info("embedded Elasticsearch: starting %s, data in %s", launch.version, launch.data)
         try:
-            check_room(data)
+            check_room(launch.data)
             self._node.start(wait=config.wait, stop=self._stop)
             self._choose_budget(self._node)
         except StartInterrupted:
@@ -344,8 +340,8 @@ class Service:
         if chosen is None:
             chosen = node.default_max_disk
             # A second worker, to fill a gap, must have the same one: it is in the index template.
-            fill = self._config.fill.with_option("--max-disk", str(chosen))
-            self._config = replace(self._config, max_disk=chosen, fill=fill)
+            command = self._config.replay_command.with_option("--max-disk", str(chosen))
+            self._config = replace(self._config, max_disk=chosen, replay_command=command)
             log.info("--max-disk: %s, chosen at the first start", format_size(chosen))
         if chosen > room:
             log.warning(
@@ -368,7 +364,7 @@ class Service:
             work.put_templates,
             clock=self._clock.probable,
             earliest=self._clock.earliest,
-            fill=config.fill,
+            fill=config.replay_command,
         )
         self._pipeline = work.attachment
         self._unknown_fields = UnknownFields(compiled, index)
@@ -409,7 +405,9 @@ class Service:
         for checkpoint in found:
             if not checkpoint.started:  # else its time may be that of the clock
                 self._clock.saw(checkpoint.position.time_us)
-        self._gaps = Gaps(self._elastic, self._subscription, servers, self._counters, fill=self._config.fill)
+        self._gaps = Gaps(
+            self._elastic, self._subscription, servers, self._counters, fill=self._config.replay_command
+        )
         readers = []
         for number, own in enumerate([[one] for one in servers] if self._config.redundant else [servers], 1):
             known, start = self._find_start(number, host_of(own[0]), found)
@@ -707,7 +705,7 @@ class Service:
         self._indexed.set()
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
-        if self._signals.again:
+        if self._signals.forced:
             return False
         if left:
             log.warning(
@@ -731,12 +729,12 @@ class Service:
         for name in names:
             if (thread := self._threads.get(name)) is None:
                 continue
-            while thread.is_alive() and time.monotonic() < deadline and not self._signals.again:
+            while thread.is_alive() and time.monotonic() < deadline and not self._signals.forced:
                 self._pulse.beat()
                 thread.join(_SUPERVISE_EVERY)
             if thread.is_alive():
                 ended = False
-                if not self._signals.again:
+                if not self._signals.forced:
                     log.warning("%s did not end in time", name)
         return ended
 

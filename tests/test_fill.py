@@ -31,7 +31,7 @@ FILLS = ["--no-kibana", "--http", "off", "--catch-up", "--worker-name", "fill"]
 
 def command(argv: list[str], environ: dict[str, str] | None = None, jetstream: str = "wss://b") -> list[str]:
     """The words of the command as a shell would see them, without the program."""
-    said, _, text = parse(argv, environ or {}).fill.advice(NOON, jetstream).partition(": ")
+    said, _, text = parse(argv, environ or {}).replay_command.advice(NOON, jetstream).partition(": ")
     assert said == "run beside this worker"
     words = shlex.split(text)
     assert sys.executable in words
@@ -85,9 +85,9 @@ def test_secrets_are_never_shown(by: str) -> None:
     flags = ["--es-pass", "s3cret", "--es-user", "a'b"] if by == "flag" else ["--es-user", "a'b"]
     variables = {"SKEETSLURPER_ES_PASS": "s3cret", "SKEETSLURPER_KIBANA_PASS": "s3cret"}
     config = parse(flags, variables if by == "variable" else {})
-    text = config.fill.advice(NOON)
+    text = config.replay_command.advice(NOON)
     assert text.startswith("set SKEETSLURPER_ES_PASS and run beside this worker: ")
-    assert "s3cret" not in text + repr(config.fill)
+    assert "s3cret" not in text + repr(config.replay_command)
     assert shlex.quote("a'b") in text
 
 

@@ -138,7 +138,7 @@ def test_an_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(client, "_WITHIN", 0.0)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     with speaking(head, endless=b" ") as (kibana, _):
-        with pytest.raises(client.NotReady, match="no whole answer: it did not end in time"):
+        with pytest.raises(client.NotReady, match="no whole answer: response not complete in time"):
             kibana.status()
         kibana.close()
 

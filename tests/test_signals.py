@@ -53,9 +53,9 @@ def test_a_second_signal_counts_after_a_second() -> None:
     assert counted.signals.requested
     for after in (0.001, 0.5, 0.45):
         counted.send(after)
-        assert not counted.signals.again, "it is the same request"
+        assert not counted.signals.forced, "it is the same request"
     counted.send(0.1)
-    assert counted.signals.again
+    assert counted.signals.forced
     assert counted.left == []
 
 

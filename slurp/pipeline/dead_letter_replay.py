@@ -75,7 +75,7 @@ class Replay:
         self._shutdown.deadline = time.monotonic()
         self._shutdown.stop.set()
         until = time.monotonic() + _WAIT_AT_END
-        while thread.is_alive() and time.monotonic() < until and not signals.again:
+        while thread.is_alive() and time.monotonic() < until and not signals.forced:
             thread.join(_LOOK_EVERY)
         reason = "stopped by a signal" if signals.requested else self._stall()
         log.error("%s; %s; the rest can be sent by running the command again", reason, self._counts())

@@ -17,10 +17,10 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.position import Gap
-from slurp.fill_command import FillCommand
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.progress import Counters, Hold
+from slurp.replay_command import ReplayCommand
 from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class Gaps:
         counters: Counters,
         wait_for_others: float = _WAIT_FOR_OTHERS,
         *,
-        fill: FillCommand | None = None,
+        fill: ReplayCommand | None = None,
     ) -> None:
         self._elastic = elastic
         self._subscription = subscription
         self._servers = tuple(servers)
-        self._fill = fill or FillCommand()
+        self._fill = fill or ReplayCommand()
         self._counters = counters
         self._outage_log = wait_for_others if counters.readers > 1 else 0.0
         self._lock = threading.Lock()
