@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from slurp.addresses import Address
-from slurp.config import LEGACY_HOSTS, PUBLIC_HOSTS, Config, parse
+from slurp.config import LEGACY_HOSTS, PUBLIC_HOSTS, Config, parse, parse_with_origins
 from slurp.events.position import LIVE
 from slurp.options import build_parser
 from tests.usage import usage_error
@@ -374,3 +374,15 @@ def test_a_suggestion_is_similar_without_its_hyphens(
     capsys: pytest.CaptureFixture[str], option: str, hint: str
 ) -> None:
     assert f"unknown option {option.partition('=')[0]}{hint or ';'}" in usage_error(capsys, [option])
+
+
+def test_each_option_has_its_origin(tmp_path: Path) -> None:
+    file = tmp_path / "slurp.conf"
+    file.write_text("flush = 3s\nbatch = 7\nindexers = 4\n")
+    argv = [f"-c{file}", "--indexers=6", "--no-kibana", "--es-user", "index"]
+    _, origins = parse_with_origins(argv, {"SKEETSLURPER_BATCH": "8"})
+    assert origins == {
+        "flush": f"{file}, line 1",
+        "batch": "SKEETSLURPER_BATCH",
+        **dict.fromkeys(("config", "indexers", "no-kibana", "es-user"), "command line"),
+    }
