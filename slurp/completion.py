@@ -1,4 +1,4 @@
-"""What a shell needs to complete our options: `skeetslurper --print-completion bash`."""
+"""Shell completion of the options: `skeetslurper --print-completion bash`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 class PrintCompletion(argparse.Action):
-    """Prints the script of a shell and exits, as --version does."""
+    """Action that prints the completion script of a shell and exits, as --version prints the version."""
 
     def __call__(
         self,
@@ -21,17 +21,18 @@ class PrintCompletion(argparse.Action):
         option_string: str | None = None,
     ) -> NoReturn:
         try:
-            sys.stdout.write(script(parser, str(values)))
+            sys.stdout.write(completion_script(parser, str(values)))
             sys.stdout.flush()
         except BrokenPipeError:
-            raise  # the reader has what it wanted
+            raise  # the reader has finished; `process.run` exits with code 0
         except OSError as error:
             parser.exit(1, f"{parser.prog}: can't write the completion script: {error.strerror}\n")
         parser.exit()
 
 
-def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    # No start needs it but this one.
+def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Return the completion script of `shell` for all options of `parser`."""
+    # Imported here, as no other command needs it.
     import shtab
 
     for action in parser._actions:

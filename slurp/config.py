@@ -1,8 +1,7 @@
-"""What was chosen: the options, checked together, become one frozen `Config`."""
+"""The configuration of the worker: all options, validated together, as one frozen `Config`."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -14,37 +13,49 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import configargparse
-
-from slurp import values as check
 from slurp.addresses import Address, is_loopback
-from slurp.configfile import FLAGS_ONLY, SECRETS, suggestion
+from slurp.configfile import SECRET_OPTIONS
 from slurp.errors import Exit, Fatal
-from slurp.fill_command import FillCommand
 from slurp.logs import for_journal, is_journal
-from slurp.options import ENV_PREFIX, Usage, build_parser, config_files, variable
+from slurp.option_parser import UsageError
+from slurp.option_sources import OptionSources, environment_options
+from slurp.options import build_parser, config_files
+from slurp.replay_command import ReplayCommand
 from slurp.user_folders import user_folder
-from slurp.values import SecretFile, basic_token, http_url, items_of, jetstream_url
+from slurp.values import (
+    SecretFile,
+    absolute_path,
+    basic_token,
+    check_ca_file,
+    check_client_certificate,
+    check_utf8,
+    check_worker_name,
+    exposure_warning,
+    parse_api_key,
+    parse_collections,
+    parse_dids,
+    parse_http_address,
+    parse_http_url,
+    parse_index_name,
+    parse_jetstream_url,
+    parse_space_id,
+    split_list,
+)
 
 PUBLIC_HOSTS = tuple(f"wss://jetstream.us-{coast}.bsky.network" for coast in ("east", "west"))
-# They speak v1 alone and drop events now and then: the probe ranks them after the others.
+# These support protocol v1 only and sometimes drop events: the probe ranks them after the others.
 LEGACY_HOSTS = tuple(
     f"wss://jetstream{n}.us-{coast}.bsky.network" for coast in ("east", "west") for n in (1, 2)
 )
+ELASTICSEARCH = "http://localhost:9200"
 KIBANA = "http://localhost:5601"
-_FOR_KIBANA = ("kibana-space", "kibana-user", "kibana-pass", "kibana-pass-file", "kibana-overwrite")
-
-# What Kubernetes puts into every container for a Service named skeetslurper, or skeetslurper-something.
-_OF_KUBERNETES = re.compile(
-    r".*_SERVICE_HOST|.*_SERVICE_PORT(_.+)?|.+_PORT(_\d+_[A-Z]+(_[A-Z]+)?)?"
-).fullmatch
-# Which names count as a slip of the pen: ES_PASSWORD for ES_PASS, and not MEM_LIMIT for anything.
-_SLIP = 0.75
+# Options without effect if Kibana is not used.
+_KIBANA_OPTIONS = ("kibana-space", "kibana-user", "kibana-pass", "kibana-pass-file", "kibana-overwrite")
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the user chose. Durations are seconds, sizes bytes, `since` and `replay_from` cursors or LIVE."""
+    """The options of a run. Durations are in seconds, sizes in bytes; starts are cursors or LIVE."""
 
     jetstream: tuple[str, ...]
     redundant: bool
@@ -71,7 +82,7 @@ class Config:
     index: str
     retention_days: int | None
     max_disk: int | None
-    """0: no bound. None: chosen by the service."""
+    """0: no limit. None: the default, which the service chooses if it starts an embedded node."""
     shards: int
     replicas: int | None
     refresh: float
@@ -81,7 +92,7 @@ class Config:
     no_setup: bool
 
     kibana: str | None
-    """None: it gets nothing."""
+    """None: Kibana is not used."""
     no_kibana: bool
     kibana_space: str
     kibana_user: str | None
@@ -110,14 +121,14 @@ class Config:
 
     check: bool
 
-    fill: FillCommand = field(repr=False, compare=False)
-    """The command for a second worker with these options."""
+    replay_command: ReplayCommand = field(repr=False, compare=False)
+    """The command that reads a period again in a second worker with these options."""
     warnings: tuple[str, ...]
-    """What is questionable in these options, to be logged once there is a log."""
+    """Warnings about the options, to be logged once logging is set up."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value known at start; logs are scrubbed of them."""
+        """All secrets known at startup, which are removed from log messages."""
         basic = (
             basic_token(self.es_user, self.es_pass),
             basic_token(self.kibana_user or self.es_user, self.kibana_pass),
@@ -126,214 +137,190 @@ class Config:
 
 
 def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """The `Config` of a command line. What is wrong ends the program: one line, exit code 2."""
+    """Return the configuration from a command line, the environment and the config files.
+
+    `argv` has no program name. An error prints one line and raises SystemExit with exit code 2.
+    """
     return parse_with_origins(argv, environ)[0]
 
 
 def parse_with_origins(
     argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> tuple[Config, dict[str, str]]:
-    """As `parse`, and where the value of each option comes from, see `origins`."""
+    """Return the configuration as `parse` does, and the origin of each option that is not a default."""
     environ = os.environ if environ is None else environ
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = build_parser(config_files(environ))
     try:
-        known, strange = _variables(environ, parser)
-        options = parser.parse_args(args=argv, env_vars=known)
-        fill = FillCommand.of(parser, argv, vars(options), {f"--{one}": variable(one) for one in SECRETS})
-        config = _config(options, environ, _config_files_with_secrets(parser), strange, fill)
-        return config, origins(parser, argv)
+        variables, warning = environment_options(environ, parser)
+        options = parser.parse_args(args=argv, env_vars=variables)
+        sources = OptionSources.of(parser, argv)
+        return _build(vars(options), environ, sources, warning), sources.origins
     except OSError as error:
         if error.filename is None:
-            raise  # not of a file of options: `--print-completion` could not write
-        problem = f"can't read {error.filename}: {error.strerror}"
-    except (Usage, ValueError, Fatal) as error:
-        problem = _with_origin(str(error), origins(parser, argv))
+            raise  # not about a config file: `--print-completion` could not write
+        problem = f"can't read config file {error.filename}: {error.strerror}"
+    except (UsageError, ValueError, Fatal) as error:
+        problem = _with_origin(str(error), OptionSources.of(parser, argv).origins)
     line = f"{parser.prog}: {problem}; --help lists the options"
-    # There is no log yet.
+    # Logging is not set up yet.
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{for_journal(line, logging.ERROR) if is_journal(sys.stderr) else line}\n")
     raise SystemExit(Exit.USAGE)
 
 
-def origins(parser: configargparse.ArgumentParser, argv: Sequence[str]) -> dict[str, str]:
-    """Return where the value of each option comes from, by its name without dashes; defaults are left out.
-
-    To be called once `parser` has parsed `argv`, also when it failed.
-    """
-    found: dict[str, str] = {}
-    for source, settings in getattr(parser, "_source_to_settings", {}).items():
-        kind, _, file = source.partition("|")
-        if kind == "config_file":
-            lines = parser._config_file_parser.lines
-            found |= {name: f"{file}, line {lines[file, name]}" for name in settings}
-        elif kind == "environment_variables":
-            found |= {action.option_strings[-1][2:]: name for name, (action, _) in settings.items()}
-    # Last: they win.
-    options = {word.partition("=")[0] for word in argv}
-    flags = {name for action in parser._actions for name in action.option_strings if name in options}
-    return found | {name[2:]: "command line" for name in flags}
-
-
-def _with_origin(problem: str, found: Mapping[str, str]) -> str:
-    """Add to an error about an option the file or variable that the option comes from."""
-    named = re.match(r"--([a-z-]+)", problem)
-    origin = found.get(named[1], "") if named else ""
+def _with_origin(problem: str, origins: Mapping[str, str]) -> str:
+    """Add the file and line, or the variable, to an error message that starts with an option."""
+    option = re.match(r"--([a-z-]+)", problem)
+    origin = origins.get(option[1], "") if option else ""
     return problem if origin in ("", "command line") else f"{problem} ({origin})"
 
 
-def _variables(
-    environ: Mapping[str, str], parser: configargparse.ArgumentParser
-) -> tuple[dict[str, str], str]:
-    """Return the variables that are options, and a warning of those that only look like it, '' without such.
-
-    Other programs set such names, so they do not stop the start. Raises Usage for a misspelled option, as the
-    worker would run without it.
-    """
-    # configargparse names the variables only while it parses.
-    options = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
-    known = {variable(option) for option in options - {*FLAGS_ONLY}}
-    strange = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
-    for name in strange:
-        if name == variable("--config"):
-            raise Usage(f"{name}: --config is a flag only")
-        short = [one.removeprefix(ENV_PREFIX) for one in known]
-        if not _OF_KUBERNETES(name) and (hint := suggestion(name.removeprefix(ENV_PREFIX), short, _SLIP)):
-            raise Usage(f"unknown environment variable {name}{hint.replace('mean ', f'mean {ENV_PREFIX}')}")
-    warning = f"not options, ignored: environment variables {', '.join(strange)}" if strange else ""
-    if any(map(_OF_KUBERNETES, strange)):
-        warning += " (Kubernetes sets such for a Service; enableServiceLinks: false leaves them out)"
-    return {name: value for name, value in environ.items() if name in known}, warning
-
-
-def _config_files_with_secrets(parser: configargparse.ArgumentParser) -> dict[Path, str]:
-    """Return the config files that set a secret, each with the option of one."""
-    found: dict[Path, str] = {}
-    for source, settings in parser.get_source_to_settings_dict().items():
-        kind, _, name = source.partition("|")
-        if kind == "config_file" and (options := [one for one in SECRETS if one in settings]):
-            found[Path(name)] = f"--{options[0]}"
-    return found
-
-
-def _config(
-    options: argparse.Namespace,
-    environ: Mapping[str, str],
-    with_secrets: Mapping[Path, str],
-    strange: str,
-    fill: FillCommand,
+def _build(
+    values: dict[str, Any], environ: Mapping[str, str], sources: OptionSources, warning: str
 ) -> Config:
-    values = vars(options)
+    """Return the configuration from the values of all options. Raises ValueError or Fatal."""
     values.pop("config_file", None)
-    for_kibana = [f"--{name}" for name in _FOR_KIBANA if values[name.replace("-", "_")]]
-    holders = dict(with_secrets)
-    for name in SECRETS:
-        if (path := values[f"{name}_file".replace("-", "_")]) is not None:
-            holders[path] = f"--{name}-file"
-    if values["es_key"] is not None:
-        holders[values["es_key"]] = "--es-key"
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    exposures = [check.exposure(option, path, credentials) for path, option in holders.items()]
-    values.update(_secrets(values))
-    for name in ("es_user", "es_pass", "kibana_user", "kibana_pass"):
-        check.text(values[name], f"--{name.replace('_', '-')}")
+    kibana_options = [f"--{name}" for name in _KIBANA_OPTIONS if values[_field(name)]]
+    exposures = _exposures(values, environ, sources)
+    values.update(_resolve_secrets(values))
+    _check_values(values)
     if values["embedded_data"] is not None:
-        values["embedded_data"] = check.absolute(values["embedded_data"], "--embedded-data")
-    for name in ("es_ca", "jetstream_ca"):
-        if values[name] is not None:
-            check.certificates(values[name], f"--{name.replace('_', '-')}")
-    check.client_certificate(values["es_cert"], values["es_key"])
-    if values["es_ca"] is not None and values["es_ca_fingerprint"] is not None:
-        raise ValueError("--es-ca and --es-ca-fingerprint: give one of them")
-    if values["buffer"] < values["batch"]:
-        raise ValueError(f"--buffer {values['buffer']} holds less than one --batch of {values['batch']}")
-    if values["setup_only"] and values["no_setup"]:
-        raise ValueError("--setup-only and --no-setup contradict each other")
-    if values["lexicons"] is not None and not values["lexicons"].is_dir():
-        raise ValueError(f"--lexicons: there is no directory {values['lexicons']}")
-    for name in ("flush", "refresh", "stall_timeout", "stats_interval", "grace"):
-        if values[name] <= 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be more than nothing")
-    jetstream = tuple(map(jetstream_url, items_of(values["jetstream"]))) or (
-        PUBLIC_HOSTS if values["redundant"] else PUBLIC_HOSTS + LEGACY_HOSTS
-    )
-    # Of each host there is one checkpoint, whatever the scheme.
-    hosts = {url.partition("://")[2] for url in jetstream}
-    if values["redundant"] and len(hosts) < max(2, len(jetstream)):
-        raise ValueError("--redundant needs --jetstream at least twice, each time another host")
-    if values["worker_name"]:
-        check.worker_name(values["worker_name"])
-
-    retention_days = values.pop("retention")
-    es = tuple(http_url(url, "--es") for url in items_of(values["es"])) or ("http://localhost:9200",)
-    for name in ("es_ca_fingerprint", "es_cert"):
-        if values[name] is not None and not any(url.startswith("https:") for url in es):
-            raise ValueError(f"--{name.replace('_', '-')} is for https, and --es is http")
-    kibana = _kibana(values, es)
-    warnings = list(filter(None, (strange, *exposures)))
-    if kibana is None and not values["no_kibana"] and for_kibana:
+        values["embedded_data"] = absolute_path(values["embedded_data"], "--embedded-data")
+    values["jetstream"] = _jetstream(values)
+    values["es"] = _elasticsearch(values)
+    values["kibana"] = _kibana(values)
+    values["retention_days"] = values.pop("retention")
+    warnings = [one for one in (warning, *exposures) if one]
+    if values["kibana"] is None and not values["no_kibana"] and kibana_options:
         warnings.append(
-            f"{', '.join(for_kibana)}: no effect, as Kibana is disabled (--es is not on this machine; "
+            f"{', '.join(kibana_options)}: no effect, as Kibana is disabled (--es is not on this machine; "
             "use --kibana URL)"
         )
     return Config(
         **{
             **values,
-            "jetstream": jetstream,
-            "collections": check.collections(values["collections"]),
-            "dids": check.dids(values["dids"]),
-            "es": es,
-            "kibana": kibana,
-            "kibana_space": check.space_id(values["kibana_space"]),
-            "index": check.index_name(values["index"]),
-            "http": check.http_address(values["http"], embedded=values["embedded"]),
+            "collections": parse_collections(values["collections"]),
+            "dids": parse_dids(values["dids"]),
+            "kibana_space": parse_space_id(values["kibana_space"]),
+            "index": parse_index_name(values["index"]),
+            "http": parse_http_address(values["http"], embedded=values["embedded"]),
             "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
-            "retention_days": retention_days,
-            "fill": fill,
+            "replay_command": ReplayCommand.of(
+                sources, values["worker_name"], is_redundant=values["redundant"]
+            ),
             "warnings": tuple(warnings),
         }
     )
 
 
-def _kibana(values: Mapping[str, Any], es: Sequence[str]) -> str | None:
-    """Return the URL of Kibana. The default is for a Kibana beside Elasticsearch on this machine: where
-    Elasticsearch is elsewhere, its password has no business with what listens on a port here.
+def _field(option: str) -> str:
+    return option.replace("-", "_")
+
+
+def _exposures(values: Mapping[str, Any], environ: Mapping[str, str], sources: OptionSources) -> list[str]:
+    """Return warnings about files with secrets that other users can read."""
+    files = dict(sources.files_with_secrets)
+    for name in SECRET_OPTIONS:
+        if (path := values[f"{_field(name)}_file"]) is not None:
+            files[path] = f"--{name}-file"
+    if values["es_key"] is not None:
+        files[values["es_key"]] = "--es-key"
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    found = [exposure_warning(option, path, credentials) for path, option in files.items()]
+    return [one for one in found if one is not None]
+
+
+def _resolve_secrets(values: dict[str, Any]) -> dict[str, Any]:
+    """Read the files with secrets into `values`, and return the two files to read again later.
+
+    An API key has precedence over user name and password.
+    """
+    es_file = _read_secret_file(values, "es-pass")
+    if values["es_api_key"] and values["es_api_key_file"]:
+        raise ValueError("--es-api-key and --es-api-key-file are mutually exclusive (use one of them)")
+    key_file = _read_secret_file(values, "es-api-key", parse_api_key)
+    kibana_file = _read_secret_file(values, "kibana-pass")
+    has_key = bool(values["es_api_key"])
+    kibana_uses_key = has_key and not values["kibana_user"]
+    if values["kibana_pass"] is None:
+        # Kibana gets the credentials of Elasticsearch, also those that their file has later.
+        values["kibana_pass"], kibana_file = values["es_pass"], key_file if kibana_uses_key else es_file
+    elif kibana_uses_key:
+        raise ValueError("--kibana-pass together with --es-api-key requires --kibana-user")
+    return {"es_secret_file": key_file if has_key else es_file, "kibana_secret_file": kibana_file}
+
+
+def _read_secret_file(
+    values: dict[str, Any], name: str, parse_secret: Callable[[str], str] = str
+) -> SecretFile | None:
+    """Replace the option NAME-file in `values` by the secret in that file, as the value of NAME."""
+    path = values.pop(f"{_field(name)}_file")
+    if path is None:
+        return None
+    file = SecretFile(f"--{name}-file", path, parse_secret)
+    values[_field(name)] = file.read()
+    return file
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for values that can't be used, alone or together."""
+    for name in ("es-user", "es-pass", "kibana-user", "kibana-pass"):
+        check_utf8(values[_field(name)], f"--{name}")
+    for name in ("es-ca", "jetstream-ca"):
+        if values[_field(name)] is not None:
+            check_ca_file(values[_field(name)], f"--{name}")
+    check_client_certificate(values["es_cert"], values["es_key"])
+    if values["es_ca"] is not None and values["es_ca_fingerprint"] is not None:
+        raise ValueError("--es-ca and --es-ca-fingerprint are mutually exclusive (use one of them)")
+    if values["buffer"] < values["batch"]:
+        raise ValueError(f"--buffer {values['buffer']} must not be less than --batch {values['batch']}")
+    if values["setup_only"] and values["no_setup"]:
+        raise ValueError("--setup-only and --no-setup are mutually exclusive (use one of them)")
+    if values["lexicons"] is not None and not values["lexicons"].is_dir():
+        raise ValueError(f"--lexicons: no such directory: {values['lexicons']}")
+    for name in ("flush", "refresh", "stall-timeout", "stats-interval", "grace"):
+        if values[_field(name)] <= 0:
+            raise ValueError(f"--{name} must be greater than zero")
+    if values["worker_name"]:
+        check_worker_name(values["worker_name"])
+
+
+def _jetstream(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the URLs of the Jetstream servers."""
+    default = PUBLIC_HOSTS if values["redundant"] else PUBLIC_HOSTS + LEGACY_HOSTS
+    urls = tuple(map(parse_jetstream_url, split_list(values["jetstream"]))) or default
+    # Checkpoints are per host, whatever the scheme of its URL.
+    hosts = {url.partition("://")[2] for url in urls}
+    if values["redundant"] and len(hosts) < max(2, len(urls)):
+        raise ValueError("--redundant requires two or more --jetstream with different hosts")
+    return urls
+
+
+def _elasticsearch(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the URLs of the Elasticsearch nodes."""
+    urls = tuple(parse_http_url(url, "--es") for url in split_list(values["es"])) or (ELASTICSEARCH,)
+    for name in ("es-ca-fingerprint", "es-cert"):
+        if values[_field(name)] is not None and not any(url.startswith("https:") for url in urls):
+            raise ValueError(f"--{name} requires an https:// URL in --es")
+    return urls
+
+
+def _kibana(values: Mapping[str, Any]) -> str | None:
+    """Return the URL of Kibana, None if it is not used.
+
+    The default is used only if all of Elasticsearch is on this machine: otherwise the password of a remote
+    cluster would be sent to any program that listens on port 5601 here.
     """
     if values["no_kibana"]:
         return None
     if values["kibana"] is not None:
-        return http_url(values["kibana"], "--kibana")
-    return KIBANA if all(is_loopback(urlsplit(url).hostname or "") for url in es) else None
-
-
-def _secrets(values: dict[str, Any]) -> dict[str, Any]:
-    """The secrets, from their files where there are some; an API key comes before user and password."""
-    es_file = _read(values, "es_pass")
-    if values["es_api_key"] and values["es_api_key_file"]:
-        raise ValueError("--es-api-key and --es-api-key-file: give one of them")
-    key_file = _read(values, "es_api_key", check.api_key)
-    kibana_file = _read(values, "kibana_pass")
-    has_key = bool(values["es_api_key"])
-    kibana_by_key = has_key and not values["kibana_user"]
-    if values["kibana_pass"] is None:
-        # Kibana is entered as Elasticsearch is, with what its file may hold later as well.
-        values["kibana_pass"], kibana_file = values["es_pass"], key_file if kibana_by_key else es_file
-    elif kibana_by_key:
-        raise ValueError("--kibana-pass beside --es-api-key needs --kibana-user")
-    return {"es_secret_file": key_file if has_key else es_file, "kibana_secret_file": kibana_file}
-
-
-def _read(values: dict[str, Any], name: str, valid: Callable[[str], str] = str) -> SecretFile | None:
-    path = values.pop(f"{name}_file")
-    if path is None:
-        return None
-    file = SecretFile(f"--{name.replace('_', '-')}-file", path, valid)
-    values[name] = file.read()
-    return file
+        return parse_http_url(values["kibana"], "--kibana")
+    return KIBANA if all(is_loopback(urlsplit(url).hostname or "") for url in values["es"]) else None
 
 
 def _default_dead_letter(environ: Mapping[str, str]) -> Path:
-    # systemd gives a list where a unit names several state directories.
+    # systemd sets a list if a unit has several state directories.
     state = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if state:
         return Path(state) / "dead-letters.jsonl"

@@ -1,6 +1,6 @@
-"""Config files: one option a line. What is not understood is an error with the file's name and a line number.
+"""Parser of config files. Each line that is not valid is an error with file name and line number.
 
-docs/cli.md has the rules. A line may hold a secret, so no error repeats a value.
+docs/cli.md documents the syntax. A line may contain a secret, so no error repeats a value.
 """
 
 from __future__ import annotations
@@ -14,126 +14,133 @@ from typing import Any, NoReturn, TextIO
 
 import configargparse
 
-# They end the program without its work, or say where the others stand.
-FLAGS_ONLY = ("--help", "--version", "--config", "--print-completion", "--check")
-# Options whose values are secrets. Each has one more, which names a file.
-SECRETS = ("es-pass", "es-api-key", "kibana-pass")
+# These select what the program does or which files it reads, so files and variables can't set them.
+COMMAND_LINE_ONLY = ("--help", "--version", "--config", "--print-completion", "--check")
+# Options whose values are secrets. Each has a variant NAME-file.
+SECRET_OPTIONS = ("es-pass", "es-api-key", "kibana-pass")
 
 _NAME = re.compile(r"[^\s:=]+")
-# The heading of an INI file, and what separates documents in YAML: both mean nothing here.
-_DECORATION = re.compile(r"\[[\w .:/-]*\]\s*([#;].*)?|-{3,}").fullmatch
+# Section headings of INI files and document separators of YAML, which are ignored.
+_IGNORED = re.compile(r"\[[\w .:/-]*\]\s*([#;].*)?|-{3,}").fullmatch
 _COMMENT = re.compile(r"(^|\s)[#;]").search
-_LIKE_AN_OPTION = re.compile(r"(--)?[a-z][a-z_-]{0,40}").fullmatch
+_LOOKS_LIKE_OPTION = re.compile(r"(--)?[a-z][a-z_-]{0,40}").fullmatch
 _SWITCH = {"true": "true", "yes": "true", "on": "true", "1": "true"} | {
     "false": "false",
     "no": "false",
     "off": "false",
     "0": "false",
 }
+_INVALID_LINE = "invalid line (use 'name = value' with an option from --help)"
 
 
 class ConfigFile(configargparse.ConfigFileParser):  # type: ignore[misc]
-    """Reads the files for configargparse, which makes one of this without arguments."""
+    """Config file parser for configargparse, which creates it without arguments."""
 
     def __init__(self) -> None:
         self.actions: Mapping[str, argparse.Action] = {}
-        """The options of the command line by their name without dashes, as `es-user`."""
+        """All options by name without leading hyphens, such as `es-user`. Set by `build_parser`."""
         self.lines: dict[tuple[str, str], int] = {}
-        """By file and option: the number of the line, which is the last one of a list."""
+        """Line numbers by file and option; for a repeated option, the last one."""
 
     def parse(self, stream: TextIO) -> dict[str, str | list[str]]:
-        """Return the values by option, a list of them for options that can be repeated.
+        """Return the values by option; a repeatable option has a list of values.
 
-        Raises ConfigFileParserException, which configargparse turns into an error of usage.
+        Raises ConfigFileParserException, which configargparse passes to `OptionParser.error`.
         """
         found: dict[str, str | list[str]] = {}
         try:
             for number, line in enumerate(stream, start=1):
                 try:
-                    self._read(line.strip(), stream.name, number, found)
+                    self._parse_line(line.strip(), stream.name, number, found)
                 except ValueError as error:
-                    _reject(f"{stream.name}, line {number}: {error}")
+                    _fail(f"{stream.name}, line {number}: {error}")
         except UnicodeDecodeError:
-            _reject(f"{stream.name}: not UTF-8 text; save it as UTF-8")
+            _fail(f"{stream.name}: not UTF-8 text (save the file as UTF-8)")
         return found
 
-    def _read(self, line: str, file: str, number: int, found: dict[str, str | list[str]]) -> None:
-        if not line or line[0] in "#;" or _DECORATION(line):
+    def _parse_line(self, line: str, file: str, number: int, found: dict[str, str | list[str]]) -> None:
+        if not line or line[0] in "#;" or _IGNORED(line):
             return
         if (match := _NAME.match(line)) is None:
-            raise ValueError("this is no 'name = value'")
+            raise ValueError(_INVALID_LINE)
         rest = line[match.end() :].strip()
         has_separator = rest[:1] in ("=", ":")
         name, action = self._option(match[0], is_certain=has_separator)
-        # Before the value of the first is lost: both may be meant.
-        if name in found and not is_list(action):
-            raise ValueError(f"{name} is set in line {self.lines[file, name]} already; remove one of them")
+        # Using either value silently could be wrong.
+        if name in found and not is_repeatable(action):
+            raise ValueError(f"{name} is already set in line {self.lines[file, name]} (remove one of them)")
         self.lines[file, name] = number
         if not has_separator and (not rest or rest[0] in "#;"):
             if action.nargs != 0:
-                raise ValueError(f"{name} needs a value; write '{name} = value'")
+                raise ValueError(f"{name}: missing value (use '{name} = value')")
             found[name] = "true"
             return
-        value = _value(rest[1:].strip() if has_separator else rest, name, action)
+        value = _parse_value(rest[1:].strip() if has_separator else rest, name, action)
         if isinstance(value, list):
             value = [*found.get(name, ()), *value]
         found[name] = value
 
     def _option(self, text: str, *, is_certain: bool) -> tuple[str, argparse.Action]:
-        """Return name and action of an option that a line begins with."""
+        """Return name and action of the option at the start of a line.
+
+        `is_certain`: a separator follows, so that `text` is not half of a secret.
+        """
         name = text.removeprefix("--")
-        if f"--{name}" in FLAGS_ONLY:
-            raise ValueError(f"--{name} is a flag only")
+        if f"--{name}" in COMMAND_LINE_ONLY:
+            raise ValueError(f"--{name} can only be used on the command line")
         if (action := self.actions.get(name)) is not None:
             return name, action
         hint = suggestion(f"--{name}", [f"--{known}" for known in self.actions])
-        # A line without a separator may be half a secret.
-        if _LIKE_AN_OPTION(text) and (is_certain or hint):
+        if _LOOKS_LIKE_OPTION(text) and (is_certain or hint):
             raise ValueError(f"unknown option --{name}{hint}")
-        raise ValueError("this is no 'name = value' with the name of an option")
+        raise ValueError(_INVALID_LINE)
 
 
-def is_list(action: argparse.Action) -> bool:
-    """Whether an option can be repeated."""
+def is_repeatable(action: argparse.Action) -> bool:
+    """Return whether an option can be given several times."""
     return isinstance(action, argparse._AppendAction)
 
 
-def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return ", did you mean …?" with the name in `known` that is most like `name`, '' if none is."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f", did you mean {close[0]}?" if close else ""
+def suggestion(name: str, options: Iterable[str], prefix: str = "--", cutoff: float = 0.6) -> str:
+    """Return ", did you mean …?" with the most similar of `options`, '' if none is similar.
+
+    The names are compared without `prefix`, which all of them share and which would make them look similar.
+    """
+    known = [option.removeprefix(prefix) for option in options if option.startswith(prefix)]
+    similar = difflib.get_close_matches(name.removeprefix(prefix), known, n=1, cutoff=cutoff)
+    return f", did you mean {prefix}{similar[0]}?" if similar else ""
 
 
-def _value(text: str, name: str, action: argparse.Action) -> str | list[str]:
+def _parse_value(text: str, name: str, action: argparse.Action) -> str | list[str]:
     quote = text[:1] if text[:1] in ("'", '"') else ""
     if quote:
         value, closed, rest = text[1:].partition(quote)
         if not closed:
-            raise ValueError(f"{name}: the quote {quote} is not closed; quote the value with the other kind")
+            raise ValueError(f"{name}: missing closing quote {quote} (use the other kind of quote)")
         if rest and (not rest[0].isspace() or rest.strip()[0] not in "#;"):
-            raise ValueError(f"{name}: there is text behind the closing quote {quote}")
+            raise ValueError(f"{name}: text after the closing quote {quote} (use the other kind of quote)")
     else:
         comment = _COMMENT(text)
-        if comment and name in SECRETS:
+        if comment and name in SECRET_OPTIONS:
             raise ValueError(
-                f"{name}: is {comment[0].strip()} the begin of a comment? Quote the value, or move the "
-                "comment to another line"
+                f"{name}: {comment[0].strip()} may be part of the value or start a comment (quote the value, "
+                "or move the comment to a line of its own)"
             )
         value = text[: comment.start()].strip() if comment else text
     if action.nargs == 0:
         if value.lower() not in _SWITCH:
-            raise ValueError(f"{name} takes true or false")
+            raise ValueError(f"{name}: invalid value (use true or false)")
         return _SWITCH[value.lower()]
     in_brackets = not quote and value.startswith("[") and value.endswith("]")
-    if is_list(action):
-        return _items(value) if in_brackets else [value]
+    if is_repeatable(action):
+        return _parse_list(value) if in_brackets else [value]
     if in_brackets:
-        raise ValueError(f"{name} takes one value, not a list in brackets; quote a value that has brackets")
+        raise ValueError(f"{name}: not a repeatable option (quote a value that has brackets)")
     return value
 
 
-def _items(text: str) -> list[str]:
-    """Return the items of a list in brackets: in JSON, or as they are with commas between."""
+def _parse_list(text: str) -> list[str]:
+    """Return the items of a list in brackets: a JSON array, or unquoted items separated by commas."""
     try:
         items: list[Any] = json.loads(text)
     except (ValueError, RecursionError):
@@ -141,5 +148,5 @@ def _items(text: str) -> list[str]:
     return [str(item).strip() for item in items]
 
 
-def _reject(message: str) -> NoReturn:
+def _fail(message: str) -> NoReturn:
     raise configargparse.ConfigFileParserException(message) from None

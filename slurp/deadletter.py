@@ -1,9 +1,9 @@
-"""`python -m slurp.deadletter replay FILE`: feed dead letters again, after what refused them was mended.
+"""Replay of dead letters, after their cause was fixed: `python -m slurp.deadletter replay FILE`.
 
-What is still refused goes to FILE.remaining; FILE stays as it is. Documents already there are
-duplicates. With `--quarantined`, documents in quarantine are built again and overwritten. The set-up
-is the worker's: it is looked at and not changed. When Elasticsearch stays away for `--wait`, or a signal
-asks to stop, the command ends with exit code 1, and may be run again.
+Frames that are rejected again go to FILE.remaining; FILE is not changed. Documents that are already in the
+index count as duplicates. With `--quarantined`, quarantined documents are built again and overwritten. Index
+templates and pipelines are checked, not changed. If Elasticsearch is not reachable for `--wait`, or a signal
+requests a stop, the command ends with exit code 1 and can be run again.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ from slurp.process import StopSignals, run
 _USAGE = """\
 usage: python -m slurp.deadletter replay [FILE] [--quarantined] [OPTIONS]
 
-Feed the dead letters in FILE again; what is still refused goes to FILE.remaining.
---quarantined frees documents in quarantine, too. OPTIONS are those of skeetslurper
-for Elasticsearch: --es, --es-user, --es-pass-file, --index, …; give --lexicons and
---retention as the worker has them. --wait is how long to wait for Elasticsearch, at
-the start and when nothing gets done later. Running it again does no harm: what is
-there already counts as a duplicate.
+Index the dead letters in FILE. Those that are rejected again go to FILE.remaining.
+--quarantined also indexes the quarantined documents again.
 
-exit codes: 0 all are in Elasticsearch, or dropped by an ingest pipeline there; 1 some
-are not: refused again, past --retention, no Elasticsearch for --wait, or stopped by
-Ctrl+C or SIGTERM; 2 wrong usage\
+OPTIONS are the options of skeetslurper for Elasticsearch: --es, --es-user,
+--es-pass-file, --index, …; use --lexicons and --retention as the worker does.
+--wait limits an outage of Elasticsearch, at the start and later.
+
+The command can be run again: documents that are already indexed are counted as
+duplicates.
+
+exit codes:
+  0  all are indexed, or dropped by an ingest pipeline of Elasticsearch
+  1  some are not indexed: rejected again, older than --retention, Elasticsearch
+     not reachable for --wait, or stopped by Ctrl+C or SIGTERM
+  2  wrong usage\
 """
 
 
 def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = None) -> int:
-    """0: all are in Elasticsearch; 1: some are not, whatever the reason; 2: wrong usage."""
-    path, quarantined, rest = _arguments(sys.argv[1:] if arguments is None else arguments)
-    # Imported here: it takes half a second, and a signal in that time must find a handler.
+    """Return the exit code: 0 if all are indexed, 1 if some are not, 2 for wrong usage."""
+    path, quarantined, rest = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    # Imported here: this takes half a second, and the signal handlers must be installed before.
     from slurp import logs
     from slurp.config import parse
     from slurp.elastic.client import Elastic
@@ -50,13 +55,13 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
         elastic.close()
 
 
-def _arguments(arguments: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
-    """FILE, whether --quarantined, and the options for Elasticsearch. SystemExit for wrong usage."""
+def _parse_arguments(arguments: Sequence[str]) -> tuple[Path | None, bool, list[str]]:
+    """Return FILE, whether --quarantined is given, and the other options. Raises SystemExit."""
     command, *rest = arguments or ("",)
     if command in ("-h", "--help") or {"-h", "--help"} & {*rest}:
         print(_USAGE)
         raise SystemExit(Exit.DONE)
-    # By hand: an optional FILE among options that another parser reads would swallow their values.
+    # Not by argparse: an optional FILE would match the values of the options that another parser reads.
     path = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
     quarantined = "--quarantined" in rest
     if command != "replay" or (path is None and not quarantined):

@@ -1,6 +1,6 @@
-"""The whole thing on one machine: an embedded Elasticsearch, a simulated Jetstream, the real worker.
+"""Demo on one machine: an embedded Elasticsearch node, a simulated Jetstream server and the worker.
 
-`python -m slurp.demo [--seconds N] [--rate N]`; `make demo` sets up what it needs.
+Run `make demo`, which installs the requirements, or `python -m slurp.demo [--seconds N] [--rate N]`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from slurp.process import StopSignals, run
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-PASSWORD = "changeme"  # noqa: S105  the default of the program, for a node on loopback
+PASSWORD = "changeme"  # noqa: S105  the default password of the worker; the node listens on loopback only
 INDEX = "bluesky-events"
 
-# Seconds for which the main thread may wait for an answer of Elasticsearch.
+# Seconds that the main thread may wait for a response of Elasticsearch.
 _REQUEST_TIMEOUT = 10.0
 
 
 def main(signals: StopSignals) -> int:
     """Run the demo; return the exit code."""
-    # Imported here: a signal must find its handler before.
+    # Imported here, as the signal handlers must be installed first.
     from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
     from slurp.errors import Fatal
 
@@ -38,20 +38,20 @@ def main(signals: StopSignals) -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        help="end by itself so long after Elasticsearch is up (default: at Ctrl+C)",
+        help="seconds to run after Elasticsearch is ready (default: until Ctrl+C)",
     )
-    parser.add_argument("--rate", type=float, default=2000, help="events a second (default: 2000)")
+    parser.add_argument("--rate", type=float, default=2000, help="events per second (default: 2000)")
     options = parser.parse_args()
-    # The programs that it starts must not outlive it, so a second signal waits for their end as well.
+    # The child processes must not outlive the demo, so a second signal also waits until they have ended.
     signals.stuck_after = _REQUEST_TIMEOUT + 5
     try:
         with tempfile.TemporaryDirectory(prefix="skeetslurper-demo-") as folder:
             return _run(Path(folder), options.rate, options.seconds, signals)
     except StartInterrupted:
-        print("Stopped before there was anything to show", file=sys.stderr)
+        print("Stopped before Elasticsearch was ready", file=sys.stderr)
         return 1
     except (EmbeddedNodeError, Fatal) as error:
-        print(f"The demo's Elasticsearch did not start: {error}", file=sys.stderr)
+        print(f"Elasticsearch did not start: {error}", file=sys.stderr)
         return 1
 
 
@@ -61,14 +61,14 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
     from slurp.embedded.distribution import DOWNLOAD_MB, ensure_distribution
     from slurp.embedded.node import EmbeddedNode
 
-    node = EmbeddedNode(folder / "node", port=_port(9200), password=PASSWORD)
-    print(f"Looking for Elasticsearch (the first time it is fetched, {DOWNLOAD_MB} MB) …", flush=True)
+    node = EmbeddedNode(folder / "node", port=_available_port(9200), password=PASSWORD)
+    print(f"Preparing Elasticsearch (downloads {DOWNLOAD_MB} MB the first time) …", flush=True)
     ensure_distribution(node.version, stop=signals)
-    print("Elasticsearch starts …", flush=True)
+    print("Starting Elasticsearch …", flush=True)
     node.start(stop=signals)
     with node:
-        print(f"Elasticsearch is up at {node.url}, user elastic, password {PASSWORD}", flush=True)
-        jetstream_port, page = _port(6008), f"127.0.0.1:{_port(8642)}"
+        print(f"Elasticsearch is ready at {node.url}, user elastic, password {PASSWORD}", flush=True)
+        jetstream_port, http = _available_port(6008), f"127.0.0.1:{_available_port(8642)}"
         with (
             _simulator(signals, "--port", str(jetstream_port), "--rate", str(rate)),
             Elasticsearch(
@@ -79,32 +79,32 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
                 str(Path(__file__).parents[1] / "skeetslurper.py"),
                 *("--jetstream", f"ws://127.0.0.1:{jetstream_port}", "--es", node.url, "--index", INDEX),
                 *("--no-kibana", "--stats-interval", "10s", "--dead-letter", str(folder / "dead.jsonl")),
-                *("--http", page),
+                *("--http", http),
             )
-            print(f"See it at http://{page}", flush=True)
+            print(f"Web page: http://{http}", flush=True)
             try:
-                _watch(worker, seconds, signals)
+                _wait_for_end(worker, seconds, signals)
             finally:
                 code = _stop(worker, signals)
-            if not signals.again:
-                _summarise(es)
-            # It had not come to its handler of signals yet.
+            if not signals.forced:
+                _print_summary(es)
+            # The worker was terminated before it had installed its signal handlers.
             return 0 if code == -signal.SIGTERM else code
 
 
-def _watch(worker: subprocess.Popen[bytes], seconds: float | None, signals: StopSignals) -> None:
-    """Wait for a signal, the worker's end, or the end of the time."""
-    until = float("inf") if seconds is None else time.monotonic() + seconds
-    while worker.poll() is None and (left := until - time.monotonic()) > 0:
+def _wait_for_end(worker: subprocess.Popen[bytes], seconds: float | None, signals: StopSignals) -> None:
+    """Wait until a signal arrives, the worker ends, or `seconds` have passed (None: no limit)."""
+    deadline = float("inf") if seconds is None else time.monotonic() + seconds
+    while worker.poll() is None and (left := deadline - time.monotonic()) > 0:
         if signals.wait(min(0.2, left)):
             return
 
 
-def _summarise(es: Elasticsearch) -> None:
-    """What Elasticsearch itself says of what it holds."""
+def _print_summary(es: Elasticsearch) -> None:
+    """Print the number of documents and the most frequent values, as counted by Elasticsearch."""
     es.indices.refresh(index=f"{INDEX}-*")
-    # Without an index there are no aggregations in the answer.
-    answer = es.search(
+    # The response has no aggregations if there is no index.
+    response = es.search(
         index=f"{INDEX}-*",
         size=0,
         track_total_hits=True,
@@ -114,34 +114,32 @@ def _summarise(es: Elasticsearch) -> None:
             "top tags": {"terms": {"field": "tags", "size": 10}},
         },
     )
-    print(f"\nElasticsearch holds {answer['hits']['total']['value']:,} documents")
-    for title, found in answer.get("aggregations", {}).items():
+    print(f"\nElasticsearch holds {response['hits']['total']['value']:,} documents")
+    for title, result in response.get("aggregations", {}).items():
         print(f"\n{title}")
-        for bucket in found["buckets"]:
+        for bucket in result["buckets"]:
             print(f"  {bucket['doc_count']:>9,}  {bucket['key']}")
-    print(
-        "\nNext: .venv/bin/python skeetslurper.py --embedded slurps the real Bluesky; README.md has the rest."
-    )
+    print("\nNext: .venv/bin/python skeetslurper.py --embedded reads the real Bluesky; see README.md.")
 
 
-def _port(wanted: int) -> int:
-    """The usual port, or a free one where somebody has it."""
+def _available_port(port: int) -> int:
+    """Return `port`, or a free port if another program listens there."""
+    from slurp.addresses import accepts_connections
     from slurp.embedded.node import free_port
-    from slurp.jetstream.servers import accepts_connections
 
-    return free_port() if accepts_connections("127.0.0.1", wanted) else wanted
+    return free_port() if accepts_connections("127.0.0.1", port) else port
 
 
 def _start(*arguments: str) -> subprocess.Popen[bytes]:
-    # In a session of its own Ctrl+C does not reach it: it is stopped from here, in the right order.
+    # In a session of its own, so that Ctrl+C reaches the demo only, which stops the programs in order.
     return subprocess.Popen([sys.executable, *arguments], start_new_session=True)
 
 
 def _stop(program: subprocess.Popen[bytes], signals: StopSignals) -> int:
-    """End a program in order, or with kill -9 once a second signal asks for it; return its exit code."""
+    """Terminate a program, or kill it after a second signal; return its exit code."""
     program.terminate()
     while True:
-        if signals.again:
+        if signals.forced:
             program.kill()
         try:
             return program.wait(0.1)

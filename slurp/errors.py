@@ -1,4 +1,4 @@
-"""The errors that end the program, with the exit code they end it with."""
+"""Exit codes, and the exceptions that end the program."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import traceback
 from enum import IntEnum
 from pathlib import PurePath
 
-# Characters of an exception's text: it may quote a record.
-_TEXT = 300
+# Characters of an exception's text to show. It may quote a whole record.
+_MAX_TEXT = 300
 
 
 class Exit(IntEnum):
+    """Exit codes of the program."""
+
     DONE = 0
     FAILED = 1
     USAGE = 2
 
 
 class Stopped(Exception):
-    """A step was given up because a stop was requested; it is neither done nor failed."""
+    """A stop was requested before a step had finished. The step has neither succeeded nor failed."""
 
 
 class Fatal(Exception):
-    """Stops the service. The message is for the user: it says what to do, and holds no secret."""
+    """An error that ends the program. The message is for the user: it says how to fix it, without secrets."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -29,14 +31,14 @@ class Fatal(Exception):
 
 
 def describe_bug(error: Exception) -> str:
-    """Type, text and origin of an unexpected exception, for one line: "KeyError: 'a' (documents/tags.py:12)".
+    """Return type, text and origin of an unexpected exception: "KeyError: 'a' (documents/tags.py:12)".
 
-    The text is bounded and can be encoded, whatever it quotes.
+    The text is cut to 300 characters and can be encoded in UTF-8 whatever it quotes.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
-    place = "unknown place"
+    origin = "unknown place"
     if frames:
         frame, line = frames[-1]
-        place = f"{'/'.join(PurePath(frame.f_code.co_filename).parts[-2:])}:{line}"
-    text = str(error)[:_TEXT].encode("utf-8", "backslashreplace").decode()
-    return f"{type(error).__name__}: {text} ({place})"
+        origin = f"{'/'.join(PurePath(frame.f_code.co_filename).parts[-2:])}:{line}"
+    text = str(error)[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+    return f"{type(error).__name__}: {text} ({origin})"

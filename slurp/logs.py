@@ -1,4 +1,4 @@
-"""Log output: text or JSON on standard error, free of secrets, beside one live line on a terminal."""
+"""Log output on standard error, as text or JSON, without secrets, and with a status line on terminals."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from urllib.parse import quote
 log = logging.getLogger(__name__)
 
 _RESET_LINE = "\r\x1b[K"
-# Of a terminal that does not say how wide it is.
-_COLUMNS = 80
+# Assumed width of a terminal that does not report it.
+_DEFAULT_COLUMNS = 80
 
-# What the journal of systemd takes from the begin of a line: syslog's, see sd-daemon(3).
+# Line prefixes that the systemd journal parses as syslog priorities, see sd-daemon(3).
 _PRIORITIES = (
     (logging.CRITICAL, "<2>"),
     (logging.ERROR, "<3>"),
@@ -30,15 +30,15 @@ _PRIORITIES = (
 
 
 class Screen(logging.StreamHandler[TextIO]):
-    """Writes log records, and keeps one live line below them when the stream is a terminal.
+    """Logging handler for standard error. On a terminal it keeps a status line below the log.
 
-    Where it is the journal of systemd, each line tells its priority, which `journalctl -p` goes by.
+    Lines for the systemd journal start with their priority, for `journalctl -p`.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream or sys.stderr)
         self.is_terminal = self.stream.isatty()
-        self._live = ""
+        self._status_line = ""
         self._is_journal = is_journal(self.stream)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -46,29 +46,29 @@ class Screen(logging.StreamHandler[TextIO]):
         return for_journal(text, record.levelno) if self._is_journal else text
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The handler's lock is held here, so a record never lands inside the live line.
-        if not self._live:
+        # The handler's lock is held here, so a record is never written inside the status line.
+        if not self._status_line:
             super().emit(record)
             return
         self._write(_RESET_LINE)
         super().emit(record)
-        self._write(self._fitted(self._live))
+        self._write(self._fit(self._status_line))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop a record that cannot be written: a reader of the log that is gone must not stop the work."""
+        """Drop a record that can't be written: a closed pipe of the log must not stop the worker."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 
     def show(self, line: str) -> None:
-        """Replace the live line; an empty one takes it away. Does nothing when redirected."""
+        """Replace the status line, or remove it if `line` is empty. Do nothing unless on a terminal."""
         if not self.is_terminal:
             return
         with self.lock or threading.RLock():
-            self._live = line
-            self._write(_RESET_LINE + self._fitted(line))
+            self._status_line = line
+            self._write(_RESET_LINE + self._fit(line))
 
-    def _fitted(self, line: str) -> str:
-        """Return what of `line` fits into one row of the terminal."""
+    def _fit(self, line: str) -> str:
+        """Return the beginning of `line` that fits into one row of the terminal."""
         return fit(line, width_of(self.stream))
 
     def _write(self, text: str) -> None:
@@ -76,19 +76,22 @@ class Screen(logging.StreamHandler[TextIO]):
             self.stream.write(text)
             self.flush()
         except OSError:
-            # The terminal is gone; the work goes on without a live line.
-            self.is_terminal, self._live = False, ""
+            # The terminal was closed. Continue without a status line.
+            self.is_terminal, self._status_line = False, ""
 
 
 def for_journal(text: str, level: int) -> str:
-    """Each line with the priority of `level`, which is one of `logging`."""
+    """Return `text` with the syslog priority of the logging level `level` before each line."""
     prefix = next(prefix for least, prefix in _PRIORITIES if level >= least)
     return "\n".join(prefix + line for line in text.split("\n"))
 
 
 def is_journal(stream: TextIO) -> bool:
-    """Whether systemd has connected it, see JOURNAL_STREAM in systemd.exec(5): who inherits the variable may
-    write elsewhere."""
+    """Return whether `stream` is connected to the systemd journal.
+
+    JOURNAL_STREAM has device and inode of the journal's socket, see systemd.exec(5). They are compared with
+    those of `stream`, as a process may inherit the variable and have another standard error.
+    """
     named = os.environ.get("JOURNAL_STREAM")
     if not named:
         return False
@@ -99,8 +102,8 @@ def is_journal(stream: TextIO) -> bool:
     return named == f"{found.st_dev}:{found.st_ino}"
 
 
-class _Redacted(logging.Formatter):
-    """Puts *** for every known secret, and escapes what could pass for a line of ours or move the cursor."""
+class _TextFormatter(logging.Formatter):
+    """Text formatter. Secrets become ***, and control characters are escaped: no text can forge a line."""
 
     def __init__(self, secrets: Secrets) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(threadName)-12s %(message)s")
@@ -114,13 +117,15 @@ class _Redacted(logging.Formatter):
         record.asctime = self.formatTime(record)
         lines = [self.formatMessage(record)]
         if record.exc_info:
-            # Set off from the margin, where lines of the log begin: strangers' text may be in the error.
+            # Indented, so that untrusted text in the error can't look like the start of a log line.
             trace = self.secrets.scrub(self.formatException(record.exc_info))
             lines += [f"    {line}" for line in trace.split("\n")]
         return "\n".join(map(printable, lines))
 
 
-class _Json(_Redacted):
+class _JsonFormatter(_TextFormatter):
+    """JSON formatter with field names of the Elastic Common Schema."""
+
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "@timestamp": self.formatTime(record),
@@ -135,7 +140,7 @@ class _Json(_Redacted):
         return _escaped(json.dumps(fields, ensure_ascii=False), lambda c: json.dumps(c)[1:-1])
 
     def _scrubbed(self, value: Any) -> Any:
-        """Text by text: over the finished line a secret could take the quotes with it."""
+        """Return `value` with each string scrubbed. In the finished JSON a secret could include quotes."""
         if isinstance(value, str):
             return self.secrets.scrub(value)
         if isinstance(value, dict):
@@ -145,26 +150,26 @@ class _Json(_Redacted):
         return value
 
 
-# Where somebody else's words were cut, perhaps in the middle of a secret.
-CUT = "…"
-# Characters of a secret that tell something of it.
-_TELLING = 3
+# Marks the end of a text that was cut, perhaps in the middle of a secret.
+_ELLIPSIS = "…"
+# A cut secret is hidden if at least so many of its first characters are left.
+_MIN_SECRET_PREFIX = 3
 
 
 def width_of(stream: TextIO) -> int:
-    """Return how many columns a live line may take on the terminal `stream`, which may change at any time."""
+    """Return how many columns a status line may have on the terminal `stream`, which may be resized."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         columns = 0
     # Some terminals wrap as soon as the last column is written.
-    return (columns or _COLUMNS) - 1
+    return (columns or _DEFAULT_COLUMNS) - 1
 
 
 def fit(line: str, columns: int) -> str:
-    """Return the beginning of `line` that takes at most `columns` columns of a terminal.
+    """Return the beginning of `line` that fits into `columns` columns of a terminal.
 
-    Characters of East Asian width "ambiguous" count two: some terminals show them so.
+    Characters of East Asian width "ambiguous" count as two columns, as some terminals show them so.
     """
     for at, char in enumerate(line):
         columns -= 2 if unicodedata.east_asian_width(char) in "WFA" else 1
@@ -173,13 +178,16 @@ def fit(line: str, columns: int) -> str:
     return line
 
 
-def cut(text: str, most: int) -> str:
-    """A text of at most `most` characters and a sign, by which `Secrets` knows its end."""
-    return text if len(text) <= most else f"{text[:most]}{CUT}"
+def cut(text: str, max_length: int) -> str:
+    """Return `text`, cut to `max_length` characters and an ellipsis if it is longer.
+
+    `Secrets.scrub` also hides a secret that was cut before the ellipsis.
+    """
+    return text if len(text) <= max_length else f"{text[:max_length]}{_ELLIPSIS}"
 
 
 class Secrets:
-    """The values that no log line may hold; a password read again from its file is added."""
+    """The secrets to remove from log lines. A password that was read again from its file is added."""
 
     def __init__(self, values: tuple[str, ...] = ()) -> None:
         self._values: tuple[str, ...] = ()
@@ -187,34 +195,36 @@ class Secrets:
         self.add(*values)
 
     def add(self, *values: str) -> None:
+        """Hide these values from now on, in every form in which they may be logged."""
         found: set[str] = set()
         for value in values:
-            # As it is, and as it stands in JSON, in the repr of an error, and in a URL.
+            # Verbatim, in JSON, in the repr of an error, and in a URL.
             found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
             found |= {repr(value)[1:-1], quote(value), quote(value, safe="")}
-        # Longest first, or a secret that is part of another would leave the rest of it standing.
+        # Longest first: if a secret is part of another one, replacing it first would leave the rest.
         with self._lock:
             self._values = tuple(sorted({*self._values, *found} - {""}, key=len, reverse=True))
 
     def scrub(self, text: str) -> str:
+        """Return `text` with *** in place of each secret, and of the beginning of a secret that was cut."""
         for value in self._values:
             text = text.replace(value, "***")
-        if CUT in text:
+        if _ELLIPSIS in text:
             for value in self._values:
-                for size in range(len(value) - 1, _TELLING - 1, -1):
-                    text = text.replace(value[:size] + CUT, f"***{CUT}")
+                for size in range(len(value) - 1, _MIN_SECRET_PREFIX - 1, -1):
+                    text = text.replace(value[:size] + _ELLIPSIS, f"***{_ELLIPSIS}")
         return text
 
 
 def set_up(level: str, style: str, secrets: Secrets, stream: TextIO | None = None) -> Screen:
-    """Send all logging to one `Screen`; the libraries below us speak from warnings up."""
+    """Send all logging to one `Screen` and return it. Mute the libraries unless `level` is debug."""
     screen = Screen(stream)
-    screen.setFormatter(_Json(secrets) if style == "json" else _Redacted(secrets))
+    screen.setFormatter(_JsonFormatter(secrets) if style == "json" else _TextFormatter(secrets))
     root = logging.getLogger()
     root.handlers[:] = [screen]
     root.setLevel(level.upper())
     if level != "debug":
-        # Each request at INFO, each failed one at WARNING with its own text: we tell it once, ourselves.
+        # They log each request at INFO and each failed one at WARNING; the worker logs an outage itself.
         logging.getLogger("elastic_transport").setLevel(logging.ERROR)
         logging.getLogger("websocket").setLevel(logging.CRITICAL)
         logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -222,19 +232,21 @@ def set_up(level: str, style: str, secrets: Secrets, stream: TextIO | None = Non
 
 
 def log_crashes() -> None:
-    """What nobody catches goes to the log as well, and not as it is to standard error."""
+    """Log uncaught exceptions, which Python would write to standard error with the secrets in them."""
 
-    def of_thread(crash: threading.ExceptHookArgs) -> None:
+    def log_thread_crash(crash: threading.ExceptHookArgs) -> None:
         name = crash.thread.name if crash.thread else "a thread"
         if crash.exc_value is not None:
-            log.error("%s died, which is a bug", name, exc_info=crash.exc_value)
+            log.error("%s: unexpected exception, which is a bug", name, exc_info=crash.exc_value)
 
-    threading.excepthook = of_thread
-    sys.excepthook = lambda kind, error, trace: log.critical("died, which is a bug", exc_info=error)
+    threading.excepthook = log_thread_crash
+    sys.excepthook = lambda kind, error, trace: log.critical(
+        "unexpected exception, which is a bug", exc_info=error
+    )
 
 
 def printable(line: str) -> str:
-    """Return a line with escapes in place of what could pass for another line or move the cursor."""
+    """Return `line` with line ends and other control characters escaped."""
     return _escaped(line, lambda c: "\\n" if c == "\n" else f"\\x{ord(c):02x}")
 
 

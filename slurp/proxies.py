@@ -1,8 +1,9 @@
-"""Which proxy a connection goes through, by HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+"""Proxy selection from the environment variables HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
 
-The libraries below do not agree on these variables. websocket-client left localhost out up to 1.8 and does
-not since 1.9, takes `example.com` in NO_PROXY for its subdomains since 1.9 only, and knows no ALL_PROXY. So
-it is decided here, for all of them alike. Elasticsearch and Kibana are never reached through a proxy.
+The HTTP and WebSocket libraries interpret these variables differently. websocket-client bypasses the proxy
+for localhost up to release 1.8 only, applies `example.com` in NO_PROXY to subdomains from 1.9 on only, and
+ignores ALL_PROXY. This module selects the proxy for all of them in the same way. Connections to Elasticsearch
+and Kibana never use a proxy.
 """
 
 from __future__ import annotations
@@ -16,76 +17,76 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from slurp.addresses import is_loopback
 
-# What https:// names is spoken to as http:// is: many write it and mean that.
+# Proxies are always connected to by plain HTTP: many users write https:// for such a proxy.
 _SCHEMES = ("http", "https")
 _HTTP = {"ws": "http", "wss": "https"}
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy. `credentials` are `user:password` as they stand in a URL, '' without."""
+    """An HTTP proxy. `credentials` is the percent-encoded `user:password` of its URL, or ''."""
 
     host: str
     port: int
     credentials: str
 
     def __str__(self) -> str:
-        """Its URL without the credentials."""
+        """Return the URL without the credentials."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     @property
     def auth(self) -> tuple[str, str] | None:
-        """User and password."""
+        """User name and password, decoded; None without credentials."""
         user, _, password = self.credentials.partition(":")
         return (unquote(user), unquote(password)) if user else None
 
     @property
     def url(self) -> str:
-        """With the credentials: not to be shown."""
+        """The URL with the credentials, which must not be logged."""
         return str(self).replace("//", f"//{self.credentials}@", 1) if self.credentials else str(self)
 
 
 class BadProxy(ValueError):
-    """The environment names a proxy that can't be used; the text says what to do and holds no password."""
+    """The environment names a proxy that can't be used. The message says how to fix it, without password."""
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy to reach an `http(s)` or `ws(s)` URL through, None for a direct connection.
+    """Return the proxy for an `http(s)` or `ws(s)` URL, None for a direct connection.
 
-    That is what the environment says, but for loopback, which no proxy can reach. Raises BadProxy.
+    Loopback addresses are always connected to directly, as a proxy can't reach them. Raises BadProxy.
     """
     parts = urlsplit(url)
     if is_loopback(parts.hostname or ""):
         return None
     scheme = _HTTP.get(parts.scheme, parts.scheme)
-    asked = parts._replace(scheme=scheme).geturl()
-    found = select_proxy(asked, get_environ_proxies(asked))
+    http_url = parts._replace(scheme=scheme).geturl()
+    found = select_proxy(http_url, get_environ_proxies(http_url))
     if not found:
         return None
-    return _parsed(found if "://" in found else f"http://{found}")
+    return _parse(found if "://" in found else f"http://{found}")
 
 
 def proxies_of(urls: Iterable[str]) -> list[str]:
-    """Return the proxies that these URLs are reached through, as they can be shown."""
-    shown = set()
+    """Return the sorted proxies used for these URLs, without credentials and without unusable ones."""
+    found = set()
     for url in urls:
-        with contextlib.suppress(BadProxy):  # the connection will say so
+        with contextlib.suppress(BadProxy):  # connecting will report it
             if (proxy := proxy_for(url)) is not None:
-                shown.add(str(proxy))
-    return sorted(shown)
+                found.add(str(proxy))
+    return sorted(found)
 
 
-def _parsed(text: str) -> Proxy:
+def _parse(text: str) -> Proxy:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host = None
-    # With "#", "/" or "?" in it, a password ends up elsewhere in the URL.
+    # A password with "#", "/" or "?" is parsed as part of the path, query or fragment.
     if not host or "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        raise BadProxy("a proxy in the environment is not http://HOST:PORT: correct HTTPS_PROXY and its like")
+        raise BadProxy("invalid proxy URL in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY (use http://HOST:PORT)")
     if parts.scheme not in _SCHEMES:
         raise BadProxy(
-            f"{parts.scheme}:// proxies are not supported: name an http:// proxy in HTTPS_PROXY and "
-            "HTTP_PROXY, or add the host to NO_PROXY"
+            f"{parts.scheme}:// proxies are not supported (set HTTPS_PROXY and HTTP_PROXY to an http:// "
+            "proxy, or add the host to NO_PROXY)"
         )
     return Proxy(host, port or 80, parts.netloc.rpartition("@")[0])

@@ -1,4 +1,4 @@
-"""`python -m slurp.reference build [--check]`: docs/cli.md, the page of all options."""
+"""Generator of docs/cli.md, the reference of all options: `python -m slurp.reference build [--check]`."""
 
 from __future__ import annotations
 
@@ -8,77 +8,85 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slurp.configfile import FLAGS_ONLY
-from slurp.options import CONFIG_FILES, build_parser, variable
+from slurp.configfile import COMMAND_LINE_ONLY
+from slurp.option_parser import env_variable
+from slurp.options import CONFIG_FILES, build_parser
 
 FILE = Path(__file__).parents[1] / "docs" / "cli.md"
 
 _DEFAULT = re.compile(r"\s*\(default: ([^)]+)\)").search
 _FILES = ", ".join(f"`{file}`" for file in CONFIG_FILES)
 _HEAD = f"""\
-# The command line
+# Command-line options
 
 <!-- Made by `python -m slurp.reference build`: edit slurp/options.py instead. -->
 
-`skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option has to be set. Each can
-be a flag, an environment variable, or a line `name = value` in a file:
-{_FILES} or the one after `-c`.
-Where there is `$XDG_CONFIG_HOME/skeetslurper.conf`, it is read in place of the second.
-Flags win over the environment, the environment over files, a later file over an earlier one. A list comes
-from one of them as a whole.
+Usage: `skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option is required.
+Options are given on the command line, as environment variables, or as lines `name = value` of a
+config file: {_FILES}, or the file given with `-c`.
+If `$XDG_CONFIG_HOME/skeetslurper.conf` exists, it replaces the second file.
+The command line overrides the environment, the environment overrides the files, and a later file overrides an
+earlier one. The values of a repeatable option all come from one of these sources.
 
-- A switch is `true` or `false` in the environment and in files; in a file its name alone is `true`.
-- What is *repeatable* is a flag or a line several times, or values with commas; in the environment and in
-  files also a list in brackets: `[a, b]`.
-- Durations are `500ms`, `30s`, `5m`, `36h`, `30d`; sizes are `500kB`, `64MB`, `1GB`.
-- A value or option that is wrong ends the program with exit code 2 and one line, which names the file and
-  line, or the variable. A `SKEETSLURPER_…` variable that is nearly an option does so, too. Another one that
-  is no option is named in a warning and ignored: Kubernetes sets `SKEETSLURPER_PORT` and more beside a
+- A switch is `true` or `false` in the environment and in files; in a file, the name alone means `true`.
+- A *repeatable* option is given several times or has several values separated by commas. In the environment
+  and in files it may also be a list in brackets: `[a, b]`.
+- Durations: `500ms`, `30s`, `5m`, `36h`, `30d`. Sizes: `500kB`, `64MB`, `1GB`.
+- An invalid option or value ends the program with exit code 2 and one line, which names the file and line, or
+  the variable. This includes a `SKEETSLURPER_…` variable that looks like a misspelled option. Other unknown
+  `SKEETSLURPER_…` variables are ignored with a warning: Kubernetes sets `SKEETSLURPER_PORT` and more for a
   Service named `skeetslurper`.
-- Exit codes: **0** done or stopped on request, **1** failed, stopped by a second signal, or `--catch-up` or
-  `--setup-only` that could not finish, **2** wrong usage or credentials.
+
+## Exit codes
+
+- **0**: done, or stopped on request
+- **1**: failed, or stopped by a second signal, or `--catch-up` or `--setup-only` not finished
+- **2**: wrong usage or credentials
 
 ## Config files
 
-UTF-8, with or without a byte order mark, one option a line. Blanks around name and value do not count.
+The encoding is UTF-8, with or without a byte order mark. Each line has one option. Blanks around the name and
+around the value are ignored.
 
 ```
-# A comment, as with ; at the begin of a line, or after a blank behind a value:
+# A comment. # and ; start one at the beginning of a line, or after a blank behind a value:
 index = bluesky-events            # also 'index: bluesky-events' and 'index bluesky-events'
-es-pass = "a # b"                 # in quotes: taken as it is, with blanks and #; there are no escapes
-es-pass = 'say "x"'               # to have one kind of quote, use the other
-es-pass = a#b'c                   # without quotes: up to a comment
-collections = app.bsky.feed.post  # what is repeatable has the values of all its lines
+es-pass = "a # b"                 # quotes keep blanks and #; there are no escape sequences
+es-pass = 'say "x"'               # a value with one kind of quote needs the other kind
+es-pass = a#b'c                   # without quotes, the value ends at a comment
+collections = app.bsky.feed.post  # a repeatable option may have several lines
 collections = app.bsky.graph.*
-no-kibana                         # a switch: the same as 'no-kibana = true'
+no-kibana                         # a switch; the same as 'no-kibana = true'
 worker-name =                     # an empty value
-[elasticsearch]                   # a heading, ignored; so is ---
+[elasticsearch]                   # headings are ignored; so is ---
 ```
 
-Everything else is an error with the number of its line: an unknown option, an option without its value, a
-second line for an option that is not repeatable (as `es-pass` above), a quote that is not closed. So is
-`es-pass = a # b`, which may be a comment or a part of the password. Such errors repeat no value. A password
-that needs quotes and has both kinds goes into a file of its own: `es-pass-file`.
+Any other line is an error, which names the line number: an unknown option, an option without a value, a
+second line for an option that is not repeatable (such as `es-pass` above), a missing closing quote.
+`es-pass = a # b` is an error as well, since `# b` may be a comment or part of the password. These errors
+never repeat a value. A password that needs quotes and contains both kinds must be in a file of its own:
+`es-pass-file`.
 
 ## Check
 
 `skeetslurper --check`, with the options of the worker, prints each effective option as a line of a config
-file, secrets as `***`, with the flag, the variable, or the file and line that it comes from. Then it looks at
-these, once:
+file, with its origin: the command line, the variable, or the file and line. Secrets are shown as `***`. Then
+it tests once:
 
-- every `--jetstream`: a handshake;
-- every `--es`: health, version, and the privileges that [privileges.md](privileges.md) names; where the
-  set-up is not ours to do, whether it is there;
-- Kibana: its status, our credentials, the space. A Kibana that is only the default may be absent;
-- whether the dead-letter file can be written.
+- each `--jetstream`: a handshake;
+- each `--es`: health, version, and the privileges listed in [privileges.md](privileges.md); if the worker may
+  not install index templates, ingest pipeline and policy, whether they exist;
+- Kibana: its status, the credentials, the space. A Kibana at the default URL may be absent;
+- whether the dead-letter file is writable.
 
-It writes nothing, in no cluster and to no file, and takes no port and no lock, so it can run beside the
-worker. With `--embedded` no node is started. Exit codes: **0** all good, **1** something can't be reached,
-**2** wrong options, credentials or privileges.
+Each result is a line that starts with `ok`, `skip` or `FAIL`. The check writes nothing to a cluster or file,
+opens no port and takes no lock, so it can run beside the worker. It does not start an embedded node.
+Exit codes: **0** no problem found, **1** a server is not reachable, **2** wrong options, credentials or
+privileges.
 
-## Completion
+## Shell completion
 
-Completion of options and their values, once for each shell:
+Install the completion script for options and their values:
 
 ```sh
 mkdir -p ~/.local/share/bash-completion/completions ~/.config/fish/completions
@@ -90,6 +98,7 @@ skeetslurper --print-completion zsh > "${{fpath[1]}}/_skeetslurper"    # in zsh,
 
 
 def page() -> str:
+    """Return the text of docs/cli.md."""
     return "\n".join(_lines())
 
 
@@ -101,7 +110,7 @@ def _lines() -> Iterator[str]:
             continue
         title = group.title or ""
         yield f"## {'General' if title == 'options' else title[0].upper() + title[1:]}\n"
-        yield _row("option", "environment", "key", "default", "meaning")
+        yield _row("option", "environment variable", "name in files", "default", "meaning")
         yield _row(*["---"] * 5)
         for action in group._group_actions:
             yield _row(*_cells(action))
@@ -112,17 +121,17 @@ def _cells(action: argparse.Action) -> Iterator[str]:
     name = action.option_strings[-1]
     value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
     yield ", ".join(f"`{option}{value}`" for option in action.option_strings)
-    if name in FLAGS_ONLY:
+    if name in COMMAND_LINE_ONLY:
         yield from ("", "")
     else:
-        yield f"`{variable(name)}`"
+        yield f"`{env_variable(name)}`"
         yield f"`{name.removeprefix('--')}`"
-    # The text and not the value, which may depend on the machine.
+    # The default in the help text, as the default value may depend on the machine.
     text = action.help or ""
-    found = _DEFAULT(text)
-    switch = "off" if action.nargs == 0 and name not in FLAGS_ONLY else ""
-    yield found[1] if found else switch
-    yield (text.replace(found[0], "") if found else text).lstrip("; ")
+    default = _DEFAULT(text)
+    switch = "off" if action.nargs == 0 and name not in COMMAND_LINE_ONLY else ""
+    yield default[1] if default else switch
+    yield text.replace(default[0], "") if default else text
 
 
 def _row(*cells: str) -> str:
@@ -130,19 +139,19 @@ def _row(*cells: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: built or up to date; 1: `--check` found a difference."""
+    """Return the exit code: 0 if the page was written or is up to date, 1 if `--check` found a difference."""
     parser = argparse.ArgumentParser(prog="python -m slurp.reference", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="write the page")
-    build.add_argument("--check", action="store_true", help="write nothing; exit 1 if it would change")
-    build.add_argument("--output", type=Path, default=FILE, help="where to (default: docs/cli.md)")
+    build = commands.add_parser("build", help="write docs/cli.md")
+    build.add_argument("--check", action="store_true", help="write nothing; exit 1 if it is not up to date")
+    build.add_argument("--output", type=Path, default=FILE, help="file to write (default: docs/cli.md)")
     options = parser.parse_args(arguments)
     if not options.check:
         options.output.write_text(page(), encoding="utf-8")
         return 0
     if options.output.is_file() and options.output.read_text(encoding="utf-8") == page():
         return 0
-    print(f"{options.output.name} is not what the options give; run build without --check", file=sys.stderr)
+    print(f"{options.output.name} is not up to date (run `make docs`)", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,7 @@
-"""Answers to HTTP requests, read within bounds: the time-outs of a client begin anew with each byte."""
+"""Reading HTTP response bodies with limits on size and time.
+
+The read timeout of an HTTP client restarts with each byte, so it does not limit the time of a response.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,34 @@ from collections.abc import Callable
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-_PIECE = 65_536
+_CHUNK = 65_536
 
 
-class BadAnswer(HTTPError):
-    """An answer that is too long, or takes too long."""
+class BadResponse(HTTPError):
+    """A response that is too long, or not complete in time."""
 
 
-def read_within(
-    answer: BaseHTTPResponse, most: int, deadline: float, clock: Callable[[], float] = time.monotonic
+def read_body(
+    response: BaseHTTPResponse, max_bytes: int, deadline: float, clock: Callable[[], float] = time.monotonic
 ) -> bytes:
-    """Return the body of an answer whose head was read.
+    """Return the body of a response whose headers have been read.
 
-    Raises BadAnswer when it has more than `most` bytes or `clock` shows `deadline` before its end, and what
-    urllib3 raises for a connection that breaks. The connection goes back to its pool, closed in these cases.
+    Raises BadResponse if the body has more than `max_bytes` bytes or is not complete when `clock` reaches
+    `deadline`, and the exceptions of urllib3 if the connection breaks. The connection returns to its pool,
+    closed after an error.
     """
     body = bytearray()
     try:
-        # As much as there is, for a read of a size waits for all of it.
-        while piece := answer.read1(_PIECE, decode_content=True):
-            body += piece
-            if len(body) > most:
-                raise BadAnswer(f"more than {most:,} bytes")
+        # Unlike read(size), read1 does not wait until `size` bytes are there.
+        while chunk := response.read1(_CHUNK, decode_content=True):
+            body += chunk
+            if len(body) > max_bytes:
+                raise BadResponse(f"more than {max_bytes:,} bytes")
             if clock() > deadline:
-                raise BadAnswer("it did not end in time")
+                raise BadResponse("response not complete in time")
     except BaseException:
-        answer.close()
+        response.close()
         raise
     finally:
-        answer.release_conn()
+        response.release_conn()
     return bytes(body)

@@ -248,12 +248,12 @@ class Service:
         try:
             self._web = WebServer(address, self._config, self._status, self._secrets, self._version)
         except Fatal as error:
-            if address.asked:
+            if address.explicit:
                 raise
             log.warning("HTTP server disabled: %s (use --http off to silence this warning)", error)
             return
         except Exception:
-            if address.asked:
+            if address.explicit:
                 raise
             log.exception("HTTP server disabled by an error, which is a bug (use --http off)")
             return
@@ -355,7 +355,7 @@ class Service:
         self._drained.set()
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
-        if self._signals.again:
+        if self._signals.forced:
             return False
         if in_flight:
             log.warning(
@@ -383,12 +383,12 @@ class Service:
         for name in names:
             if (thread := self._threads.get(name)) is None:
                 continue
-            while thread.is_alive() and time.monotonic() < deadline and not self._signals.again:
+            while thread.is_alive() and time.monotonic() < deadline and not self._signals.forced:
                 beat()
                 thread.join(_POLL)
             if thread.is_alive():
                 ended = False
-                if not self._signals.again:
+                if not self._signals.forced:
                     log.warning("%s did not stop in time", name)
         return ended
 

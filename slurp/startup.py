@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 from slurp.config import Config
 from slurp.elastic import setup
@@ -22,9 +21,9 @@ from slurp.elastic.lifecycle import Retention
 from slurp.elastic.lowest_day import date_of
 from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
-from slurp.errors import Exit, Fatal
+from slurp.errors import Fatal
 from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
-from slurp.jetstream.servers import ServerProbe, accepts_connections, format_probes, host_of, probe_servers
+from slurp.jetstream.servers import ServerProbe, format_probes, host_of, probe_servers
 from slurp.jetstream.stream_range import newest_event
 from slurp.jetstream.subscription import Subscription
 from slurp.lexicons import Compiled
@@ -124,25 +123,22 @@ class Startup:
 
     def start_node(self) -> None:
         """Start the embedded node, unless its address is in use. Raises Fatal when it does not start."""
-        from slurp.embedded.data_folder import DEFAULT_VERSION, check_room, default_data_dir
+        from slurp.embedded.data_folder import check_room
         from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
+        from slurp.embedded.launch import plan_launch
         from slurp.embedded.node import EmbeddedNode
 
         config = self.config
-        url = urlsplit(config.es[0])
-        if accepts_connections(url.hostname or "localhost", url.port or 9200):
+        launch = plan_launch(config)
+        if launch is None:
             log.info("embedded Elasticsearch: not needed, something answers at %s", config.es[0])
             return
-        if url.scheme != "http" or url.hostname not in ("localhost", "127.0.0.1"):
-            raise Fatal(
-                f"--embedded starts a node at http://localhost only, not at {config.es[0]}", Exit.USAGE
-            )
-        version = config.embedded_version or DEFAULT_VERSION
-        data = config.embedded_data or default_data_dir(version)
-        self.node = EmbeddedNode(data, port=url.port or 9200, version=version, password=config.es_pass)
-        log.info("embedded Elasticsearch: starting %s, data in %s", version, data)
+        self.node = EmbeddedNode(
+            launch.data, port=launch.port, version=launch.version, password=config.es_pass
+        )
+        log.info("embedded Elasticsearch: starting %s, data in %s", launch.version, launch.data)
         try:
-            check_room(data)
+            check_room(launch.data)
             self.node.start(wait=config.wait, stop=self._stop)
             self._choose_budget(self.node)
         except StartInterrupted:
@@ -156,8 +152,8 @@ class Startup:
         if chosen is None:
             chosen = node.default_max_disk
             # A second worker that fills a gap must have the same one: it is part of the index template.
-            fill = self.config.fill.with_option("--max-disk", str(chosen))
-            self.config = replace(self.config, max_disk=chosen, fill=fill)
+            command = self.config.replay_command.with_option("--max-disk", str(chosen))
+            self.config = replace(self.config, max_disk=chosen, replay_command=command)
             log.info("--max-disk: %s, chosen at the first start", format_size(chosen))
         if chosen > room:
             log.warning(
@@ -185,7 +181,7 @@ class Startup:
             work.put_templates,
             clock=self.clock.probable,
             earliest=self.clock.earliest,
-            fill=config.fill,
+            fill=config.replay_command,
         )
         retention = Retention(
             self._elastic,
@@ -218,7 +214,11 @@ class Startup:
             if not checkpoint.started:  # else its time may be that of the clock
                 self.clock.saw(checkpoint.position.time_us)
         gaps = GapRecorder(
-            self._elastic, self._subscription, servers, self._channel.counters, fill=config.fill
+            self._elastic,
+            self._subscription,
+            servers,
+            self._channel.counters,
+            replay_command=config.replay_command,
         )
         groups = [[server] for server in servers] if config.redundant else [servers]
         sources = [

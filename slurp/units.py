@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `30s`, `36h`, `64MB`."""
+"""Durations and sizes in text form: `30s`, `36h`, `64MB`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ _NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `500ms`, `30s`, `5m`, `36h`, `30d` or `2w`.
+    """Return the seconds of `500ms`, `30s`, `5m`, `36h`, `30d` or `2w`.
 
-    Raises ValueError for a number without a unit: 30 what?
+    Raises ValueError for anything else, also for a number without a unit, which would be ambiguous.
     """
     match = _NUMBER_AND_UNIT.fullmatch(text.strip())
     if match is None or match[2] not in _SECONDS:
-        raise ValueError(f"{text!r} is no duration; write a number and a unit, like 30s, 5m or 36h")
+        raise ValueError(f"invalid duration {text!r} (use 30s, 5m, 36h or 30d)")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `64MB` (10^6), `64MiB` (2^20) or a plain number of bytes."""
+    """Return the bytes of `64MB` (10^6), `64MiB` (2^20) or a plain number of bytes.
+
+    Raises ValueError for anything else.
+    """
     match = _NUMBER_AND_UNIT.fullmatch(text.strip())
     if match is None or match[2].upper() not in _BYTES:
-        raise ValueError(f"{text!r} is no size; write a number and a unit, like 64MB or 512KiB")
+        raise ValueError(f"invalid size {text!r} (use 500kB, 64MB, 512MiB or 1GB)")
     return int(float(match[1]) * _BYTES[match[2].upper()])
 
 
 def format_duration(seconds: float) -> str:
-    """A short text for people: `0.4s`, `12s`, `3m20s`, `36h`, `2d4h`."""
+    """Return a duration as short text with at most two units: `0.4s`, `12s`, `3m20s`, `1d12h`."""
     sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
     if seconds < 10:
         return f"{sign}{seconds:.1f}s"
@@ -42,7 +45,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Return a size in bytes as a short text for people: `512 bytes`, `300 MB`, `38.2 GB`."""
+    """Return a size in bytes as short text: `512 bytes`, `300 MB`, `38.2 GB`."""
     if size < 10**6:
         return f"{size:,.0f} bytes"
     return f"{size / 10**6:,.0f} MB" if size < 10**9 else f"{size / 10**9:,.1f} GB"

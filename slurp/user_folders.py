@@ -1,4 +1,4 @@
-"""Folders of the user, by the XDG base directory specification."""
+"""Directories of the user, by the XDG base directory specification."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from slurp.errors import Exit, Fatal
 
 
 def user_folder(
-    variable: str, below_home: str, instead: str, environ: Mapping[str, str] = os.environ
+    variable: str, below_home: str, alternative: str, environ: Mapping[str, str] = os.environ
 ) -> Path:
-    """Return the folder that `variable` names, else `below_home` in the home directory.
+    """Return the directory in the environment variable `variable`, else `below_home` in the home directory.
 
-    Raises Fatal, with the exit code for wrong usage, when neither is known: HOME is unset and the user has
-    no entry in the password database. `instead` is what the message advises beside setting HOME.
+    Raises Fatal, with the exit code for wrong usage, if neither is known: HOME is unset and the user has no
+    entry in the password database. Its message says to set HOME or to do `alternative`.
     """
-    # The specification says to ignore a relative path.
+    # The specification requires that a relative path is ignored.
     path = Path(environ.get(variable, ""))
     if path.is_absolute():
         return path
@@ -27,6 +27,6 @@ def user_folder(
     except RuntimeError:
         raise Fatal(
             f"no home directory: HOME is not set and user {os.getuid()} has no entry in the password "
-            f"database; set HOME or {instead}",
+            f"database; set HOME or {alternative}",
             Exit.USAGE,
         ) from None

@@ -1,6 +1,6 @@
-"""`python -m tests.compat VERSION…`: the tests that meet Elasticsearch, on other releases of it.
+"""Run the tests that use Elasticsearch on other releases: `python -m tests.compat VERSION…`.
 
-A release that no Java on this machine can start is said and left out.
+A release that no Java on this machine can run is reported and skipped.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from slurp.embedded.errors import EmbeddedNodeError
 from slurp.embedded.java import find_runtime
 
 HERE = Path(__file__).parent
-# What takes a node, or one of the fixtures that have one.
-NODE = ("es_node", "own_node", "fresh_index_prefix", "indexer: InProcess")
-# The node itself, which is tested as the default release.
-NOT_HERE = ("test_embedded.py", "test_embedded_parts.py", "test_elk.py")
+# Fixtures with an Elasticsearch node.
+NODE_FIXTURES = ("es_node", "own_node", "fresh_index_prefix", "indexer: InProcess")
+# Tests of the embedded node itself, which depend on the default release.
+EXCLUDED = ("test_embedded.py", "test_embedded_parts.py", "test_elk.py")
 
 
 def main(versions: list[str]) -> int:
-    """0 when all that could be started passed; 2 when none could be started."""
+    """Return the worst exit code of pytest, 2 if no release could be started."""
     files = [
         str(path)
         for path in sorted(HERE.glob("test_*.py"))
-        if path.name not in NOT_HERE and any(word in path.read_text(encoding="utf-8") for word in NODE)
+        if path.name not in EXCLUDED and any(one in path.read_text("utf-8") for one in NODE_FIXTURES)
     ]
     codes = []
     for version in versions:
         try:
             java = find_runtime(version)
         except EmbeddedNodeError as error:
-            print(f"left out: {error}", flush=True)
+            print(f"skipped: {error}", flush=True)
             continue
         print(f"Elasticsearch {version} on Java {java.major}: {len(files)} files", flush=True)
         command = [sys.executable, "-m", "pytest", f"--es-version={version}", *files]

@@ -1,4 +1,4 @@
-"""An HTTP proxy as companies have them: CONNECT, and requests with a whole URL. It knows no names."""
+"""An HTTP forward proxy that supports CONNECT and requests with an absolute URL. It resolves no names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Self
 
 
 class HttpProxy:
-    """A forward proxy at 127.0.0.1 that takes every host for 127.0.0.1. `requests` are the heads it got."""
+    """A forward proxy that connects to 127.0.0.1 for every host. `requests` has the received headers."""
 
     def __init__(self, status: int = 200) -> None:
-        """`status` is what CONNECT is answered with."""
+        """`status` is the HTTP status of the response to CONNECT."""
         self._status = status
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -50,7 +50,7 @@ class HttpProxy:
             self.requests.append(head.decode())
             method, target, rest = head.split(b" ", 2)
             if method == b"CONNECT":
-                client.sendall(f"HTTP/1.1 {self._status} here you are\r\n\r\n".encode())
+                client.sendall(f"HTTP/1.1 {self._status} Status\r\n\r\n".encode())
                 if self._status != 200:
                     client.close()
                     return

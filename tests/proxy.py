@@ -1,4 +1,4 @@
-"""A TCP proxy before a server: it can end TLS, fall silent like a broken router, hold or cut an answer."""
+"""A TCP proxy in front of a server. It can end TLS and cause faults such as silence or cut responses."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ from typing import Self
 
 import pytest
 
-# What `close` does then: no FIN after what was sent, but a reset.
+# SO_LINGER with a timeout of 0: `close` sends a reset instead of a FIN.
 _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass
 class _Cut:
+    """A response to cut: the part of the request line to match, and the bytes to forward before the cut."""
+
     request: bytes
     after: int
     reset: bool
 
 
 class Proxy:
-    """Forwards connections to 127.0.0.1:`port`."""
+    """A proxy that forwards connections to 127.0.0.1:`port`, and ends TLS if `tls` is given."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
-        self._target = port
+        self._server_port = port
         self._tls = tls
         self._frozen = threading.Event()
         self._cut: _Cut | None = None
         self._held: tuple[bytes, threading.Event] | None = None
         self._pages: Iterator[bytes] | None = None
         self._open: list[socket.socket] = []
-        self._accepts = threading.Event()
-        self._accepts.set()
+        self._accepting = threading.Event()
+        self._accepting.set()
         self._backlog: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'wss' if tls else 'ws'}://localhost:{self.port}"
         self.accepted = 0
-        # What a client sent in one piece after an answer: of HTTP, the request line.
+        """Number of connections accepted from clients."""
         self.requests: list[bytes] = []
-        # Of these, how many came as far as the server.
+        """The first line of what a client sends after a response: the request line of HTTP."""
         self.passed = 0
+        """Number of connections made to the server, after the TLS handshake with the client."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -62,26 +65,26 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self.release_answers()
-        self._accepts.set()
+        self._accepting.set()
         for one in (self._listener, *self._open, *self._backlog):
             one.close()
 
     def freeze(self) -> None:
-        """Forward nothing more on connections that are open now, in either direction, not even a FIN."""
+        """Stop forwarding on the connections that are open now, in both directions, including a FIN."""
         frozen, self._frozen = self._frozen, threading.Event()
         frozen.set()
 
     def silence(self) -> None:
-        """Accept connections and never answer, on those that are open as well, until `recover`."""
+        """Forward nothing on open and new connections until `recover`. New connections are accepted."""
         self.freeze()
         self._frozen.set()
 
     def ignore_connections(self) -> None:
-        """Be silent, and leave new connections unanswered as well, as where packets are dropped."""
+        """Forward nothing and do not accept new connections until `recover`, as if packets were dropped."""
         self.silence()
-        self._accepts.clear()
+        self._accepting.clear()
         self._listener.listen(0)
-        # What is connected now fills the queue of the kernel; the last attempts stay without an answer.
+        # These connections fill the backlog of the kernel, so later ones get no response.
         for _ in range(4):
             one = socket.socket()
             one.setblocking(False)
@@ -89,43 +92,47 @@ class Proxy:
             self._backlog.append(one)
 
     def recover(self) -> None:
-        """Serve new connections again. Those that were open stay silent."""
+        """Forward new connections again. Those that were open stay silent."""
         self._frozen = threading.Event()
         self._listener.listen(128)
         for one in self._backlog:
             one.close()
-        self._accepts.set()
+        self._accepting.set()
 
     def cut_answer(self, request: bytes, after: int, *, reset: bool) -> None:
-        """End the connection within the answer to the next request whose first line has `request`."""
+        """Close the connection `after` bytes of the response to the next request with `request` in its first
+        line, with a TCP reset instead of a FIN if `reset`.
+        """
         self._cut = _Cut(request, after, reset)
 
     def hold_answers(self, request: bytes) -> None:
-        """Keep back the answers to requests whose first line has `request`, until `release_answers`."""
+        """Delay the responses to requests with `request` in their first line until `release_answers`."""
         self._held = request, threading.Event()
 
     def release_answers(self) -> None:
+        """Forward the responses that `hold_answers` delays."""
         held, self._held = self._held, None
         if held is not None:
             held[1].set()
 
-    def be_a_gateway(self, statuses: Iterable[int]) -> None:
-        """Answer each request with HTML and the next of these statuses, and pass none on, until `pass_on`.
+    def act_as_gateway(self, statuses: Iterable[int]) -> None:
+        """Respond to each request with HTML and the next of `statuses` until `pass_on`; forward none.
 
-        One that is under way is passed on, with its answer.
+        A request that was already forwarded still gets its response.
         """
         self._pages = map(_page, statuses)
 
     def pass_on(self) -> None:
+        """Forward requests again after `act_as_gateway`."""
         self._pages = None
 
-    def take_page(self) -> bytes | None:
-        """What a gateway answers to a request now; None where it passes it on."""
+    def gateway_response(self) -> bytes | None:
+        """Return the response of the gateway to the next request, None if the request is forwarded."""
         pages = self._pages
         return None if pages is None else next(pages)
 
     def count(self, request: bytes) -> int:
-        """How many requests had this in their first line."""
+        """Return the number of requests with `request` in their first line."""
         return sum(request in line for line in list(self.requests))
 
     def _accept(self) -> None:
@@ -134,7 +141,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self._accepts.wait()
+            self._accepting.wait()
             self.accepted += 1
             threading.Thread(target=self._serve, args=(client, self._frozen), daemon=True).start()
 
@@ -142,23 +149,24 @@ class Proxy:
         try:
             if self._tls is not None:
                 client = self._tls.wrap_socket(client, server_side=True)
-            server = socket.create_connection(("127.0.0.1", self._target))
+            server = socket.create_connection(("127.0.0.1", self._server_port))
         except OSError:
             client.close()
             return
         self.passed += 1
         self._open += [client, server]
         connection = _Connection(self, client, server, frozen)
-        threading.Thread(target=connection.answer, daemon=True).start()
-        connection.ask()
+        threading.Thread(target=connection.forward_responses, daemon=True).start()
+        connection.forward_requests()
 
     def wait_while_held(self, request: bytes) -> None:
+        """Block while `hold_answers` delays the response to this request."""
         held = self._held
         if held is not None and held[0] in request:
             held[1].wait()
 
     def take_cut(self, request: bytes) -> _Cut | None:
-        """The cut that is meant for the answer to this request, once."""
+        """Return the cut for the response to this request, once; None if there is none."""
         cut = self._cut
         if cut is None or cut.request not in request:
             return None
@@ -167,6 +175,8 @@ class Proxy:
 
 
 class _Connection:
+    """A connection of a client and the one to the server that belongs to it."""
+
     def __init__(
         self, proxy: Proxy, client: socket.socket, server: socket.socket, frozen: threading.Event
     ) -> None:
@@ -177,24 +187,24 @@ class _Connection:
         self._answered = True
         self._request = b""
 
-    def ask(self) -> None:
+    def forward_requests(self) -> None:
         """Forward from the client to the server."""
         with contextlib.suppress(OSError):
             while data := self._client.recv(65_536):
                 if self._frozen.is_set():
                     return
-                if self._answered and (page := self._proxy.take_page()) is not None:
-                    self._take_whole_request(data)
+                if self._answered and (page := self._proxy.gateway_response()) is not None:
+                    self._read_whole_request(data)
                     self._client.sendall(page)
                     break
                 if self._answered:
                     self._answered, self._request = False, data.split(b"\r\n", 1)[0]
                     self._proxy.requests.append(self._request)
                 self._server.sendall(data)
-        self._hang_up(self._server)
+        self._shut_down(self._server)
 
-    def _take_whole_request(self, data: bytes) -> None:
-        """Read the rest of it: what is left unread when a connection is closed costs the answer."""
+    def _read_whole_request(self, data: bytes) -> None:
+        """Read the rest of a request: closing a connection with unread data would discard the response."""
         while b"\r\n\r\n" not in data and (more := self._client.recv(65_536)):
             data += more
         head, _, body = data.partition(b"\r\n\r\n")
@@ -203,7 +213,7 @@ class _Connection:
         while left > 0 and (more := self._client.recv(65_536)):
             left -= len(more)
 
-    def answer(self) -> None:
+    def forward_responses(self) -> None:
         """Forward from the server to the client."""
         with contextlib.suppress(OSError):
             while data := self._server.recv(65_536):
@@ -215,30 +225,30 @@ class _Connection:
                     self._client.sendall(data[: cut.after])
                     if cut.reset:
                         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                        # Wakes whoever reads from it, without a FIN.
+                        # Wakes the thread that reads from it, without a FIN.
                         self._client.shutdown(socket.SHUT_RD)
                         self._client.close()
                     break
                 self._client.sendall(data)
-        self._hang_up(self._client)
+        self._shut_down(self._client)
 
-    def _hang_up(self, other: socket.socket) -> None:
+    def _shut_down(self, other: socket.socket) -> None:
         if not self._frozen.is_set():
             with contextlib.suppress(OSError):
                 other.shutdown(socket.SHUT_RDWR)
 
 
 def _page(status: int) -> bytes:
-    """What a gateway says in place of the server: HTML, and that the connection ends."""
+    """Return an HTTP response of a gateway: an HTML page, after which the connection is closed."""
     body = b"<!DOCTYPE html><html><head><title>gateway</title></head><body>Sorry.</body></html>"
     head = f"HTTP/1.1 {status} Gateway\r\nServer: gateway\r\nContent-Type: text/html; charset=utf-8"
     return f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
 def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for localhost that nobody trusts, and a server's context with it."""
+    """Return a self-signed certificate for localhost and a server context that uses it."""
     if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("openssl makes the certificate, and it is not here")
+        pytest.skip("openssl, which creates the certificate, is not installed")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
         [

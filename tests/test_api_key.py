@@ -74,7 +74,7 @@ def test_its_file_is_read_again_when_it_is_refused(
     file.write_text("no key")
     one.denied()
     assert "--es-api-key-file" in caplog.text
-    assert "no encoded API key" in caplog.text
+    assert "invalid API key" in caplog.text
     assert "no key" not in caplog.text
     file.write_text(f"{KEY}\n")
     one.denied()

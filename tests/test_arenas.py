@@ -10,10 +10,10 @@ import pytest
 
 PROGRAM = """
 import ctypes, sys, threading
-from slurp.cli import bound_arenas
+from slurp.cli import limit_malloc_arenas
 
 if sys.argv[1] == "bound":
-    bound_arenas()
+    limit_malloc_arenas()
 together = threading.Barrier(8)
 
 def work():

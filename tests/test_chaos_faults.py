@@ -277,7 +277,7 @@ def test_a_gateway_answers_every_path_with_html(server: tuple[int, list[str]]) -
     with Proxy(port) as proxy:
         client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
         assert ask(client, "/_bulk", b"x" * 1_000_000)[2] == b"here"
-        proxy.be_a_gateway(itertools.cycle((200, 401)))
+        proxy.act_as_gateway(itertools.cycle((200, 401)))
         # On the connection that stands, on new ones, and with a body that takes many reads.
         for number, path in enumerate(("/_bulk", "/_cluster/health", "/_bulk", "/")):
             status, kind, page = ask(client, path, b"x" * 1_000_000 if path == "/_bulk" else None)

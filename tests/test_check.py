@@ -1,4 +1,4 @@
-"""`--check`: what it finds, what it shows, and that it changes nothing."""
+"""`--check`: its results, its output, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.check import effective
+from slurp.check import effective_options
 from slurp.config import parse
 from slurp.elastic.privileges import worker
 from slurp.embedded.node import EmbeddedNode, free_port
@@ -23,7 +23,7 @@ from tests.worker import PROGRAM, Worker
 PASSWORD = "geheim-geheim"
 INDEX = "t-check"
 
-# Users are added to the node, and the state of the whole cluster is compared.
+# The tests create users on the node of the session.
 pytestmark = pytest.mark.cluster_wide
 
 
@@ -39,7 +39,7 @@ def run(home: Path, *options: str, **variables: str) -> subprocess.CompletedProc
 
 
 def state_of(es: Elasticsearch) -> dict[str, Any]:
-    """All that a start could have changed in a cluster."""
+    """Return all that a worker could change in a cluster when it starts."""
     return {
         "indices": sorted(es.indices.get(index="*", expand_wildcards="all")),
         "templates": es.indices.get_index_template().body,
@@ -52,12 +52,12 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
-def test_all_is_well_and_nothing_changes(
+def test_a_successful_check_shows_the_options_and_changes_nothing(
     es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
     own = tmp_path / "xdg" / "skeetslurper.conf"
     own.parent.mkdir()
-    own.write_text(f"# ours\ngrace = 20s\nes-pass = changeme\nes = {es_node.url}\n")
+    own.write_text(f"# comment\ngrace = 20s\nes-pass = changeme\nes = {es_node.url}\n")
     own.chmod(0o600)
     before, files = state_of(es), files_of(tmp_path)
     with StubKibana() as kibana:
@@ -82,16 +82,16 @@ def test_all_is_well_and_nothing_changes(
         f"jetstream = {jetstream.url} # command line",
         "retention = 30d # default",
         "flush = 1s # default",
-        "check: all good",
+        "check: passed",
     ):
         assert line in lines
     assert f"ok Elasticsearch {es_node.url}: cluster 'skeetslurper-embedded', version" in "\n".join(lines)
-    assert f"ok Jetstream {jetstream.url}: v2, a handshake takes" in "\n".join(lines)
-    assert "the privileges suffice" in done.stdout
+    assert f"ok Jetstream {jetstream.url}: v2, handshake in" in "\n".join(lines)
+    assert ": privileges sufficient" in done.stdout
     assert "changeme" not in done.stdout + done.stderr
 
 
-def test_what_cannot_be_reached_is_exit_code_1(
+def test_an_unreachable_server_is_exit_code_1(
     es_node: EmbeddedNode, jetstream: Simulator, tmp_path: Path
 ) -> None:
     nowhere = free_port()
@@ -105,18 +105,16 @@ def test_what_cannot_be_reached_is_exit_code_1(
         done = run(tmp_path, *options, option, url)
         assert done.returncode == 1, done.stdout + done.stderr
         assert f"FAIL  {name} {url}" in done.stdout
-        # The others are looked at as well.
+        # The other servers are checked as well.
         assert f"ok    Elasticsearch {es_node.url}: " in done.stdout
         assert f"ok    Jetstream {jetstream.url}: " in done.stdout
 
 
-def test_a_kibana_that_nobody_asked_for_may_be_absent(
-    es_node: EmbeddedNode, jetstream: Simulator, tmp_path: Path
-) -> None:
+def test_a_default_kibana_may_be_absent(es_node: EmbeddedNode, jetstream: Simulator, tmp_path: Path) -> None:
     done = run(tmp_path, "--es", es_node.url, "--jetstream", jetstream.url)
     assert done.returncode == 0, done.stdout
-    assert "ok    Kibana http://localhost:5601: " in done.stdout
-    assert "it is optional" in done.stdout
+    assert "skip  Kibana http://localhost:5601: " in done.stdout
+    assert "not required, as --kibana is not set" in done.stdout
 
 
 @pytest.mark.slow
@@ -135,24 +133,24 @@ def test_wrong_options_credentials_and_privileges_are_exit_code_2(
     assert "geheim" not in done.stdout + done.stderr
 
     realm = FileRealm(es_node)
-    realm.roles({"t_check": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
-    for name in ("check", "nobody"):
+    realm.roles({"t_check": worker(INDEX), "t_monitor": {"cluster": ["monitor"]}})
+    for name in ("check", "monitor"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
     realm.wait_for_right("t_check", PASSWORD, f"{INDEX}-x", "index")
     before = state_of(es)
-    as_nobody = run(tmp_path, *options, "--es-user", "t_nobody", SKEETSLURPER_ES_PASS=PASSWORD)
-    assert as_nobody.returncode == 2
-    assert "missing privileges: " in as_nobody.stdout
-    assert f"create_index on {INDEX}-*" in as_nobody.stdout
-    # Enough to write, and the set-up is not there.
+    as_monitor = run(tmp_path, *options, "--es-user", "t_monitor", SKEETSLURPER_ES_PASS=PASSWORD)
+    assert as_monitor.returncode == 2
+    assert "missing privileges: " in as_monitor.stdout
+    assert f"create_index on {INDEX}-*" in as_monitor.stdout
+    # Enough privileges to write, but the templates do not exist.
     as_worker = run(tmp_path, *options, "--es-user", "t_check", SKEETSLURPER_ES_PASS=PASSWORD)
     assert as_worker.returncode == 2
-    assert "the privileges suffice" in as_worker.stdout
+    assert ": privileges sufficient" in as_worker.stdout
     assert f"there is no index template '{INDEX}' of ours" in as_worker.stdout
     assert state_of(es) == before
 
 
-def test_it_takes_nothing_from_a_worker_that_runs(
+def test_a_check_can_run_beside_a_worker_with_the_same_options(
     es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     options = (
@@ -166,16 +164,26 @@ def test_it_takes_nothing_from_a_worker_that_runs(
         assert running.stop() == 0
 
 
-def test_it_starts_no_node(jetstream: Simulator, tmp_path: Path) -> None:
+def test_a_check_starts_no_embedded_node(jetstream: Simulator, tmp_path: Path) -> None:
     port = free_port()
     options = ("--embedded", "--embedded-data", str(tmp_path / "node"), "--es", f"http://localhost:{port}")
     done = run(tmp_path, *options, "--jetstream", jetstream.url, "--no-kibana")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"nothing answers at http://localhost:{port}; --embedded starts" in done.stdout
+    assert (
+        f"skip  Elasticsearch: nothing answers at http://localhost:{port}; the worker will start"
+        in done.stdout
+    )
     assert not (tmp_path / "node").exists()
 
 
-def test_the_effective_options_are_a_config_file(tmp_path: Path) -> None:
+def test_a_node_that_the_worker_would_not_start_is_exit_code_2(jetstream: Simulator, tmp_path: Path) -> None:
+    options = ("--embedded", "--es", f"https://localhost:{free_port()}", "--jetstream", jetstream.url)
+    done = run(tmp_path, *options, "--no-kibana")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "FAIL  --embedded starts a node at http://localhost only, not at https://" in done.stdout
+
+
+def test_the_effective_options_are_a_valid_config_file(tmp_path: Path) -> None:
     given = (
         *(
             "--since",
@@ -192,11 +200,13 @@ def test_the_effective_options_are_a_config_file(tmp_path: Path) -> None:
     )
     config = parse(given, {"HOME": str(tmp_path)})
     file = tmp_path / "slurp.conf"
-    file.write_text("".join(f"{name} = {value}\n" for name, value in effective(config) if value != "***"))
+    file.write_text(
+        "".join(f"{name} = {value}\n" for name, value in effective_options(config) if value != "***")
+    )
     assert parse(["-c", str(file)], {"HOME": str(tmp_path)}) == config
 
 
-def test_a_variable_cannot_turn_a_worker_into_a_check() -> None:
+def test_a_variable_cannot_enable_the_check() -> None:
     config = parse([], {"SKEETSLURPER_CHECK": "true", "HOME": "/"})
     assert not config.check
     assert "SKEETSLURPER_CHECK" in config.warnings[0]

@@ -1,4 +1,4 @@
-"""The scripts for shells, in the shells."""
+"""The completion scripts, run in the shells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shell(name: str, text: str, cwd: Path) -> str:
 @pytest.fixture(params=SHELLS)
 def name(request: pytest.FixtureRequest) -> str:
     if shutil.which(request.param) is None:
-        pytest.skip(f"no {request.param} here")
+        pytest.skip(f"{request.param} is not installed")
     return str(request.param)
 
 
@@ -43,15 +43,15 @@ def folder(tmp_path: Path) -> Path:
 def completed(name: str, folder: Path, *words: str) -> set[str]:
     if name == "fish":
         line = " ".join(("skeetslurper", *words))
-        # Each on a line, with a tab and what it means behind it.
+        # One candidate per line, followed by a tab and its description.
         found = shell(name, f'source fish; complete -C "{line}"', folder).splitlines()
         return {word.split("\t")[0].rstrip("/") for word in found}
     typed = " ".join(f"'{word}'" for word in ("skeetslurper", *words))
-    ask = f"COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _shtab_skeetslurper; echo ${{COMPREPLY[*]}}"
-    return set(shell(name, f"source ./bash; {ask}", folder).split())
+    script = f"COMP_WORDS=({typed}); COMP_CWORD={len(words)}; _shtab_skeetslurper; echo ${{COMPREPLY[*]}}"
+    return set(shell(name, f"source ./bash; {script}", folder).split())
 
 
-def test_the_shell_takes_the_script(name: str, folder: Path) -> None:
+def test_the_shell_accepts_the_script(name: str, folder: Path) -> None:
     command = [name, "-n", str(folder / name)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -67,8 +67,8 @@ def test_options_values_and_files_are_completed(name: str, folder: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["zsh"], indirect=True)
-def test_zsh_completes_as_somebody_types(name: str, folder: Path) -> None:
-    """On a terminal of its own making, the only place where it does."""
+def test_zsh_completes_words_typed_on_a_terminal(name: str, folder: Path) -> None:
+    """In a pseudo-terminal, as zsh completes words on a terminal only."""
     (folder / "ready").write_text(
         """
         autoload -Uz compinit; compinit -u -D; eval "$(cat zsh)"
@@ -93,12 +93,12 @@ def test_zsh_completes_as_somebody_types(name: str, folder: Path) -> None:
     assert "got<--jetstream-ca ca.pem --protocol auto --redundant --codec best_compression>" in out
 
 
-def test_a_start_does_not_pay_for_it() -> None:
+def test_a_start_of_the_worker_does_not_import_shtab() -> None:
     code = "import sys, slurp.cli, slurp.config; slurp.config.parse([]); print('shtab' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"
 
 
-def test_another_shell_is_refused() -> None:
+def test_an_unknown_shell_is_rejected() -> None:
     done = subprocess.run(
         [sys.executable, str(PROGRAM), "--print-completion", "dish"],
         check=False,

@@ -1,4 +1,4 @@
-"""Config files: what each line means, and what is rejected, with its number."""
+"""Config files: the values of valid lines, and the errors of invalid ones with their line numbers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from slurp.config import Config, parse
 from slurp.errors import Exit
 from tests.tiers import slow_except
+from tests.usage import usage_error
 
 POSTS, GRAPH = "app.bsky.feed.post", "app.bsky.graph.*"
-
-# A locale that does not know the bytes of a byte order mark.
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+COMMENT = "es-pass: # may be part of the value or start a comment (quote the value, or move the comment"
+INVALID = "invalid line (use 'name = value' with an option from --help)"
 
 Read = Callable[[str], Config]
 
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
-    """Take the options from a file with this text."""
+    """Return a function that parses the options in a file with the given text."""
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def work(text: str) -> Config:
@@ -38,17 +38,16 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 
 
 @pytest.fixture
-def rejected(read: Read, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
-    """The one line that this text is answered with."""
+def rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """Return a function that returns the error message for a file with the given text."""
+    monkeypatch.setenv("HOME", str(tmp_path))
 
     def work(text: str) -> str:
-        with pytest.raises(SystemExit) as stopped:
-            read(text)
-        assert stopped.value.code == Exit.USAGE
-        out, err = capsys.readouterr()
-        assert not out
-        assert err.count("\n") == 1
-        return err
+        file = tmp_path / "slurp.conf"
+        file.write_text(text, encoding="utf-8")
+        return usage_error(capsys, ["-c", str(file)], {"HOME": str(tmp_path)})
 
     return work
 
@@ -64,7 +63,7 @@ def rejected(read: Read, capsys: pytest.CaptureFixture[str]) -> Callable[[str], 
         f"--collections {GRAPH}\nindex = x\ncollections: [{POSTS}]\n",
     ],
 )
-def test_a_list_is_repeated_has_commas_or_brackets(read: Read, text: str) -> None:
+def test_a_list_is_repeated_or_has_commas_or_brackets(read: Read, text: str) -> None:
     assert read(text).collections == (POSTS, GRAPH)
 
 
@@ -102,11 +101,11 @@ def test_each_list_option_can_be_repeated(read: Read) -> None:
         ("  --es-pass\tabc  ", "abc"),
     ],
 )
-def test_what_a_value_is(read: Read, line: str, password: str) -> None:
+def test_quotes_comments_and_blanks_of_a_value(read: Read, line: str, password: str) -> None:
     assert read(f"es-user = ann\n{line}\nindex = x\n").es_pass == password
 
 
-def test_comments_headings_and_separators(read: Read) -> None:
+def test_comments_headings_and_separators_are_ignored(read: Read) -> None:
     config = read(
         "# ours\n; theirs\n---\n[elasticsearch]  # a heading\n\n   # indented\nindex = x # why\n"
         "retention = 7d ; a week\nno-setup # a switch\nno-kibana = Yes\nredundant = off\nbatch=7\n"
@@ -118,33 +117,41 @@ def test_comments_headings_and_separators(read: Read) -> None:
 @pytest.mark.parametrize(
     ("text", "number", "expected"),
     [
-        ("index = x\n\nes-pass = abc # geheim\n", 3, "es-pass: is # the begin of a comment? Quote the value"),
-        ("es-pass geheim ;x", 1, "es-pass: is ; the begin of a comment? Quote the value"),
-        ("kibana-pass = #geheim", 1, "kibana-pass: is # the begin of a comment? Quote the value"),
-        ("\nindex\n", 2, "index needs a value; write 'index = value'"),
-        ("es-pass # geheim", 1, "es-pass needs a value"),
-        ('es-pass = "geheim\n', 1, 'es-pass: the quote " is not closed'),
-        ("es-pass = 'geheim\"\n", 1, "es-pass: the quote ' is not closed"),
-        ('es-pass = "geheim" more', 1, 'es-pass: there is text behind the closing quote "'),
-        ('es-pass = "a"geheim"', 1, 'es-pass: there is text behind the closing quote "'),
-        ("es-pass = a\nindex = x\nes-pass = geheim\n", 3, "es-pass is set in line 1 already; remove one"),
-        ("no-setup\n--no-setup = false\n", 2, "no-setup is set in line 1 already"),
+        (
+            "index = x\n\nes-pass = abc # geheim\n",
+            3,
+            COMMENT,
+        ),
+        ("es-pass geheim ;x", 1, "es-pass: ; may be part of the value or start a comment (quote"),
+        (
+            "kibana-pass = #geheim",
+            1,
+            "kibana-pass: # may be part of the value or start a comment",
+        ),
+        ("\nindex\n", 2, "index: missing value (use 'index = value')"),
+        ("es-pass # geheim", 1, "es-pass: missing value"),
+        ('es-pass = "geheim\n', 1, 'es-pass: missing closing quote "'),
+        ("es-pass = 'geheim\"\n", 1, "es-pass: missing closing quote '"),
+        ('es-pass = "geheim" more', 1, 'es-pass: text after the closing quote "'),
+        ('es-pass = "a"geheim"', 1, 'es-pass: text after the closing quote "'),
+        ("es-pass = a\nindex = x\nes-pass = geheim\n", 3, "es-pass is already set in line 1 (remove one"),
+        ("no-setup\n--no-setup = false\n", 2, "no-setup is already set in line 1"),
         ("index = x\nes_pass = geheim\n", 2, "unknown option --es_pass, did you mean --es-pass?"),
         ("colour = geheim\n", 1, "unknown option --colour;"),
         ("no-kibanna\n", 1, "unknown option --no-kibanna, did you mean --no-kibana?"),
-        ("geheim\n", 1, "this is no 'name = value' with the name of an option"),
-        ("Geheim4 = geheim\n", 1, "this is no 'name = value' with the name of an option"),
-        ("index = x\n = geheim\n", 2, "this is no 'name = value'"),
-        ("no-setup = geheim\n", 1, "no-setup takes true or false"),
-        ("no-setup =\n", 1, "no-setup takes true or false"),
-        ("es-user = [geheim, x]", 1, "es-user takes one value, not a list in brackets; quote a value"),
-        ("[collections = geheim]\n", 1, "this is no 'name = value'"),
-        ("---es-pass = geheim\n", 1, "this is no 'name = value' with the name of an option"),
-        ("config = other.conf\n", 1, "--config is a flag only"),
-        ("help\n", 1, "--help is a flag only"),
+        ("geheim\n", 1, INVALID),
+        ("Geheim4 = geheim\n", 1, INVALID),
+        ("index = x\n = geheim\n", 2, INVALID),
+        ("no-setup = geheim\n", 1, "no-setup: invalid value (use true or false)"),
+        ("no-setup =\n", 1, "no-setup: invalid value (use true or false)"),
+        ("es-user = [geheim, x]", 1, "es-user: not a repeatable option (quote a value"),
+        ("[collections = geheim]\n", 1, INVALID),
+        ("---es-pass = geheim\n", 1, INVALID),
+        ("config = other.conf\n", 1, "--config can only be used on the command line"),
+        ("help\n", 1, "--help can only be used on the command line"),
     ],
 )
-def test_a_line_that_is_not_understood_is_rejected_by_its_number(
+def test_an_invalid_line_is_rejected_with_its_number(
     rejected: Callable[[str], str], text: str, number: int, expected: str
 ) -> None:
     message = rejected(text)
@@ -155,14 +162,14 @@ def test_a_line_that_is_not_understood_is_rejected_by_its_number(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("index = x\nbatch = many\n", "--batch: 'many' is no whole number of 1 or more"),
-        ("index = x\ncollections = post\n", "--collections: 'post' is no NSID"),
-        ("batch = 7\nbuffer = 6\n", "--buffer 6 holds less than one --batch of 7"),
+        ("index = x\nbatch = many\n", "--batch: invalid number 'many' (use a whole number of 1 or more)"),
+        ("index = x\ncollections = post\n", "--collections: invalid NSID 'post'"),
+        ("batch = 7\nbuffer = 6\n", "--buffer 6 must not be less than --batch 7"),
         ("index = x\nlog-level = loud\n", "--log-level: invalid choice: 'loud'"),
-        ("index = x\nes-ca = /nowhere/ca.pem\n", "--es-ca: there is no file /nowhere/ca.pem"),
+        ("index = x\nes-ca = /nowhere/ca.pem\n", "--es-ca: no such file: /nowhere/ca.pem"),
     ],
 )
-def test_a_value_that_is_wrong_is_told_with_its_line(
+def test_an_invalid_value_is_reported_with_its_line(
     rejected: Callable[[str], str], text: str, expected: str
 ) -> None:
     message = rejected(text)
@@ -172,7 +179,9 @@ def test_a_value_that_is_wrong_is_told_with_its_line(
 
 @pytest.mark.parametrize("start", slow_except(["\ufeff", ""], "\ufeff"))
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_editors_of_every_system_and_locale(tmp_path: Path, start: str, end: str) -> None:
+def test_line_ends_and_byte_order_marks_of_all_editors_are_accepted(
+    tmp_path: Path, start: str, end: str
+) -> None:
     file = tmp_path / ".config" / "skeetslurper.conf"
     file.parent.mkdir()
     file.write_bytes(f"{start}index = äx{end}es-pass = geheim{end}".encode())
@@ -189,13 +198,13 @@ def test_editors_of_every_system_and_locale(tmp_path: Path, start: str, end: str
         check=False,
     )
     assert done.returncode == Exit.USAGE
-    assert "--index: '\\xe4x' is no index name" in done.stderr
-    assert done.stderr.count("(") == 1
+    assert "--index: invalid index name '\\xe4x'" in done.stderr
+    assert done.stderr.count(str(file)) == 1
     assert f"({file}, line 1)" in done.stderr
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_a_file_in_another_encoding_is_named(
+def test_a_file_in_another_encoding_is_rejected_by_name(
     tmp_path: Path, encoding: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "slurp.conf"
@@ -204,7 +213,7 @@ def test_a_file_in_another_encoding_is_named(
         parse(["-c", str(file)], {"HOME": str(tmp_path)})
     assert stopped.value.code == Exit.USAGE
     message = capsys.readouterr().err
-    assert f"{file}: not UTF-8 text; save it as UTF-8" in message
+    assert f"{file}: not UTF-8 text (save the file as UTF-8)" in message
     assert "geheim" not in message
 
 
@@ -222,21 +231,21 @@ def test_a_later_file_replaces_a_list_of_an_earlier_one(
     assert parse(["-c", str(named), "--collections", GRAPH], variable).collections == (GRAPH,)
 
 
-def test_the_folder_that_xdg_config_home_names_comes_before_the_usual_one(
+def test_xdg_config_home_replaces_the_default_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    usual, other = tmp_path / ".config" / "skeetslurper.conf", tmp_path / "o[t]her" / "skeetslurper.conf"
-    for file, index in ((usual, "usual"), (other, "other")):
+    default, other = tmp_path / ".config" / "skeetslurper.conf", tmp_path / "o[t]her" / "skeetslurper.conf"
+    for file, index in ((default, "default"), (other, "other")):
         file.parent.mkdir()
         file.write_text(f"index = {index}\n")
     home = {"XDG_CONFIG_HOME": str(other.parent)}
     assert parse([], home).index == "other"
-    # The specification: a relative path is ignored.
-    assert parse([], {"XDG_CONFIG_HOME": "o[t]her"}).index == "usual"
-    # As 0.1.0 did, which knew only the usual one.
+    # The XDG specification requires that a relative path is ignored.
+    assert parse([], {"XDG_CONFIG_HOME": "o[t]her"}).index == "default"
+    # Release 0.1.0 read the default directory only.
     other.unlink()
-    assert parse([], home).index == "usual"
+    assert parse([], home).index == "default"
 
 
 _TEXT = st.text(st.one_of(st.sampled_from("#;'\"= \\[],:-ab"), st.characters(codec="utf-8")), max_size=12)

@@ -16,7 +16,7 @@ from slurp.config import parse
 from slurp.embedded.node import EmbeddedNode
 from slurp.options import build_parser
 from slurp.simulator.jetstream import Simulator
-from slurp.values import exposure
+from slurp.values import exposure_warning
 from tests.conftest import SHARED
 from tests.proxy import self_signed
 from tests.test_docs import PAGES, ROOT
@@ -185,10 +185,10 @@ def test_the_command_that_hides_a_secret_works(tmp_path: Path) -> None:
     secret = tmp_path / "my 'secret'"
     secret.write_text("changeme")
     secret.chmod(0o644)
-    told = exposure("--es-pass-file", secret, None)
+    told = exposure_warning("--es-pass-file", secret, None)
     assert told is not None
     assert run(told.partition("to fix it: ")[2], tmp_path, tmp_path).returncode == 0
-    assert exposure("--es-pass-file", secret, None) is None
+    assert exposure_warning("--es-pass-file", secret, None) is None
 
 
 def test_options_in_messages_exist() -> None:

@@ -24,7 +24,8 @@ from slurp.config import parse
 from slurp.elastic.privileges import main as show_role
 from slurp.elastic.privileges import worker_with_setup
 from slurp.embedded.node import EmbeddedNode
-from slurp.options import build_parser, variable
+from slurp.option_parser import env_variable
+from slurp.options import build_parser
 from slurp.simulator.jetstream import Simulator
 from slurp.units import parse_duration
 from slurp.web.http_server import HttpServer, Request, Response, text_response
@@ -173,7 +174,7 @@ def test_the_worker_understands_its_environment() -> None:
         name: filled_in(v, dotenv()) for name, v in SERVICES["skeetslurper"]["environment"].items()
     }
     options = {o for action in build_parser()._actions for o in action.option_strings if o.startswith("--")}
-    assert environment.keys() <= {variable(option) for option in options}
+    assert environment.keys() <= {env_variable(option) for option in options}
     config = parse([], environment)
     assert config.es == ("http://elasticsearch:9200",)
     assert config.kibana == "http://kibana:5601"

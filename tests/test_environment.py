@@ -1,4 +1,4 @@
-"""What surrounds the process: closed streams, a log without a reader, no home directory, odd encodings."""
+"""The environment of the process: closed streams, closed pipes, no home directory, encodings, URLs."""
 
 from __future__ import annotations
 
@@ -26,31 +26,23 @@ from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
 from tests.tiers import slow_except
+from tests.usage import usage_error
 from tests.worker import PROGRAM, assert_each_once, count
 
 RUN = (sys.executable, str(PROGRAM))
 
 
-def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
-    return {**mine, "HOME": str(home), **more}
-
-
-def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong usage is answered with."""
-    with pytest.raises(SystemExit) as stop:
-        parse(list(arguments), {})
-    assert stop.value.code == Exit.USAGE
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    return text
+def clean_environment(home: Path, **variables: str) -> dict[str, str]:
+    """Return this environment without SKEETSLURPER_… variables, with another home directory."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
+    return {**inherited, "HOME": str(home), **variables}
 
 
 # Streams
 
 
 def wait_for_documents(es: Elasticsearch, index: str, number: int) -> None:
-    """Wait until there are so many; a day index that is just being made answers 503."""
+    """Wait until the index has `number` documents. A day index that is just being created returns 503."""
     deadline = time.monotonic() + 120
     found = 0
     while found < number:
@@ -77,7 +69,7 @@ def test_closed_streams_do_not_stop_the_worker(
     )
     try:
         wait_for_documents(es, fresh_index_prefix, 500)
-        # Nothing of ours has taken the number of standard error, where libraries may write.
+        # No socket or file of the worker has the descriptor of standard error, which libraries write to.
         assert Path(f"/proc/{worker.pid}/fd/2").readlink() == Path(os.devnull)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
@@ -88,7 +80,7 @@ def test_closed_streams_do_not_stop_the_worker(
 
 
 @pytest.mark.slow
-def test_a_reader_of_the_log_that_goes_away_stops_nothing(
+def test_closing_the_pipe_of_the_log_does_not_stop_the_worker(
     es_node: EmbeddedNode,
     es: Elasticsearch,
     jetstream: Simulator,
@@ -118,7 +110,9 @@ def test_a_reader_of_the_log_that_goes_away_stops_nothing(
 
 @pytest.mark.parametrize("options", ["--help", "--version", "--print-completion bash"])
 @pytest.mark.parametrize("stream", [">&-", "| head -c 1 >/dev/null"])
-def test_output_that_nobody_reads_is_no_error(options: str, stream: str, tmp_path: Path) -> None:
+def test_a_closed_or_finished_reader_of_the_output_is_no_error(
+    options: str, stream: str, tmp_path: Path
+) -> None:
     script = f'set -o pipefail; "$@" {options} {stream}'
     done = subprocess.run(
         ["bash", "-c", script, "bash", *RUN],
@@ -164,7 +158,7 @@ def test_few_file_descriptors_make_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without HOME and without an entry in the password database."""
 
     def getpwuid(uid: int) -> pwd.struct_passwd:
@@ -175,13 +169,15 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_no_home_is_one_line(nobody: None, capsys: pytest.CaptureFixture[str]) -> None:
-    text = usage_error(capsys)
+def test_a_missing_home_directory_is_one_line(no_home: None, capsys: pytest.CaptureFixture[str]) -> None:
+    text = usage_error(capsys, [])
     assert "no home directory: HOME is not set" in text
     assert "set HOME or give --dead-letter" in text
 
 
-def test_no_home_is_needed_where_the_options_name_the_places(nobody: None, tmp_path: Path) -> None:
+def test_no_home_directory_is_needed_if_options_or_variables_set_the_paths(
+    no_home: None, tmp_path: Path
+) -> None:
     letters = str(tmp_path / "letters")
     assert parse(["--dead-letter", letters], {}).dead_letter == Path(letters)
     assert parse([], {"STATE_DIRECTORY": "/var/lib/x"}).dead_letter == Path("/var/lib/x/dead-letters.jsonl")
@@ -189,7 +185,7 @@ def test_no_home_is_needed_where_the_options_name_the_places(nobody: None, tmp_p
     assert parse([], data_home).dead_letter == Path("/data/skeetslurper/dead-letters.jsonl")
 
 
-def test_no_home_for_the_embedded_node_is_wrong_usage(nobody: None) -> None:
+def test_a_missing_home_directory_for_the_embedded_node_is_wrong_usage(no_home: None) -> None:
     with pytest.raises(Fatal, match="set HOME or choose a folder") as error:
         default_data_dir()
     assert error.value.code is Exit.USAGE
@@ -210,7 +206,7 @@ BROKEN = [
 def test_a_broken_url_is_one_line(option: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     if option == "--jetstream":
         url = url.replace("http", "ws", 1)
-    text = usage_error(capsys, option, url)
+    text = usage_error(capsys, [option, url])
     assert option in text
     assert "Traceback" not in text
 
@@ -226,25 +222,25 @@ def test_a_broken_url_is_one_line(option: str, url: str, capsys: pytest.CaptureF
         ("http://es.example.:9200", "http://es.example.:9200"),
     ],
 )
-def test_what_is_a_url_is_taken(given_url: str, used: str) -> None:
+def test_a_valid_url_is_normalized(given_url: str, used: str) -> None:
     assert parse(["--es", given_url], {}).es == (used,)
 
 
-# Characters that matter in URLs, and any.
+# Characters with a meaning in URLs, and any other.
 _TEXT = st.text(st.one_of(st.sampled_from("htp:/[]%@.-_a1 ?#\\"), st.characters()), max_size=30)
 
 
 @given(_TEXT, st.sampled_from(["--es", "--kibana", "--jetstream", "--http"]), st.booleans())
-def test_any_url_is_taken_or_refused_in_one_line(text: str, option: str, whole: bool) -> None:
+def test_any_url_is_accepted_or_rejected_in_one_line(text: str, option: str, whole: bool) -> None:
     scheme = {"--jetstream": "ws://", "--http": ""}.get(option, "http://")
     config = parsed([f"{option}={text if whole else scheme + text}"])
     if config is not None:
-        # What the options take, the libraries take.
+        # The libraries must accept every URL that the options accept.
         Elastic(config, Secrets(config.secrets)).close()
 
 
 @given(_TEXT)
-def test_any_address_to_listen_at_is_taken_or_refused(text: str) -> None:
+def test_any_listen_address_is_accepted_or_rejected_in_one_line(text: str) -> None:
     try:
         parse_address(text)
     except ValueError as error:
@@ -252,7 +248,7 @@ def test_any_address_to_listen_at_is_taken_or_refused(text: str) -> None:
 
 
 def parsed(arguments: list[str]) -> Config | None:
-    """The configuration, None when it was refused as wrong usage."""
+    """Return the configuration, None if it was rejected as wrong usage."""
     try:
         return parse(arguments, {})
     except SystemExit as stop:
@@ -261,11 +257,9 @@ def parsed(arguments: list[str]) -> Config | None:
 
 
 @pytest.mark.parametrize("option", ["--es-user", "--es-pass", "--kibana-user", "--kibana-pass"])
-def test_bytes_that_are_no_text_are_one_line_and_not_repeated(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = usage_error(capsys, option, "hush\udcff")
-    assert f"{option}: not UTF-8 text" in text
+def test_invalid_utf8_is_one_line_and_not_repeated(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = usage_error(capsys, [option, "hush\udcff"])
+    assert f"{option}: invalid text (use UTF-8)" in text
     assert "hush" not in text
 
 
@@ -281,11 +275,11 @@ def test_a_relative_folder_without_a_current_directory_is_one_line(tmp_path: Pat
         check=False,
     )
     assert done.returncode == Exit.USAGE
-    assert "--embedded-data: give an absolute path" in done.stderr
+    assert "--embedded-data: the current directory is not accessible" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_locale_without_our_characters_is_no_error(tmp_path: Path) -> None:
+def test_a_locale_that_can_not_encode_the_message_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(
         [*RUN, "--index", "ä…"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The command that the log gives for a gap or a deleted day works as it stands there."""
+"""The command that the log shows for a gap or a deleted day works as printed."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from tests.clocks import Clock
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, run_literally
 
+# 2026-11-26T12:00:00Z in microseconds.
 NOON = 1_795_694_400_000_000
-FILLS = ["--no-kibana", "--http", "off", "--catch-up", "--worker-name", "fill"]
+ADDED = ["--no-kibana", "--http", "off", "--catch-up", "--worker-name", "fill"]
 
 
 def command(argv: list[str], environ: dict[str, str] | None = None, jetstream: str = "wss://b") -> list[str]:
-    """The words of the command as a shell would see them, without the program."""
-    said, _, text = parse(argv, environ or {}).fill.advice(NOON, jetstream).partition(": ")
-    assert said == "run beside this worker"
+    """Return the words of the command after shell parsing, without the program."""
+    instruction, _, text = parse(argv, environ or {}).replay_command.advice(NOON, jetstream).partition(": ")
+    assert instruction == "run beside this worker"
     words = shlex.split(text)
     assert sys.executable in words
     return words[: words.index(sys.executable)] + words[words.index(sys.executable) + 2 :]
 
 
-def test_options_are_repeated_and_what_is_the_workers_own_is_not() -> None:
-    given = ["--es", "http://a:1", "--index=e-v", "--no-setup", "--collections", "app.bsky.*"]
-    own = [
+def test_the_command_has_the_options_of_the_worker_except_those_it_replaces() -> None:
+    kept = ["--es", "http://a:1", "--index=e-v", "--no-setup", "--collections", "app.bsky.*"]
+    replaced = [
         "--http",
         "127.0.0.1:1",
         "--worker-name",
@@ -52,24 +53,24 @@ def test_options_are_repeated_and_what_is_the_workers_own_is_not() -> None:
         "2h",
         "--catch-up",
     ]
-    assert command([*given[:3], *own, *given[3:]]) == [
+    assert command([*kept[:3], *replaced, *kept[3:]]) == [
         *("--es", "http://a:1", "--index", "e-v", "--no-setup", "--collections", "app.bsky.*"),
-        *FILLS,
+        *ADDED,
         *("--replay-from", "2026-11-26T12:00:00Z", "--jetstream", "wss://b"),
     ]
 
 
-def test_without_another_server_those_of_the_worker_are_read() -> None:
+def test_the_default_servers_are_those_of_the_worker() -> None:
     given = ["--redundant", "--jetstream", "ws://a", "--jetstream", "ws://b"]
-    assert command(given, jetstream="") == [*given, *FILLS, "--replay-from", "2026-11-26T12:00:00Z"]
+    assert command(given, jetstream="") == [*given, *ADDED, "--replay-from", "2026-11-26T12:00:00Z"]
 
 
-def test_one_whose_name_is_taken_gets_another() -> None:
+def test_the_name_of_the_second_worker_differs_from_that_of_the_first() -> None:
     words = command(["--worker-name", "fill"])
     assert words[words.index("--worker-name") + 1] == "fill-again"
 
 
-def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_the_command_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b").mkdir()
     (tmp_path / "c.conf").touch()
@@ -82,23 +83,23 @@ def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("by", ["flag", "variable"])
-def test_secrets_are_never_shown(by: str) -> None:
+def test_secrets_are_not_in_the_command(by: str) -> None:
     flags = ["--es-pass", "s3cret", "--es-user", "a'b"] if by == "flag" else ["--es-user", "a'b"]
     variables = {"SKEETSLURPER_ES_PASS": "s3cret", "SKEETSLURPER_KIBANA_PASS": "s3cret"}
     config = parse(flags, variables if by == "variable" else {})
-    text = config.fill.advice(NOON)
+    text = config.replay_command.advice(NOON)
     assert text.startswith("set SKEETSLURPER_ES_PASS and run beside this worker: ")
-    assert "s3cret" not in text + repr(config.fill)
+    assert "s3cret" not in text + repr(config.replay_command)
     assert shlex.quote("a'b") in text
 
 
-def test_a_file_of_secrets_is_named(tmp_path: Path) -> None:
+def test_a_file_with_a_secret_is_in_the_command(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("a2V5")
     words = command(["--es-api-key-file", str(tmp_path / "key")])
     assert words[:2] == ["--es-api-key-file", str(tmp_path / "key")]
 
 
-# What is printed, run
+# Running the printed command
 
 
 @pytest.fixture
@@ -107,8 +108,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def short(clock: Clock) -> Iterator[Simulator]:
-    """It goes back a quarter of an hour."""
+def short_history(clock: Clock) -> Iterator[Simulator]:
+    """A server that has the events of the last 15 minutes."""
     with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as server:
         yield server
 
@@ -116,17 +117,17 @@ def short(clock: Clock) -> Iterator[Simulator]:
 @pytest.mark.parametrize("source", slow_except(["flags", "variables"], "flags"))
 def test_the_command_for_a_gap_fills_it(
     source: str,
-    short: Simulator,
+    short_history: Simulator,
     clock: Clock,
     es_node: EmbeddedNode,
     es: Elasticsearch,
     fresh_index_prefix: str,
     tmp_path: Path,
 ) -> None:
-    # By v1 alone, so that the other server is read.
-    with Simulator(port=0, protocols="v1", clock=clock) as long:
-        chosen = {
-            "jetstream": f"{short.url},{long.url}",
+    # v1 only, so that the worker prefers the other server.
+    with Simulator(port=0, protocols="v1", clock=clock) as long_history:
+        settings = {
+            "jetstream": f"{short_history.url},{long_history.url}",
             "es": es_node.url,
             "index": fresh_index_prefix,
             "collections": "app.bsky.feed.*",
@@ -135,73 +136,74 @@ def test_the_command_for_a_gap_fills_it(
         }
         options, variables = ["--flush", "200ms", "--stats-interval", "1s"], {}
         if source == "flags":
-            options += [word for name, value in chosen.items() for word in (f"--{name}", value)]
+            options += [word for name, value in settings.items() for word in (f"--{name}", value)]
             options += ["--es-pass", "changeme"]
         else:
-            variables = {f"SKEETSLURPER_{name.upper()}": value for name, value in chosen.items()}
+            variables = {f"SKEETSLURPER_{name.upper()}": value for name, value in settings.items()}
 
         clock.ago = 7200
-        share(short.generate(500, span=1).frames, long)
+        publish_on(short_history.generate(500, span=1).frames, long_history)
         with Worker(*options, "--since", "0", "--catch-up", home=tmp_path, env=variables) as worker:
             assert worker.exit_code() == 0
         clock.ago = 0
-        share(short.generate(7000, span=7000).frames[500:], long)
+        publish_on(short_history.generate(7000, span=7000).frames[500:], long_history)
         with Worker(*options, home=tmp_path, env=variables) as worker:
             line = worker.wait_for(r"gap: .* can fill it: (.*)$")[1]
             needs = {"SKEETSLURPER_ES_PASS": "changeme"} if source == "flags" else {}
-            said, _, printed = line.partition("run beside this worker: ")
-            assert said == ("set SKEETSLURPER_ES_PASS and " if needs else "")
+            instruction, _, printed = line.partition("run beside this worker: ")
+            assert instruction == ("set SKEETSLURPER_ES_PASS and " if needs else "")
             filled = run_literally(printed, tmp_path, **needs)
             assert filled.returncode == 0, filled.stderr
             worker.wait_until_counted(lambda counted: counted["received"] > 0)
             assert worker.stop() == 0
-    wanted = [frame for frame in short.frames if is_wanted(frame)]
-    assert_each_once(es, fresh_index_prefix, wanted)
+    expected = [frame for frame in short_history.frames if matches_filter(frame)]
+    assert_each_once(es, fresh_index_prefix, expected)
 
 
-def share(frames: list[bytes], other: Simulator) -> None:
-    """Publish the events on another server, with its own numbers."""
+def publish_on(frames: list[bytes], other: Simulator) -> None:
+    """Publish the events on another server, which assigns cursors of its own."""
     events = map(orjson.loads, frames)
     other.publish({name: value for name, value in event.items() if name != "cursor"} for event in events)
 
 
-def is_wanted(frame: bytes) -> bool:
+def matches_filter(frame: bytes) -> bool:
     commit = orjson.loads(frame).get("commit")
     return commit is None or commit["collection"].startswith("app.bsky.feed.")
 
 
 @pytest.mark.slow
 def test_the_command_for_a_gap_of_redundant_readers_from_a_config_file(
-    short: Simulator,
+    short_history: Simulator,
     clock: Clock,
     es_node: EmbeddedNode,
     es: Elasticsearch,
     fresh_index_prefix: str,
     tmp_path: Path,
 ) -> None:
-    """The other host is away when the gap is found, and back when the command is run."""
-    with Simulator(port=0, clock=clock) as long:
+    """The other host is not reachable when the gap is detected, but is when the command is run."""
+    with Simulator(port=0, clock=clock) as long_history:
         config = tmp_path / "my worker.conf"
         config.write_text(
-            f"redundant = true\njetstream = {short.url},{long.url}\nes = {es_node.url}\nes-pass = changeme\n"
+            f"redundant = true\njetstream = {short_history.url},{long_history.url}\n"
+            f"es = {es_node.url}\nes-pass = changeme\n"
         )
         config.chmod(0o600)
         options = ["-c", str(config), "--index", fresh_index_prefix, "--no-kibana", "--flush", "200ms"]
         clock.ago = 7200
-        share(short.generate(500, span=1).frames, long)
+        publish_on(short_history.generate(500, span=1).frames, long_history)
         with Worker(*options, "--since", "0", "--catch-up", home=tmp_path) as worker:
             assert worker.exit_code() == 0
         clock.ago = 0
-        share(short.generate(7000, span=7000).frames[500:], long)
-        long.stop()
+        publish_on(short_history.generate(7000, span=7000).frames[500:], long_history)
+        long_history.stop()
         with Worker(*options, home=tmp_path) as worker:
             printed = worker.wait_for(r"gap: .* run beside this worker: (.*)$")[1]
-            assert printed.endswith(f"--jetstream {long.url}")
+            assert printed.endswith(f"--jetstream {long_history.url}")
             worker.kill()
-        long.start()
+        long_history.start()
         filled = run_literally(printed, tmp_path)
         assert filled.returncode == 0, filled.stderr
-    assert_each_once(es, fresh_index_prefix, short.frames)
+    assert_each_once(es, fresh_index_prefix, short_history.frames)
 
 
 @pytest.mark.slow
@@ -223,7 +225,9 @@ def test_the_command_for_a_deleted_day_brings_it_back(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
-def test_beside_a_single_server_a_public_one_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_of_one_server_gets_another_public_server_in_the_command(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     gap = Gap("jetstream.us-east.bsky.network", NOON, NOON + 3_600_000_000)
     GapRecorder(cast(Elastic, None), Subscription("ev"), [PUBLIC_HOSTS[0]], Counters()).report(1, gap)
     assert caplog.messages[-1].endswith(f"--jetstream {PUBLIC_HOSTS[1]}")

@@ -77,14 +77,14 @@ def test_drained_is_closed_and_empty() -> None:
 
 
 def test_backoff_doubles_up_to_the_cap_and_starts_anew() -> None:
-    backoff = Backoff(first=1, cap=5, chance=lambda: 1.0)
+    backoff = Backoff(first=1, cap=5, rng=lambda: 1.0)
     assert [backoff.next() for _ in range(4)] == [1, 2, 4, 5]
     backoff.reset()
     assert backoff.next() == 1
 
 
 def test_backoff_jitters_between_half_and_whole() -> None:
-    assert Backoff(first=1, cap=5, chance=lambda: 0.0).next() == 0.5
+    assert Backoff(first=1, cap=5, rng=lambda: 0.0).next() == 0.5
 
 
 def test_a_paused_buffer_gives_no_room_and_still_hands_out_what_it_has() -> None:

@@ -379,8 +379,8 @@ def test_valid_addresses(text: str, address: Address | None) -> None:
 @pytest.mark.parametrize(
     "text", ["", "on", "127.0.0.1", ":1", "a:b", "127.0.0.1:65536", "http://x:1", "::1:1", "1 2"]
 )
-def test_invalid_addresses(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address to listen at; write 127\.0\.0\.1:8642, or off"):
+def test_no_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid listen address .*such as 127\.0\.0\.1:8642, or off"):
         parse_address(text)
 
 

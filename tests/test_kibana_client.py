@@ -139,7 +139,7 @@ def test_a_slow_response_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_BODY_TIMEOUT", 0.0)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     with responding(head, endless=b" ") as (kibana, _):
-        with pytest.raises(client.NotReady, match="incomplete response: it did not end in time"):
+        with pytest.raises(client.NotReady, match="incomplete response: response not complete in time"):
             kibana.status()
         kibana.close()
 

@@ -1,4 +1,4 @@
-"""What is built from a clean tree installs on the lock file alone, and holds what the tree holds."""
+"""The wheel and the sdist: their content, and that the wheel installs with the lock file only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tracked(*folders: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tracked files and nothing else, as a fresh clone has them."""
+    """A copy of the tracked files only, like a fresh clone."""
     folder = tmp_path_factory.mktemp("tree")
     for name in tracked():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was made from it."""
+    """A folder with the sdist, and the wheel built from it."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", folder, tree, cwd=folder)
     return folder
@@ -70,14 +70,14 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 @dataclass
 class Installed:
-    """A venv that has the wheel and what the lock file names, used from an empty folder."""
+    """A venv with the wheel and the packages of the lock file, used from an empty folder."""
 
     folder: Path
 
     def run(self, program: str, *arguments: str | Path) -> str:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
-        # The tree must not lend it a module.
+        # No module may be imported from the source tree.
         env = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONSAFEPATH": "1"}
         return run(self.folder / "bin" / program, *arguments, cwd=home, env=env)
 
@@ -92,24 +92,24 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed
     return Installed(folder)
 
 
-# What is in it
+# Content
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_all_of_the_package_and_nothing_else(dist: Path) -> None:
+def test_the_wheel_has_all_files_of_the_package_and_no_other(dist: Path) -> None:
     names = {name for name in contents(only(dist, "*.whl")) if ".dist-info/" not in name}
     assert names == tracked("slurp", "skeetslurper.py")
     assert any(name.endswith(".ndjson") for name in names)
 
 
 @pytest.mark.slow
-def test_the_sdist_gives_the_wheel_that_the_tree_gives(dist: Path, tree: Path, tmp_path: Path) -> None:
+def test_the_sdist_and_the_tree_build_the_same_wheel(dist: Path, tree: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, tree, cwd=tmp_path)
     assert contents(only(tmp_path, "*.whl")) == contents(only(dist, "*.whl"))
 
 
 @pytest.mark.slow
-def test_the_sdist_has_what_an_administrator_needs(dist: Path) -> None:
+def test_the_sdist_has_documentation_and_deployment_files(dist: Path) -> None:
     with tarfile.open(only(dist, "*.tar.gz")) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     for name in tracked("deploy", "docs", "*.md", "LICENSE", "requirements.txt"):
@@ -119,7 +119,7 @@ def test_the_sdist_has_what_an_administrator_needs(dist: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_metadata_say_what_it_is(dist: Path) -> None:
+def test_the_metadata_are_complete(dist: Path) -> None:
     files = contents(only(dist, "*.whl"))
     info = f"elastic_skeetslurper-{__version__}.dist-info"
     found = Metadata.from_email(files[f"{info}/METADATA"], validate=True)
@@ -130,22 +130,22 @@ def test_the_metadata_say_what_it_is(dist: Path) -> None:
     assert found.description_content_type == "text/markdown"
     assert found.description == (ROOT / "README.md").read_text(encoding="utf-8")
     needed = {str(one) for one in found.requires_dist or [] if one.marker is None}
-    assert needed == {str(one) for one in wanted("requirements.txt")}
+    assert needed == {str(one) for one in requirements("requirements.txt")}
     assert set(found.provides_extra or []) >= {"dev", "embedded", "simulator"}
 
 
-# What it does
+# Installed programs
 
 
 @pytest.mark.slow
-def test_the_command_answers(installed: Installed) -> None:
+def test_the_command_runs(installed: Installed) -> None:
     assert installed.run("skeetslurper", "--version") == f"skeetslurper {__version__}\n"
     assert "--jetstream URL" in installed.run("skeetslurper", "--help")
     assert installed.run("python", "-m", "skeetslurper", "--version") == f"skeetslurper {__version__}\n"
 
 
 @pytest.mark.slow
-def test_the_modules_that_are_programs_answer(installed: Installed) -> None:
+def test_the_modules_that_are_programs_run(installed: Installed) -> None:
     programs = {name.removesuffix("/__main__.py") for name in tracked("slurp") if "__main__" in name}
     # The simulator needs its extra.
     for name in sorted(programs - {"slurp/simulator"}):
@@ -153,7 +153,7 @@ def test_the_modules_that_are_programs_answer(installed: Installed) -> None:
 
 
 @pytest.mark.slow
-def test_the_dashboards_are_built_from_what_was_installed(installed: Installed, tmp_path: Path) -> None:
+def test_the_installed_package_builds_the_dashboards(installed: Installed, tmp_path: Path) -> None:
     file = tmp_path / "dashboards.ndjson"
     installed.run("python", "-m", "slurp.kibana", "build", "--check")
     installed.run("python", "-m", "slurp.kibana", "build", "--output", file)
@@ -161,7 +161,7 @@ def test_the_dashboards_are_built_from_what_was_installed(installed: Installed, 
 
 
 @pytest.mark.slow
-def test_the_templates_are_found_where_they_were_installed(installed: Installed) -> None:
+def test_the_installed_package_has_its_templates(installed: Installed) -> None:
     found = installed.run(
         *("python", "-c"),
         "import slurp.lexicons as l; print(l.__file__); print(l.committed().fields)",
@@ -173,34 +173,34 @@ def test_the_templates_are_found_where_they_were_installed(installed: Installed)
 # The lock files
 
 
-def wanted(file: str) -> list[Requirement]:
+def requirements(file: str) -> list[Requirement]:
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 def locked(file: str) -> dict[str, tuple[str, int]]:
-    """Canonical name to version and number of hashes."""
+    """Return version and number of hashes by canonical package name."""
     text = re.sub(r"\\\n", " ", (ROOT / file).read_text(encoding="utf-8"))
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     entries: dict[str, tuple[str, int]] = {}
     for line in lines:
         found = re.fullmatch(r"([\w.-]+)==(\S+)((?: ; [^#]+?)?)((?:\s+--hash=sha256:[0-9a-f]{64})+)", line)
-        assert found, f"{file}: neither a version nor a hash: {line[:100]}"
+        assert found, f"{file}: no version or no hash: {line[:100]}"
         assert canonicalize_name(found[1]) not in entries, line
         entries[canonicalize_name(found[1])] = (found[2], found[4].count("--hash"))
     return entries
 
 
 @pytest.mark.parametrize(("file", "lock"), LOCKS.items())
-def test_the_lock_satisfies_what_is_asked_for(file: str, lock: str) -> None:
+def test_the_lock_satisfies_the_requirements(file: str, lock: str) -> None:
     entries = locked(lock)
-    for requirement in wanted(file):
+    for requirement in requirements(file):
         version, _ = entries[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement}, locked is {version}: make lock"
 
 
 @pytest.mark.parametrize("lock", LOCKS.values())
-def test_the_lock_names_no_host_and_no_path(lock: str) -> None:
+def test_the_lock_has_no_host_and_no_path(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     assert "://" not in text
     assert "--index" not in text
@@ -208,28 +208,30 @@ def test_the_lock_names_no_host_and_no_path(lock: str) -> None:
     assert not re.search(r"(^|\s)/\w", text)
 
 
-def test_what_builds_the_package_is_what_pyproject_asks_for() -> None:
-    (asked,) = re.findall(r"requires = \[\"(.+?)\"\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert [str(one) for one in wanted("deploy/build.in")] == [asked]
+def test_the_build_lock_has_the_requirements_of_pyproject() -> None:
+    (required,) = re.findall(
+        r"requires = \[\"(.+?)\"\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    )
+    assert [str(one) for one in requirements("deploy/build.in")] == [required]
 
 
 @pytest.mark.slow
-def test_the_venv_is_what_the_lock_says(installed: Installed) -> None:
-    """No library is missing, or pip would have found it without a hash; none conflicts."""
+def test_the_venv_has_exactly_the_packages_of_the_lock(installed: Installed) -> None:
+    """pip rejects a dependency without a hash, so no package is missing in the lock."""
     installed.run("python", "-m", "pip", "check")
     frozen = installed.run("python", "-m", "pip", "freeze").splitlines()
-    there = dict(line.split("==") for line in frozen if "==" in line)
+    installed_versions = dict(line.split("==") for line in frozen if "==" in line)
     entries = locked("deploy/requirements.lock")
-    assert {canonicalize_name(name): version for name, version in there.items()}.items() <= {
+    assert {canonicalize_name(name): version for name, version in installed_versions.items()}.items() <= {
         name: version for name, (version, _) in entries.items()
     }.items()
-    assert {canonicalize_name(one.name) for one in wanted("requirements.txt")} <= {
-        canonicalize_name(name) for name in there
+    assert {canonicalize_name(one.name) for one in requirements("requirements.txt")} <= {
+        canonicalize_name(name) for name in installed_versions
     }
 
 
 @pytest.mark.slow
-def test_a_file_that_is_not_the_locked_one_is_refused(installed: Installed, tmp_path: Path) -> None:
+def test_a_file_with_another_hash_is_rejected(installed: Installed, tmp_path: Path) -> None:
     text = (ROOT / "deploy" / "build.lock").read_text(encoding="utf-8")
     other = tmp_path / "other.lock"
     other.write_text(re.sub(r"sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", text), encoding="utf-8")
@@ -239,13 +241,13 @@ def test_a_file_that_is_not_the_locked_one_is_refused(installed: Installed, tmp_
     assert "DO NOT MATCH THE HASHES" in done.stderr
 
 
-# The image, whose first stage can do without Docker
+# The image; its first stage is tested without Docker
 
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 
 
 def instructions() -> tuple[list[str], list[str]]:
-    """Of the first and of the last stage."""
+    """Return the instructions of the first and of the last stage."""
     text = re.sub(r"\\\n\s*", "", DOCKERFILE.read_text(encoding="utf-8"))
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     start, end = (number for number, line in enumerate(lines) if line.startswith("FROM "))
@@ -254,8 +256,8 @@ def instructions() -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.slow
-def test_the_build_stage_works_on_what_it_copies(dist: Path, tmp_path: Path) -> None:
-    """With a fresh venv in place of the base image, and folders of this test in place of the root's."""
+def test_the_build_stage_needs_only_the_files_it_copies(dist: Path, tmp_path: Path) -> None:
+    """A fresh venv replaces the base image, and folders of the test replace the directories of root."""
     source, base = tmp_path / "src", tmp_path / "base"
     source.mkdir()
     run(sys.executable, "-m", "venv", base, cwd=tmp_path)
@@ -265,7 +267,7 @@ def test_the_build_stage_works_on_what_it_copies(dist: Path, tmp_path: Path) -> 
         word, _, rest = line.partition(" ")
         if word == "COPY":
             *names, target = rest.split()
-            assert set(names) <= set(allowed), f".dockerignore keeps {names} out"
+            assert set(names) <= set(allowed), f".dockerignore excludes {names}"
             for name in tracked(*names):
                 file = source / (name if name.startswith("slurp/") else f"{target}/{Path(name).name}")
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +278,7 @@ def test_the_build_stage_works_on_what_it_copies(dist: Path, tmp_path: Path) -> 
             assert word in ("FROM", "WORKDIR")
     venv = tmp_path / "opt" / "skeetslurper"
     assert run(venv / "bin" / "skeetslurper", "--version", cwd=tmp_path).split()[1] == __version__
-    assert not list(venv.glob("bin/pip*")), "what can install is left"
+    assert not list(venv.glob("bin/pip*")), "pip must not be in the image"
     assert contents(only(tmp_path / "wheels", "*.whl")).keys() == contents(only(dist, "*.whl")).keys()
 
 
@@ -286,9 +288,9 @@ def test_the_last_stage_only_copies_and_is_not_root() -> None:
     assert "USER 10001:10001" in last
     assert [line for line in last if re.search(r"\b(pip|apt-get|apt|curl)\b", line)] == []
     users = [number for number, line in enumerate(last) if line.startswith(("RUN ", "USER "))]
-    assert last[users[-1]].startswith("USER "), "nothing runs as root after it"
+    assert last[users[-1]].startswith("USER "), "no instruction may run as root"
 
 
-def test_the_documents_install_from_the_lock() -> None:
+def test_dockerfile_and_documentation_install_from_the_lock() -> None:
     for name in ("deploy/Dockerfile", "docs/operations.md"):
         assert FROM_THE_LOCK in (ROOT / name).read_text(encoding="utf-8"), name

@@ -1,4 +1,4 @@
-"""Proxies of the environment: loopback never goes through one, other hosts do, and no password is shown."""
+"""Proxies of the environment: loopback is reached directly, other hosts are not, no password is shown."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.stub_kibana import StubKibana
 from tests.worker import Worker, assert_each_once, wait_for_documents
 
 VARIABLES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-# Nothing listens there.
-DEAD = dict.fromkeys(VARIABLES, "http://127.0.0.1:9")
+# Nothing listens on that port.
+UNREACHABLE = dict.fromkeys(VARIABLES, "http://127.0.0.1:9")
 LOOPBACK = ["localhost", "127.0.0.1", "127.8.9.10", "[::1]", "jetstream.localhost", "LOCALHOST."]
 
 Environment = Callable[..., None]
@@ -33,7 +33,7 @@ Environment = Callable[..., None]
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """Set these variables and no other one about proxies."""
+    """Return a function that sets these variables and unsets all other proxy variables."""
 
     def work(**variables: str) -> None:
         for name in (*VARIABLES, "NO_PROXY", "no_proxy"):
@@ -46,8 +46,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 @pytest.mark.parametrize("scheme", ["ws", "wss", "http", "https"])
 @pytest.mark.parametrize("host", LOOPBACK)
-def test_loopback_never_goes_through_a_proxy(environment: Environment, host: str, scheme: str) -> None:
-    environment(**DEAD)
+def test_loopback_never_uses_a_proxy(environment: Environment, host: str, scheme: str) -> None:
+    environment(**UNREACHABLE)
     assert proxy_for(f"{scheme}://{host}:6008/subscribe") is None
     assert proxies_of([f"{scheme}://{host}:6008"]) == []
 
@@ -75,7 +75,7 @@ def test_loopback_never_goes_through_a_proxy(environment: Environment, host: str
         ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "other.example"}, "wss://j.example", "http://p:3128"),
     ],
 )
-def test_which_proxy_the_environment_names(
+def test_the_proxy_is_selected_by_scheme_and_no_proxy(
     environment: Environment, variables: dict[str, str], url: str, expected: str | None
 ) -> None:
     environment(**variables)
@@ -85,7 +85,7 @@ def test_which_proxy_the_environment_names(
 
 
 @pytest.mark.parametrize("text", ["socks5://ann:geheim@p:1080", "socks5h://p", "http://p:geheim", "http://"])
-def test_a_proxy_that_can_not_be_used_is_told(environment: Environment, text: str) -> None:
+def test_an_unusable_proxy_is_an_error_that_names_the_variable(environment: Environment, text: str) -> None:
     environment(ALL_PROXY=text)
     with pytest.raises(BadProxy) as error:
         proxy_for("wss://j.example")
@@ -97,12 +97,12 @@ def test_a_proxy_that_can_not_be_used_is_told(environment: Environment, text: st
         fetch_dictionary("wss://j.example")
 
 
-# As far as a name goes without a resolver; ::1 needs IPv6.
+# Names that need no resolver; ::1 would need IPv6.
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_local_services_are_reached_with_proxies_in_the_environment(
+def test_local_services_are_reached_directly_despite_proxies_in_the_environment(
     environment: Environment, jetstream: Simulator, es_node: EmbeddedNode, host: str
 ) -> None:
-    environment(**DEAD)
+    environment(**UNREACHABLE)
     jetstream.generate(10)
     url = jetstream.url.replace("127.0.0.1", host)
     connect(f"{url}/subscribe", timeout=5).close()
@@ -119,18 +119,18 @@ def test_local_services_are_reached_with_proxies_in_the_environment(
         kibana.close()
 
 
-def test_a_worker_reads_through_a_proxy_and_names_it(
+def test_a_worker_reads_through_a_proxy_and_logs_its_url(
     jetstream: Simulator, es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     jetstream.generate(500)
     with HttpProxy() as proxy:
-        named = proxy.url.replace("//", "//ann:ge%20heim@")
+        with_credentials = proxy.url.replace("//", "//ann:ge%20heim@")
         options = (
             *("--jetstream", f"ws://jetstream.example:{jetstream.port}", "--since", "0", "--no-kibana"),
             *("--es", es_node.url, "--index", fresh_index_prefix, "--protocol", "v2", "--compress", "on"),
             *("--log-level", "debug"),
         )
-        environment = dict.fromkeys(VARIABLES, named) | {"NO_PROXY": "", "no_proxy": ""}
+        environment = dict.fromkeys(VARIABLES, with_credentials) | {"NO_PROXY": "", "no_proxy": ""}
         with Worker(*options, home=tmp_path, env=environment) as worker:
             worker.wait_for(f"Jetstream: connecting through proxy {proxy.url}$")
             wait_for_documents(es, fresh_index_prefix, 500)
@@ -141,14 +141,14 @@ def test_a_worker_reads_through_a_proxy_and_names_it(
         token = base64.b64encode(b"ann:ge heim").decode()
         assert token not in worker.log
         address = f"jetstream.example:{jetstream.port}"
-        firsts = {head.split("\r\n")[0].split("?")[0] for head in proxy.requests}
+        request_lines = {head.split("\r\n")[0].split("?")[0] for head in proxy.requests}
         dictionary = "/xrpc/network.bsky.jetstream.getZstdDictionary"
-        assert firsts == {f"CONNECT {address} HTTP/1.1", f"GET http://{address}{dictionary} HTTP/1.1"}
+        assert request_lines == {f"CONNECT {address} HTTP/1.1", f"GET http://{address}{dictionary} HTTP/1.1"}
         assert all(f"Proxy-Authorization: Basic {token}" in head for head in proxy.requests)
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
-def test_a_proxy_that_fails_is_named(environment: Environment) -> None:
+def test_the_error_of_a_failing_proxy_has_its_url(environment: Environment) -> None:
     environment(HTTP_PROXY="http://ann:geheim@127.0.0.1:9")
     (found,) = probe_servers(["ws://jetstream.example:6008"])
     assert found.error == "through proxy http://127.0.0.1:9: Connection refused"

@@ -1,4 +1,4 @@
-"""docs/cli.md is what the options are, and what it says above them is true."""
+"""docs/cli.md is up to date, complete, and its rules of files and variables are correct."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from slurp import reference
 from slurp.config import parse
-from slurp.configfile import FLAGS_ONLY
-from slurp.options import build_parser, variable
+from slurp.configfile import COMMAND_LINE_ONLY
+from slurp.option_parser import env_variable
+from slurp.options import build_parser
 
 PAGE = reference.FILE.read_text(encoding="utf-8")
 
@@ -22,10 +23,12 @@ def test_the_committed_page_is_current() -> None:
     assert reference.main(["build", "--check"]) == 0
 
 
-def test_a_stale_page_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_that_is_not_up_to_date_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stale = tmp_path / "cli.md"
     assert reference.main(["build", "--check", "--output", str(stale)]) == 1
-    assert "cli.md is not what the options give" in capsys.readouterr().err
+    assert "cli.md is not up to date" in capsys.readouterr().err
     assert reference.main(["build", "--output", str(stale)]) == 0
     assert reference.main(["build", "--check", "--output", str(stale)]) == 0
     stale.write_text(PAGE.replace("30s", "31s"), encoding="utf-8")
@@ -47,15 +50,17 @@ def test_every_option_has_one_row_with_its_variable_and_key() -> None:
     actions = build_parser()._actions
     assert names == [action.option_strings[-1] for action in actions]
     for name, row in zip(names, rows, strict=True):
-        if name not in FLAGS_ONLY:
-            assert row[1:3] == [f"`{variable(name)}`", f"`{name[2:]}`"]
+        if name not in COMMAND_LINE_ONLY:
+            assert row[1:3] == [f"`{env_variable(name)}`", f"`{name[2:]}`"]
 
 
-def test_no_text_is_a_format_for_argparse() -> None:
+def test_no_help_text_has_a_percent_sign_which_argparse_would_expand() -> None:
     assert [action.dest for action in build_parser()._actions if "%" in (action.help or "")] == []
 
 
-def test_what_the_page_says_of_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rules_of_the_page_for_files_and_variables_are_correct(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     own, named = tmp_path / ".config" / "skeetslurper.conf", tmp_path / "named.conf"
     own.parent.mkdir()

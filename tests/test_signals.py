@@ -1,4 +1,4 @@
-"""Requests to stop: what counts, and that every program ends, at whatever moment they come."""
+"""Stop signals: which of them count, and that every program ends whenever they arrive."""
 
 from __future__ import annotations
 
@@ -34,51 +34,51 @@ PROGRAMS = {
 }
 
 
-class Counted:
-    """Signals at the times of a clock, and the exit codes with which the handler left."""
+class SignalHarness:
+    """StopSignals with a clock set by the test; `exits` has the exit codes of immediate exits."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.left: list[int] = []
-        self.signals = StopSignals(self.clock, self.left.append)
+        self.exits: list[int] = []
+        self.signals = StopSignals(self.clock, self.exits.append)
 
     def send(self, after: float = 0.0) -> None:
         self.clock.now += after
         self.signals.on_signal(signal.SIGTERM, None)
 
 
-def test_a_second_signal_counts_after_a_second() -> None:
-    counted = Counted()
-    assert not counted.signals.requested
-    counted.send()
-    assert counted.signals.requested
+def test_a_second_signal_counts_after_one_second() -> None:
+    harness = SignalHarness()
+    assert not harness.signals.requested
+    harness.send()
+    assert harness.signals.requested
     for after in (0.001, 0.5, 0.45):
-        counted.send(after)
-        assert not counted.signals.again, "it is the same request"
-    counted.send(0.1)
-    assert counted.signals.again
-    assert counted.left == []
+        harness.send(after)
+        assert not harness.signals.forced, "less than a second after the first signal"
+    harness.send(0.1)
+    assert harness.signals.forced
+    assert harness.exits == []
 
 
-def test_a_second_signal_ends_a_process_whose_main_thread_does_not_look() -> None:
-    counted = Counted()
-    assert not counted.signals.is_set()
-    counted.send(60)
-    counted.send(0.5)
-    assert counted.left == []
-    counted.send(0.6)
-    assert counted.left == [1]
+def test_a_second_signal_ends_a_process_whose_main_thread_is_blocked() -> None:
+    harness = SignalHarness()
+    assert not harness.signals.is_set()
+    harness.send(60)
+    harness.send(0.5)
+    assert harness.exits == []
+    harness.send(0.6)
+    assert harness.exits == [1]
 
 
-def test_waiting_ends_with_the_time() -> None:
-    counted = Counted()
-    assert not counted.signals.wait(0)
-    counted.send()
-    assert counted.signals.wait()
+def test_wait_returns_after_its_time_or_a_signal() -> None:
+    harness = SignalHarness()
+    assert not harness.signals.wait(0)
+    harness.send()
+    assert harness.signals.wait()
 
 
 @contextmanager
-def started(*words: str, cwd: Path, **more: object) -> Iterator[subprocess.Popen[str]]:
+def started(*words: str, cwd: Path, **options: object) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.PIPE,
@@ -86,7 +86,7 @@ def started(*words: str, cwd: Path, **more: object) -> Iterator[subprocess.Popen
         text=True,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        **more,  # type: ignore[call-overload]
+        **options,  # type: ignore[call-overload]
     )
     try:
         yield process
@@ -96,7 +96,7 @@ def started(*words: str, cwd: Path, **more: object) -> Iterator[subprocess.Popen
 
 
 def wait_for_handler(process: subprocess.Popen[str], number: int = signal.SIGHUP) -> None:
-    """Wait until the process handles the signal: SIGHUP is not one that Python takes by itself."""
+    """Wait until the process has a handler for the signal. Python itself installs none for SIGHUP."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
@@ -104,42 +104,40 @@ def wait_for_handler(process: subprocess.Popen[str], number: int = signal.SIGHUP
         if int(caught, 16) >> (number - 1) & 1:
             return
         time.sleep(0.002)
-    raise AssertionError("it has no handler")
+    raise AssertionError("no signal handler was installed")
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("delay", slow_except([0.0, 0.1, 0.25], 0.1))
-def test_ctrl_c_in_the_first_moments_makes_no_traceback(program: str, delay: float, tmp_path: Path) -> None:
+def test_ctrl_c_during_startup_causes_no_traceback(program: str, delay: float, tmp_path: Path) -> None:
     with started(*PROGRAMS[program], cwd=tmp_path) as process:
         wait_for_handler(process)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert "Traceback" not in output
-    # The demo has nothing to show then, which it calls a failure.
+    # The demo fails if it is stopped before Elasticsearch is ready.
     assert process.returncode == (1 if program == "demo" else 0), output
 
 
 @pytest.mark.parametrize(("option", "code"), [("--catch-up", 1), ("--setup-only", 1), ("--no-kibana", 0)])
-def test_a_stop_during_the_imports_does_not_pass_for_work_that_is_done(
-    option: str, code: int, tmp_path: Path
-) -> None:
+def test_a_stop_during_the_imports_is_not_reported_as_success(option: str, code: int, tmp_path: Path) -> None:
     with started(str(PROGRAM), "--es", "http://127.0.0.1:1", option, cwd=tmp_path) as process:
         wait_for_handler(process)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     assert "Shutdown complete" in output
-    assert "Jetstream" not in output, "it does not begin"
+    assert "Jetstream" not in output, "the worker must not start"
 
 
-def test_a_main_thread_that_is_blocked_ends_by_a_second_signal(tmp_path: Path) -> None:
+def test_a_second_signal_ends_a_worker_blocked_in_a_system_call(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "password")
     with started(str(PROGRAM), "--es-pass-file", str(tmp_path / "password"), cwd=tmp_path) as process:
         wait_for_handler(process)
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-        assert process.poll() is None, "nobody writes the password"
+        assert process.poll() is None, "the worker waits for the password"
         deadline = time.monotonic() + 30
         while process.poll() is None and time.monotonic() < deadline:
             process.send_signal(signal.SIGINT)
@@ -148,7 +146,7 @@ def test_a_main_thread_that_is_blocked_ends_by_a_second_signal(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", slow_except([signal.SIGTERM, signal.SIGHUP], signal.SIGTERM))
-def test_a_storm_of_signals_is_one_request(
+def test_repeated_signals_are_one_request(
     number: signal.Signals,
     es_node: EmbeddedNode,
     jetstream: Simulator,
@@ -159,31 +157,31 @@ def test_a_storm_of_signals_is_one_request(
     options = ("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix)
     with Worker(*options, "--no-kibana", home=tmp_path) as worker:
         worker.wait_for("created index")
-        storm(worker.process, number)
+        send_repeatedly(worker.process, number)
         assert worker.exit_code() == 0
         assert worker.lines[-1].endswith("Shutdown complete")
         assert worker.counted()["in flight"] == 0
 
 
 @pytest.mark.parametrize("program", ["simulator", "embedded"])
-def test_a_storm_of_signals_ends_it(program: str, tmp_path: Path) -> None:
+def test_repeated_signals_stop_the_program_in_order(program: str, tmp_path: Path) -> None:
     with started(*PROGRAMS[program], cwd=tmp_path) as process:
         assert process.stdout is not None
         while line := process.stdout.readline():
             if " ready at " in line:
                 break
-        storm(process, signal.SIGTERM)
+        send_repeatedly(process, signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == 0
 
 
-def storm(process: subprocess.Popen[str], number: signal.Signals, seconds: float = 0.05) -> None:
+def send_repeatedly(process: subprocess.Popen[str], number: signal.Signals, seconds: float = 0.05) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         process.send_signal(number)
 
 
-def test_nohup_is_respected(tmp_path: Path) -> None:
+def test_sighup_stays_ignored_under_nohup(tmp_path: Path) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -197,7 +195,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
-# A few of the lives that `python -m tests.signal_trials` has by the hundred.
+# A few of the trials that `python -m tests.signal_trials` runs by the hundred.
 @pytest.mark.parametrize(
     ("kind", "count"), slow_except([(simulator, 3), (embedded, 1)], (simulator, 3), unpack=True)
 )

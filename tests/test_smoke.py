@@ -95,7 +95,7 @@ def test_a_worker_that_fails(smoke: Smoke, calls: Path, tmp_path: Path) -> None:
     done = smoke("--batch", "0", SMOKE_SECONDS="1")
     assert done.returncode == 1
     assert "smoke: the worker ended with exit code 2; see " in done.stderr
-    assert "--batch: '0' is no whole number" in (tmp_path / "logs" / "worker.log").read_text()
+    assert "--batch: invalid number '0'" in (tmp_path / "logs" / "worker.log").read_text()
     assert last_call(calls) == "down --volumes --remove-orphans"
 
 

@@ -273,18 +273,24 @@ def test_client_certificates_that_can_not_be_used_are_told(
     https = ("--es", "https://localhost:9200")
     cert, key = str(own_ca.cert), str(own_ca.key)
     for options, reason in (
-        ((*https, "--es-key", key), "--es-key needs --es-cert"),
-        ((*https, "--es-cert", "/nowhere"), "--es-cert: there is no file /nowhere"),
-        ((*https, "--es-cert", cert, "--es-key", "/nowhere"), "--es-key: there is no file /nowhere"),
-        ((*https, "--es-cert", cert), f"--es-cert: can't use {cert}: certificate and key are not in PEM"),
+        ((*https, "--es-key", key), "--es-key requires --es-cert"),
+        ((*https, "--es-cert", "/nowhere"), "--es-cert: no such file: /nowhere"),
+        ((*https, "--es-cert", cert, "--es-key", "/nowhere"), "--es-key: no such file: /nowhere"),
+        (
+            (*https, "--es-cert", cert),
+            f"--es-cert: can't use {cert}: certificate or key is not in PEM",
+        ),
         ((*https, "--es-cert", key, "--es-key", key), f"--es-cert: can't use {key} with {key}"),
-        (("--es-cert", cert, "--es-key", key), "--es-cert is for https, and --es is http"),
+        (("--es-cert", cert, "--es-key", key), "--es-cert requires an https:// URL in --es"),
         (
             ("--es-ca-fingerprint", "ab:cd"),
-            "--es-ca-fingerprint: 'ab:cd' is not the SHA-256",
+            "--es-ca-fingerprint: invalid fingerprint 'ab:cd' (use SHA-256",
         ),
-        (("--es-ca-fingerprint", "ab" * 32), "--es-ca-fingerprint is for https, and --es is http"),
-        ((*https, "--es-ca-fingerprint", "ab" * 32, "--es-ca", cert), "give one of them"),
+        (("--es-ca-fingerprint", "ab" * 32), "--es-ca-fingerprint requires an https:// URL in --es"),
+        (
+            (*https, "--es-ca-fingerprint", "ab" * 32, "--es-ca", cert),
+            "--es-ca and --es-ca-fingerprint are mutually exclusive (use one of them)",
+        ),
     ):
         with pytest.raises(SystemExit) as stopped:
             parse(options, {"HOME": "/"})
@@ -322,9 +328,9 @@ def test_a_file_without_a_certificate_is_told_at_the_start(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text, reason in (
-        ("empty.pem", "", "it holds no certificate in PEM"),
-        ("other.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n", "it holds no certificate in PEM"),
-        ("none.pem", None, "there is no file"),
+        ("empty.pem", "", "it contains no PEM certificate"),
+        ("other.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n", "it contains no PEM certificate"),
+        ("none.pem", None, "no such file"),
     ):
         file = tmp_path / name
         if text is not None:

@@ -16,7 +16,7 @@ from slurp.elastic.setup import create_index, has_our_template
 from slurp.elastic.templates import DAY_AT_LEAST, is_of_our_template, winner_for
 from slurp.errors import Fatal
 from slurp.events.times import day_of
-from slurp.fill_command import FillCommand
+from slurp.replay_command import ReplayCommand
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class DailyIndices:
         clock: Callable[[], float] = time.time,
         earliest: Callable[[], float | None] = time.time,
         *,
-        fill: FillCommand | None = None,
+        fill: ReplayCommand | None = None,
     ) -> None:
         """`clock` tells the time (Unix seconds) and `earliest` the time that it is at least, by which days
         expire; None while nothing is known of that."""
@@ -51,7 +51,7 @@ class DailyIndices:
         self._put_templates = put_templates
         self._clock = clock
         self._earliest = earliest
-        self._fill = fill or FillCommand()
+        self._fill = fill or ReplayCommand()
         self._lock = threading.Lock()
         self._seen: dict[int, float] = {}
         # How many looks have failed, and the last one that did: its day and error.

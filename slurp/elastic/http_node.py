@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from elastic_transport import NodeConfig, Urllib3HttpNode
 from urllib3 import HTTPConnectionPool
 
-from slurp.response_body import read_within
+from slurp.response_body import read_body
 
 # A bulk request of 5 MB whose items all fail is answered with some 25 MB.
 MOST_BYTES = 100 * 10**6
@@ -36,7 +36,7 @@ class _Pool:
     def urlopen(self, method: str, target: str, **options: Any) -> _Answer:
         answer = self._pool.urlopen(method, target, preload_content=False, **options)
         deadline = self._clock() + (options.get("timeout") or _WITHIN)
-        data = read_within(answer, MOST_BYTES, deadline, self._clock)
+        data = read_body(answer, MOST_BYTES, deadline, self._clock)
         return _Answer(answer.status, answer.headers, data)
 
 

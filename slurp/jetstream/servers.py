@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import statistics
 import threading
 import time
@@ -126,15 +125,6 @@ def host_of(url: str) -> str:
     """Return the name of a server in logs, documents and checkpoints: host, port and path of its URL."""
     parts = urlsplit(url)
     return f"{parts.netloc}{parts.path}"
-
-
-def accepts_connections(host: str, port: int) -> bool:
-    """Return whether a TCP connection to this address succeeds within two seconds."""
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def format_probes(probes: Sequence[ServerProbe]) -> list[str]:

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from slurp.config import Config
 from slurp.logs import Secrets, cut
-from slurp.response_body import read_within
+from slurp.response_body import read_body
 from slurp.values import basic_token
 
 Json = dict[str, Any]
@@ -256,7 +256,7 @@ class KibanaClient:
                 stream=True,
                 **body,
             ) as response:
-                content = read_within(response.raw, _MAX_BYTES, time.monotonic() + _BODY_TIMEOUT)
+                content = read_body(response.raw, _MAX_BYTES, time.monotonic() + _BODY_TIMEOUT)
                 return Response(response.status_code, response.headers, content)
         except HTTPError as error:
             raise NotReady(f"incomplete response: {_short(error)}") from None

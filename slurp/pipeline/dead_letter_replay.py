@@ -86,7 +86,7 @@ class Replay:
         shutdown.deadline = time.monotonic()
         shutdown.stop.set()
         until = time.monotonic() + _WAIT_AT_END
-        while thread.is_alive() and time.monotonic() < until and not signals.again:
+        while thread.is_alive() and time.monotonic() < until and not signals.forced:
             thread.join(_POLL)
         reason = "stopped by a signal" if signals.requested else self._stall_reason()
         log.error("%s; %s; the rest can be sent by running the command again", reason, self._counts())

@@ -17,10 +17,10 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.position import Gap
-from slurp.fill_command import FillCommand
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.progress import Counters, Hold
+from slurp.replay_command import ReplayCommand
 from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
@@ -56,12 +56,12 @@ class GapRecorder:
         counters: Counters,
         wait_for_others: float = _WAIT_FOR_OTHERS,
         *,
-        fill: FillCommand | None = None,
+        replay_command: ReplayCommand | None = None,
     ) -> None:
         self._elastic = elastic
         self._subscription = subscription
         self._servers = tuple(servers)
-        self._fill = fill or FillCommand()
+        self._replay_command = replay_command or ReplayCommand()
         self._counters = counters
         self._wait = wait_for_others if counters.readers > 1 else 0.0
         self._lock = threading.Lock()
@@ -151,7 +151,7 @@ class GapRecorder:
             f"{what} To read them from a host that has them: %s",
             gap.host,
             _span(gap),
-            self._fill.advice(gap.from_us, other),
+            self._replay_command.advice(gap.from_us, other),
         )
         if not gap.possible:
             self._counters.gap()

@@ -236,7 +236,7 @@ def _gateway(stage: Stage, order: Order) -> None:
     """HTML of all kinds of statuses on every path, as while a load balancer is set up anew."""
     statuses = random.Random(order.number).sample(_STATUSES, len(_STATUSES))
     for wire in stage.wires:
-        wire.be_a_gateway(itertools.cycle(statuses))
+        wire.act_as_gateway(itertools.cycle(statuses))
     try:
         time.sleep(order.length)
     finally:

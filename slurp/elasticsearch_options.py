@@ -1,0 +1,192 @@
+"""The command-line options for Elasticsearch and Kibana."""
+
+from __future__ import annotations
+
+from argparse import _ArgumentGroup as Group
+from pathlib import Path
+
+from slurp.option_parser import DURATION, POSITIVE, argument_type
+from slurp.values import (
+    parse_api_key,
+    parse_fingerprint,
+    parse_max_disk,
+    parse_replicas,
+    parse_retention,
+    strip_secret,
+)
+
+
+def add_connection_options(group: Group) -> None:
+    group.add_argument(
+        "--es",
+        action="append",
+        metavar="URL",
+        help="Elasticsearch node, repeatable (default: http://localhost:9200)",
+    )
+    group.add_argument(
+        "--es-user", metavar="NAME", default="elastic", help="Elasticsearch user name (default: elastic)"
+    )
+    group.add_argument(
+        "--es-pass",
+        metavar="PASSWORD",
+        type=strip_secret,
+        default="changeme",
+        help="Elasticsearch password; other users see it in the process list, so prefer --es-pass-file "
+        "(default: changeme)",
+    )
+    group.add_argument(
+        "--es-pass-file",
+        metavar="FILE",
+        type=Path,
+        help="file with the Elasticsearch password; read again when Elasticsearch rejects it",
+    )
+    group.add_argument(
+        "--es-api-key",
+        metavar="KEY",
+        type=argument_type(parse_api_key),
+        help="encoded Elasticsearch API key, instead of user name and password",
+    )
+    group.add_argument(
+        "--es-api-key-file",
+        metavar="FILE",
+        type=Path,
+        help="file with the encoded API key; read again when Elasticsearch rejects it",
+    )
+    group.add_argument(
+        "--es-ca",
+        metavar="FILE",
+        type=Path,
+        help="CA certificates (PEM) to verify Elasticsearch and Kibana with",
+    )
+    group.add_argument(
+        "--es-ca-fingerprint",
+        metavar="HEX",
+        type=argument_type(parse_fingerprint),
+        help="SHA-256 fingerprint of the CA of Elasticsearch, instead of --es-ca; not used for Kibana",
+    )
+    group.add_argument(
+        "--es-cert",
+        metavar="FILE",
+        type=Path,
+        help="client certificate (PEM) for mutual TLS with Elasticsearch",
+    )
+    group.add_argument(
+        "--es-key",
+        metavar="FILE",
+        type=Path,
+        help="private key (PEM, unencrypted) of --es-cert; not needed if that file contains it",
+    )
+    group.add_argument(
+        "--es-compress",
+        choices=["auto", "on", "off"],
+        default="auto",
+        metavar="WHEN",
+        help="gzip compression of requests to Elasticsearch: on, off, or auto: on unless the node is on this "
+        "machine (default: auto)",
+    )
+
+
+def add_index_options(group: Group) -> None:
+    group.add_argument(
+        "--index",
+        metavar="NAME",
+        default="bluesky-events",
+        help="prefix of the day indices NAME-YYYY.MM.DD (default: bluesky-events)",
+    )
+    group.add_argument(
+        "--retention",
+        metavar="TIME",
+        type=argument_type(parse_retention),
+        default=30,
+        help="delete day indices older than this and skip their events: whole days, 3d or more, or 'forever' "
+        "(default: 30d)",
+    )
+    group.add_argument(
+        "--max-disk",
+        metavar="SIZE",
+        type=argument_type(parse_max_disk),
+        help="disk space for the day indices, including space for merges; the oldest day is deleted first: "
+        "100MB or more, or 'off' (default: off; with --embedded half of the free disk space, at most 100GB)",
+    )
+    group.add_argument(
+        "--shards",
+        metavar="N",
+        type=POSITIVE,
+        default=1,
+        help="primary shards of each day index (default: 1)",
+    )
+    group.add_argument(
+        "--replicas",
+        metavar="N",
+        type=argument_type(parse_replicas),
+        help="replicas of each shard, or 'auto': 0 in a cluster of one node, else 1 (default: auto)",
+    )
+    group.add_argument(
+        "--refresh",
+        metavar="TIME",
+        type=DURATION,
+        default=5.0,
+        help="refresh interval of the day indices (default: 5s)",
+    )
+    group.add_argument(
+        "--codec",
+        choices=["default", "best_compression"],
+        default="default",
+        metavar="NAME",
+        help="index codec: default, or best_compression for less disk and more CPU (default: default)",
+    )
+    group.add_argument(
+        "--lexicons",
+        metavar="DIR",
+        type=Path,
+        help="directory of third-party lexicon files (JSON); their records get fields of their own",
+    )
+    group.add_argument(
+        "--setup-only",
+        action="store_true",
+        help="install index templates, ingest pipeline and lifecycle policy, then exit 0; for administrators",
+    )
+    group.add_argument(
+        "--no-setup",
+        action="store_true",
+        help="do not change index templates, ingest pipeline and lifecycle policy; for users with few "
+        "privileges",
+    )
+
+
+def add_kibana_options(group: Group) -> None:
+    group.add_argument(
+        "--kibana",
+        metavar="URL",
+        help="Kibana to install data views and dashboards in (default: http://localhost:5601 if every --es "
+        "is on this machine, else none)",
+    )
+    group.add_argument("--no-kibana", action="store_true", help="do not connect to Kibana")
+    group.add_argument(
+        "--kibana-space",
+        metavar="NAME",
+        default="",
+        help="id of the Kibana space to install in (default: the default space)",
+    )
+    group.add_argument(
+        "--kibana-user",
+        metavar="NAME",
+        help="Kibana user name (default: the Elasticsearch user, or its API key)",
+    )
+    group.add_argument(
+        "--kibana-pass",
+        metavar="PASSWORD",
+        type=strip_secret,
+        help="Kibana password (default: the Elasticsearch password)",
+    )
+    group.add_argument(
+        "--kibana-pass-file",
+        metavar="FILE",
+        type=Path,
+        help="file with the Kibana password; read again when Kibana rejects it",
+    )
+    group.add_argument(
+        "--kibana-overwrite",
+        action="store_true",
+        help="replace data views and dashboards at each start, even if they were edited",
+    )
