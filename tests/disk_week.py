@@ -23,8 +23,8 @@ from elasticsearch import Elasticsearch
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.identity import identify
 from slurp.events.times import day_of
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions, ServerOptions
 from slurp.units import format_size, parse_size
 from tests.fixtures_es import PASSWORD, client_for
 from tests.worker import Worker, checkpoint, documents
@@ -33,7 +33,7 @@ INDEX = "week"
 _DAY = 86_400
 # By then what the killed worker had sent is written: a later checkpoint would be that of another worker.
 _LAST_WRITE = 5.0
-_WHOLE_WEEK = Manners(lookback=30 * _DAY)
+_WHOLE_WEEK = ServerOptions(lookback=30 * _DAY, retain_bytes=10**10)
 
 
 @dataclass
@@ -98,7 +98,7 @@ def run(folder: Path, *, budget: int, events: int, kills: int = 0, days: int = 7
     node = EmbeddedNode(folder / "node", port=0, password=PASSWORD)
     disk = Folder(node.data)
     with (
-        Simulator(seed=7, retain_bytes=10**10, odd_revs=0.0, manners=_WHOLE_WEEK) as jetstream,
+        Simulator(seed=7, network=NetworkOptions(odd_revs=0.0), server=_WHOLE_WEEK) as jetstream,
         node,
         client_for(node) as es,
         disk.watched(),

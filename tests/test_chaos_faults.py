@@ -20,9 +20,10 @@ import pytest
 from slurp.documents.document import build
 from slurp.events import tid
 from slurp.events.identity import event_id
-from slurp.simulator.imports import Imports
+from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.jetstream import Simulator
-from slurp.simulator.network import Network
+from slurp.simulator.options import NetworkOptions
+from slurp.simulator.timestamp_imports import TimestampImports
 from tests.chaos.faults import GENTLE, KINDS, LONG
 from tests.chaos.oracle import of_event
 from tests.chaos.plan import orders
@@ -139,14 +140,14 @@ def test_subscribers_are_told_with_1001_that_numbers_will_be_used_again() -> Non
 
 @pytest.fixture(scope="module")
 def frames() -> list[bytes]:
-    network = Network(9, 500, odd_revs=0.05)
+    network = EventGenerator(9, NetworkOptions(accounts=500, odd_revs=0.05))
     now = 1_700_000_000_000_000
     return [network.event(now + number * 1000, number + 1).frame for number in range(4000)]
 
 
-def imported(frames: list[bytes], seed: int = 1, share: float = 0.3) -> tuple[list[bytes], Imports]:
-    imports, dice = Imports(), random.Random(seed)
-    return [imports.rewritten(frame, dice, share) for frame in frames], imports
+def imported(frames: list[bytes], seed: int = 1, share: float = 0.3) -> tuple[list[bytes], TimestampImports]:
+    imports, dice = TimestampImports(), random.Random(seed)
+    return [imports.rewrite(frame, dice, share) for frame in frames], imports
 
 
 def test_an_import_rewrites_nothing_but_the_time_of_commits_with_a_sound_rev(frames: list[bytes]) -> None:
@@ -180,7 +181,7 @@ def test_the_same_seed_imports_the_same(frames: list[bytes]) -> None:
     assert imported(frames, seed=2)[0] != imported(frames)[0]
     # What was rewritten is not rewritten once more.
     after, imports = imported(frames, share=1.0)
-    assert [imports.rewritten(frame, random.Random(1), 1.0) for frame in after] == after
+    assert [imports.rewrite(frame, random.Random(1), 1.0) for frame in after] == after
 
 
 def test_later_updates_of_what_was_imported_have_an_earlier_time_as_well(frames: list[bytes]) -> None:
@@ -190,7 +191,7 @@ def test_later_updates_of_what_was_imported_have_an_earlier_time_as_well(frames:
     now = made["time_us"] + 5_000_000
     commit = {**made["commit"], "operation": "update", "rev": tid.from_micros(now, 7), "record": {"a": 1}}
     update = {**made, "time_us": now, "commit": commit}
-    (after,) = map(event, [imports.applied(orjson.dumps(update))])
+    (after,) = map(event, [imports.apply(orjson.dumps(update))])
     assert 2 * DAY_US <= now - after.pop("time_us") < 90 * DAY_US
     assert after == {name: value for name, value in update.items() if name != "time_us"}
     for other in (
@@ -199,7 +200,7 @@ def test_later_updates_of_what_was_imported_have_an_earlier_time_as_well(frames:
         {**update, "commit": {**commit, "rev": tid.from_micros(now - 5 * DAY_US, 7)}},
         {"did": made["did"], "time_us": now, "kind": "identity", "identity": {}},
     ):
-        assert imports.applied(orjson.dumps(other)) == orjson.dumps(other)
+        assert imports.apply(orjson.dumps(other)) == orjson.dumps(other)
 
 
 def _is_sound(one: dict[str, Any]) -> bool:
@@ -226,10 +227,10 @@ def test_a_server_sends_what_it_imported_by_both_wires_and_at_the_same_places() 
 
 
 def _v1(frame: bytes) -> dict[str, Any]:
-    from slurp.simulator import wire2
+    from slurp.simulator import wire_v2
 
     one = event(frame)
-    return wire2.event_of(one) if "payload" in one else one
+    return wire_v2.to_v1_event(one) if "payload" in one else one
 
 
 # Elasticsearch behind a gateway, and a node that is silent

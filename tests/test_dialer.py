@@ -22,10 +22,10 @@ from slurp.jetstream import zstd_dictionary as dictionaries
 from slurp.jetstream.servers import probe
 from slurp.jetstream.subscription import Subscription
 from slurp.jetstream.zstd_dictionary import Dictionary, NoDictionary, fetch
-from slurp.simulator import wire2
-from slurp.simulator.connection import Manners
+from slurp.simulator import wire_v2
 from slurp.simulator.dictionaries import Dictionary as TheirDictionary
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.reading import Reading, until
 from tests.test_simulator_v2 import publish_resync
 
@@ -168,7 +168,7 @@ class TestCursors:
     def test_too_old_a_cursor_is_a_gap_and_goes_on_at_the_floor(
         self, caplog: pytest.LogCaptureFixture, compress: str
     ) -> None:
-        with Simulator(port=0, seed=1, retain_bytes=300_000) as jetstream:
+        with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=300_000)) as jetstream:
             jetstream.generate(2000)
             with reading(jetstream, start=7, options=(*ZSTD[:3], compress)) as run:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
@@ -179,7 +179,7 @@ class TestCursors:
 
     def test_a_rewind_below_the_floor_is_no_gap(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        with Simulator(port=0, seed=1, retain_bytes=1_000_000) as jetstream:
+        with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=1_000_000)) as jetstream:
             jetstream.generate(5000)
             floor = published(jetstream)[0]["cursor"]
             known = published(jetstream)[10]["cursor"]
@@ -192,21 +192,21 @@ class TestCursors:
 
     def test_a_floor_that_is_not_told_is_asked_for_by_time(self, jetstream: Simulator) -> None:
         jetstream.generate(10)
-        jetstream.faults.refuse(400, wire2.refusal("CursorTooOld", "sorry"))
+        jetstream.faults.refuse(400, wire_v2.error_body("CursorTooOld", "sorry"))
         with reading(jetstream, start=7) as run:
             until(lambda: len(run.frames) == 10)
         assert [record.cursor for record in jetstream.connections] == [None, 10**15]
 
     def test_a_server_that_always_says_too_old_is_left_in_the_end(self, jetstream: Simulator) -> None:
-        jetstream.faults.refuse(400, wire2.refusal("CursorTooOld", "floor 9"), times=4)
+        jetstream.faults.refuse(400, wire_v2.error_body("CursorTooOld", "floor 9"), times=4)
         jetstream.generate(10)
         with reading(jetstream, start=7, options=("--protocol", "v2")) as run:
             until(lambda: run.frames)
         assert len(jetstream.connections) == 5
 
     def test_a_time_below_the_floor_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
-        manners = Manners(lookback=3600)
-        with Simulator(port=0, seed=1, retain_bytes=300_000, manners=manners) as jetstream:
+        server = ServerOptions(lookback=3600, retain_bytes=300_000)
+        with Simulator(port=0, seed=1, server=server) as jetstream:
             jetstream.generate(2000)
             with reading(jetstream, start=10**15) as run:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
@@ -228,7 +228,7 @@ class TestNotices:
         assert jetstream.connections[-1].cursor == 0, "rewound, as after any disorder"
 
     def test_an_error_alone_ends_it_too(self, jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
-        jetstream.faults.garbage(wire2.error("InternalError", "disk").decode())
+        jetstream.faults.garbage(wire_v2.error("InternalError", "disk").decode())
         with reading(jetstream):
             until(lambda: len(jetstream.connections) == 2)
         assert "InternalError: disk; trying again" in caplog.text

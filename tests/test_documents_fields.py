@@ -17,7 +17,8 @@ from slurp.documents.languages import normalised
 from slurp.documents.times import created_at, hour_and_weekday
 from slurp.documents.urls import domain_of, page_of
 from slurp.events.frames import parse
-from slurp.simulator.network import Network
+from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.options import NetworkOptions
 from tests.test_documents_hostile import ARRIVED, commit, document
 
 ME = "did:plc:me"
@@ -344,7 +345,7 @@ def test_real_events_one_by_one(corpus: list[Path]) -> None:
 
 
 def test_every_lifted_field_is_in_the_table(corpus: list[Path]) -> None:
-    network = Network(seed=3, people=200)
+    network = EventGenerator(3, NetworkOptions(accounts=200))
     made = [network.event(ARRIVED + number, number).frame for number in range(1, 4000)]
     paths = {path for frame in [*event_frames(corpus), *made] for path in _paths(lifted(frame), "")}
     assert paths <= {field.path for field in FIELDS}

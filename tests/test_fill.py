@@ -20,8 +20,8 @@ from slurp.events.position import Gap
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.gaps import Gaps
 from slurp.pipeline.progress import Counters
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.clocks import Clock
 from tests.worker import Worker, assert_each_once, run_literally
 
@@ -108,7 +108,7 @@ def clock() -> Clock:
 @pytest.fixture
 def short(clock: Clock) -> Iterator[Simulator]:
     """It goes back a quarter of an hour."""
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as server:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as server:
         yield server
 
 

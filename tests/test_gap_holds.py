@@ -24,8 +24,8 @@ from slurp.pipeline.checkpoint import Checkpoint
 from slurp.pipeline.gaps import Gaps
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
 from slurp.service import Service
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.clocks import Clock
 from tests.reading import reading, until
 from tests.test_gap_worker import gap_documents
@@ -259,7 +259,7 @@ def clock() -> Clock:
 @pytest.fixture
 def short(clock: Clock) -> Iterator[Simulator]:
     """Looks back a quarter of an hour only."""
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as simulator:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as simulator:
         yield simulator
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from slurp.jetstream import servers
 from slurp.jetstream.servers import host_of, probe, table
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
 from tests.reading import until
 from tests.worker import Worker
@@ -82,7 +82,7 @@ def test_it_listens_on_the_wire_that_will_be_read(late: Simulator, protocol: str
         probe([late.url, other.url], protocol=protocol, listen=True)
     # Of handshakes the last is the one that listens: it has no filter.
     listening = [one.path for one in other.connections if not one.params]
-    assert listening == ["/subscribe" if wire == "v1" else wire2.PATH]
+    assert listening == ["/subscribe" if wire == "v1" else wire_v2.PATH]
 
 
 @pytest.mark.parametrize("protocol", ["auto", "v1", "v2"])

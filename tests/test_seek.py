@@ -16,8 +16,8 @@ from slurp.events.position import Position
 from slurp.jetstream.cursor_search import Seen, search, seek, seen_in
 from slurp.jetstream.servers import host_of
 from slurp.pipeline import resume as cursors_module
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions, ServerOptions
 from tests.clocks import Clock
 from tests.reading import Reading, reading, until
 
@@ -159,7 +159,7 @@ def since(run: Reading, simulator: Simulator, time_us: int) -> bool:
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 @pytest.mark.parametrize("by", ["start", "another host"])
 def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) -> None:
-    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
         known = None if by == "start" else Position("elsewhere.example", 5, time_us + 300 * SECOND)
@@ -172,7 +172,7 @@ def test_an_active_segment_is_not_read_from_its_beginning(wire: str, by: str) ->
 
 
 def test_filters_are_no_obstacle() -> None:
-    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
         likes = {
@@ -197,7 +197,7 @@ def test_a_server_that_fails_meanwhile_is_read_from_where_it_begins(
         raise WebSocketTimeoutException("late")
 
     monkeypatch.setattr(cursors_module, "first_events", fail)
-    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(20_000, span=SEGMENT)
         time_us = int((time.time() - 300) * 1e6)
         with reading(jetstream, start=time_us) as run:
@@ -216,8 +216,9 @@ def test_nothing_is_sought_where_a_server_begins_in_time() -> None:
 
 
 def test_a_server_without_numbers_is_read_from_where_it_begins() -> None:
-    manners = Manners(active_segment=SEGMENT)
-    with Simulator(port=0, seed=1, cursors=False, manners=manners, clock=Clock()) as old:
+    server = ServerOptions(active_segment=SEGMENT)
+    network = NetworkOptions(cursors=False)
+    with Simulator(port=0, seed=1, network=network, server=server, clock=Clock()) as old:
         old.generate(20_000, span=SEGMENT)
         with reading(old, start=int((time.time() - 300) * 1e6)) as run:
             until(lambda: run.frames and run.frames[-1] == old.frames[-1])

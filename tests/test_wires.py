@@ -16,6 +16,7 @@ from slurp.events.identity import event_id
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.conftest import SHARED
 from tests.test_dialer import Bombs
 from tests.test_simulator_v2 import DID, publish_resync
@@ -199,7 +200,7 @@ def test_a_retired_dictionary_and_bombs_stop_nothing(
 def test_too_old_a_checkpoint_is_a_gap_that_is_told(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    with Simulator(port=0, seed=1, retain_bytes=700_000) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=700_000)) as jetstream:
         jetstream.generate(500)
         with start("--catch-up", *V2, server=jetstream.url) as worker:
             assert worker.exit_code() == 0

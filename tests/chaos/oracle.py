@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from slurp.events.identity import event_id
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 from tests.worker import record_in
 
 Hash = bytes
@@ -37,7 +37,7 @@ def of_document(document: Mapping[str, Any]) -> Hash:
     if "quarantine" in document:
         # As it came, by either wire.
         raw = orjson.loads(document["quarantine"]["raw"])
-        return of_event(wire2.event_of(raw) if "payload" in raw else raw)
+        return of_event(wire_v2.to_v1_event(raw) if "payload" in raw else raw)
     kind = document["kind"]
     inner = document[kind]
     if kind != "commit":

@@ -17,10 +17,11 @@ from elasticsearch import Elasticsearch, helpers
 from slurp.elastic.privileges import Role, worker_with_setup
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.dead_letters import frame_of
+from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.jetstream import Simulator
-from slurp.simulator.network import Network
-from slurp.simulator.pace import Pacer
-from slurp.simulator.wire import with_cursor
+from slurp.simulator.options import NetworkOptions, ServerOptions
+from slurp.simulator.pacer import Pacer
+from slurp.simulator.wire_v1 import with_cursor
 from tests.chaos.oracle import ItemClass, Published
 from tests.chaos.runs import Runs
 from tests.file_realm import FileRealm
@@ -38,7 +39,7 @@ _SHIFT = 7_000_000
 # Only these many events may come again under other sequence numbers: a server stores them in blocks of it.
 RENUMBERED = 4096
 _BURST_PORTION = 1000
-_RETAIN = 8 * 10**9
+_SERVER = ServerOptions(retain_bytes=8 * 10**9)
 _FIRST_WITHIN = 120.0
 
 
@@ -49,7 +50,7 @@ class Stage:
         self._folder = folder
         self._rate = rate
         self._program = program
-        self._network = Network(seed, odd_revs=0.002)
+        self._network = EventGenerator(seed, NetworkOptions(odd_revs=0.002))
         self._numbers = itertools.count(1)
         # The feed and a burst take turns.
         self._publishing = threading.Lock()
@@ -65,9 +66,9 @@ class Stage:
             port=0,
             settings={"thread_pool.write.size": "1", "thread_pool.write.queue_size": "4"},
         )
-        self.first = Simulator(seed=seed, retain_bytes=_RETAIN)
+        self.first = Simulator(seed=seed, server=_SERVER)
         # An older server, that has the first wire only.
-        self.second = Simulator(seed=seed, retain_bytes=_RETAIN, protocols="v1")
+        self.second = Simulator(seed=seed, server=_SERVER, protocols="v1")
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
