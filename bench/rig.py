@@ -23,7 +23,7 @@ from slurp.elastic.bulk import create
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.setup import Setup
-from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.embedded.node import EmbeddedNode, NodeOptions, free_port
 from slurp.events.frames import parse
 from slurp.events.times import day_of
 from slurp.lexicons import committed
@@ -45,7 +45,9 @@ class Rig:
         self._names = itertools.count(1)
         self._temporary = tempfile.TemporaryDirectory(prefix="skeetslurper-bench-")
         self.folder = Path(self._temporary.name)
-        self.node = EmbeddedNode(self.folder / "node", port=0, password=PASSWORD, heap="1g")
+        self.node = EmbeddedNode(
+            self.folder / "node", port=0, password=PASSWORD, options=NodeOptions(heap="1g")
+        )
 
     def __enter__(self) -> Self:
         self.node.start()

@@ -312,7 +312,7 @@ class Service:
         return [one.url for one in probes]
 
     def _start_embedded_node(self) -> None:
-        from slurp.embedded.data_folder import DEFAULT_VERSION, check_room, default_data_dir
+        from slurp.embedded.data_folder import DEFAULT_VERSION, check_disk_space, default_data_dir
         from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
         from slurp.embedded.node import EmbeddedNode
 
@@ -330,7 +330,7 @@ class Service:
         self._node = EmbeddedNode(data, port=url.port or 9200, version=version, password=config.es_pass)
         log.info("embedded Elasticsearch: starting %s, data in %s", version, data)
         try:
-            check_room(data)
+            check_disk_space(data)
             self._node.start(wait=config.wait, stop=self._stop)
             self._choose_budget(self._node)
         except StartInterrupted:
@@ -340,7 +340,7 @@ class Service:
 
     def _choose_budget(self, node: EmbeddedNode) -> None:
         """The default of --max-disk is that of the node, which knows its disk."""
-        chosen, room = self._config.max_disk, node.room
+        chosen, room = self._config.max_disk, node.available_space
         if chosen is None:
             chosen = node.default_max_disk
             # A second worker, to fill a gap, must have the same one: it is in the index template.

@@ -15,7 +15,7 @@ import orjson
 from elasticsearch import Elasticsearch, helpers
 
 from slurp.elastic.privileges import Role, worker_with_setup
-from slurp.embedded.node import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode, NodeOptions
 from slurp.pipeline.dead_letters import frame_of
 from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.jetstream import Simulator
@@ -64,7 +64,9 @@ class Stage:
         self.node = EmbeddedNode(
             folder / "node",
             port=0,
-            settings={"thread_pool.write.size": "1", "thread_pool.write.queue_size": "4"},
+            options=NodeOptions(
+                settings={"thread_pool.write.size": "1", "thread_pool.write.queue_size": "4"}
+            ),
         )
         self.first = Simulator(seed=seed, server=_SERVER)
         # An older server, that has the first wire only.
