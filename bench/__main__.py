@@ -104,9 +104,9 @@ def single_stages(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     sent = stages.sending(env, simulated)
     yield "## Stages"
     yield ""
-    yield "CPU time in µs per event, each stage by itself: the minimum of several passes on one thread, except the"
-    yield "bulk client: one pass with all its threads. Three of four events use the fast path instead of the three"
-    yield "stages above it."
+    yield "CPU time in µs per event, each stage by itself: the minimum of several passes on one thread,"
+    yield "for the bulk client one pass with all threads. Three of four events use the fast path instead of"
+    yield "the three stages above it."
     yield ""
     yield f"| stage | {' | '.join(rendered)} |"
     yield f"|---|{'---|' * len(rendered)}"

@@ -98,7 +98,7 @@ def sending(env: BenchEnvironment, frames: list[bytes]) -> float:
 
 
 def _minimum(work: Callable[[T], object], inputs: Iterable[T]) -> float:
-    """Return the µs per input of the fastest pass. Results are not kept: that would cost garbage collection."""
+    """Return the µs per input of the fastest pass. Results are dropped, to avoid garbage collection."""
     inputs = list(inputs)
 
     def once() -> float:
