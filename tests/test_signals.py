@@ -17,7 +17,7 @@ import pytest
 from slurp.embedded.node import EmbeddedNode
 from slurp.process import StopSignals
 from slurp.simulator.jetstream import Simulator
-from tests.signal_trials import embedded, live, simulator
+from tests.signal_trials import embedded, run_trial, simulator
 from tests.watched import Clock
 from tests.worker import PROGRAM, Worker
 
@@ -196,11 +196,11 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
-# A few of the lives that `python -m tests.signal_trials` has by the hundred.
+# A few of the trials that `python -m tests.signal_trials` runs by the hundred.
 @pytest.mark.parametrize(("kind", "count"), [(simulator, 3), (embedded, 1)])
 def test_two_signals_at_random_moments(kind: Callable[[], object], count: int, tmp_path: Path) -> None:
     for number in range(count):
         folder = tmp_path / str(number)
         folder.mkdir()
-        life = live(kind(), folder, random.Random(f"test {number}"))  # type: ignore[arg-type]
-        assert life.fault == "", life.lines
+        trial = run_trial(kind(), folder, random.Random(f"test {number}"))  # type: ignore[arg-type]
+        assert trial.failure == "", trial.lines
