@@ -1,4 +1,4 @@
-"""One round of each contender: the same events into a fresh index of the same node."""
+"""One measurement of each contender: the same events into new indices of the same node."""
 
 from __future__ import annotations
 
@@ -20,43 +20,45 @@ from urllib.parse import urlsplit
 import orjson
 import psutil
 
-from bench.rig import PASSWORD, ROOT, Rig, Usage
+from bench.environment import PASSWORD, ROOT, BenchEnvironment, Usage
 from slurp.events.frames import parse
 from slurp.events.times import DAY_US
 
-_WAIT = 600.0
+_TIMEOUT = 600.0
 _LIMIT_THREADS = 2
-_WARM_ROUNDS = 8
+_WARM_UP_ROUNDS = 8
 
 
 @dataclass(frozen=True)
-class Round:
-    """What one round took. CPU is per event, in µs; it and the memory are of the contender's process."""
+class Measurement:
+    """One run of a contender. CPU times are in µs per event."""
 
     events: int
     seconds: float
     node_us: float
-    """What Elasticsearch took, with making the indices."""
+    """CPU time of Elasticsearch, including the creation of the indices."""
     cpu_us: float | None = None
-    peak: int | None = None
-    """Bytes."""
+    """CPU time of the contender's process."""
+    peak_memory: int | None = None
+    """Bytes of the contender's process."""
 
     @property
     def rate(self) -> float:
+        """Events per second."""
         return self.events / self.seconds
 
 
-def limit(rig: Rig, frames: list[bytes], size: int) -> Round:
-    """The cheapest client there is: bodies made beforehand, two threads of `http.client`."""
-    with rig.prefix() as prefix:
-        bodies, days = rig.bodies(frames, prefix, size)
-        rig.make_indices(prefix, days)
-        waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+def limit(env: BenchEnvironment, frames: list[bytes], size: int) -> Measurement:
+    """Measure the upper limit: bodies built beforehand, sent by two threads with `http.client`."""
+    with env.prefix() as prefix:
+        bodies, days = env.bodies(frames, prefix, size)
+        env.create_indices(prefix, days)
+        queued: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         for body in (*bodies, *[None] * _LIMIT_THREADS):
-            waiting.put(body)
+            queued.put(body)
         failed: list[BaseException] = []
-        threads = [threading.Thread(target=_post, args=(rig, waiting, failed)) for _ in range(_LIMIT_THREADS)]
-        node = rig.node_usage()
+        threads = [threading.Thread(target=_post, args=(env, queued, failed)) for _ in range(_LIMIT_THREADS)]
+        node = env.node_usage()
         began = time.perf_counter()
         for thread in threads:
             thread.start()
@@ -65,110 +67,120 @@ def limit(rig: Rig, frames: list[bytes], size: int) -> Round:
         seconds = time.perf_counter() - began
         if failed:
             raise failed[0]
-        return Round(len(frames), seconds, node.cpu / len(frames) * 1e6)
+        return Measurement(len(frames), seconds, node.cpu / len(frames) * 1e6)
 
 
-def _post(rig: Rig, waiting: queue.SimpleQueue[bytes | None], failed: list[BaseException]) -> None:
+def _post(
+    env: BenchEnvironment,
+    queued: queue.SimpleQueue[bytes | None],
+    failed: list[BaseException],
+) -> None:
     try:
-        connection = http.client.HTTPConnection(urlsplit(rig.node.url).netloc, timeout=_WAIT)
+        connection = http.client.HTTPConnection(urlsplit(env.node.url).netloc, timeout=_TIMEOUT)
         headers = {
             "Authorization": f"Basic {b64encode(f'elastic:{PASSWORD}'.encode()).decode()}",
             "Content-Type": "application/x-ndjson",
         }
-        while (body := waiting.get()) is not None:
+        while (body := queued.get()) is not None:
             connection.request("POST", "/_bulk?filter_path=errors", body, headers)
-            answer = orjson.loads(connection.getresponse().read())
-            if answer["errors"]:
-                raise RuntimeError("Elasticsearch refused some of the documents")
+            response = orjson.loads(connection.getresponse().read())
+            if response["errors"]:
+                raise RuntimeError("Elasticsearch rejected some of the documents")
         connection.close()
     except BaseException as error:
         failed.append(error)
 
 
-def ours(rig: Rig, jetstream: str, count: int, *options: str) -> Round:
-    """The worker as it is started by anybody, from its first connection to its last acknowledgement."""
-    with rig.prefix() as prefix:
-        process = worker(rig, jetstream, prefix, "--since", "0", *options)
+def skeetslurper(env: BenchEnvironment, jetstream: str, count: int, *options: str) -> Measurement:
+    """Measure the worker with default options, from its connection to its last acknowledgement."""
+    with env.prefix() as prefix:
+        process = worker(env, jetstream, prefix, "--since", "0", *options)
         try:
-            log = Log(process)
-            began = log.moment_of("connected to ")
-            usage, node = Usage(process.pid), rig.node_usage()
-            watch = threading.Thread(target=_watch, args=(usage, process), daemon=True)
+            log = WorkerLog(process)
+            began = log.time_of("connected to ")
+            usage, node = Usage(process.pid), env.node_usage()
+            watch = threading.Thread(target=_sample, args=(usage, process), daemon=True)
             watch.start()
-            ended = rig.wait_for(prefix, count, process, _WAIT)
+            ended = env.wait_for(prefix, count, process, _TIMEOUT)
             cpu, node_cpu = usage.cpu, node.cpu
         finally:
             process.terminate()
             code = process.wait()
         watch.join()
         if code:
-            raise RuntimeError(f"the worker ended with {code}\n{log.text()}")
-        return Round(count, ended - began, node_cpu / count * 1e6, cpu / count * 1e6, usage.peak)
+            raise RuntimeError(f"the worker exited with code {code}\n{log.text()}")
+        return Measurement(count, ended - began, node_cpu / count * 1e6, cpu / count * 1e6, usage.peak_memory)
 
 
-def textbook(rig: Rig, jetstream: str, frames: list[bytes]) -> Round:
-    """The script of an evening. It stops at whole batches, so the last few events are not waited for."""
-    with rig.prefix() as prefix:
+def textbook(env: BenchEnvironment, jetstream: str, frames: list[bytes]) -> Measurement:
+    """Measure the textbook script up to its last whole batch of 500: it sends no partial one."""
+    with env.prefix() as prefix:
         count = len(frames)
-        rig.make_indices(prefix, {parse(frame)["time_us"] // DAY_US for frame in frames})
-        command = ["-m", "bench.textbook", jetstream, rig.node.url, PASSWORD, prefix]
-        # Its imports and handshake are not counted either.
+        env.create_indices(prefix, {parse(frame)["time_us"] // DAY_US for frame in frames})
+        command = ["-m", "bench.textbook", jetstream, env.node.url, PASSWORD, prefix]
+        # Not measured: its imports and its handshake, as with the worker.
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True)
         try:
-            rig.wait_for(prefix, 1, process, _WAIT)
-            already, began = rig.taken(prefix), time.time()
-            usage, node = Usage(process.pid), rig.node_usage()
+            env.wait_for(prefix, 1, process, _TIMEOUT)
+            before, began = env.indexed(prefix), time.time()
+            usage, node = Usage(process.pid), env.node_usage()
             goal = count - count % 500
-            ended = rig.wait_for(prefix, goal, process, _WAIT)
-            events = goal - already
-            return Round(events, ended - began, node.cpu / events * 1e6, usage.cpu / events * 1e6)
+            ended = env.wait_for(prefix, goal, process, _TIMEOUT)
+            events = goal - before
+            return Measurement(events, ended - began, node.cpu / events * 1e6, usage.cpu / events * 1e6)
         finally:
             process.kill()
             process.wait()
 
 
 def worker(
-    rig: Rig,
+    env: BenchEnvironment,
     jetstream: str,
     prefix: str,
     *options: str,
     program: Path = ROOT / "skeetslurper.py",
     times: Path | None = None,
 ) -> subprocess.Popen[str]:
-    """The worker in a process of its own; its log is to be read. `times` is for `bench.timed`."""
+    """Start the worker in a process; its log must be read. `times` is the file of `bench.timed_worker`."""
     return subprocess.Popen(
         [
-            *(sys.executable, str(program), "--jetstream", jetstream, "--es", rig.node.url),
+            *(sys.executable, str(program), "--jetstream", jetstream, "--es", env.node.url),
             *("--index", prefix, "--no-kibana", "--retention", "forever"),
-            *("--dead-letter", str(rig.folder / f"{prefix}.jsonl"), *options),
+            *("--dead-letter", str(env.folder / f"{prefix}.jsonl"), *options),
         ],
         stderr=subprocess.PIPE,
         text=True,
-        env={"HOME": str(rig.folder), "BENCH_TIMES": str(times)},
+        env={"HOME": str(env.folder), "BENCH_TIMES": str(times)},
     )
 
 
-class Log:
-    """The log of a worker, read on a thread so that it never waits for us."""
+class WorkerLog:
+    """The log of a worker, read by a thread so that the worker is never blocked."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._lines: list[str] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._process = process
         threading.Thread(target=self._read, daemon=True).start()
 
-    def moment_of(self, text: str, timeout: float = 60) -> float:
-        """When (Unix seconds) the first line with `text` was written."""
-        with self._news:
-            if not self._news.wait_for(lambda: self._find(text) or self._process.poll() is not None, timeout):
-                raise TimeoutError(f"the worker did not say {text!r}\n{self.text()}")
+    def time_of(self, text: str, timeout: float = 60) -> float:
+        """Wait for the first line with `text`; return its time in Unix seconds. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._find(text) or self._process.poll() is not None, timeout
+            ):
+                raise TimeoutError(f"the worker did not log {text!r}\n{self.text()}")
             if (line := self._find(text)) is None:
-                raise RuntimeError(f"the worker ended\n{self.text()}")
+                raise RuntimeError(f"the worker exited\n{self.text()}")
         stamp = re.split(r"\s", line, maxsplit=1)[0]
         return datetime.fromisoformat(stamp).astimezone(UTC).timestamp()
 
     def text(self, last: int = 20) -> str:
+        """Return the last lines."""
         return "\n".join(self._lines[-last:])
+
+    def _exited(self) -> bool:
+        return self._process.poll() is not None
 
     def _find(self, text: str) -> str | None:
         return next((line for line in self._lines if text in line), None)
@@ -176,33 +188,33 @@ class Log:
     def _read(self) -> None:
         assert self._process.stderr is not None  # noqa: S101
         for line in self._process.stderr:
-            with self._news:
+            with self._changed:
                 self._lines.append(line.rstrip("\n"))
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
 
-def _watch(usage: Usage, process: subprocess.Popen[str]) -> None:
+def _sample(usage: Usage, process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         while process.poll() is None:
-            usage.look()
+            usage.sample()
             time.sleep(0.1)
 
 
-def warm_up(rig: Rig, frames: list[bytes], sizes: Sequence[int]) -> int:
-    """The number of documents in a body at which the node takes most.
+def warm_up(env: BenchEnvironment, frames: list[bytes], sizes: Sequence[int]) -> int:
+    """Return the number of documents in a body with the highest rate.
 
-    Takes turns until no round is a twentieth faster than the best before: a node needs half a million
-    documents until its code is compiled.
+    Repeat until no round is 5% faster than the best one: a node needs half a million documents until
+    its code is compiled.
     """
     best, found = 0.0, sizes[0]
-    for _ in range(_WARM_ROUNDS):
-        rates = {size: limit(rig, frames, size).rate for size in sizes}
+    for _ in range(_WARM_UP_ROUNDS):
+        rates = {size: limit(env, frames, size).rate for size in sizes}
         size = max(rates, key=lambda size: rates[size])
         if rates[size] > best:
-            gained, best, found = rates[size] / max(best, 1.0), rates[size], size
-            if gained > 1.05:
+            speedup, best, found = rates[size] / max(best, 1.0), rates[size], size
+            if speedup > 1.05:
                 continue
         break
     return found

@@ -1,4 +1,4 @@
-"""How soon an event is acknowledged and can be found, what a quiet stream costs, and how it grows."""
+"""Latency to acknowledgement and search, the cost of a slow stream, and the growth of one index."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contenders import Log, worker
-from bench.rig import Rig, Usage
+from bench.contenders import WorkerLog, worker
+from bench.environment import BenchEnvironment, Usage
 
-_TIMED = Path(__file__).with_name("timed.py")
-_SETTLE = 5.0
+_TIMED_WORKER = Path(__file__).with_name("timed_worker.py")
+_WARM_UP = 5.0
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds from the moment that the server made an event."""
+    """Latencies in seconds, from the generation of an event at the server."""
 
     events: int
     p50: float
     p99: float
     searchable: float
-    """The median of some tries: until a search finds what is newest at the server."""
+    """Until a search finds the newest event: the median of some attempts."""
 
 
-def latency(rig: Rig, rate: float, seconds: float) -> Latency:
-    """To the acknowledgement, for every event; the frame comes at most 20 ms after the event is made."""
-    with rig.prefix() as prefix, rig.live_jetstream(rate) as url:
-        times = rig.folder / f"{prefix}.times"
-        process = worker(rig, url, prefix, program=_TIMED, times=times)
+def latency(env: BenchEnvironment, rate: float, seconds: float) -> Latency:
+    """Measure the latency to acknowledgement for every event; frames are sent within 20 ms of generation."""
+    with env.prefix() as prefix, env.live_jetstream(rate) as url:
+        times = env.folder / f"{prefix}.times"
+        process = worker(env, url, prefix, program=_TIMED_WORKER, times=times)
         try:
-            Log(process).moment_of("connected to ")
-            time.sleep(_SETTLE)
+            WorkerLog(process).time_of("connected to ")
+            time.sleep(_WARM_UP)
             until = time.time() + seconds
-            found = list(_until_searchable(rig, prefix, until))
+            found = list(_until_searchable(env, prefix, until))
         finally:
             process.terminate()
             process.wait()
-        # Not what the start made late. All that were made then are acknowledged: the drain is over.
+        # Without the events of the start. All others are acknowledged: the worker has shut down.
         samples = [
-            acknowledged - made
-            for acknowledged, made in _samples(times)
-            if until - seconds <= made <= until - _SETTLE
+            acknowledged - generated
+            for acknowledged, generated in _samples(times)
+            if until - seconds <= generated <= until - _WARM_UP
         ]
         samples.sort()
         return Latency(
@@ -56,31 +56,31 @@ def latency(rig: Rig, rate: float, seconds: float) -> Latency:
 
 def _samples(path: Path) -> Iterator[tuple[float, float]]:
     for line in path.read_text(encoding="ascii").splitlines():
-        acknowledged, made = line.split()
-        yield float(acknowledged), float(made)
+        acknowledged, generated = line.split()
+        yield float(acknowledged), float(generated)
 
 
-def _until_searchable(rig: Rig, prefix: str, until: float) -> Iterator[float]:
-    """Seconds after which the search finds an event that is made now, again and again."""
+def _until_searchable(env: BenchEnvironment, prefix: str, until: float) -> Iterator[float]:
+    """Yield the seconds until a search finds an event generated now, repeatedly until `until`."""
     while time.time() < until:
         now = int(time.time() * 1e6)
         query = {"range": {"jetstream.time_us": {"gte": now}}}
-        while not rig.es.search(index=f"{prefix}-*", query=query, size=0, terminate_after=1)["hits"]["total"][
+        while not env.es.search(index=f"{prefix}-*", query=query, size=0, terminate_after=1)["hits"]["total"][
             "value"
         ]:
             if time.time() > until + 30:
-                raise TimeoutError("nothing new can be found")
+                raise TimeoutError("no new event is found")
             time.sleep(0.05)
         yield time.time() - now / 1e6
 
 
-def quiet(rig: Rig, rate: float, seconds: float) -> float:
-    """Share of one core that the worker takes at `rate` events a second."""
-    with rig.prefix() as prefix, rig.live_jetstream(rate) as url:
-        process = worker(rig, url, prefix)
+def quiet(env: BenchEnvironment, rate: float, seconds: float) -> float:
+    """Return the share of one core that the worker uses at `rate` events per second."""
+    with env.prefix() as prefix, env.live_jetstream(rate) as url:
+        process = worker(env, url, prefix)
         try:
-            Log(process).moment_of("connected to ")
-            time.sleep(_SETTLE)
+            WorkerLog(process).time_of("connected to ")
+            time.sleep(_WARM_UP)
             usage = Usage(process.pid)
             began = time.monotonic()
             time.sleep(seconds)
@@ -91,30 +91,33 @@ def quiet(rig: Rig, rate: float, seconds: float) -> float:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """After so many documents in the index: the rate since the mark before, and what was held then."""
+class GrowthMark:
+    """State at a number of documents: the rate since the previous mark, memory and size."""
 
     documents: int
     rate: float
-    rss: int
-    store: int
+    peak_memory: int
+    """Bytes of the worker."""
+    store_size: int
     """Bytes of the index on disk."""
 
 
-def growth(rig: Rig, marks: list[int]) -> Iterator[Mark]:
-    """One long run; events are made as fast as they are read."""
-    with rig.prefix() as prefix, rig.live_jetstream(0) as url:
-        process = worker(rig, url, prefix)
+def growth(env: BenchEnvironment, marks: list[int]) -> Iterator[GrowthMark]:
+    """Index in one long run, as fast as events are read; yield a mark at each number of documents."""
+    with env.prefix() as prefix, env.live_jetstream(0) as url:
+        process = worker(env, url, prefix)
         try:
-            Log(process).moment_of("connected to ")
+            WorkerLog(process).time_of("connected to ")
             usage = Usage(process.pid)
-            at, before = time.time(), rig.taken(prefix)
+            at, before = time.time(), env.indexed(prefix)
             for mark in marks:
-                now = rig.wait_for(prefix, mark, process, 3600)
-                usage.look()
-                have = rig.taken(prefix)
-                yield Mark(mark, (have - before) / (now - at), usage.peak, rig.store(prefix))
-                at, before = time.time(), rig.taken(prefix)
+                now = env.wait_for(prefix, mark, process, 3600)
+                usage.sample()
+                indexed = env.indexed(prefix)
+                yield GrowthMark(
+                    mark, (indexed - before) / (now - at), usage.peak_memory, env.store_size(prefix)
+                )
+                at, before = time.time(), env.indexed(prefix)
         finally:
             process.terminate()
             process.wait()

@@ -1,4 +1,4 @@
-"""What each stage of an event costs by itself, in µs of CPU: the least of several passes, on one thread."""
+"""CPU time of each stage of an event by itself, in µs: the minimum of several passes on one thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import websocket
 
-from bench.rig import Rig
+from bench.environment import BenchEnvironment
 from slurp.config import parse as parse_options
 from slurp.documents.document import build
 from slurp.documents.fast_path import FastPath
@@ -30,75 +30,75 @@ _PASSES = 5
 _BATCH = 2000
 
 
-def receiving(rig: Rig, count: int, passes: int = 3) -> dict[str, float]:
-    """From socket to frame, by wire."""
-    ways = {"v1 plain": ("v1", "off"), "v2 plain": ("v2", "off"), "v2 zstd": ("v2", "on")}
-    with rig.jetstream(count) as url:
+def receiving(env: BenchEnvironment, count: int, passes: int = 3) -> dict[str, float]:
+    """Measure the way from socket to frame, by wire."""
+    wires = {"v1 plain": ("v1", "off"), "v2 plain": ("v2", "off"), "v2 zstd": ("v2", "on")}
+    with env.jetstream(count) as url:
         return {
             name: min(_receive(url, protocol, compress, count) for _ in range(passes))
-            for name, (protocol, compress) in ways.items()
+            for name, (protocol, compress) in wires.items()
         }
 
 
 def _receive(url: str, protocol: str, compress: str, count: int) -> float:
     config = parse_options(["--jetstream", url, "--protocol", protocol, "--compress", compress], {})
-    line = Dialer(config, Subscription.of(config)).connect(url, 0, None)
-    line.connection.settimeout(10)
-    decompress, received = line.decompress, 0
+    stream = Dialer(config, Subscription.of(config)).connect(url, 0, None)
+    stream.connection.settimeout(10)
+    decompress, received = stream.decompress, 0
     frames: list[bytes] = []
     began = time.thread_time()
     while received < count:
-        for opcode, data in line.connection.receive():
+        for opcode, data in stream.connection.receive():
             if opcode == websocket.ABNF.OPCODE_TEXT or opcode == websocket.ABNF.OPCODE_BINARY:
                 frames.append(decompress(data))
         if len(frames) >= _BATCH or received + len(frames) >= count:
-            line.decode(frames, "127.0.0.1")
+            stream.decode(frames, "127.0.0.1")
             received += len(frames)
             frames = []
     used = time.thread_time() - began
-    line.connection.shutdown()
+    stream.connection.shutdown()
     return used / count * 1e6
 
 
-def making(frames: list[bytes]) -> dict[str, float]:
-    """From frame to action. The short way, of the frames that take it, replaces the three before it."""
+def rendering(frames: list[bytes]) -> dict[str, float]:
+    """Measure the way from frame to bulk action. The fast path replaces the first three stages."""
     events = [parse(frame) for frame in frames]
     now = int(time.time() * 1e6)
     documents = [build(event, "127.0.0.1", now) for event in events]
     unknown_fields = UnknownFields(committed(), "bench")
-    express = FastPath(has_unknown_fields=unknown_fields.look)
-    short = [frame for frame in frames if express.render(frame, "127.0.0.1", now)]
+    fast_path = FastPath(has_unknown_fields=unknown_fields.look)
+    eligible = [frame for frame in frames if fast_path.render(frame, "127.0.0.1", now)]
     return {
-        "parse": _least(parse, frames),
-        "document": _least(lambda event: build(event, "127.0.0.1", now), events),
-        "drift": _least(unknown_fields.look, events),
-        "short way instead": _least(lambda frame: express.render(frame, "127.0.0.1", now), short),
-        "action": _least(lambda one: create(f"bench-{day_of(one.day)}", one.id, one.body), documents),
+        "parse": _minimum(parse, frames),
+        "document": _minimum(lambda event: build(event, "127.0.0.1", now), events),
+        "unknown fields": _minimum(unknown_fields.look, events),
+        "fast path instead": _minimum(lambda frame: fast_path.render(frame, "127.0.0.1", now), eligible),
+        "action": _minimum(lambda one: create(f"bench-{day_of(one.day)}", one.id, one.body), documents),
     }
 
 
-def sending(rig: Rig, frames: list[bytes]) -> float:
-    """Bulk requests and their answers, the client's side of it; all threads of this process."""
-    config = parse_options(["--es", rig.node.url], {})
+def sending(env: BenchEnvironment, frames: list[bytes]) -> float:
+    """Measure bulk requests and responses on the client side, with all threads of this process."""
+    config = parse_options(["--es", env.node.url], {})
     elastic = Elastic(config, Secrets(()))
-    with rig.prefix() as prefix:
+    with env.prefix() as prefix:
         now = int(time.time() * 1e6)
         documents = [build(parse(frame), "127.0.0.1", now) for frame in frames]
-        rig.make_indices(prefix, {one.day for one in documents})
+        env.create_indices(prefix, {one.day for one in documents})
         actions = [create(f"{prefix}-{day_of(one.day)}", one.id, one.body) for one in documents]
-        # The pool and the node have something to warm up to.
+        # Warm up the connection pool and the node.
         list(send(elastic.client, actions[:_BATCH]))
         began = time.process_time()
         for at in range(_BATCH, len(actions), _BATCH):
             if any(item.status >= 300 for item in send(elastic.client, actions[at : at + _BATCH])):
-                raise RuntimeError("Elasticsearch refused some of the documents")
+                raise RuntimeError("Elasticsearch rejected some of the documents")
         used = time.process_time() - began
     elastic.close()
     return used / (len(frames) - _BATCH) * 1e6
 
 
-def _least(work: Callable[[T], object], inputs: Iterable[T]) -> float:
-    """What comes of it is not kept: a heap of results would cost the collector more than the work."""
+def _minimum(work: Callable[[T], object], inputs: Iterable[T]) -> float:
+    """Return the µs per input of the fastest pass. Results are dropped, to avoid garbage collection."""
     inputs = list(inputs)
 
     def once() -> float:
@@ -110,12 +110,12 @@ def _least(work: Callable[[T], object], inputs: Iterable[T]) -> float:
 
 
 def repeated(frames: list[bytes], least: int) -> list[bytes]:
-    """A small corpus, often enough to be measured."""
+    """Repeat a small corpus until it has at least `least` frames."""
     return frames * (least // len(frames) + 1)
 
 
 def corpora(folder: Path) -> Iterable[tuple[str, Path]]:
-    """Recorded events, where they are beside the project."""
+    """Yield name and path of the recorded corpora, if they exist."""
     for name in ("real", "simulated"):
         path = folder / f"jetstream-v1-{name}.jsonl"
         if path.is_file():

@@ -1,4 +1,4 @@
-"""What a person writes in an evening to get Jetstream into Elasticsearch, to compare with. Nothing more.
+"""A textbook script for comparison: Jetstream to Elasticsearch with the client libraries.
 
 `python -m bench.textbook JETSTREAM_URL ELASTICSEARCH_URL PASSWORD INDEX`
 """

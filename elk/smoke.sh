@@ -1,7 +1,7 @@
 #!/bin/sh
-# The whole stack once: up, a minute of work by the worker of this checkout, a look at what came of it, down.
-# It has a project and volumes of its own, so the data of your stack stay; but the ports have to be free.
-# Options go to the worker: elk/smoke.sh --jetstream ws://127.0.0.1:6008
+# Smoke test of the stack: start it, run the worker of this checkout for a minute, check the result, stop it.
+# It has its own compose project and volumes, so the data of your stack are kept; the ports must be free.
+# Options are passed to the worker: elk/smoke.sh --jetstream ws://127.0.0.1:6008
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +11,7 @@ logs=${SMOKE_LOGS:-$here/../build/smoke}
 index=${SKEETSLURPER_INDEX:-bluesky-events}
 worker=
 
-say() {
+log() {
     printf 'smoke: %s\n' "$1"
 }
 
@@ -24,19 +24,19 @@ compose() {
     docker compose --project-name skeetslurper-smoke --project-directory "$here" "$@"
 }
 
-# What compose takes for it: the environment, then .env.
+# The value that compose uses: from the environment, then from .env.
 setting() {
     eval "value=\${$1:-}"
     printf '%s' "${value:-$(sed -n "s/^$1=//p" "$here/.env" | sed "s/^'\(.*\)'\$/\1/")}"
 }
 
-# Not on a command line, which everybody can see.
-ask() {
+# The password is passed on standard input: command lines are public.
+request() {
     printf 'user = "elastic:%s"\n' "$(setting ELASTIC_PASSWORD | sed 's/[\\"]/\\&/g')" |
         curl -q --config - --noproxy '*' --silent --show-error --fail --max-time 30 "$@"
 }
 
-end() {
+clean_up() {
     code=$?
     trap '' EXIT INT TERM
     if [ -n "$worker" ]; then
@@ -50,17 +50,17 @@ end() {
 }
 
 mkdir -p "$logs"
-trap end EXIT
+trap clean_up EXIT
 trap 'exit 1' INT TERM
 es=http://localhost:$(setting ES_PORT)
 kibana=http://localhost:$(setting KIBANA_PORT)
 
-say "the stack starts"
+log "starting the stack"
 compose up setup
-compose logs --no-color setup | grep -q 'setup: done' || fail "setup did not get to its end"
+compose logs --no-color setup | grep -q 'setup: done' || fail "setup did not complete"
 compose up -d --wait --wait-timeout 600
 
-say "the worker runs for $seconds s"
+log "running the worker for $seconds s"
 password=$(setting ELASTIC_PASSWORD)
 SKEETSLURPER_ES_PASS=$password "$python" "$here/../skeetslurper.py" --es "$es" --kibana "$kibana" \
     --dead-letter "$logs/dead-letters.jsonl" --stats-interval 10s "$@" 2>"$logs/worker.log" &
@@ -70,19 +70,19 @@ kill -TERM "$worker" 2>/dev/null || :
 code=0
 wait "$worker" || code=$?
 worker=
-[ "$code" = 0 ] || fail "the worker ended with exit code $code"
+[ "$code" = 0 ] || fail "the worker exited with code $code"
 
 indexed=$(sed -n 's/.* received .* = indexed \([0-9,]*\) .*/\1/p' "$logs/worker.log" | tail -n 1 | tr -d ,)
-[ "${indexed:-0}" -gt 0 ] || fail "the worker indexed nothing"
-ask --output /dev/null --request POST "$es/$index-*/_refresh"
-documents=$(ask "$es/$index-*/_count" | sed -n 's/.*"count":\([0-9]*\).*/\1/p')
+[ "${indexed:-0}" -gt 0 ] || fail "the worker indexed no events"
+request --output /dev/null --request POST "$es/$index-*/_refresh"
+documents=$(request "$es/$index-*/_count" | sed -n 's/.*"count":\([0-9]*\).*/\1/p')
 [ "${documents:-0}" -ge "$indexed" ] || fail "the worker indexed $indexed, Elasticsearch has ${documents:-none}"
-say "$documents documents, $indexed of them in the last stats line"
+log "$documents documents, $indexed of them in the last stats line"
 
-wanted=$(grep -c '"type":"dashboard"' "$here/../slurp/kibana/dashboards.ndjson")
-found=$(ask --header 'kbn-xsrf: true' --header 'Content-Type: application/json' \
+expected=$(grep -c '"type":"dashboard"' "$here/../slurp/kibana/dashboards.ndjson")
+found=$(request --header 'kbn-xsrf: true' --header 'Content-Type: application/json' \
     --data '{"type":["dashboard"],"excludeExportDetails":true}' \
     "$kibana/api/saved_objects/_export" | grep -c '"type":"dashboard"') || :
-[ "$found" -ge "$wanted" ] || fail "Kibana has $found dashboards, $wanted were to be made"
-say "$found dashboards"
-say "done"
+[ "$found" -ge "$expected" ] || fail "Kibana has $found dashboards, expected $expected"
+log "$found dashboards"
+log "done"

@@ -123,7 +123,7 @@ class Startup:
 
     def start_node(self) -> None:
         """Start the embedded node, unless its address is in use. Raises Fatal when it does not start."""
-        from slurp.embedded.data_folder import check_room
+        from slurp.embedded.data_folder import check_disk_space
         from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
         from slurp.embedded.launch import plan_launch
         from slurp.embedded.node import EmbeddedNode
@@ -138,7 +138,7 @@ class Startup:
         )
         log.info("embedded Elasticsearch: starting %s, data in %s", launch.version, launch.data)
         try:
-            check_room(launch.data)
+            check_disk_space(launch.data)
             self.node.start(wait=config.wait, stop=self._stop)
             self._choose_budget(self.node)
         except StartInterrupted:
@@ -148,7 +148,7 @@ class Startup:
 
     def _choose_budget(self, node: EmbeddedNode) -> None:
         """Set the default of --max-disk by the disk of the node."""
-        chosen, room = self.config.max_disk, node.room
+        chosen, room = self.config.max_disk, node.available_space
         if chosen is None:
             chosen = node.default_max_disk
             # A second worker that fills a gap must have the same one: it is part of the index template.

@@ -1,4 +1,4 @@
-"""A clock for simulators that a test moves: events of some hours in a second."""
+"""A clock for simulators that tests can set back, to generate hours of events in a second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Clock:
-    """Now, or some seconds before."""
+    """The current time minus `ago` seconds."""
 
     def __init__(self) -> None:
         self.ago = 0.0

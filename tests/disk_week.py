@@ -1,7 +1,7 @@
-"""`python -m tests.disk_week`: a simulated week at full speed with `--max-disk`, then a replay of it all.
+"""`python -m tests.disk_week`: index a simulated week at full speed with `--max-disk`, then replay it.
 
-The worker is killed with SIGKILL now and then. The size of the node's whole data folder is measured all the
-time; afterwards each event of the kept days has to be there once, and nothing of the deleted ones.
+The worker is killed with SIGKILL several times. The size of the node's data folder is measured continuously;
+afterwards each event of the kept days must be stored once, and none of the deleted days.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from elasticsearch import Elasticsearch
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.identity import identify
 from slurp.events.times import day_of
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions, ServerOptions
 from slurp.units import format_size, parse_size
 from tests.fixtures_es import PASSWORD, client_for
 from tests.worker import Worker, checkpoint, documents
 
 INDEX = "week"
 _DAY = 86_400
-# By then what the killed worker had sent is written: a later checkpoint would be that of another worker.
+# Seconds until the last requests of a killed worker are executed; otherwise the next worker would find a
+# checkpoint that is written later.
 _LAST_WRITE = 5.0
-_WHOLE_WEEK = Manners(lookback=30 * _DAY)
+_WHOLE_WEEK = ServerOptions(lookback=30 * _DAY, retain_bytes=10**10)
 
 
 @dataclass
 class Report:
-    """What was seen. `failures` is empty when the promise was kept."""
+    """The results. `failures` is empty when the test passed."""
 
     budget: int
     largest: int = 0
@@ -62,8 +63,8 @@ class Report:
         ]
 
 
-class Folder:
-    """Measures a folder again and again; `largest` is the most that its files took, in bytes."""
+class FolderSize:
+    """Measures a folder every 0.1 s; `largest` is the highest size on disk, in bytes."""
 
     def __init__(self, path: Path) -> None:
         self.largest = 0
@@ -76,6 +77,7 @@ class Folder:
             self.largest = max(self.largest, self.size())
 
     def size(self) -> int:
+        """Return the current size on disk in bytes."""
         size = 0
         for path in self._path.rglob("*"):
             try:
@@ -86,6 +88,7 @@ class Folder:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
+        """Measure inside the context."""
         self._thread.start()
         yield
         self._stop.set()
@@ -93,18 +96,18 @@ class Folder:
 
 
 def run(folder: Path, *, budget: int, events: int, kills: int = 0, days: int = 7) -> Report:
-    """Index a simulated week of `events` in all, killing the worker so often meanwhile."""
+    """Index a simulated week of `events`, and kill the worker `kills` times meanwhile."""
     report = Report(budget, kills=kills)
     node = EmbeddedNode(folder / "node", port=0, password=PASSWORD)
-    disk = Folder(node.data)
+    disk = FolderSize(node.data)
     with (
-        Simulator(seed=7, retain_bytes=10**10, odd_revs=0.0, manners=_WHOLE_WEEK) as jetstream,
+        Simulator(seed=7, network=NetworkOptions(odd_revs=0.0), server=_WHOLE_WEEK) as jetstream,
         node,
         client_for(node) as es,
         disk.watched(),
     ):
         jetstream.generate(events, span=(days - 0.5) * _DAY)
-        # What happens now tells the worker that the past is past.
+        # Live events: their times mark the earlier days as complete.
         jetstream.run_at(20)
         options = (
             *("--jetstream", jetstream.url, "--es", node.url, "--index", INDEX, "--no-kibana"),
@@ -119,24 +122,24 @@ def run(folder: Path, *, budget: int, events: int, kills: int = 0, days: int = 7
         before = set(es.indices.get(index=f"{INDEX}-*"))
         with Worker(*options, "--replay-from", "0", "--catch-up", home=folder) as worker:
             if worker.exit_code(600):
-                report.failures.append(f"the replay ended with {worker.process.returncode}")
+                report.failures.append(f"the replay exited with code {worker.process.returncode}")
             counted = worker.counted()
         report.expired = counted["expired"]
-        if brought := set(es.indices.get(index=f"{INDEX}-*")) - before:
-            report.failures.append(f"the replay brought back {sorted(brought)}")
+        if recreated := set(es.indices.get(index=f"{INDEX}-*")) - before:
+            report.failures.append(f"the replay recreated {sorted(recreated)}")
         if counted["indexed"]:
             report.failures.append(f"the replay indexed {counted['indexed']:,} events")
         _check(es, jetstream, report, "after the replay")
     report.largest = disk.largest
     if report.largest > budget * 1.1:
-        report.failures.append(f"the data folder took {format_size(report.largest)}")
+        report.failures.append(f"the data folder had {format_size(report.largest)}")
     return report
 
 
-def _read_until_killed(folder: Path, options: tuple[str, ...], dice: random.Random) -> None:
+def _read_until_killed(folder: Path, options: tuple[str, ...], rng: random.Random) -> None:
     with Worker(*options, home=folder) as worker:
         worker.wait_for(r"deleted week-", timeout=600)
-        time.sleep(dice.random())
+        time.sleep(rng.random())
         worker.kill()
     time.sleep(_LAST_WRITE)
 
@@ -144,7 +147,7 @@ def _read_until_killed(folder: Path, options: tuple[str, ...], dice: random.Rand
 def _read(
     es: Elasticsearch, jetstream: Simulator, folder: Path, options: tuple[str, ...], report: Report
 ) -> None:
-    """Read up to now, stop what happens, and read the rest."""
+    """Read up to now, stop the live events, and read the rest."""
     with Worker(*options, home=folder) as worker:
         worker.wait_for(r"lag (\d+\.\d|[1-5]\d|\d)s ", timeout=1200)
         jetstream.pause()
@@ -153,7 +156,7 @@ def _read(
         while (checkpoint(es, INDEX) or {})["cursor"] != last and time.monotonic() < deadline:
             time.sleep(0.5)
         if worker.stop():
-            report.failures.append(f"the worker ended with {worker.process.returncode}")
+            report.failures.append(f"the worker exited with code {worker.process.returncode}")
         counted = worker.counted()
         report.received = counted.pop("received")
         if report.received != sum(counted.values()):
@@ -163,31 +166,35 @@ def _read(
 def _check(es: Elasticsearch, jetstream: Simulator, report: Report, when: str) -> None:
     indices = sorted(es.indices.get(index=f"{INDEX}-*"))
     lowest = indices[0]
-    wanted: set[str] = set()
+    expected: set[str] = set()
     days: set[str] = set()
     for frame in jetstream.frames:
         identity = identify(orjson.loads(frame))
         day = f"{INDEX}-{day_of(identity.instant_us // 86_400_000_000)}"
         days.add(day)
         if day >= lowest:
-            wanted.add(identity.id)
+            expected.add(identity.id)
     found = documents(es, INDEX).keys()
     report.days_published, report.days_kept = len(days), len(indices)
-    report.kept_events = len(wanted)
-    if missing := wanted - found:
+    report.kept_events = len(expected)
+    if missing := expected - found:
         report.failures.append(f"{when} {len(missing):,} events of the kept days are missing")
-    if extra := found - wanted:
-        report.failures.append(f"{when} {len(extra):,} events are there that should not be")
+    if extra := found - expected:
+        report.failures.append(f"{when} {len(extra):,} unexpected events are stored")
 
 
 def main() -> int:
-    """0: the data folder stayed below 110% of the budget, and nothing is missing or back."""
+    """Return 0 when the folder stayed below 110% of the budget and no event is missing or unexpected."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.disk_week", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--max-disk", type=parse_size, default=300 * 10**6, help="(default: 300MB)")
-    parser.add_argument("--events", type=int, default=700_000, help="of the week (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=2, help="of the worker (default: %(default)s)")
+    parser.add_argument(
+        "--max-disk", type=parse_size, default=300 * 10**6, help="disk space for the days (default: 300MB)"
+    )
+    parser.add_argument(
+        "--events", type=int, default=700_000, help="events of the week (default: %(default)s)"
+    )
+    parser.add_argument("--kills", type=int, default=2, help="kills of the worker (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skeetslurper-week-") as folder:
         report = run(Path(folder), budget=options.max_disk, events=options.events, kills=options.kills)

@@ -11,7 +11,7 @@ from typing import Self
 
 from websockets.frames import Frame, Opcode
 
-from slurp.simulator.handshake import Head, accept, read_head
+from slurp.simulator.handshake import RequestHead, accept, read_head
 
 Talk = Callable[[socket.socket], object]
 
@@ -29,7 +29,7 @@ class Hostile:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = f"ws://{self.host}"
-        self.heads: list[Head] = []
+        self.heads: list[RequestHead] = []
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()

@@ -19,8 +19,9 @@ from slurp.events.frames import parse
 from slurp.jetstream.bootstrap import BootstrapDetector, mark_bootstrap
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions
 from slurp.web.queries import Overview
 from tests.bootstrapping import DAY_US, announced
 from tests.conftest import SHARED
@@ -48,7 +49,7 @@ def live(count: int, **options: Any) -> Frames:
 
 
 def as_v2(frames: Frames) -> Frames:
-    return [wire2.frame(event, event["cursor"]) for event in map(orjson.loads, frames)]
+    return [wire_v2.frame(event, event["cursor"]) for event in map(orjson.loads, frames)]
 
 
 def generated(wire: str) -> tuple[Frames, Frames]:
@@ -115,8 +116,10 @@ def test_creates_of_a_bootstrap_are_marked_and_live_creates_are_not(
     "frames",
     [
         pytest.param(lambda: live(30_000), id="live"),
-        pytest.param(lambda: live(30_000, seed=2, odd_revs=0.2), id="odd revs"),
-        pytest.param(lambda: live(30_000, seed=3, backdated=0.9), id="imported times"),
+        pytest.param(lambda: live(30_000, seed=2, network=NetworkOptions(odd_revs=0.2)), id="odd revs"),
+        pytest.param(
+            lambda: live(30_000, seed=3, network=NetworkOptions(backdated=0.9)), id="imported times"
+        ),
         *(
             [
                 pytest.param(lambda: recorded()[1], id="archive"),

@@ -21,6 +21,7 @@ from slurp.pipeline.channel import Channel
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
 from slurp.pipeline.reader import Reader
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions
 from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 
@@ -210,7 +211,8 @@ def test_the_newest_event_of_a_server(protocols: str) -> None:
 
 
 def test_the_newest_time_of_a_server_without_numbers() -> None:
-    with Simulator(port=0, seed=1, cursors=False, backdated=0.2, protocols="v1") as jetstream:
+    network = NetworkOptions(cursors=False, backdated=0.2)
+    with Simulator(port=0, seed=1, network=network, protocols="v1") as jetstream:
         jetstream.run_at(500)
         found = newest_event(jetstream.url)
     assert found is not None
@@ -226,7 +228,8 @@ def test_a_server_that_sends_nothing_has_no_newest_event(jetstream: Simulator) -
 @pytest.fixture(params=slow_except([-6.0, 0.0, 6.0], 6.0), ids=["slow clock", "right clock", "fast clock"])
 def live(request: pytest.FixtureRequest) -> Iterator[Simulator]:
     """A busy server whose clock is so many seconds ahead of ours, with a back-dated event in 150."""
-    with Simulator(port=0, seed=1, backdated=1 / 150, clock=lambda: time.time() + request.param) as jetstream:
+    network = NetworkOptions(backdated=1 / 150)
+    with Simulator(port=0, seed=1, network=network, clock=lambda: time.time() + request.param) as jetstream:
         yield jetstream
 
 

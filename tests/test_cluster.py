@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.embedded.node import EmbeddedNode, NodeOptions, free_port
 from slurp.simulator.jetstream import Simulator
 from tests.fixtures_es import PASSWORD, client_for
 from tests.worker import Worker, assert_each_once, checkpoint, wait_for_documents
@@ -31,9 +31,8 @@ def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
             tmp_path / f"node-{port}",
             port=port,
             version=es_version,
-            heap="300m",
             password=PASSWORD,
-            settings={**together, "transport.port": str(transport)},
+            options=NodeOptions(heap="300m", settings={**together, "transport.port": str(transport)}),
         )
         for port, transport in ports
     ]

@@ -11,9 +11,9 @@ from slurp.events.frames import parse
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.servers import probe_servers
 from slurp.jetstream.subscription import Subscription
-from slurp.simulator import wire2
-from slurp.simulator.connection import Manners
+from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.reading import until
 from tests.test_simulator_v2 import publish_resync
 from tests.v2_reading import ZSTD, events, paths, published, reading
@@ -131,7 +131,7 @@ class TestCursors:
     def test_after_an_expired_cursor_reading_continues_at_the_oldest_event(
         self, caplog: pytest.LogCaptureFixture, compress: str
     ) -> None:
-        with Simulator(port=0, seed=1, retain_bytes=300_000) as jetstream:
+        with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=300_000)) as jetstream:
             jetstream.generate(2000)
             with reading(jetstream, start=7, options=(*ZSTD[:3], compress)) as run:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
@@ -145,7 +145,7 @@ class TestCursors:
 
     def test_a_rewind_below_the_oldest_event_is_not_a_gap(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        with Simulator(port=0, seed=1, retain_bytes=1_000_000) as jetstream:
+        with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=1_000_000)) as jetstream:
             jetstream.generate(5000)
             oldest = published(jetstream)[0]["cursor"]
             known = published(jetstream)[10]["cursor"]
@@ -158,13 +158,13 @@ class TestCursors:
 
     def test_an_unknown_oldest_cursor_is_requested_by_time(self, jetstream: Simulator) -> None:
         jetstream.generate(10)
-        jetstream.faults.refuse(400, wire2.refusal("CursorTooOld", "sorry"))
+        jetstream.faults.refuse(400, wire_v2.error_body("CursorTooOld", "sorry"))
         with reading(jetstream, start=7) as run:
             until(lambda: len(run.frames) == 10)
         assert [record.cursor for record in jetstream.connections] == [None, 10**15]
 
     def test_repeated_rejections_as_too_old_end_the_attempt(self, jetstream: Simulator) -> None:
-        jetstream.faults.refuse(400, wire2.refusal("CursorTooOld", "floor 9"), times=4)
+        jetstream.faults.refuse(400, wire_v2.error_body("CursorTooOld", "floor 9"), times=4)
         jetstream.generate(10)
         with reading(jetstream, start=7, options=("--protocol", "v2")) as run:
             until(lambda: run.frames)
@@ -173,8 +173,8 @@ class TestCursors:
     def test_a_notice_about_a_time_below_the_oldest_event_is_logged(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        manners = Manners(lookback=3600)
-        with Simulator(port=0, seed=1, retain_bytes=300_000, manners=manners) as jetstream:
+        server = ServerOptions(lookback=3600, retain_bytes=300_000)
+        with Simulator(port=0, seed=1, server=server) as jetstream:
             jetstream.generate(2000)
             with reading(jetstream, start=10**15) as run:
                 until(lambda: run.frames and events(run)[-1] == published(jetstream)[-1])
@@ -198,7 +198,7 @@ class TestNotices:
     def test_an_error_without_events_ends_the_stream(
         self, jetstream: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:
-        jetstream.faults.garbage(wire2.error("InternalError", "disk").decode())
+        jetstream.faults.garbage(wire_v2.error("InternalError", "disk").decode())
         with reading(jetstream):
             until(lambda: len(jetstream.connections) == 2)
         assert "InternalError: disk; reconnecting" in caplog.text

@@ -14,7 +14,8 @@ from slurp.documents.document import build
 from slurp.documents.fields import FIELDS
 from slurp.documents.urls import page_url
 from slurp.events.frames import parse
-from slurp.simulator.network import Network
+from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.options import NetworkOptions
 from tests.test_documents_hostile import ARRIVED, commit, document
 
 ME = "did:plc:me"
@@ -322,7 +323,7 @@ def test_recorded_events_give_the_values_read_by_a_person(corpus: list[Path]) ->
 
 
 def test_every_common_field_is_in_the_table(corpus: list[Path]) -> None:
-    network = Network(seed=3, people=200)
+    network = EventGenerator(3, NetworkOptions(accounts=200))
     simulated = [network.event(ARRIVED + number, number).frame for number in range(1, 4000)]
     paths = {
         path for frame in [*event_frames(corpus), *simulated] for path in _paths(common_fields_of(frame), "")

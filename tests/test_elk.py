@@ -1,4 +1,4 @@
-"""The compose stack, as far as it can be checked without Docker, and its setup.sh for real."""
+"""The compose stack as far as it can be checked without Docker, and its setup.sh."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROLE = ELK / "skeetslurper_writer.json"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 BIN = Path(sys.executable).parent
 
-# Quotes, a backslash and a blank: what shells, JSON and curl each treat in their own way. $ and ü as well.
+# Quotes, a backslash and a blank, which shells, JSON and curl treat differently, and $ and ü.
 ODD_PASSWORD = "k\"i'b\\a na$HOME ü"
 
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
@@ -56,8 +56,8 @@ def dotenv() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def filled_in(text: str, values: dict[str, str]) -> str:
-    """`text` as compose reads it: `:-` is a default for what is empty or missing."""
+def substitute(text: str, values: dict[str, str]) -> str:
+    """Substitute variables as compose does: `:-` is the default for an empty or missing one."""
 
     def value(match: re.Match[str]) -> str:
         return values.get(match[1], "") or (match[3] if match[2] == "-" else "")
@@ -78,31 +78,31 @@ def filled_in(text: str, values: dict[str, str]) -> str:
     ],
     ids=lambda command: command[0],
 )
-def test_linters_find_nothing(command: list[str]) -> None:
+def test_linters_report_no_errors(command: list[str]) -> None:
     program, *arguments = command
     done = subprocess.run([str(BIN / program), *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_variable_has_its_line_in_dotenv() -> None:
+def test_every_variable_is_set_in_dotenv() -> None:
     used = {match[1] for match in VARIABLE.finditer(COMPOSE.read_text(encoding="utf-8"))}
     assert used == dotenv().keys()
 
 
-def test_dotenv_holds_what_elasticsearch_and_kibana_ask_for() -> None:
+def test_dotenv_meets_the_requirements_of_elasticsearch_and_kibana() -> None:
     values = dotenv()
-    assert values["ELASTIC_PASSWORD"] == PASSWORD, "what the worker takes without an option"
+    assert values["ELASTIC_PASSWORD"] == PASSWORD, "must equal the default of the worker"
     assert all(len(values[name]) >= 6 for name in values if name.endswith("_PASSWORD"))
     assert len(values["KIBANA_ENCRYPTION_KEY"]) >= 32
 
 
 @pytest.mark.parametrize("values", [dotenv(), dotenv() | {"BIND_ADDRESS": ""}], ids=["default", "empty"])
 def test_every_published_port_is_on_loopback(values: dict[str, str]) -> None:
-    ports = {filled_in(port, values) for service in SERVICES.values() for port in service.get("ports", [])}
+    ports = {substitute(port, values) for service in SERVICES.values() for port in service.get("ports", [])}
     assert ports == {"127.0.0.1:9200:9200", "127.0.0.1:5601:5601", "127.0.0.1:9600:9600"}
 
 
-def test_what_starts_is_what_is_wanted() -> None:
+def test_services_belong_to_their_profiles() -> None:
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
     assert profiles == {
         "setup": [],
@@ -113,7 +113,7 @@ def test_what_starts_is_what_is_wanted() -> None:
     }
 
 
-def test_nothing_runs_without_limits() -> None:
+def test_every_service_has_memory_and_log_limits() -> None:
     for name, service in SERVICES.items():
         assert service["mem_limit"], name
         assert service["logging"]["options"]["max-size"], name
@@ -127,40 +127,40 @@ def _mebibytes(text: str) -> int:
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
-def test_what_should_run_for_long_comes_back_and_tells_its_health(name: str) -> None:
+def test_long_running_services_restart_and_have_a_health_check(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     if "build" in service:
         assert "HEALTHCHECK" in DOCKERFILE.read_text(encoding="utf-8")
     else:
-        assert "PASS" not in service["healthcheck"]["test"], "docker ps and inspect show it"
+        assert "PASS" not in service["healthcheck"]["test"], "docker ps and inspect show the command"
 
 
 @pytest.mark.parametrize(("status", "code"), [(HTTPStatus.OK, 0), (HTTPStatus.SERVICE_UNAVAILABLE, 1)])
-def test_the_image_asks_whether_a_thread_hangs(status: HTTPStatus, code: int) -> None:
-    (written,) = re.findall(
+def test_the_image_health_check_requests_healthz(status: HTTPStatus, code: int) -> None:
+    (command,) = re.findall(
         r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", DOCKERFILE.read_text("utf-8"), re.MULTILINE
     )
-    asked: list[str] = []
+    requested: list[str] = []
 
     def answer(request: Request) -> Response:
-        asked.append(request.path)
+        requested.append(request.path)
         return text_response("", status)
 
-    server, over = HttpServer(Address("127.0.0.1", 0), answer), threading.Event()
-    thread = threading.Thread(target=server.run, args=(over,))
+    server, finished = HttpServer(Address("127.0.0.1", 0), answer), threading.Event()
+    thread = threading.Thread(target=server.run, args=(finished,))
     thread.start()
     try:
-        program, *arguments = orjson.loads(written.replace("8642", str(server.address.port)))
+        program, *arguments = orjson.loads(command.replace("8642", str(server.address.port)))
         assert program == "python"
         assert subprocess.run([sys.executable, *arguments], check=False, timeout=20).returncode == code
-        assert asked == ["/healthz"]
+        assert requested == ["/healthz"]
     finally:
-        over.set()
+        finished.set()
         thread.join()
 
 
-def test_order_of_the_start() -> None:
+def test_services_start_in_order() -> None:
     healthy = {"elasticsearch": {"condition": "service_healthy"}}
     assert SERVICES["setup"]["depends_on"] == healthy
     assert SERVICES["setup"]["restart"] == "no"
@@ -169,9 +169,9 @@ def test_order_of_the_start() -> None:
         assert SERVICES[name]["depends_on"] == healthy | done, name
 
 
-def test_the_worker_understands_its_environment() -> None:
+def test_the_environment_of_the_worker_is_valid() -> None:
     environment = {
-        name: filled_in(v, dotenv()) for name, v in SERVICES["skeetslurper"]["environment"].items()
+        name: substitute(v, dotenv()) for name, v in SERVICES["skeetslurper"]["environment"].items()
     }
     options = {o for action in build_parser()._actions for o in action.option_strings if o.startswith("--")}
     assert environment.keys() <= {env_variable(option) for option in options}
@@ -182,18 +182,18 @@ def test_the_worker_understands_its_environment() -> None:
     assert parse_duration(SERVICES["skeetslurper"]["stop_grace_period"]) > config.grace
 
 
-def test_files_that_are_mounted_exist() -> None:
+def test_mounted_files_exist() -> None:
     mounts = [mount for service in SERVICES.values() for mount in service["volumes"] if mount.startswith(".")]
     assert len(mounts) == 3
     for mount in mounts:
         assert (ELK / mount.split(":")[0]).exists(), mount
 
 
-def test_the_readme_names_only_settings_that_exist() -> None:
-    known = COMPOSE.read_text(encoding="utf-8") + (ELK / ".env").read_text(encoding="utf-8")
-    named = set(re.findall(r"`([A-Z]+_?[A-Z_]+)\b", (ELK / "README.md").read_text(encoding="utf-8")))
-    variables = {name for name in named if not name.startswith("SKEETSLURPER_")}
-    assert {name for name in variables if name not in known} == set()
+def test_the_readme_mentions_only_existing_settings() -> None:
+    existing = COMPOSE.read_text(encoding="utf-8") + (ELK / ".env").read_text(encoding="utf-8")
+    mentioned = set(re.findall(r"`([A-Z]+_?[A-Z_]+)\b", (ELK / "README.md").read_text(encoding="utf-8")))
+    variables = {name for name in mentioned if not name.startswith("SKEETSLURPER_")}
+    assert {name for name in variables if name not in existing} == set()
     assert "BIND_ADDRESS" in variables
 
 
@@ -202,11 +202,11 @@ def test_the_readme_names_only_settings_that_exist() -> None:
 
 def test_the_role_is_the_documented_one(capsys: pytest.CaptureFixture[str]) -> None:
     show_role(["skeetslurper_worker_with_setup"])
-    wanted = capsys.readouterr().out
-    assert ROLE.read_text(encoding="utf-8") == wanted, (
-        f"make it anew: python -m slurp.elastic.privileges skeetslurper_worker_with_setup > elk/{ROLE.name}"
+    expected = capsys.readouterr().out
+    assert ROLE.read_text(encoding="utf-8") == expected, (
+        f"generate it: python -m slurp.elastic.privileges skeetslurper_worker_with_setup > elk/{ROLE.name}"
     )
-    assert yaml.safe_load(wanted) == worker_with_setup("bluesky-events")
+    assert yaml.safe_load(expected) == worker_with_setup("bluesky-events")
 
 
 @pytest.mark.slow
@@ -271,7 +271,7 @@ def run_setup(url: str, path: str | None = None, **environment: str) -> subproce
         "WRITER_KIBANA_ROLE": "kibana_admin",
         "SETUP_WAIT": "3",
         "SETUP_BELIEVE_DENIED": "1",
-        # Docker hands the proxy of its own configuration to every container.
+        # Docker sets the proxy of its own configuration in every container.
         "http_proxy": "http://127.0.0.1:9",
     }
     return subprocess.run(
@@ -284,7 +284,7 @@ def run_setup(url: str, path: str | None = None, **environment: str) -> subproce
     )
 
 
-def test_setup_runs_twice_and_the_second_run_changes_nothing(api: SecurityApi) -> None:
+def test_a_second_setup_changes_nothing(api: SecurityApi) -> None:
     first = run_setup(api.url)
     assert (first.returncode, first.stderr) == (0, "")
     assert "user skeetslurper_writer created" in first.stdout
@@ -305,19 +305,19 @@ def test_setup_runs_twice_and_the_second_run_changes_nothing(api: SecurityApi) -
     assert api.users == {"skeetslurper_writer": {"roles": ["skeetslurper_writer", "kibana_admin"]}}
 
 
-def test_without_a_password_there_is_no_writer(api: SecurityApi) -> None:
+def test_without_a_password_no_writer_is_created(api: SecurityApi) -> None:
     done = run_setup(api.url, WRITER_PASSWORD="", KIBANA_SYSTEM_PASSWORD=ODD_PASSWORD)
     assert done.returncode == 0
     assert api.users == {}
     assert api.passwords["kibana_system"] == ODD_PASSWORD
 
 
-def test_the_writer_can_do_without_kibana(api: SecurityApi) -> None:
+def test_the_kibana_role_of_the_writer_is_optional(api: SecurityApi) -> None:
     assert run_setup(api.url, WRITER_KIBANA_ROLE="").returncode == 0
     assert api.users == {"skeetslurper_writer": {"roles": ["skeetslurper_writer"]}}
 
 
-def test_a_cluster_that_starts_is_waited_for(api: SecurityApi) -> None:
+def test_setup_waits_for_a_starting_cluster(api: SecurityApi) -> None:
     api.starting = [
         (401, {"error": {"reason": "unable to authenticate"}}),
         (503, {"error": {"reason": "no master"}}),
@@ -328,22 +328,22 @@ def test_a_cluster_that_starts_is_waited_for(api: SecurityApi) -> None:
     assert done.stdout.count("waiting for Elasticsearch") == 1
 
 
-def test_nobody_there(api: SecurityApi) -> None:
+def test_without_a_cluster_setup_fails_after_its_timeout(api: SecurityApi) -> None:
     done = run_setup("http://127.0.0.1:9")
     assert done.returncode == 1
-    assert "is not ready after 3 s: no answer (curl: (7)" in done.stderr
+    assert "is not ready after 3 s: no response (curl: (7)" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("path", "answer", "message"),
     [
-        # A proxy's page for people, with a status of 200.
-        ("/_security/user/kibana_system/_password", {"hello": 1}, "this is no answer of Elasticsearch"),
-        ("/_security/role/skeetslurper_writer", {}, "this is no answer of Elasticsearch"),
-        ("/_security/_authenticate", {"username": "anonymous"}, "this is no answer of Elasticsearch"),
+        # A page of a proxy, with status 200.
+        ("/_security/user/kibana_system/_password", {"hello": 1}, "the response is not from Elasticsearch"),
+        ("/_security/role/skeetslurper_writer", {}, "the response is not from Elasticsearch"),
+        ("/_security/_authenticate", {"username": "anonymous"}, "the response is not from Elasticsearch"),
     ],
 )
-def test_the_body_counts_and_not_only_the_status(
+def test_the_response_body_is_checked(
     api: SecurityApi, path: str, answer: dict[str, Any], message: str
 ) -> None:
     api.odd[path] = (200, answer)
@@ -352,7 +352,7 @@ def test_the_body_counts_and_not_only_the_status(
     assert message in done.stderr
 
 
-def test_a_refusal_is_told_with_its_reason(api: SecurityApi) -> None:
+def test_an_error_is_reported_with_its_reason(api: SecurityApi) -> None:
     api.odd["/_security/role/skeetslurper_writer"] = (400, {"error": {"reason": "unknown cluster privilege"}})
     done = run_setup(api.url)
     assert done.returncode == 1
@@ -360,7 +360,7 @@ def test_a_refusal_is_told_with_its_reason(api: SecurityApi) -> None:
 
 
 @pytest.mark.parametrize("password", ["short", "", "two\nlines", "a\tblank"])
-def test_impossible_passwords_are_refused_by_name(api: SecurityApi, password: str) -> None:
+def test_invalid_passwords_are_rejected_by_name(api: SecurityApi, password: str) -> None:
     done = run_setup(api.url, KIBANA_SYSTEM_PASSWORD=password)
     assert done.returncode == 1
     assert "KIBANA_SYSTEM_PASSWORD in .env has " in done.stderr
@@ -368,7 +368,7 @@ def test_impossible_passwords_are_refused_by_name(api: SecurityApi, password: st
 
 
 def test_no_secret_on_a_command_line_or_in_the_log(api: SecurityApi, tmp_path: Path) -> None:
-    """With programs before the real ones that write down how they were called."""
+    """Programs earlier in the path record the arguments of the real ones."""
     seen = tmp_path / "seen"
     for name in ("curl", "sed", "cat", "rm", "date", "head"):
         real = shutil.which(name)
@@ -381,25 +381,25 @@ def test_no_secret_on_a_command_line_or_in_the_log(api: SecurityApi, tmp_path: P
         api.url, path=f"{tmp_path}:{os.environ['PATH']}", WRITER_PASSWORD="top-secret-1", TMPDIR=str(tmp_path)
     )
     assert done.returncode == 0, done.stderr
-    told = seen.read_text(encoding="utf-8") + done.stdout + done.stderr
-    assert "curl -q --config" in told
+    output = seen.read_text(encoding="utf-8") + done.stdout + done.stderr
+    assert "curl -q --config" in output
     for secret in (PASSWORD, "kibana-kibana", "top-secret-1"):
-        assert secret not in told
-    assert not list(tmp_path.glob("tmp.*")), "its files are gone"
+        assert secret not in output
+    assert not list(tmp_path.glob("tmp.*")), "its temporary files must be deleted"
 
 
-def test_on_a_real_node_a_wrong_password_is_told_and_what_to_do(es_node: EmbeddedNode) -> None:
+def test_on_a_real_node_a_wrong_password_is_reported_with_the_remedy(es_node: EmbeddedNode) -> None:
     for _ in range(2):
         done = run_setup(es_node.url, ELASTIC_PASSWORD="not-the-password")
         assert done.returncode == 1
-        assert "refuses the password that .env has for elastic" in done.stderr
+        assert "rejects the password of elastic in .env" in done.stderr
         assert "older than this .env" in done.stderr
         assert "elasticsearch-reset-password" in done.stderr
         assert "not-the-password" not in done.stdout + done.stderr
 
 
-def test_on_a_real_node_its_reason_is_passed_on(es_node: EmbeddedNode) -> None:
-    """The right password opens it; that this small node cannot store users is then said in its own words."""
+def test_on_a_real_node_the_reason_of_elasticsearch_is_reported(es_node: EmbeddedNode) -> None:
+    """The password is right, but the embedded node cannot store users."""
     done = run_setup(es_node.url)
     assert done.returncode == 1
     assert "the password of kibana_system: HTTP 400, Unknown filter type" in done.stderr

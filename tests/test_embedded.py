@@ -1,4 +1,4 @@
-"""The embedded node as it really is: processes, ports, locks and data on disk."""
+"""The embedded node with real processes, ports, locks and data on disk."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from slurp.config import parse
 from slurp.elastic.client import Elastic, wait_until_ready
 from slurp.embedded import data_folder
 from slurp.embedded.errors import EmbeddedNodeError
-from slurp.embedded.node import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode, NodeOptions
 from slurp.logs import Secrets
 from tests.fixtures_es import OwnNode, client_for
 from tests.tiers import slow_except
 
 
 def processes_of(data: Path) -> list[psutil.Process]:
-    """Everything that runs for the node with this folder: guardian, launcher, server."""
+    """Return the processes of the node with this folder: guardian, launcher, server."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         alive = process.info["status"] != psutil.STATUS_ZOMBIE
@@ -46,7 +46,7 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def start_parent(data: Path) -> subprocess.Popen[str]:
-    """A Python program of its own that starts a node, says so and sleeps."""
+    """Start a Python program that starts a node, prints `ready` and sleeps."""
     program = (
         "import sys, time; from pathlib import Path; from slurp.embedded.node import EmbeddedNode\n"
         "EmbeddedNode(Path(sys.argv[1]), port=0).start(); print('ready', flush=True); time.sleep(600)"
@@ -64,20 +64,20 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def test_indexes_and_finds(es: Elasticsearch, fresh_index_prefix: str) -> None:
+def test_an_indexed_document_is_found(es: Elasticsearch, fresh_index_prefix: str) -> None:
     es.index(index=f"{fresh_index_prefix}-a", id="1", document={"text": "Guten Morgen"}, refresh=True)
     hits = es.search(index=f"{fresh_index_prefix}-*", query={"match": {"text": "morgen"}})["hits"]
     assert hits["total"]["value"] == 1
     assert es.cluster.health()["status"] in ("green", "yellow")
 
 
-def test_refuses_a_wrong_password(es_node: EmbeddedNode) -> None:
+def test_a_wrong_password_is_rejected(es_node: EmbeddedNode) -> None:
     with client_for(es_node, "guessed") as client, pytest.raises(AuthenticationException):
         client.cluster.health()
 
 
 @pytest.mark.cluster_wide
-def test_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
+def test_the_node_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
     listening = [
         connection.laddr.ip
         for connection in psutil.Process(es_node.pid).net_connections("inet")
@@ -86,11 +86,11 @@ def test_listens_on_loopback_only(es_node: EmbeddedNode) -> None:
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
 
-def test_keeps_its_folder_to_itself(es_node: EmbeddedNode) -> None:
+def test_the_folder_is_accessible_to_its_user_only(es_node: EmbeddedNode) -> None:
     assert es_node.data.stat().st_mode & 0o777 == 0o700
 
 
-def test_free_space_is_watched_by_absolute_sizes(es: Elasticsearch) -> None:
+def test_disk_watermarks_are_absolute_sizes(es: Elasticsearch) -> None:
     prefix = "cluster.routing.allocation.disk"
     settings = es.cluster.get_settings(include_defaults=True, flat_settings=True)
     effective = {**settings["defaults"], **settings["persistent"]}
@@ -102,40 +102,40 @@ def test_free_space_is_watched_by_absolute_sizes(es: Elasticsearch) -> None:
 
 
 @pytest.mark.cluster_wide
-def test_the_default_budget_is_fixed_when_it_is_first_asked_for(
+def test_the_default_of_max_disk_does_not_change_after_its_first_use(
     es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = es_node.default_max_disk
-    assert 0 < first <= min(es_node.room, 100 * 10**9)
+    assert 0 < first <= min(es_node.available_space, 100 * 10**9)
     monkeypatch.setattr(data_folder, "free_space", lambda folder: 10**15)
-    assert es_node.room >= 10**15
+    assert es_node.available_space >= 10**15
     assert es_node.default_max_disk == first
 
 
 @pytest.mark.cluster_wide
-def test_starting_twice_changes_nothing(es_node: EmbeddedNode) -> None:
+def test_starting_a_running_node_does_nothing(es_node: EmbeddedNode) -> None:
     pid = es_node.pid
     es_node.start()
     assert es_node.pid == pid
 
 
 @pytest.mark.cluster_wide
-def test_a_second_node_on_the_same_data_is_refused(es_node: EmbeddedNode) -> None:
+def test_a_second_node_on_the_same_data_is_rejected(es_node: EmbeddedNode) -> None:
     with pytest.raises(EmbeddedNodeError, match="already uses the data"):
         EmbeddedNode(es_node.data, port=0).start()
     assert es_node.running
 
 
-def test_a_port_in_use_is_named(own_node: OwnNode) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_the_error_for_a_port_in_use_names_it(own_node: OwnNode) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
         with pytest.raises(EmbeddedNodeError, match=f"port {port} .*in use"):
             own_node(port=port).start()
 
 
-def test_a_folder_of_something_else_is_refused(own_node: OwnNode) -> None:
+def test_a_folder_with_other_files_is_rejected(own_node: OwnNode) -> None:
     node = own_node()
     node.data.mkdir()
     (node.data / "thesis.tex").touch()
@@ -145,8 +145,8 @@ def test_a_folder_of_something_else_is_refused(own_node: OwnNode) -> None:
 
 
 @pytest.mark.slow
-def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode) -> None:
-    node = own_node(settings={"no.such.setting": "1"})
+def test_the_error_for_an_invalid_setting_has_the_reason_of_elasticsearch(own_node: OwnNode) -> None:
+    node = own_node(options=NodeOptions(settings={"no.such.setting": "1"}))
     with pytest.raises(EmbeddedNodeError, match=r"unknown setting \[no.such.setting\]"):
         node.start()
     assert not node.running
@@ -155,17 +155,17 @@ def test_a_setting_that_elasticsearch_refuses_shows_its_reason(own_node: OwnNode
 
 @pytest.mark.slow
 def test_data_survive_stop_kill_and_the_death_of_the_guardian(own_node: OwnNode) -> None:
-    node = own_node(settings={"thread_pool.write.queue_size": "77"}, tls=True)
+    node = own_node(options=NodeOptions(settings={"thread_pool.write.queue_size": "77"}, tls=True))
     node.start()
     with client_for(node) as es:
         es.index(index="kept", id="1", document={"n": 1})
-        told = es.nodes.info(filter_path="nodes.*.settings.thread_pool")["nodes"]
-        assert "77" in str(told)
+        effective = es.nodes.info(filter_path="nodes.*.settings.thread_pool")["nodes"]
+        assert "77" in str(effective)
     config = parse(["--es", node.url, "--es-ca", str(node.ca)], {})
     assert wait_until_ready(Elastic(config, Secrets(())), config, threading.Event())
     node.stop()
     assert processes_of(node.data) == []
-    node.stop()  # again, for nothing
+    node.stop()  # a second time: does nothing
 
     with pytest.raises(EmbeddedNodeError, match="another password"):
         own_node(password="other").start()
@@ -196,14 +196,14 @@ def test_no_orphan_when_the_parent_is_killed(tmp_path: Path) -> None:
     assert len(processes_of(data)) >= 3
     parent.kill()
     parent.wait()
-    # The same program again at once: it waits for the orphan to end, then starts.
+    # A new start immediately afterwards waits for the orphan to end.
     again = start_cli(data)
     line = first_line(again)
     assert "user elastic" in line
     assert str(data) in line
     assert wait_for(lambda: len(processes_of(data)) == 4, 5), processes_of(data)
 
-    # What a terminal does on Ctrl+C.
+    # Like Ctrl+C in a terminal.
     os.killpg(again.pid, signal.SIGINT)
     assert again.wait(30) == 0
     assert processes_of(data) == []
@@ -221,7 +221,7 @@ def test_no_orphan_when_the_parent_is_killed_while_the_node_starts(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_sigterm_while_the_node_starts_is_a_clean_end(tmp_path: Path) -> None:
+def test_sigterm_while_the_node_starts_exits_with_0(tmp_path: Path) -> None:
     data = tmp_path / "node"
     process = start_cli(data)
     assert wait_for(lambda: len(processes_of(data)) >= 3, 30)

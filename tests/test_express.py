@@ -16,7 +16,7 @@ from slurp.elastic.unknown_fields import UnknownFields
 from slurp.events.frames import BadFrame, parse
 from slurp.lexicons import committed
 from slurp.simulator.jetstream import Simulator
-from slurp.simulator.wire2 import frame as v2_frame
+from slurp.simulator.wire_v2 import frame as v2_frame
 
 HOST = 'jetstream"1'
 ARRIVED_US = 1_783_175_889_000_000

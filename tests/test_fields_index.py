@@ -19,7 +19,8 @@ from slurp.documents.fields import mapping
 from slurp.elastic.error_classes import Item, ItemClass, classify
 from slurp.events.frames import BadFrame, parse
 from slurp.events.identity import event_id
-from slurp.simulator.network import Network
+from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.options import NetworkOptions
 from tests.test_documents_hostile import ARRIVED, COLLECTIONS, JSON, commit
 
 Event = dict[str, Any]
@@ -61,7 +62,7 @@ def ids(es: Elasticsearch, index: str, query: Mapping[str, Any]) -> set[str]:
 
 
 def simulated(count: int) -> list[bytes]:
-    network = Network(seed=7, people=300)
+    network = EventGenerator(7, NetworkOptions(accounts=300))
     return [network.event(ARRIVED + number * 1000, number).frame for number in range(1, count + 1)]
 
 

@@ -20,8 +20,8 @@ from slurp.events.position import Gap
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.clocks import Clock
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, run_literally
@@ -110,7 +110,7 @@ def clock() -> Clock:
 @pytest.fixture
 def short_history(clock: Clock) -> Iterator[Simulator]:
     """A server that has the events of the last 15 minutes."""
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as server:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as server:
         yield server
 
 

@@ -24,8 +24,8 @@ from slurp.pipeline.batches import Batch
 from slurp.pipeline.checkpoint import Checkpoint
 from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from slurp.startup import Plan
 from slurp.tasks import CheckpointTask
 from tests.clocks import Clock
@@ -258,7 +258,7 @@ def clock() -> Clock:
 @pytest.fixture
 def short(clock: Clock) -> Iterator[Simulator]:
     """Looks back a quarter of an hour only."""
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as simulator:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as simulator:
         yield simulator
 
 

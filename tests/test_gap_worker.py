@@ -23,8 +23,8 @@ from slurp.lexicons import committed
 from slurp.logs import Secrets
 from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.clocks import Clock
 from tests.harness import InProcess
 from tests.worker import Worker, assert_each_once, count, run_literally, stats_documents
@@ -54,7 +54,7 @@ def clock() -> Clock:
 @pytest.fixture
 def short(clock: Clock) -> Iterator[Simulator]:
     """Looks back a quarter of an hour only."""
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as simulator:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as simulator:
         yield simulator
 
 

@@ -15,8 +15,8 @@ from slurp.jetstream.resume_check import CheckResult, Outcome, ResumeCheck
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import oldest_event
 from slurp.pipeline import resume as cursors_module
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions, ServerOptions
 from tests.clocks import Clock
 from tests.reading import reading, until
 from tests.tiers import slow_except
@@ -32,7 +32,7 @@ def clock() -> Clock:
 @pytest.fixture
 def short(clock: Clock) -> Iterator[Simulator]:
     """Looks back a quarter of an hour only."""
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as simulator:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as simulator:
         yield simulator
 
 
@@ -137,7 +137,8 @@ def test_a_number_of_the_user_that_is_not_there_yet(long: Simulator) -> None:
 
 @pytest.mark.parametrize("start", [0, 5000, None])
 def test_a_server_without_numbers_is_asked_by_time(start: int | None) -> None:
-    with Simulator(port=0, seed=1, cursors=False) as old, reading(old, start=start) as run:
+    network = NetworkOptions(cursors=False)
+    with Simulator(port=0, seed=1, network=network) as old, reading(old, start=start) as run:
         until(lambda: run.reader.connected)
         old.generate(100, span=0.1)
         until(lambda: set(old.frames) <= set(run.frames))
@@ -261,8 +262,8 @@ def test_imported_events_hide_no_gap(short: Simulator, clock: Clock) -> None:
 @pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
     """A server with a short lookback, and three cuts that are a little longer."""
-    manners = Manners(lookback=20)
-    with Simulator(port=0, seed=1, clock=clock, manners=manners) as server:
+    options = ServerOptions(lookback=20)
+    with Simulator(port=0, seed=1, clock=clock, server=options) as server:
         clock.ago = 200
         server.generate(3000, span=10)
         with reading(server, options=("--protocol", wire)) as run:
@@ -287,7 +288,7 @@ def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 def test_a_short_gap_behind_a_filter_is_told_where_the_server_refuses(clock: Clock, wire: str) -> None:
-    with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=20)) as server:
+    with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=20)) as server:
         clock.ago = 100
         server.generate(1000, span=1)
         known = last(server)

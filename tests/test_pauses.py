@@ -9,8 +9,8 @@ from elasticsearch import Elasticsearch
 
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import REWIND_EVENTS
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.proxy import Proxy
 from tests.reading import reading
 from tests.worker import Worker, assert_each_once
@@ -18,11 +18,11 @@ from tests.worker import Worker, assert_each_once
 PAUSES = 4
 
 # Longer than the wait that tells the worker that it is the reason; little room on the way.
-MANNERS = Manners(write_timeout=4, send_buffer=65_536)
+SERVER = ServerOptions(write_timeout=4, send_buffer=65_536)
 
 
 def hung_up(jetstream: Simulator) -> int:
-    return sum(one.ended == "too slow" for one in jetstream.connections)
+    return sum(one.ended == "write timeout" for one in jetstream.connections)
 
 
 def begun(jetstream: Simulator) -> list[int]:
@@ -35,7 +35,7 @@ def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
     es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     with (
-        Simulator(port=0, seed=1, manners=MANNERS) as jetstream,
+        Simulator(port=0, seed=1, server=SERVER) as jetstream,
         Proxy(es_node.port) as elastic,
         Worker(
             *("--jetstream", jetstream.url, "--es", f"http://127.0.0.1:{elastic.port}"),
@@ -63,7 +63,7 @@ def test_a_pause_of_elasticsearch_costs_two_blocks_at_most(
 @pytest.mark.slow
 def test_pauses_one_after_the_other_are_always_followed_by_progress() -> None:
     """In a replay at full speed, each as soon as the connection after the last one is made."""
-    with Simulator(port=0, seed=1, manners=MANNERS) as jetstream:
+    with Simulator(port=0, seed=1, server=SERVER) as jetstream:
         jetstream.generate(150_000, span=60)
         with reading(jetstream) as run:
             for pause in range(1, PAUSES + 1):

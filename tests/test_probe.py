@@ -10,7 +10,7 @@ import pytest
 
 from slurp.jetstream import servers
 from slurp.jetstream.servers import format_probes, host_of, probe_servers
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
 from tests.reading import until
 from tests.tiers import slow_except
@@ -83,7 +83,7 @@ def test_the_probe_listens_on_the_wire_that_will_be_read(late: Simulator, protoc
         probe_servers([late.url, other.url], protocol=protocol, listen=True)
     # The connection that listens is the one without a filter.
     listening = [one.path for one in other.connections if not one.params]
-    assert listening == ["/subscribe" if wire == "v1" else wire2.PATH]
+    assert listening == ["/subscribe" if wire == "v1" else wire_v2.PATH]
 
 
 @pytest.mark.parametrize("protocol", ["auto", "v1", "v2"])

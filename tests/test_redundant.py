@@ -23,8 +23,8 @@ from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
 from slurp.pipeline.reader import Reader
 from slurp.pipeline.reader_group import ReaderGroup
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.clocks import Clock
 from tests.worker import Worker, assert_each_once, stats_documents
 
@@ -301,7 +301,7 @@ def test_a_gap_of_one_host_that_another_has_is_no_gap(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     clock = Clock()
-    short = Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900))
+    short = Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900))
     with short, Simulator(port=0) as long:
         clock.ago = 7200
         share(short.generate(1000, span=1).frames, long, lambda number: True)

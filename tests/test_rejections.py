@@ -12,7 +12,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.subscription import Subscription
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker
 
@@ -38,12 +38,12 @@ def test_a_filter_that_v2_rejects_is_final(jetstream: Simulator, protocol: str) 
 
 
 def test_a_request_without_a_filter_that_v2_rejects_is_final(jetstream: Simulator) -> None:
-    jetstream.faults.refuse(400, wire2.refusal("InvalidRequest", "no"))
+    jetstream.faults.refuse(400, wire_v2.error_body("InvalidRequest", "no"))
     assert dial(jetstream).endswith("InvalidRequest: no; use another --jetstream host or --protocol v1")
 
 
 def test_the_servers_message_is_printable_and_bounded(jetstream: Simulator) -> None:
-    jetstream.faults.refuse(400, wire2.refusal("InvalidRequest", "\x1b[2J\nERROR forged" + "x" * 10_000))
+    jetstream.faults.refuse(400, wire_v2.error_body("InvalidRequest", "\x1b[2J\nERROR forged" + "x" * 10_000))
     message = dial(jetstream, *FILTER)
     assert message.isprintable()
     assert len(message) < 600

@@ -16,8 +16,8 @@ from slurp.events.position import Position
 from slurp.jetstream.cursor_search import FirstEvent, find_cursor, first_event_of, search_cursor
 from slurp.jetstream.servers import host_of
 from slurp.pipeline import resume as resume_module
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions, ServerOptions
 from tests.clocks import Clock
 from tests.reading import Reading, reading, until
 from tests.tiers import slow_except
@@ -162,7 +162,7 @@ def since(run: Reading, simulator: Simulator, time_us: int) -> bool:
 @pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 @pytest.mark.parametrize("by", slow_except(["start", "another host"], "start"))
 def test_an_active_segment_is_read_from_a_searched_cursor(wire: str, by: str) -> None:
-    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
         known = None if by == "start" else Position("elsewhere.example", 5, time_us + 300 * SECOND)
@@ -176,7 +176,7 @@ def test_an_active_segment_is_read_from_a_searched_cursor(wire: str, by: str) ->
 
 @pytest.mark.slow
 def test_the_search_works_for_a_filtered_stream() -> None:
-    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
         likes = {
@@ -201,7 +201,7 @@ def test_if_the_search_fails_everything_is_read(
         raise WebSocketTimeoutException("late")
 
     monkeypatch.setattr(resume_module, "first_events", fail)
-    with Simulator(port=0, seed=1, manners=Manners(active_segment=SEGMENT)) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(20_000, span=SEGMENT)
         time_us = int((time.time() - 300) * 1e6)
         with reading(jetstream, start=time_us) as run:
@@ -220,8 +220,9 @@ def test_no_search_is_made_if_the_stream_begins_at_the_requested_time() -> None:
 
 
 def test_no_search_is_made_on_a_server_without_sequence_numbers() -> None:
-    manners = Manners(active_segment=SEGMENT)
-    with Simulator(port=0, seed=1, cursors=False, manners=manners, clock=Clock()) as old:
+    server = ServerOptions(active_segment=SEGMENT)
+    network = NetworkOptions(cursors=False)
+    with Simulator(port=0, seed=1, network=network, server=server, clock=Clock()) as old:
         old.generate(20_000, span=SEGMENT)
         with reading(old, start=int((time.time() - 300) * 1e6)) as run:
             until(lambda: run.frames and run.frames[-1] == old.frames[-1])

@@ -17,7 +17,7 @@ import pytest
 from slurp.embedded.node import EmbeddedNode
 from slurp.process import StopSignals
 from slurp.simulator.jetstream import Simulator
-from tests.signal_trials import embedded, live, simulator
+from tests.signal_trials import embedded, run_trial, simulator
 from tests.tiers import slow_except
 from tests.watched import Clock
 from tests.worker import PROGRAM, Worker
@@ -203,5 +203,5 @@ def test_two_signals_at_random_moments(kind: Callable[[], object], count: int, t
     for number in range(count):
         folder = tmp_path / str(number)
         folder.mkdir()
-        life = live(kind(), folder, random.Random(f"test {number}"))  # type: ignore[arg-type]
-        assert life.fault == "", life.lines
+        trial = run_trial(kind(), folder, random.Random(f"test {number}"))  # type: ignore[arg-type]
+        assert trial.failure == "", trial.lines

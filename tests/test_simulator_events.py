@@ -1,4 +1,4 @@
-"""Where the simulator's events come from: tests, files, the made-up network at a rate; by hand too."""
+"""Sources of the simulator's events: tests, files and the generator; and its command line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from slurp.events import tid
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 from slurp.simulator.__main__ import main
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.direct import create_connection
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -51,14 +52,14 @@ class TestPublish:
         assert (first["cursor"], second["cursor"], third["cursor"]) == (1, 50, 51)
         assert second["time_us"] == 7
 
-    def test_bytes_stay_as_they_are(self, jetstream: Simulator) -> None:
+    def test_bytes_are_published_unchanged(self, jetstream: Simulator) -> None:
         frame = b'{ "kind":"new", "did":"did:plc:a",  "time_us":1795464168637452}'
         jetstream.publish([frame])
         assert jetstream.frames == [frame]
         assert read(jetstream.subscribe_url + "?cursor=0", 1) == [frame]
 
     @pytest.mark.parametrize("frame", [b"{}", b"no JSON", b"[]", b'{"did":"did:plc:a","time_us":"now"}'])
-    def test_what_is_no_event_is_refused(self, jetstream: Simulator, frame: bytes) -> None:
+    def test_frames_that_are_not_events_are_rejected(self, jetstream: Simulator, frame: bytes) -> None:
         with pytest.raises(ValueError):
             jetstream.publish([frame])
         assert jetstream.frames == []
@@ -81,7 +82,7 @@ class TestGenerate:
         repeats = sum(a == b for a, b in itertools.pairwise(times))
         assert 0.5 < repeats / len(times) < 0.8
 
-    def test_more_history_comes_after_what_is_there(self, jetstream: Simulator) -> None:
+    def test_more_history_follows_the_newest_event(self, jetstream: Simulator) -> None:
         jetstream.generate(100, span=10).generate(100, span=3600)
         times = [orjson.loads(frame)["time_us"] for frame in jetstream.frames]
         assert times == sorted(times)
@@ -89,7 +90,7 @@ class TestGenerate:
 
 
 class TestRate:
-    def test_events_come_at_the_rate_asked_for(self, jetstream: Simulator) -> None:
+    def test_events_are_generated_at_the_requested_rate(self, jetstream: Simulator) -> None:
         jetstream.run_at(2000)
         time.sleep(1.5)
         jetstream.pause()
@@ -104,12 +105,12 @@ class TestRate:
             lags = [time.time() - orjson.loads(client.recv_data()[1])["time_us"] / 1e6 for _ in range(100)]
         assert max(lags) < 0.5
 
-    def test_a_limit_ends_it(self, jetstream: Simulator) -> None:
+    def test_a_limit_ends_the_generation(self, jetstream: Simulator) -> None:
         jetstream.run_at(5000, limit=500)
         jetstream.wait_until(lambda j: not j.producing)
         assert len(jetstream.frames) == 500
 
-    def test_without_a_rate_the_slowest_reader_sets_the_pace(self, jetstream: Simulator) -> None:
+    def test_at_rate_zero_the_slowest_subscriber_sets_the_pace(self, jetstream: Simulator) -> None:
         jetstream.run_at(0)
         time.sleep(0.1)
         assert jetstream.frames == []
@@ -124,21 +125,21 @@ class TestFile:
         return path
 
     @pytest.mark.parametrize("name", ["jetstream-v1-real.jsonl", "jetstream-v1-simulated.jsonl"])
-    def test_a_corpus_is_served_byte_for_byte(self, jetstream: Simulator, name: str) -> None:
+    def test_a_corpus_is_served_unchanged(self, jetstream: Simulator, name: str) -> None:
         path = CORPUS / name
         if not path.exists():
-            pytest.skip(f"{path} is not there")
+            pytest.skip(f"{path} does not exist")
         lines = path.read_bytes().splitlines()
         jetstream.load(path)
         assert read(jetstream.subscribe_url + "?cursor=0", len(lines)) == lines
 
-    def test_old_times_select_by_time(self, jetstream: Simulator, tmp_path: Path) -> None:
+    def test_time_cursors_work_with_old_events(self, jetstream: Simulator, tmp_path: Path) -> None:
         events = [EVENT | {"time_us": 1_700_000_000_000_000 + n} for n in range(10)]
         jetstream.load(self.write(tmp_path / "old.jsonl", events))
         got = read(jetstream.subscribe_url + "?cursor=1700000000000006", 4)
         assert got == jetstream.frames[6:]
 
-    NO_EVENTS = (
+    NOT_EVENTS = (
         b"{}",
         b"no JSON",
         b"\xff\xfe",
@@ -152,10 +153,10 @@ class TestFile:
         b'{"$type":"message","payload":{"$type":"network.bsky.jetstream.subscribeEvents#new"}}',
     )
 
-    @pytest.mark.parametrize("path", ["/subscribe", wire2.PATH])
+    @pytest.mark.parametrize("path", ["/subscribe", wire_v2.PATH])
     @pytest.mark.parametrize("restamp", [False, True])
     @pytest.mark.parametrize("rate", [0.0, 1e5])
-    def test_lines_that_are_no_events_are_sent_as_they_are(
+    def test_lines_that_are_not_events_are_sent_unchanged(
         self,
         jetstream: Simulator,
         tmp_path: Path,
@@ -164,20 +165,20 @@ class TestFile:
         rate: float,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """A consumer must put them aside: so they have to come."""
+        """Clients need them to test their dead letters."""
         event = orjson.dumps(EVENT | {"time_us": 1_700_000_000_000_000})
-        lines = [event, b"", *self.NO_EVENTS, event]
+        lines = [event, b"", *self.NOT_EVENTS, event]
         file = tmp_path / "odd.jsonl"
         file.write_bytes(b"\r\n".join(lines))
         jetstream.load(file, restamp=restamp, rate=rate)
         jetstream.wait_until(lambda one: len(one.frames) == len(lines) - 1)
         got = read(f"{jetstream.url}{path}?cursor=0", len(lines) - 1)
-        kept = [*self.NO_EVENTS] if path == "/subscribe" and not restamp else [*self.NO_EVENTS[:5]]
+        kept = [*self.NOT_EVENTS] if path == "/subscribe" and not restamp else [*self.NOT_EVENTS[:5]]
         assert got[1 : 1 + len(kept)] == kept
-        told = [one.getMessage() for one in caplog.records if "not an event" in one.getMessage()]
-        assert told[0] == f"{file}:3 is not an event; it and others like it are sent as they are"
+        logged = [one.getMessage() for one in caplog.records if "not an event" in one.getMessage()]
+        assert logged[0] == f"{file}:3 is not an event; it and other such lines are sent unchanged"
 
-    def test_times_select_as_if_there_were_only_events(self, jetstream: Simulator, tmp_path: Path) -> None:
+    def test_time_cursors_ignore_lines_without_events(self, jetstream: Simulator, tmp_path: Path) -> None:
         begin = 1_700_000_000_000_000
         file = tmp_path / "odd.jsonl"
         lines = [orjson.dumps(EVENT | {"time_us": begin + n}) for n in range(4)]
@@ -185,16 +186,16 @@ class TestFile:
         jetstream.load(file)
         assert read(f"{jetstream.subscribe_url}?cursor={begin + 2}", 2) == lines[2:]
 
-    def test_imports_leave_them_alone(self, jetstream: Simulator, tmp_path: Path) -> None:
+    def test_timestamp_imports_do_not_change_such_lines(self, jetstream: Simulator, tmp_path: Path) -> None:
         file = tmp_path / "odd.jsonl"
-        file.write_bytes(b"\n".join(self.NO_EVENTS))
+        file.write_bytes(b"\n".join(self.NOT_EVENTS))
         jetstream.generate(100)
         assert jetstream.import_timestamps(100, 1.0)
         jetstream.load(file)
         jetstream.import_timestamps(100, 1.0)
-        assert jetstream.frames[100:] == [*self.NO_EVENTS]
+        assert jetstream.frames[100:] == [*self.NOT_EVENTS]
 
-    def test_restamping_moves_all_times_together(self, jetstream: Simulator, tmp_path: Path) -> None:
+    def test_restamping_shifts_all_times_equally(self, jetstream: Simulator, tmp_path: Path) -> None:
         then = 1_700_000_000_000_000
         commit = {
             "rev": tid.from_micros(then - 1000, 77),
@@ -222,7 +223,7 @@ class TestFile:
         assert first["commit"]["record"]["text"] == "at 22:13"
         assert second["commit"] == odd
 
-    def test_a_file_can_come_at_a_rate(self, jetstream: Simulator, tmp_path: Path) -> None:
+    def test_a_file_can_be_served_at_a_rate(self, jetstream: Simulator, tmp_path: Path) -> None:
         events = [EVENT | {"time_us": 1_700_000_000_000_000 + n} for n in range(200)]
         begin = time.monotonic()
         jetstream.load(self.write(tmp_path / "slow.jsonl", events), rate=400, restamp=True)
@@ -237,7 +238,7 @@ class TestFile:
 
 
 def test_memory_is_bounded() -> None:
-    with Simulator(retain_bytes=500_000) as jetstream:
+    with Simulator(server=ServerOptions(retain_bytes=500_000)) as jetstream:
         jetstream.generate(5000)
         assert len(jetstream.frames) < 1000
         assert jetstream.published == 5000
@@ -245,8 +246,8 @@ def test_memory_is_bounded() -> None:
         assert first == jetstream.frames[0]
 
 
-def test_prebuilt_frames_feed_fifty_thousand_a_second(jetstream: Simulator) -> None:
-    """Loosely, for this may run on a busy machine: the real figure is some times higher."""
+def test_stored_events_are_sent_at_fifty_thousand_per_second(jetstream: Simulator) -> None:
+    """A loose limit, for busy machines: the usual rate is several times higher."""
     count = 30_000
     jetstream.generate(count)
     size, wanted = 0, sum(map(len, jetstream.frames))
@@ -270,7 +271,7 @@ class TestCommand:
         return process, process.stdout.readline().split()[-1]
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_it_serves_and_says_goodbye(self, number: signal.Signals) -> None:
+    def test_a_signal_closes_connections_with_1001(self, number: signal.Signals) -> None:
         process, url = self.start("--rate", "500")
         try:
             with connect(url) as client:
@@ -285,7 +286,7 @@ class TestCommand:
             process.kill()
             process.wait()
 
-    def test_after_its_count_it_stays_up_quietly(self) -> None:
+    def test_after_its_count_it_keeps_running_idle(self) -> None:
         process, url = self.start("--rate", "0", "--count", "300")
         try:
             assert len(read(url + "?cursor=0", 300)) == 300
@@ -296,11 +297,11 @@ class TestCommand:
             process.kill()
             process.wait()
 
-    def test_its_help_fits_and_says_what_count_does(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_help_lists_options_and_explains_count(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(["--help"])
         text = capsys.readouterr().out
-        assert "stays up quietly" in text
+        assert "keeps running after the last event" in text
         for option in ("--rate", "--port", "--seed", "--file", "--restamp", "--lookback", "--people"):
             assert option in text
 
@@ -308,7 +309,7 @@ class TestCommand:
         "arguments",
         [("--rate", "-1"), ("--rate", "many"), ("--lookback", "36"), ("--people", "1"), ("--restamp",)],
     )
-    def test_wrong_usage_is_exit_code_2(
+    def test_invalid_usage_is_exit_code_2(
         self, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
     ) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The made-up network: distinct, well-formed events, the same for the same seed."""
+"""Generated events: distinct, well-formed, and reproducible by seed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from slurp.events import tid
-from slurp.simulator.network import Network
-from slurp.simulator.stamps import tid as fast_tid
+from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.identifiers import tid as fast_tid
+from slurp.simulator.options import NetworkOptions
 
 COUNT = 30_000
 START = 1_795_464_168_637_452
@@ -20,8 +21,8 @@ Event = dict[str, Any]
 
 
 def make(count: int, seed: int = 1, **options: Any) -> list[bytes]:
-    network = Network(seed, **options)
-    return [network.event(START + n * STEP, n + 1).frame for n in range(count)]
+    generator = EventGenerator(seed, NetworkOptions(**options))
+    return [generator.event(START + n * STEP, n + 1).frame for n in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def posts(events: list[Event]) -> list[Event]:
     ]
 
 
-def test_the_same_seed_is_the_same_network(frames: list[bytes]) -> None:
+def test_the_same_seed_generates_the_same_events(frames: list[bytes]) -> None:
     assert make(2000) == frames[:2000]
     assert make(2000, seed=2) != frames[:2000]
 
@@ -67,17 +68,17 @@ def test_every_event_is_distinct(events: list[Event]) -> None:
     assert len(keys) == COUNT
 
 
-def test_a_crowded_second_has_distinct_events_too() -> None:
-    network = Network(3, people=5)
+def test_events_within_the_same_microsecond_are_distinct() -> None:
+    generator = EventGenerator(3, NetworkOptions(accounts=5))
     keys = set()
     for number in range(20_000):
-        event = orjson.loads(network.event(START, number).frame)
+        event = orjson.loads(generator.event(START, number).frame)
         body = event[event["kind"]]
         keys.add((event["did"], *(body.get(n) for n in ("collection", "rkey", "rev", "operation", "time"))))
     assert len(keys) == 20_000
 
 
-def test_envelopes_look_like_the_real_ones(events: list[Event]) -> None:
+def test_envelopes_have_the_keys_of_real_ones_in_their_order(events: list[Event]) -> None:
     for event in events:
         assert list(event) == ["did", "time_us", "cursor", "kind", event["kind"]]
     for event in events:
@@ -92,7 +93,7 @@ def test_older_servers_send_no_cursor() -> None:
     assert all(b'"cursor":' not in frame for frame in make(500, cursors=False))
 
 
-def test_proportions_are_those_of_the_network(frames: list[bytes], events: list[Event]) -> None:
+def test_proportions_are_those_of_the_real_network(frames: list[bytes], events: list[Event]) -> None:
     seen = Counter(
         (e["commit"]["collection"].rsplit(".", 1)[1], e["commit"]["operation"])
         if e["kind"] == "commit"
@@ -110,7 +111,7 @@ def test_proportions_are_those_of_the_network(frames: list[bytes], events: list[
     assert 450 < sum(map(len, frames)) / COUNT < 650
 
 
-def test_revs_lie_near_the_event_but_for_a_share(commits: list[Event]) -> None:
+def test_a_small_share_of_revs_is_far_from_the_event_time(commits: list[Event]) -> None:
     far = 0
     for event in commits:
         micros = tid.to_micros(event["commit"]["rev"])
@@ -119,7 +120,7 @@ def test_revs_lie_near_the_event_but_for_a_share(commits: list[Event]) -> None:
     assert 0.002 < far / len(commits) < 0.01
 
 
-def test_revs_of_an_account_only_grow(commits: list[Event]) -> None:
+def test_revs_of_an_account_never_decrease(commits: list[Event]) -> None:
     last: dict[str, str] = {}
     for event in (orjson.loads(frame) for frame in make(10_000, odd_revs=0.0)):
         if event["kind"] == "commit":
@@ -134,7 +135,7 @@ def test_backdated_events_are_rare_and_only_on_request(events: list[Event]) -> N
     assert 20 < moved < 100
 
 
-def test_deletes_and_updates_refer_to_what_was_created(commits: list[Event]) -> None:
+def test_deletes_refer_to_records_that_were_created(commits: list[Event]) -> None:
     alive: set[tuple[str, str, str]] = set()
     deletes = found = 0
     for event in commits:
@@ -151,7 +152,7 @@ def test_deletes_and_updates_refer_to_what_was_created(commits: list[Event]) -> 
     assert found / deletes > 0.97
 
 
-def test_facets_mark_the_bytes_they_mean(events: list[Event]) -> None:
+def test_facets_cover_the_bytes_of_their_text(events: list[Event]) -> None:
     kinds: Counter[str] = Counter()
     for post in posts(events):
         text = post["text"].encode()
@@ -169,7 +170,7 @@ def test_facets_mark_the_bytes_they_mean(events: list[Event]) -> None:
     assert min(kinds["tag"], kinds["mention"], kinds["link"]) > 100
 
 
-def test_posts_are_of_many_kinds_and_languages(events: list[Event]) -> None:
+def test_posts_have_many_kinds_of_embeds_and_languages(events: list[Event]) -> None:
     langs: Counter[str] = Counter()
     embeds: Counter[str] = Counter()
     tags: Counter[str] = Counter()
@@ -193,24 +194,24 @@ def test_posts_are_of_many_kinds_and_languages(events: list[Event]) -> None:
     assert any("labels" in post for post in posts(events))
 
 
-def test_text_is_valid_json_with_sane_characters(frames: list[bytes]) -> None:
+def test_frames_contain_no_newlines(frames: list[bytes]) -> None:
     assert all(b"\n" not in frame for frame in frames)
 
 
 @pytest.mark.parametrize(("micros", "clock"), [(0, 0), (START, 5), (START + 1, 1023), (2**53 - 1, 512)])
-def test_the_quick_tid_is_the_right_one(micros: int, clock: int) -> None:
+def test_the_fast_tid_equals_the_reference(micros: int, clock: int) -> None:
     assert fast_tid(micros, clock) == tid.from_micros(micros, clock)
 
 
-def test_a_network_needs_people() -> None:
+def test_fewer_than_two_accounts_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        Network(1, people=1)
+        EventGenerator(1, NetworkOptions(accounts=1))
 
 
-def test_via_names_a_record_that_exists(commits: list[Event]) -> None:
-    """Likes and reposts come by a repost of the same post, follows through a starter pack."""
+def test_via_refers_to_an_existing_record(commits: list[Event]) -> None:
+    """Likes and reposts are via a repost of the same post, follows via a starter pack."""
     subjects: dict[str, Any] = {}
-    came: Counter[tuple[str, str]] = Counter()
+    via_kinds: Counter[tuple[str, str]] = Counter()
     total: Counter[str] = Counter()
     for event in commits:
         commit = event["commit"]
@@ -221,12 +222,12 @@ def test_via_names_a_record_that_exists(commits: list[Event]) -> None:
         if (via := record.get("via")) is not None:
             cid, subject = subjects[via["uri"]]
             kind = via["uri"].split("/")[3]
-            came[collection, kind] += 1
+            via_kinds[collection, kind] += 1
             assert via["cid"] == cid
             assert kind == "app.bsky.graph.starterpack" or subject == record["subject"]
         uri = f"at://{event['did']}/{collection}/{commit['rkey']}"
         subjects[uri] = commit["cid"], record.get("subject")
     like, repost, follow = "app.bsky.feed.like", "app.bsky.feed.repost", "app.bsky.graph.follow"
-    assert came.keys() == {(like, repost), (repost, repost), (follow, "app.bsky.graph.starterpack")}
-    for (collection, _), number in came.items():
+    assert via_kinds.keys() == {(like, repost), (repost, repost), (follow, "app.bsky.graph.starterpack")}
+    for (collection, _), number in via_kinds.items():
         assert 0.02 < number / total[collection] < 0.1

@@ -1,4 +1,4 @@
-"""The v2 wire of the simulator: a real socket, websocket-client at the other end."""
+"""The v2 wire of the simulator on a real socket, with websocket-client as the client."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pytest
 import websocket
 import zstandard
 
-from slurp.simulator import wire2
-from slurp.simulator.connection import Manners
+from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.conftest import SHARED
 from tests.direct import create_connection
-from tests.test_simulator_server import BINARY, TEXT, connect, cursors, end_of, hears_nothing, take
+from tests.simulator_client import BINARY, TEXT, connect, cursors, end_of, fetch, receives_nothing
 
 HOUR = 3600.0
 DID = "did:plc:resynced"
 
 
 def url(jetstream: Simulator, query: str = "") -> str:
-    return f"{jetstream.url}{wire2.PATH}?{query}"
+    return f"{jetstream.url}{wire_v2.PATH}?{query}"
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def payloads(jetstream: Simulator, query: str, count: int) -> list[dict[str, Any
         return [frame["payload"] for frame in read(client, count)]
 
 
-def refused(jetstream: Simulator, query: str) -> dict[str, str]:
+def rejection(jetstream: Simulator, query: str) -> dict[str, str]:
     with pytest.raises(websocket.WebSocketBadStatusException) as caught:
         create_connection(url(jetstream, query), timeout=5)
     assert caught.value.status_code == 400
@@ -61,13 +61,13 @@ def refused(jetstream: Simulator, query: str) -> dict[str, str]:
 
 def dictionary(jetstream: Simulator, query: str = "") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(jetstream.host, jetstream.port, timeout=5)
-    connection.request("GET", f"{wire2.DICTIONARY_PATH}?{query}")
+    connection.request("GET", f"{wire_v2.DICTIONARY_PATH}?{query}")
     response = connection.getresponse()
     return response.status, response.read()
 
 
 def publish_resync(jetstream: Simulator, rows: int = 3) -> None:
-    """A #sync and the creates that follow it, among other events."""
+    """Publish a #sync and the creates that follow it, between other events."""
     rev = "3mptbypluud2a"
     create = {"rev": rev, "operation": "create", "collection": "app.bsky.feed.like", "record": {"a": 1}}
     jetstream.generate(5)
@@ -80,25 +80,25 @@ def publish_resync(jetstream: Simulator, rows: int = 3) -> None:
     jetstream.generate(5)
 
 
-def test_the_same_events_come_on_both_wires(jetstream: Simulator) -> None:
+def test_both_wires_send_the_same_events(jetstream: Simulator) -> None:
     jetstream.generate(1000)
     on_v2 = payloads(jetstream, "cursor=0", 1000)
-    assert [wire2.event_of({"payload": payload}) for payload in on_v2] == [
-        orjson.loads(frame) for frame in take(jetstream, "cursor=0", 1000)
+    assert [wire_v2.to_v1_event({"payload": payload}) for payload in on_v2] == [
+        orjson.loads(frame) for frame in fetch(jetstream, "cursor=0", 1000)
     ]
     assert on_v2[-1]["seq"] == cursors(jetstream.frames)[-1]
 
 
-def test_recorded_frames_come_as_they_were_recorded(jetstream: Simulator) -> None:
+def test_recorded_frames_are_sent_unchanged(jetstream: Simulator) -> None:
     path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
     if not path.is_file():
-        pytest.skip("the recorded events are not beside the project")
+        pytest.skip("the recorded events are not available")
     jetstream.load(path)
     lines = path.read_bytes().splitlines()
     with subscribe(jetstream, "cursor=0") as client:
-        # But for characters that a real server escapes for browsers.
+        # Compared as JSON: a real server escapes some characters for browsers.
         assert read(client, 2000) == [orjson.loads(line) for line in lines]
-    assert len(take(jetstream, "cursor=0", 1991)) == 1991, "v1 hides a #sync and eight creates"
+    assert len(fetch(jetstream, "cursor=0", 1991)) == 1991, "v1 hides a #sync and eight creates"
 
 
 def test_v1_hides_a_resync(jetstream: Simulator) -> None:
@@ -106,43 +106,43 @@ def test_v1_hides_a_resync(jetstream: Simulator) -> None:
     assert [frame["$type"].rpartition("#")[2] for frame in payloads(jetstream, "cursor=0", 14)[5:9]] == [
         *("sync", "commit", "commit", "commit")
     ]
-    assert cursors(take(jetstream, "cursor=0", 10)) == [1, 2, 3, 4, 5, 10, 11, 12, 13, 14]
-    assert cursors(take(jetstream, "cursor=7", 5)) == [10, 11, 12, 13, 14]
+    assert cursors(fetch(jetstream, "cursor=0", 10)) == [1, 2, 3, 4, 5, 10, 11, 12, 13, 14]
+    assert cursors(fetch(jetstream, "cursor=7", 5)) == [10, 11, 12, 13, 14]
     assert len(jetstream.frames) == 14
 
 
-def test_other_creates_of_that_account_are_shown(jetstream: Simulator) -> None:
+def test_later_creates_of_a_resynced_account_are_sent(jetstream: Simulator) -> None:
     publish_resync(jetstream)
     commit = {"rev": "3mptbypluud2z", "operation": "create", "collection": "a.b.c", "rkey": "x", "record": {}}
     jetstream.publish([{"did": DID, "kind": "commit", "commit": commit}])
-    assert orjson.loads(take(jetstream, "cursor=10", 6)[-1])["did"] == DID
+    assert orjson.loads(fetch(jetstream, "cursor=10", 6)[-1])["did"] == DID
 
 
 class TestFilters:
-    def test_collections_let_other_kinds_through(self, jetstream: Simulator) -> None:
+    def test_other_kinds_pass_a_collection_filter(self, jetstream: Simulator) -> None:
         jetstream.generate(3000)
         with subscribe(jetstream, "cursor=0&collections=app.bsky.graph.*") as client:
             kinds = {frame["payload"]["$type"].rpartition("#")[2] for frame in read(client, 150)}
         assert kinds == {"commit", "identity", "account"} or kinds == {"commit", "account"}
 
-    def test_kinds_choose(self, jetstream: Simulator) -> None:
+    def test_a_kind_filter_selects(self, jetstream: Simulator) -> None:
         publish_resync(jetstream)
         (only,) = payloads(jetstream, "cursor=0&kinds=sync", 1)
         assert only["did"] == DID
         assert only["sync"]["rev"] == "3mptbypluud2a"
 
-    def test_dids_choose(self, jetstream: Simulator) -> None:
+    def test_a_did_filter_selects(self, jetstream: Simulator) -> None:
         publish_resync(jetstream)
         assert {one["did"] for one in payloads(jetstream, f"cursor=0&dids={DID}", 4)} == {DID}
 
-    def test_size_is_that_of_the_whole_frame(self, jetstream: Simulator) -> None:
+    def test_the_size_limit_applies_to_the_whole_frame(self, jetstream: Simulator) -> None:
         jetstream.generate(50)
         with subscribe(jetstream, "cursor=0") as client:
             sizes = [len(client.recv_data()[1]) for _ in range(50)]
         limit = sorted(sizes)[25]
         with subscribe(jetstream, f"cursor=0&maxMessageSizeBytes={limit}") as client:
             kept = [len(client.recv_data()[1]) for _ in [size for size in sizes if size <= limit]]
-            assert hears_nothing(client)
+            assert receives_nothing(client)
         assert kept == [size for size in sizes if size <= limit]
 
     @pytest.mark.parametrize(
@@ -161,46 +161,46 @@ class TestFilters:
             "zstdDictionary=x",
         ],
     )
-    def test_bad_parameters_are_refused(self, jetstream: Simulator, query: str) -> None:
-        assert refused(jetstream, query)["error"] == "InvalidRequest"
+    def test_invalid_parameters_are_rejected(self, jetstream: Simulator, query: str) -> None:
+        assert rejection(jetstream, query)["error"] == "InvalidRequest"
 
 
 class TestCursors:
     def old(self) -> Simulator:
-        """Fifty events of two hours ago and fifty of now, behind an hour of lookback."""
+        """Return a server with fifty events of two hours ago, fifty of now, and an hour of lookback."""
         now = [time.time() - 2 * HOUR]
-        simulator = Simulator(port=0, seed=1, manners=Manners(lookback=HOUR), clock=lambda: now[0])
+        simulator = Simulator(port=0, seed=1, server=ServerOptions(lookback=HOUR), clock=lambda: now[0])
         simulator.generate(50, span=1)
         now[0] += 2 * HOUR
         return simulator.generate(50, span=1)
 
-    def test_a_sequence_number_below_the_floor_is_refused(self) -> None:
+    def test_a_sequence_number_below_the_floor_is_rejected(self) -> None:
         with self.old() as jetstream:
-            answer = refused(jetstream, "cursor=7")
+            answer = rejection(jetstream, "cursor=7")
             assert answer["error"] == "CursorTooOld"
             assert answer["message"].endswith("below lookback floor 51")
             assert payloads(jetstream, "cursor=51", 1)[0]["seq"] == 51
 
-    def test_a_time_below_the_floor_is_clamped_and_told(self) -> None:
+    def test_a_time_below_the_floor_is_clamped_with_a_notice(self) -> None:
         with self.old() as jetstream:
             info, first = payloads(jetstream, f"cursor={10**15}", 2)
             assert info["$type"].endswith("#info")
             assert info["name"] == "OutdatedCursor"
             assert first["seq"] == 51
 
-    def test_nothing_is_too_old_where_nothing_was_forgotten(self, jetstream: Simulator) -> None:
+    def test_no_cursor_is_too_old_while_all_events_are_retained(self, jetstream: Simulator) -> None:
         jetstream.generate(10)
         assert payloads(jetstream, f"cursor={10**15}", 1)[0]["seq"] == 1
         assert payloads(jetstream, "cursor=0", 1)[0]["seq"] == 1
 
-    def test_what_memory_no_longer_holds_is_below_the_floor(self) -> None:
-        with Simulator(port=0, seed=1, retain_bytes=100_000) as jetstream:
+    def test_dropped_events_are_below_the_floor(self) -> None:
+        with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=100_000)) as jetstream:
             jetstream.generate(1000)
-            assert refused(jetstream, "cursor=1")["error"] == "CursorTooOld"
+            assert rejection(jetstream, "cursor=1")["error"] == "CursorTooOld"
 
 
 class TestCompression:
-    def test_frames_are_those_of_the_plain_stream(self, jetstream: Simulator) -> None:
+    def test_compressed_frames_equal_the_plain_ones(self, jetstream: Simulator) -> None:
         jetstream.generate(200)
         status, data = dictionary(jetstream)
         assert status == 200
@@ -214,9 +214,9 @@ class TestCompression:
         assert {opcode for opcode, _ in packed} == {BINARY}
         assert [orjson.loads(decoder.decompress(data))["payload"] for _, data in packed] == plain
 
-    def test_a_retired_dictionary_is_unknown(self, jetstream: Simulator) -> None:
+    def test_a_replaced_dictionary_is_unknown(self, jetstream: Simulator) -> None:
         jetstream.rotate_dictionary()
-        answer = refused(jetstream, "zstdDictionary=20260811")
+        answer = rejection(jetstream, "zstdDictionary=20260811")
         assert answer["error"] == "UnknownZstdDictionary"
         assert answer["message"].endswith("20260812")
         assert dictionary(jetstream, "id=20260811")[0] == 404
@@ -224,13 +224,13 @@ class TestCompression:
         assert (status, zstandard.ZstdCompressionDict(data).dict_id()) == (200, 20260812)
 
 
-def test_whoever_sends_data_is_shown_out(jetstream: Simulator) -> None:
+def test_a_client_that_sends_data_is_disconnected(jetstream: Simulator) -> None:
     with subscribe(jetstream) as client:
         client.send('{"type":"options_update","payload":{}}')
         assert end_of(client) == "1008 server push only"
 
 
-def test_an_error_frame_is_the_last(jetstream: Simulator) -> None:
+def test_an_error_frame_is_the_last_frame(jetstream: Simulator) -> None:
     jetstream.generate(10)
     jetstream.faults.error("ConsumerTooSlow", "far behind", after=10)
     with subscribe(jetstream, "cursor=0") as client:
@@ -242,7 +242,7 @@ def test_an_error_frame_is_the_last(jetstream: Simulator) -> None:
         assert end_of(client) == "1008 ConsumerTooSlow"
 
 
-def test_an_info_is_one_frame_among_events(jetstream: Simulator) -> None:
+def test_an_info_frame_is_sent_between_events(jetstream: Simulator) -> None:
     jetstream.generate(10)
     jetstream.faults.info("Weather", "rain", after=5)
     frames = payloads(jetstream, "cursor=0", 11)
@@ -254,9 +254,9 @@ def test_an_info_is_one_frame_among_events(jetstream: Simulator) -> None:
 
 
 @pytest.mark.parametrize("protocols", ["v1", "v2"])
-def test_a_server_may_have_one_wire_only(protocols: str) -> None:
+def test_a_server_can_offer_one_wire_only(protocols: str) -> None:
     with Simulator(port=0, seed=1, protocols=protocols) as jetstream:
-        missing = wire2.PATH if protocols == "v1" else "/subscribe"
+        missing = wire_v2.PATH if protocols == "v1" else "/subscribe"
         with pytest.raises(websocket.WebSocketBadStatusException) as caught:
             create_connection(jetstream.url + missing, timeout=5)
         assert caught.value.status_code == 404
@@ -265,7 +265,7 @@ def test_a_server_may_have_one_wire_only(protocols: str) -> None:
         Simulator(protocols="v3")
 
 
-def test_restamped_resyncs_stay_together(jetstream: Simulator, tmp_path: Path) -> None:
+def test_a_restamped_resync_is_still_hidden_from_v1(jetstream: Simulator, tmp_path: Path) -> None:
     publish_resync(jetstream)
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"\n".join(jetstream.frames))
@@ -274,4 +274,4 @@ def test_restamped_resyncs_stay_together(jetstream: Simulator, tmp_path: Path) -
         with connect(other, "cursor=0") as client:
             for _ in range(10):
                 client.recv_data()
-            assert hears_nothing(client)
+            assert receives_nothing(client)

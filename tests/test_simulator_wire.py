@@ -1,4 +1,4 @@
-"""The pure parts of the simulator: what may be asked for, and where a cursor lands."""
+"""The parts of the simulator without I/O: parameters, filters, frames, the event store and faults."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from slurp.simulator import wire
-from slurp.simulator.faults import Cut, Faults, Progress
-from slurp.simulator.handshake import Refused, parse_head
-from slurp.simulator.store import Entry, Store
+from slurp.simulator import wire_v1
+from slurp.simulator.deadlines import Deadlines
+from slurp.simulator.encoders import text_frames
+from slurp.simulator.event_store import EventStore, StoredEvent
+from slurp.simulator.faults import Cut, Faults, RuleProgress
+from slurp.simulator.filters import BadRequest, Filter
+from slurp.simulator.handshake import HandshakeRejected, parse_head
+from slurp.simulator.options import ServerOptions
 
 HOUR = 3_600_000_000
 NOW = 1_795_464_168_637_452
 
 
-def subscription(query: str) -> wire.Subscription:
-    return wire.parse_subscription(wire.parse_target(f"/subscribe?{query}")[1])
+def subscription(query: str) -> wire_v1.Subscription:
+    return wire_v1.parse_subscription(wire_v1.parse_target(f"/subscribe?{query}")[1])
 
 
-def entry(number: int, did: str = "did:plc:a", time_us: int = NOW, collection: str = "a.b.c") -> Entry:
+def stored(number: int, did: str = "did:plc:a", time_us: int = NOW, collection: str = "a.b.c") -> StoredEvent:
     frame = orjson.dumps({"did": did, "time_us": time_us, "cursor": number, "n": number})
-    return Entry(frame, did, collection, time_us, number)
+    return StoredEvent(frame, did, collection, time_us, number)
 
 
-def store_of(*entries: Entry, retain_bytes: int = 10**6) -> Store:
-    store = Store(retain_bytes)
-    store.append(entries)
+def store_of(*events: StoredEvent, retain_bytes: int = 10**6) -> EventStore:
+    store = EventStore(retain_bytes)
+    store.append(events)
     return store
 
 
-def test_a_plain_subscription_wants_everything_live() -> None:
-    asked = subscription("")
-    assert asked.cursor is None
-    assert asked.filter.everything
-    assert not asked.require_hello
+def test_without_parameters_a_subscription_is_live_and_unfiltered() -> None:
+    parsed = subscription("")
+    assert parsed.cursor is None
+    assert parsed.filter.matches_all
+    assert not parsed.require_hello
 
 
 @pytest.mark.parametrize(
@@ -62,40 +66,40 @@ def test_a_plain_subscription_wants_everything_live() -> None:
         "&".join(f"wantedDids=did:plc:{n}" for n in range(10_001)),
     ],
 )
-def test_bad_parameters_are_refused(query: str) -> None:
-    with pytest.raises(wire.BadRequest):
+def test_invalid_parameters_are_rejected(query: str) -> None:
+    with pytest.raises(BadRequest):
         subscription(query)
 
 
-def test_the_limits_themselves_are_allowed() -> None:
-    asked = subscription("&".join(f"wantedCollections=a.b.c{n}" for n in range(100)))
-    assert len(asked.filter.collections) == 100
-    asked = subscription("&".join(f"wantedDids={quote(f'did:plc:{n}', safe='')}" for n in range(10_000)))
-    assert "did:plc:9999" in asked.filter.dids
+def test_the_maximum_number_of_values_is_accepted() -> None:
+    parsed = subscription("&".join(f"wantedCollections=a.b.c{n}" for n in range(100)))
+    assert len(parsed.filter.collections) == 100
+    parsed = subscription("&".join(f"wantedDids={quote(f'did:plc:{n}', safe='')}" for n in range(10_000)))
+    assert "did:plc:9999" in parsed.filter.dids
 
 
-def test_a_prefix_ends_at_a_dot() -> None:
+def test_a_prefix_matches_only_up_to_a_dot() -> None:
     chosen = subscription("wantedCollections=app.bsky.graph.*&wantedCollections=app.bsky.feed.post").filter
-    assert chosen.wants("app.bsky.graph.follow", "did:plc:a", 1)
-    assert chosen.wants("app.bsky.feed.post", "did:plc:a", 1)
-    assert not chosen.wants("app.bsky.graphics", "did:plc:a", 1)
-    assert not chosen.wants("app.bsky.feed.postgate", "did:plc:a", 1)
+    assert chosen.matches("app.bsky.graph.follow", "did:plc:a", 1)
+    assert chosen.matches("app.bsky.feed.post", "did:plc:a", 1)
+    assert not chosen.matches("app.bsky.graphics", "did:plc:a", 1)
+    assert not chosen.matches("app.bsky.feed.postgate", "did:plc:a", 1)
 
 
-def test_account_events_pass_collections_but_not_dids() -> None:
-    assert subscription("wantedCollections=app.bsky.feed.post").filter.wants("", "did:plc:b", 1)
-    assert not subscription("wantedDids=did:plc:a").filter.wants("", "did:plc:b", 1)
+def test_account_events_pass_a_collection_filter_but_not_a_did_filter() -> None:
+    assert subscription("wantedCollections=app.bsky.feed.post").filter.matches("", "did:plc:b", 1)
+    assert not subscription("wantedDids=did:plc:a").filter.matches("", "did:plc:b", 1)
 
 
 def test_the_size_limit_is_inclusive() -> None:
     chosen = subscription("maxMessageSizeBytes=100").filter
-    assert chosen.wants("a.b.c", "did:plc:a", 100)
-    assert not chosen.wants("a.b.c", "did:plc:a", 101)
+    assert chosen.matches("a.b.c", "did:plc:a", 100)
+    assert not chosen.matches("a.b.c", "did:plc:a", 101)
 
 
 def test_an_update_replaces_the_whole_filter() -> None:
     update = {"type": "options_update", "payload": {"wantedDids": ["did:plc:a"]}}
-    assert wire.parse_update(orjson.dumps(update)) == wire.Filter(dids=frozenset({"did:plc:a"}))
+    assert wire_v1.parse_update(orjson.dumps(update)) == Filter(dids=frozenset({"did:plc:a"}))
 
 
 @pytest.mark.parametrize(
@@ -110,14 +114,14 @@ def test_an_update_replaces_the_whole_filter() -> None:
         (b'{"type":"options_update","payload":{"maxMessageSizeBytes":-3}}', 1008),
     ],
 )
-def test_a_bad_update_has_a_close_code(message: bytes, code: int) -> None:
-    with pytest.raises(wire.BadUpdate) as caught:
-        wire.parse_update(message)
+def test_an_invalid_update_has_a_close_code(message: bytes, code: int) -> None:
+    with pytest.raises(wire_v1.BadUpdate) as caught:
+        wire_v1.parse_update(message)
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
-    ("size", "head"),
+    ("size", "header"),
     [
         (0, b"\x81\x00"),
         (125, b"\x81\x7d"),
@@ -127,21 +131,21 @@ def test_a_bad_update_has_a_close_code(message: bytes, code: int) -> None:
         (65_536, b"\x81\x7f" + (65_536).to_bytes(8, "big")),
     ],
 )
-def test_text_frames_have_the_right_head(size: int, head: bytes) -> None:
-    assert wire.text_frames([b"x" * size, b"y"]) == head + b"x" * size + b"\x81\x01y"
+def test_text_frames_have_the_right_header(size: int, header: bytes) -> None:
+    assert text_frames([b"x" * size, b"y"]) == header + b"x" * size + b"\x81\x01y"
 
 
-def test_a_request_that_is_no_http_is_refused() -> None:
+def test_a_request_that_is_not_http_is_rejected() -> None:
     for head in (b"hello", b"GET /", b"GET / HTTP/1.1\r\nno colon"):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(HandshakeRejected) as caught:
             parse_head(head)
         assert caught.value.status == 400
 
 
 class TestCursor:
-    """What a real server makes of each kind of cursor. Cursors 11 to 15, one an hour, the last one now."""
+    """The start position for each kind of cursor. Cursors 11 to 15, one per hour, the last one now."""
 
-    store = store_of(*(entry(11 + n, time_us=NOW - (4 - n) * HOUR) for n in range(5)))
+    store = store_of(*(stored(11 + n, time_us=NOW - (4 - n) * HOUR) for n in range(5)))
 
     def find(self, cursor: int | None, lookback: int = 36 * HOUR) -> int:
         return self.store.find(cursor, NOW, lookback)
@@ -177,25 +181,25 @@ class TestCursor:
 
 def test_the_earliest_event_of_a_time_is_found_among_backdated_ones() -> None:
     times = [NOW - 3 * HOUR, NOW - 50 * HOUR, NOW - 2 * HOUR, NOW - 60 * HOUR, NOW]
-    store = store_of(*(entry(n, time_us=time) for n, time in enumerate(times, 1)))
+    store = store_of(*(stored(n, time_us=time) for n, time in enumerate(times, 1)))
     assert store.find(NOW - 3 * HOUR, NOW, 36 * HOUR) == 0
     assert store.find(NOW - 2 * HOUR, NOW, 36 * HOUR) == 2
     assert store.find(NOW - HOUR, NOW, 36 * HOUR) == 4
 
 
 def test_lookback_counts_from_arrival_so_that_old_files_can_be_served() -> None:
-    old = entry(1, time_us=NOW - 5000 * HOUR)._replace(arrived_us=NOW)
+    old = stored(1, time_us=NOW - 5000 * HOUR)._replace(arrived_us=NOW)
     assert store_of(old).find(0, NOW, 36 * HOUR) == 0
 
 
-def test_events_without_cursor_still_have_a_sequence() -> None:
-    store = store_of(*(entry(n)._replace(cursor=None) for n in range(3)))
+def test_events_without_a_cursor_still_have_a_sequence_number() -> None:
+    store = store_of(*(stored(n)._replace(cursor=None) for n in range(3)))
     assert store.find(2, NOW, HOUR) == 1
     assert store.next_cursor == 4
 
 
-def test_the_store_forgets_the_oldest_and_keeps_positions() -> None:
-    store = store_of(*(entry(n) for n in range(1, 1001)), retain_bytes=20_000)
+def test_the_store_drops_the_oldest_events_and_keeps_positions() -> None:
+    store = store_of(*(stored(n) for n in range(1, 1001)), retain_bytes=20_000)
     kept = len(store)
     assert 50 < kept < 200
     assert store.end == 1000
@@ -205,19 +209,19 @@ def test_the_store_forgets_the_oldest_and_keeps_positions() -> None:
     assert orjson.loads(batch.frames[0])["n"] == 1001 - kept
 
 
-def test_a_batch_of_huge_events_is_small() -> None:
-    huge = entry(1)._replace(frame=b"x" * 3_000_000)
+def test_a_batch_of_huge_events_has_few_of_them() -> None:
+    huge = stored(1)._replace(frame=b"x" * 3_000_000)
     store = store_of(*[huge] * 10, retain_bytes=10**9)
     assert len(store.read(0, 500).frames) == 1
-    assert len(store_of(*map(entry, range(600))).read(0, 500).frames) == 500
+    assert len(store_of(*map(stored, range(600))).read(0, 500).frames) == 500
 
 
 def test_one_huge_event_is_kept() -> None:
-    assert len(store_of(entry(1), entry(2), retain_bytes=10)) == 1
+    assert len(store_of(stored(1), stored(2), retain_bytes=10)) == 1
 
 
-def test_renumbering_moves_events_between_accounts_only() -> None:
-    store = store_of(*(entry(n, did=f"did:plc:{'abcde'[n % 5]}") for n in range(1, 101)))
+def test_renumbering_keeps_the_order_within_an_account() -> None:
+    store = store_of(*(stored(n, did=f"did:plc:{'abcde'[n % 5]}") for n in range(1, 101)))
     before = [orjson.loads(frame) for frame in store.frames()]
     store.renumber(50, random.Random(1))
     after = [orjson.loads(frame) for frame in store.frames()]
@@ -228,15 +232,15 @@ def test_renumbering_moves_events_between_accounts_only() -> None:
         assert [e["n"] for e in after if e["did"] == did] == [e["n"] for e in before if e["did"] == did]
 
 
-def test_a_wiped_store_counts_from_one() -> None:
-    store = store_of(*(entry(n) for n in range(1, 11)))
+def test_a_wiped_store_restarts_its_sequence_numbers_at_one() -> None:
+    store = store_of(*(stored(n) for n in range(1, 11)))
     store.wipe()
     assert (len(store), store.next_cursor, store.end) == (0, 1, 10)
 
 
-def test_a_fault_counts_from_its_order_and_is_used_up() -> None:
+def test_a_fault_counts_frames_from_its_definition_and_happens_once() -> None:
     faults = Faults()
-    early, late = Progress(), Progress()
+    early, late = RuleProgress(), RuleProgress()
     faults.cut_after(10)
     assert faults.next_action(100, early) == (None, 10)
     assert faults.next_action(104, early) == (None, 6)
@@ -246,17 +250,67 @@ def test_a_fault_counts_from_its_order_and_is_used_up() -> None:
     assert faults.next_action(50, late) == (None, None)
 
 
-def test_a_lasting_fault_happens_once_a_connection() -> None:
+def test_a_permanent_fault_happens_once_per_connection() -> None:
     faults = Faults()
     faults.cut_after(0, times=None)
     for _ in range(3):
-        progress = Progress()
+        progress = RuleProgress()
         assert faults.next_action(0, progress) == (Cut(), None)
         assert faults.next_action(0, progress) == (None, None)
     faults.clear()
-    assert faults.next_action(0, Progress()) == (None, None)
+    assert faults.next_action(0, RuleProgress()) == (None, None)
 
 
-def test_an_impossible_close_code_is_told_at_once() -> None:
+def test_an_invalid_close_code_raises_immediately() -> None:
     with pytest.raises(ValueError, match="1005"):
         Faults().close(1005)
+
+
+class TestDeadlines:
+    """Timers of a connection, with a clock set by the test."""
+
+    @pytest.fixture
+    def now(self) -> list[float]:
+        return [1000.0]
+
+    @pytest.fixture
+    def deadlines(self, now: list[float]) -> Deadlines:
+        deadlines = Deadlines(
+            ServerOptions(ping_interval=30, pong_timeout=5, write_timeout=4), clock=lambda: now[0]
+        )
+        deadlines.start()
+        return deadlines
+
+    def test_the_oldest_unanswered_ping_determines_the_pong_timeout(
+        self, deadlines: Deadlines, now: list[float]
+    ) -> None:
+        now[0] += 30
+        assert deadlines.ping_is_due
+        deadlines.ping_sent()
+        now[0] += 4
+        deadlines.ping_sent()
+        assert deadlines.seconds_left(pings=True) == 1
+        now[0] += 1
+        assert deadlines.pong_expired
+        deadlines.pong_received()
+        assert not deadlines.pong_expired
+
+    def test_a_write_expires_unless_bytes_were_sent_meanwhile(
+        self, deadlines: Deadlines, now: list[float]
+    ) -> None:
+        deadlines.write_blocked()
+        now[0] += 3
+        deadlines.write_blocked()
+        assert not deadlines.write_expired
+        now[0] += 1
+        assert deadlines.write_expired
+        deadlines.write_progressed()
+        assert not deadlines.write_expired
+
+    def test_a_close_expires_after_a_second(self, deadlines: Deadlines, now: list[float]) -> None:
+        assert not deadlines.closing
+        deadlines.close_sent()
+        assert deadlines.closing
+        assert deadlines.seconds_left(pings=False) == 1
+        now[0] += 1
+        assert deadlines.close_expired

@@ -1,4 +1,4 @@
-"""elk/smoke.sh against a real Elasticsearch; Docker and Kibana are played, as neither is here."""
+"""elk/smoke.sh with a real Elasticsearch; Docker and Kibana are replaced by stubs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Smoke = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def calls(tmp_path: Path) -> Path:
-    """A `docker` first in the path that writes down how it was called; the file that it writes to."""
+    """Put a `docker` first in the path that records its arguments; return the file it writes to."""
     file = tmp_path / "calls"
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(
         f"""#!/bin/sh
         printf '%s\\n' "$*" >>{shlex.quote(str(file))}
-        case "$*" in *"logs --no-color setup"*) echo "setup-1  | ${{SETUP_SAYS:-setup: done}}" ;; esac
+        case "$*" in *"logs --no-color setup"*) echo "setup-1  | ${{SETUP_LOG:-setup: done}}" ;; esac
         """
     )
     docker.chmod(0o755)
@@ -41,7 +41,7 @@ def calls(tmp_path: Path) -> Path:
 def smoke(calls: Path, tmp_path: Path, es_node: EmbeddedNode, fresh_index_prefix: str) -> Smoke:
     def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
-        ours = {
+        settings = {
             "PATH": f"{calls.parent / 'bin'}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
             "PYTHON": sys.executable,
@@ -51,7 +51,7 @@ def smoke(calls: Path, tmp_path: Path, es_node: EmbeddedNode, fresh_index_prefix
         }
         return subprocess.run(
             [SMOKE, *options],
-            env=clean | ours | environment,
+            env=clean | settings | environment,
             check=False,
             capture_output=True,
             text=True,
@@ -66,7 +66,7 @@ def last_call(calls: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_stack_that_works(smoke: Smoke, calls: Path, jetstream: Simulator) -> None:
+def test_a_working_stack_passes(smoke: Smoke, calls: Path, jetstream: Simulator) -> None:
     jetstream.run_at(200)
     with StubKibana() as kibana:
         done = smoke("--jetstream", jetstream.url, SMOKE_SECONDS="12", KIBANA_PORT=str(kibana.port))
@@ -80,27 +80,27 @@ def test_a_stack_that_works(smoke: Smoke, calls: Path, jetstream: Simulator) -> 
 
 
 @pytest.mark.slow
-def test_a_stack_without_dashboards(smoke: Smoke, calls: Path, jetstream: Simulator) -> None:
+def test_missing_dashboards_fail(smoke: Smoke, calls: Path, jetstream: Simulator) -> None:
     jetstream.run_at(200)
     with StubKibana() as kibana:
         done = smoke(
             *("--jetstream", jetstream.url, "--no-kibana"), SMOKE_SECONDS="6", KIBANA_PORT=str(kibana.port)
         )
     assert done.returncode == 1
-    assert "smoke: Kibana has 0 dashboards, 5 were to be made; see " in done.stderr
+    assert "smoke: Kibana has 0 dashboards, expected 5; see " in done.stderr
     assert last_call(calls) == "down --volumes --remove-orphans"
 
 
-def test_a_worker_that_fails(smoke: Smoke, calls: Path, tmp_path: Path) -> None:
+def test_a_failing_worker_fails_the_smoke_test(smoke: Smoke, calls: Path, tmp_path: Path) -> None:
     done = smoke("--batch", "0", SMOKE_SECONDS="1")
     assert done.returncode == 1
-    assert "smoke: the worker ended with exit code 2; see " in done.stderr
-    assert "--batch: invalid number '0'" in (tmp_path / "logs" / "worker.log").read_text()
+    assert "smoke: the worker exited with code 2; see " in done.stderr
+    assert "--batch: '0' is no whole number" in (tmp_path / "logs" / "worker.log").read_text()
     assert last_call(calls) == "down --volumes --remove-orphans"
 
 
-def test_a_setup_that_fails(smoke: Smoke, calls: Path) -> None:
-    done = smoke(SETUP_SAYS="setup: Elasticsearch refuses the password")
+def test_a_failing_setup_fails_the_smoke_test(smoke: Smoke, calls: Path) -> None:
+    done = smoke(SETUP_LOG="setup: Elasticsearch rejects the password")
     assert done.returncode == 1
-    assert "smoke: setup did not get to its end; see " in done.stderr
+    assert "smoke: setup did not complete; see " in done.stderr
     assert last_call(calls) == "down --volumes --remove-orphans"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slurp.embedded.node import EmbeddedNode
+from slurp.embedded.node import EmbeddedNode, NodeOptions
 from tests.fixtures_es import PASSWORD, client_for
 from tests.harness import InProcess, commit
 from tests.test_faults import assert_all_indexed
@@ -29,7 +29,8 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
     data = tmp_path_factory.mktemp("starved") / "node"
-    with EmbeddedNode(data, port=0, version=es_version, password=PASSWORD, settings=SETTINGS) as node:
+    options = NodeOptions(settings=SETTINGS)
+    with EmbeddedNode(data, port=0, version=es_version, password=PASSWORD, options=options) as node:
         yield node
 
 

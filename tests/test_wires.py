@@ -16,6 +16,7 @@ from slurp.events.identity import event_id
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import ServerOptions
 from tests.conftest import SHARED
 from tests.test_simulator_v2 import DID, publish_resync
 from tests.test_zstd_dictionary import Bombs
@@ -204,7 +205,7 @@ def test_a_rotated_dictionary_and_zstd_bombs_do_not_stop_the_worker(
 def test_an_expired_checkpoint_is_logged_as_a_gap(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    with Simulator(port=0, seed=1, retain_bytes=700_000) as jetstream:
+    with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=700_000)) as jetstream:
         jetstream.generate(500)
         with start("--catch-up", *V2, server=jetstream.url) as worker:
             assert worker.exit_code() == 0

@@ -22,8 +22,8 @@ from slurp.embedded.node import EmbeddedNode, free_port
 from slurp.events.frames import parse
 from slurp.events.identity import event_id
 from slurp.events.position import REWIND_EVENTS
-from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions, ServerOptions
 from tests.fixtures_es import OwnNode, client_for
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, checkpoint, count, documents, expected
@@ -173,7 +173,7 @@ def test_an_upgrade_from_legacy_hosts_loses_nothing(
     bare = [{name: value for name, value in orjson.loads(one).items() if name != "cursor"} for one in network]
     host = jetstream.url.removeprefix("ws://")
     jetstream.faults.delay(0.2, times=None)
-    with Simulator(port=0, protocols="v1", cursors=False) as legacy:
+    with Simulator(port=0, protocols="v1", network=NetworkOptions(cursors=False)) as legacy:
         legacy.publish(bare[:2500])
         with start(legacy) as worker:
             assert worker.exit_code() == 0
@@ -217,7 +217,7 @@ def test_elasticsearch_away_for_20_seconds(
     node.start()
     with (
         # Little room anywhere, so that the server soon notices that nobody reads.
-        Simulator(port=0, seed=1, manners=Manners(send_buffer=65_536)) as jetstream,
+        Simulator(port=0, seed=1, server=ServerOptions(send_buffer=65_536)) as jetstream,
         client_for(node) as es,
         Worker(
             *("--jetstream", jetstream.url, "--es", node.url, "--index", fresh_index_prefix, "--since", "0"),
@@ -230,7 +230,7 @@ def test_elasticsearch_away_for_20_seconds(
         node.stop()
         gone, most = time.monotonic(), 0
         # From its side: the worker tells it only once it has room and reads on.
-        jetstream.wait_until(lambda j: "too slow" in [one.ended for one in j.connections], timeout=60)
+        jetstream.wait_until(lambda j: "write timeout" in [one.ended for one in j.connections], timeout=60)
         jetstream.pause()
         while time.monotonic() - gone < 20:
             time.sleep(1)

@@ -19,7 +19,7 @@ import psutil
 from elasticsearch import Elasticsearch, helpers
 
 from slurp.events.identity import event_id
-from slurp.simulator import wire2
+from slurp.simulator import wire_v2
 
 PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 
@@ -192,7 +192,7 @@ def assert_stats_add_up(es: Elasticsearch, index: str, counted: dict[str, int]) 
 def expected(frames: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     """The oracle: `_id` to event of everything that was published, in frames of either wire."""
     messages = map(orjson.loads, frames)
-    events = [wire2.event_of(message) if "payload" in message else message for message in messages]
+    events = [wire_v2.to_v1_event(message) if "payload" in message else message for message in messages]
     return {event_id(event): event for event in events}
 
 

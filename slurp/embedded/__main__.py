@@ -1,4 +1,4 @@
-"""Run one node by hand: `python -m slurp.embedded`, until Ctrl+C."""
+"""`python -m slurp.embedded`: run a node in the foreground until Ctrl+C."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from slurp.process import StopSignals, run
 
 
 def main(arguments: list[str] | None = None, signals: StopSignals | None = None) -> int:
-    """Start the node, print its address, run it until a signal asks to stop; return the exit code."""
-    # Imported here: a signal must find its handler before.
+    """Start the node, print its address, run it until a stop signal arrives; return the exit code."""
+    # Imported here: the signal handlers are installed before these slow imports.
     from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted
-    from slurp.embedded.node import EmbeddedNode
+    from slurp.embedded.node import EmbeddedNode, NodeOptions
 
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -27,15 +27,19 @@ def main(arguments: list[str] | None = None, signals: StopSignals | None = None)
         print(f"error: {error}", file=sys.stderr)
         return error.code
     node = EmbeddedNode(
-        data, port=options.port, version=options.version, heap=options.heap, password=options.password
+        data,
+        port=options.port,
+        version=options.version,
+        password=options.password,
+        options=NodeOptions(heap=options.heap),
     )
     try:
         node.start(stop=signals)
-        what = f"Elasticsearch {options.version} at {node.url}"
-        print(f"{what}, user elastic, data in {node.data}; Ctrl+C to stop", flush=True)
+        address = f"Elasticsearch {options.version} at {node.url}"
+        print(f"{address}, user elastic, data in {node.data}; Ctrl+C to stop", flush=True)
         while not signals.wait(0.5):
             if not node.running:
-                print(f"The node has ended by itself; its log is in {node.log}", file=sys.stderr)
+                print(f"error: the node stopped unexpectedly; see its log {node.log}", file=sys.stderr)
                 return 1
     except StartInterrupted:
         return 0
@@ -51,17 +55,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slurp.embedded",
         description="Run a real Elasticsearch node from packages. It listens on loopback only, where every "
-        "user of this machine can reach it: choose a password of your own if there are others.",
+        "user of this machine can reach it: choose a password if the machine has other users.",
         allow_abbrev=False,
     )
-    parser.add_argument("--port", type=int, default=9200, help="0 picks a free one (default: %(default)s)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="default: below ~/.local/share/skeetslurper")
-    parser.add_argument("--version", default=DEFAULT_VERSION, help="default: %(default)s; others need a JDK")
-    parser.add_argument("--heap", default="512m", help="memory for Java (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=9200, help="0 chooses a free one (default: %(default)s)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="data folder (default: below ~/.local/share/skeetslurper)"
+    )
+    parser.add_argument(
+        "--version",
+        default=DEFAULT_VERSION,
+        help="Elasticsearch release (default: %(default)s); 8.18 and later need a JDK",
+    )
+    parser.add_argument("--heap", default="512m", help="heap size of the JVM (default: %(default)s)")
     parser.add_argument(
         "--password",
         default="changeme",
-        help="of the user elastic, fixed when the data folder is first used (default: %(default)s)",
+        help="password of the user elastic, fixed at the first use of the data folder (default: %(default)s)",
     )
     return parser
 

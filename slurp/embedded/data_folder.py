@@ -1,4 +1,4 @@
-"""Folders of the embedded node, its default release, and the disk space that it needs."""
+"""Folders of the embedded node, its default release, and the disk space it needs."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ DEFAULT_VERSION = "8.17.10"
 
 
 def cache_dir() -> Path:
-    """The project's folder for what can be fetched again (`$XDG_CACHE_HOME`, else ~/.cache)."""
+    """Return the folder for files that can be downloaded again (`$XDG_CACHE_HOME`, else ~/.cache)."""
     return user_folder("XDG_CACHE_HOME", ".cache", "XDG_CACHE_HOME") / "skeetslurper"
 
 
 def default_data_dir(version: str = DEFAULT_VERSION) -> Path:
-    """Where a node of this release keeps its data unless told otherwise.
+    """Return the default data folder of a node of this release.
 
-    One folder for each major version: Elasticsearch upgrades data in place and never goes back.
+    One folder for each major version: Elasticsearch upgrades data in place and cannot downgrade it.
     """
     data = user_folder("XDG_DATA_HOME", ".local/share", "choose a folder for the node's data")
     return data / "skeetslurper" / f"embedded-{version.split('.')[0]}"
 
 
-# Bytes free. Below LOW the node warns in its log, below HIGH it makes no new index, below FLOOD_STAGE it
-# makes all indices read-only until there is more than HIGH again.
+# Free bytes. Below LOW the node logs a warning, below HIGH it creates no new index, below FLOOD_STAGE it
+# makes all indices read-only until more than HIGH is free again.
 LOW, HIGH, FLOOD_STAGE = 4 * 10**9, 3 * 10**9, 2 * 10**9
-_MOST = 100 * 10**9
+_LARGEST_DEFAULT = 100 * 10**9
 
 
-def room_for(storage: Path) -> int:
-    """Return the bytes that the data in `storage` take, and those that are free beside them."""
+def available_space(storage: Path) -> int:
+    """Return the bytes used by the data in `storage` plus the free bytes of their disk."""
     return free_space(storage) + _used_space(storage)
 
 
-def default_budget(storage: Path) -> int:
-    """Return half of the room for the data in `storage`, at most 100 GB."""
-    return min(room_for(storage) // 2, _MOST)
+def default_max_disk(storage: Path) -> int:
+    """Return half of the space available to the data in `storage`, at most 100 GB."""
+    return min(available_space(storage) // 2, _LARGEST_DEFAULT)
 
 
-def check_room(folder: Path) -> None:
-    """Raise EmbeddedNodeError where a node with its data in `folder` could not make an index."""
+def check_disk_space(folder: Path) -> None:
+    """Raise EmbeddedNodeError when a node with its data in `folder` could not create an index."""
     free = free_space(folder)
     if free < HIGH:
         raise EmbeddedNodeError(
             f"only {format_size(free)} free on the disk of {folder}, and {format_size(HIGH)} are needed to "
-            "make an index: free some space, or choose another disk with --embedded-data"
+            "create an index: free some space, or choose another disk with --embedded-data"
         )
 
 
 def free_space(folder: Path) -> int:
-    """Return the bytes that we may still write where `folder` is, or will be."""
+    """Return the free bytes of the disk on which `folder` is or will be."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -64,7 +64,7 @@ def free_space(folder: Path) -> int:
 
 def _used_space(folder: Path) -> int:
     size = 0
-    # A running node deletes files and folders meanwhile.
+    # A running node may delete files and folders meanwhile.
     for parent, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What can go wrong with an embedded node, as one family of exceptions."""
+"""Exceptions of the embedded node."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import threading
 from slurp.process import StopSignals
 
 Stop = threading.Event | StopSignals
-"""What a long step looks at to end early."""
+"""What long steps wait on, to end early."""
 
 
 class EmbeddedNodeError(Exception):
-    """The embedded node cannot be had; the text says why and what helps."""
+    """The embedded node cannot be started; the text has the reason and the remedy."""
 
 
 class StartInterrupted(EmbeddedNodeError):
-    """Somebody asked to stop while the node was being fetched or started."""
+    """A stop was requested while the node was being downloaded or started."""
 
 
 def missing_extra(package: str) -> EmbeddedNodeError:
-    """The error for a package of the optional extra that is not installed."""
+    """Return the error for a missing package of the optional extra."""
     return EmbeddedNodeError(
         f"the embedded node needs the package {package}: pip install 'elastic-skeetslurper[embedded]' "
         "(in a clone: pip install -e '.[embedded]')"

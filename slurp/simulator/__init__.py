@@ -1,1 +1,1 @@
-"""A local Jetstream for the demo, the tests and the benchmarks: `python -m slurp.simulator`."""
+"""A local Jetstream server for the demo, the tests and the benchmarks: `python -m slurp.simulator`."""

@@ -1,4 +1,4 @@
-"""`python -m slurp.simulator`: a local Jetstream by hand, for the demo and for benchmarks."""
+"""`python -m slurp.simulator`: run a local Jetstream server, for the demo and for benchmarks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ examples:
   python -m slurp.simulator --rate 0 --count 500000        a benchmark, read with cursor=0
   python -m slurp.simulator --file events.jsonl --restamp --rate 200
 
-With --count the simulator stays up quietly afterwards. Ctrl+C, SIGTERM or SIGHUP ends it: subscribers
-are told (close code 1001), exit code 0."""
+With --count the simulator keeps running after the last event. Ctrl+C, SIGTERM or SIGHUP stops it:
+connections are closed with code 1001, the exit code is 0."""
 
 
 def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = None) -> int:
-    """Serve until a signal asks to stop; return the exit code."""
+    """Serve until a stop signal arrives; return the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(threadName)s: %(message)s")
     signals = signals or StopSignals()
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
         print(f"simulator: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     try:
-        _go_live(simulator, options)
+        _start_producer(simulator, options)
         print(f"Jetstream simulator ready at {simulator.subscribe_url}", flush=True)
         signals.wait()
     finally:
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
 
 
 def _prepare(simulator: Simulator, options: argparse.Namespace) -> None:
-    """What exists before the first subscriber comes."""
+    """Create the events that exist before the server accepts connections. Raises ValueError, OSError."""
     if options.restamp and not options.file:
-        raise ValueError("--restamp moves the events of a --file, but there is none")
+        raise ValueError("--restamp requires --file")
     if options.history:
         simulator.generate(options.history, span=options.history_span)
     if options.rate == 0:
@@ -59,10 +59,11 @@ def _prepare(simulator: Simulator, options: argparse.Namespace) -> None:
         elif options.count is not None:
             simulator.generate(options.count, span=options.history_span)
     elif options.file and not options.file.is_file():
-        raise FileNotFoundError(f"{options.file} is no file")
+        raise FileNotFoundError(f"{options.file} is not a file")
 
 
-def _go_live(simulator: Simulator, options: argparse.Namespace) -> None:
+def _start_producer(simulator: Simulator, options: argparse.Namespace) -> None:
+    """Start the production of events in the background."""
     if options.file:
         if options.rate > 0:
             simulator.load(options.file, restamp=options.restamp, rate=options.rate, limit=options.count)
@@ -73,21 +74,23 @@ def _go_live(simulator: Simulator, options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> Simulator:
-    # Imported here: a signal must find its handler before.
-    from slurp.simulator.connection import Manners
+    # Imported here: the signal handlers are installed before these slow imports.
     from slurp.simulator.jetstream import Simulator
+    from slurp.simulator.options import NetworkOptions, ServerOptions
 
     return Simulator(
         port=options.port,
-        host=options.host,
         seed=options.seed,
-        people=options.people,
-        odd_revs=options.odd_revs,
-        backdated=options.backdated,
-        cursors=not options.no_cursors,
-        retain_bytes=options.retain,
         protocols=options.protocols,
-        manners=Manners(
+        network=NetworkOptions(
+            accounts=options.people,
+            odd_revs=options.odd_revs,
+            backdated=options.backdated,
+            cursors=not options.no_cursors,
+        ),
+        server=ServerOptions(
+            host=options.host,
+            retain_bytes=options.retain,
             lookback=options.lookback,
             write_timeout=options.write_timeout,
             ping_interval=options.ping_interval,
@@ -100,7 +103,7 @@ def _build(options: argparse.Namespace) -> Simulator:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slurp.simulator",
-        description="A local Jetstream server (v1 and v2 wire) with a made-up social network.",
+        description="A local Jetstream server (v1 and v2 wire) with generated events.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -113,12 +116,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_server(group: argparse._ArgumentGroup) -> None:
     duration = _checked(parse_duration)
     group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    group.add_argument("--port", type=int, default=6008, help="0 takes a free one (default: %(default)s)")
+    group.add_argument("--port", type=int, default=6008, help="0 chooses a free one (default: %(default)s)")
     group.add_argument(
         "--protocols",
         choices=("v1", "v2", "both"),
         default="both",
-        help="wires it speaks; v1 alone is an older server (%(default)s)",
+        help="supported wires; v1 is an older server (%(default)s)",
     )
     group.add_argument(
         "--lookback",
@@ -132,33 +135,41 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         type=_checked(parse_size),
         default="512MB",
         metavar="SIZE",
-        help="memory for events; older ones are forgotten (%(default)s)",
+        help="memory for events; the oldest are dropped (%(default)s)",
     )
     group.add_argument(
         "--active-segment",
         type=duration,
         default="0s",
         metavar="TIME",
-        help="newer time cursors replay from this long ago (%(default)s)",
+        help="time cursors newer than this replay from this long ago (%(default)s)",
     )
     group.add_argument(
         "--write-timeout",
         type=duration,
         default="5s",
         metavar="TIME",
-        help="slower readers are cut (%(default)s)",
+        help="disconnect clients that read nothing for this long (%(default)s)",
     )
     group.add_argument(
-        "--ping-interval", type=duration, default="30s", metavar="TIME", help="between pings (%(default)s)"
+        "--ping-interval",
+        type=duration,
+        default="30s",
+        metavar="TIME",
+        help="time between pings (%(default)s)",
     )
     group.add_argument(
-        "--pong-timeout", type=duration, default="5s", metavar="TIME", help="wait for a pong (%(default)s)"
+        "--pong-timeout",
+        type=duration,
+        default="5s",
+        metavar="TIME",
+        help="disconnect clients without a pong (%(default)s)",
     )
     group.add_argument(
         "--log-level",
         default="warning",
         choices=("debug", "info", "warning", "error"),
-        help="what to say on standard error (%(default)s)",
+        help="lowest level logged to standard error (%(default)s)",
     )
 
 
@@ -168,50 +179,56 @@ def _add_events(group: argparse._ArgumentGroup) -> None:
         "--rate",
         type=_checked(_parse_rate),
         default="1000",
-        help="events a second; 0 is as fast as the slowest subscriber reads, or with --count or --file "
-        "all at once (%(default)s)",
+        help="events per second; 0 is as fast as the slowest subscriber reads, or with --count or --file "
+        "all before the start (%(default)s)",
     )
     group.add_argument(
-        "--count", type=_checked(_parse_count), help="end after so many events, but stay up quietly"
+        "--count", type=_checked(_parse_count), help="number of events; the server keeps running afterwards"
     )
     group.add_argument(
         "--history",
         type=_checked(_parse_count),
         default="0",
         metavar="N",
-        help="events that exist at the start, for cursors (%(default)s)",
+        help="events that exist at the start, for replays (%(default)s)",
     )
     group.add_argument(
-        "--history-span", type=duration, default="1h", metavar="TIME", help="how long it took (%(default)s)"
+        "--history-span",
+        type=duration,
+        default="1h",
+        metavar="TIME",
+        help="period covered by the history (%(default)s)",
     )
-    group.add_argument("--seed", type=int, default=1, help="the same seed is the same network (%(default)s)")
-    group.add_argument("--people", type=int, default=2000, help="accounts in the network (%(default)s)")
+    group.add_argument("--seed", type=int, default=1, help="random seed of the events (%(default)s)")
+    group.add_argument("--people", type=int, default=2000, help="number of accounts (%(default)s)")
     group.add_argument(
         "--odd-revs",
         type=share,
         default="0.005",
         metavar="SHARE",
-        help="revs days to years off (%(default)s)",
+        help="share of revs days to years off (%(default)s)",
     )
     group.add_argument(
         "--backdated",
         type=share,
         default="0",
         metavar="SHARE",
-        help="time_us hours to days back (%(default)s)",
+        help="share of time_us hours to days back (%(default)s)",
     )
-    group.add_argument("--no-cursors", action="store_true", help="events without cursor, like older servers")
+    group.add_argument(
+        "--no-cursors", action="store_true", help="events without a cursor, like older servers"
+    )
     group.add_argument(
         "--file",
         type=Path,
-        help="serve the lines of this .jsonl file, byte for byte, instead of made-up events; "
-        "also those that are no events",
+        help="serve the lines of this .jsonl file unchanged instead of generated events, "
+        "including lines that are not events",
     )
-    group.add_argument("--restamp", action="store_true", help="with --file: move all times to now")
+    group.add_argument("--restamp", action="store_true", help="with --file: shift all times to now")
 
 
 def _checked(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse shows the text of this error only, not that of a ValueError."""
+    """Convert ValueError for argparse, which shows the text of ArgumentTypeError only."""
 
     def convert(text: str) -> T:
         try:
@@ -225,21 +242,21 @@ def _checked(parse: Callable[[str], T]) -> Callable[[str], T]:
 def _parse_rate(text: str) -> float:
     rate = float(text)
     if not 0 <= rate < float("inf"):
-        raise ValueError(f"{text} is no rate; write a number of events a second, or 0")
+        raise ValueError(f"invalid rate '{text}' (use a number of events per second, or 0)")
     return rate
 
 
 def _parse_share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
-        raise ValueError(f"{text} is no share; write a number from 0 to 1")
+        raise ValueError(f"invalid share '{text}' (use a number from 0 to 1)")
     return share
 
 
 def _parse_count(text: str) -> int:
     count = int(text)
     if count < 0:
-        raise ValueError(f"{text} is negative")
+        raise ValueError(f"invalid number '{text}' (must not be negative)")
     return count
 
 

@@ -1,4 +1,4 @@
-"""One subscriber: a thread that reads, writes and keeps time with a single selector."""
+"""One client connection: a thread that reads, writes and watches its deadlines with one selector."""
 
 from __future__ import annotations
 
@@ -10,119 +10,89 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from slurp.simulator import codecs, handshake, wire, wire2
-from slurp.simulator.dictionaries import Dictionaries
-from slurp.simulator.faults import Action, CloseFrame, Cut, Faults, Inject, Progress, Say, Stall
-from slurp.simulator.handshake import Refused
-from slurp.simulator.store import Store
+from slurp.simulator import handshake, wire_v1
+from slurp.simulator.deadlines import Deadlines
+from slurp.simulator.encoders import V1Encoder, V2Encoder
+from slurp.simulator.endpoints import Endpoints
+from slurp.simulator.faults import CloseFrame, Cut, FaultAction, Faults, Inject, Notice, RuleProgress, Stall
+from slurp.simulator.filters import Filter
+from slurp.simulator.handshake import HandshakeRejected
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 500
-"""Frames handed to the kernel in one piece, about 280 kB."""
+"""Frames passed to the kernel in one piece, about 280 kB."""
 _MAX_INCOMING = 10 * 2**20
-_CLOSE_TIMEOUT = 1.0
-
-
-@dataclass(frozen=True)
-class Manners:
-    """How patient the server is, in seconds, and how far it looks back."""
-
-    write_timeout: float = 5.0
-    ping_interval: float = 30.0
-    pong_timeout: float = 5.0
-    lookback: float = 36 * 3600.0
-    active_segment: float = 0.0
-    """Time cursors newer than this replay from this long ago, as on a real server."""
-    send_buffer: int | None = None
-    """Bytes the kernel may hold for a client; None lets it choose, which is several MB."""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """How the server behaves, and what it has."""
-
-    manners: Manners
-    wires: tuple[str, ...]
-    dictionaries: Dictionaries
 
 
 @dataclass
 class ConnectionRecord:
-    """What is known of a connection, also after its end."""
+    """Facts about a connection, kept after it has ended."""
 
     path: str = ""
     params: dict[str, list[str]] = field(default_factory=dict)
     cursor: int | None = None
-    """The one asked for; None is live."""
+    """The cursor of the request; None for a live subscription."""
     frames: int = 0
-    """Events handed to the kernel."""
+    """Events passed to the kernel."""
     ended: str | None = None
     """How it ended in a few words; None while it is open."""
     opened: float = field(default_factory=time.monotonic)
     user_agent: str = ""
 
 
-class _Ended(Exception):
-    """Leave the loop; the text says why, `reset` whether to hang up with an RST."""
+class _ConnectionEnded(Exception):
+    """Leave the loop; the text is the reason, `reset` whether to close with an RST."""
 
-    def __init__(self, why: str, *, reset: bool = False) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, reset: bool = False) -> None:
+        super().__init__(reason)
         self.reset = reset
 
 
 class Connection:
-    """Serves one TCP connection until its end. `run()` is the body of its thread."""
+    """Serves one TCP connection until it ends. `run()` is the body of its thread."""
 
-    def __init__(
-        self, sock: socket.socket, store: Store, faults: Faults, offer: Offer, now_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, sock: socket.socket, endpoints: Endpoints, faults: Faults) -> None:
         self.record = ConnectionRecord()
         self._sock = sock
-        self._store = store
+        self._endpoints = endpoints
+        self._store = endpoints.store
         self._faults = faults
-        self._offer = offer
-        self._manners = offer.manners
-        self._now_us = now_us
-        # Frames only: its HTTP parser takes no line longer than 8 KiB.
+        self._deadlines = Deadlines(endpoints.options)
+        # Frames only: its HTTP parser accepts no line longer than 8 KiB.
         self._protocol = Protocol(SERVER, state=State.OPEN, max_size=_MAX_INCOMING)
-        self._progress = Progress()
-        self._codec: codecs.V1 | codecs.V2 = codecs.V1()
-        self._filter: wire.Filter | None = None  # None until it is known: requireHello
+        self._rule_progress = RuleProgress()
+        self._encoder: V1Encoder | V2Encoder = V1Encoder()
+        self._filter: Filter | None = None  # None until it is received: requireHello
         self._position = 0
         self._out: deque[memoryview] = deque()
-        self._counted = 0  # frames in the outbox
+        self._unsent_frames = 0  # frames in the outbox
         self._half_closed = False
         self._message = bytearray()
         self._stalled: tuple[Stall, int] | None = None
-        self._blocked_since: float | None = None
-        self._pong_due: float | None = None
-        self._ping_due = 0.0
-        self._close_due: float | None = None
-        self._farewell: tuple[int, str] | None = None
+        self._close_request: tuple[int, str] | None = None
         self._killed = threading.Event()
         self._leaving = threading.Event()
-        self._bell, self._doorbell = socket.socketpair()
-        self._bell.setblocking(False)
-        self._doorbell.setblocking(False)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
 
     # Called from other threads.
 
     def wake(self) -> None:
-        """There may be something new to do."""
-        # A full bell has rung already, a closed one has nobody behind it.
+        """Interrupt the wait of the thread, to look for new events, faults and requests."""
+        # A full pipe has already woken it, a closed one belongs to an ended connection.
         with contextlib.suppress(BlockingIOError, OSError):
-            self._doorbell.send(b"!")
+            self._wake_write.send(b"!")
 
-    def leave(self, code: int, reason: str) -> None:
-        """Say goodbye with a close frame after what is on its way."""
-        self._farewell = (code, reason)
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame after the data that is already queued."""
+        self._close_request = (code, reason)
         self._leaving.set()
         self.wake()
 
@@ -134,183 +104,122 @@ class Connection:
 
     @property
     def behind(self) -> int | None:
-        """Events not yet handed to the kernel; None before the subscription is known."""
+        """Events not yet passed to the kernel; None before the subscription is complete."""
         return None if self._filter is None else max(0, self._store.end - self._position)
 
     # The thread.
 
     def run(self) -> None:
+        """Serve the connection and record how it ended."""
         reset = False
         try:
             self._shake_hands()
             self._serve()
-        except _Ended as end:
+        except _ConnectionEnded as end:
             self.record.ended = str(end)
             reset = end.reset
-        except Refused as refusal:
-            self.record.ended = f"refused {refusal.status}: {refusal}"
-            self._refuse(refusal)
+        except HandshakeRejected as rejection:
+            self.record.ended = f"refused {rejection.status}: {rejection}"
+            self._send_rejection(rejection)
         except OSError as error:
             self.record.ended = f"lost: {error}"
         except Exception as error:
             self.record.ended = f"bug: {error!r}"
-            log.exception("%s died", threading.current_thread().name)
+            log.exception("%s failed", threading.current_thread().name)
         finally:
-            self._hang_up(reset)
+            self._disconnect(reset)
             log.debug("connection %s ended: %s", self.record.path, self.record.ended)
 
     def _shake_hands(self) -> None:
-        if self._manners.send_buffer is not None:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._manners.send_buffer)
+        if (size := self._endpoints.options.send_buffer) is not None:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         head, rest = handshake.read_head(self._sock, self._leaving.is_set)
         record = self.record
-        record.path, record.params = wire.parse_target(head.target)
+        record.path, record.params = wire_v1.parse_target(head.target)
         record.user_agent = head.headers.get("User-Agent", "")
-        v2 = "v2" in self._offer.wires
-        if record.path == wire2.DICTIONARY_PATH and v2:
-            self._send_dictionary()
-        handshake.wait_out(self._faults.take_delay(), self._leaving.is_set)
+        if self._endpoints.is_dictionary_request(record.path):
+            response = self._endpoints.dictionary_response(record.params)
+            self._sock.settimeout(5.0)
+            self._sock.sendall(response)
+            raise _ConnectionEnded("dictionary sent")
+        handshake.delay(self._faults.take_delay(), self._leaving.is_set)
         if self._leaving.is_set():
-            raise Refused(0, "server shutting down")
+            raise HandshakeRejected(0, "server shutting down")
         if (refusal := self._faults.take_refusal()) is not None:
-            raise Refused(*refusal)
-        if record.path == wire.PATH and "v1" in self._offer.wires:
-            response = self._accept_v1(head)
-        elif record.path == wire2.PATH and v2:
-            response = self._accept_v2(head)
-        else:
-            raise Refused(404, "not found")
-        self._out.appendleft(memoryview(response))
+            raise HandshakeRejected(*refusal)
+        accepted = self._endpoints.subscribe(head, record.path, record.params)
+        record.cursor = accepted.cursor
+        self._encoder = accepted.encoder
+        if accepted.filter is not None:
+            # Before the 101 is sent: a client that has read it receives everything published since then.
+            self._start_stream(accepted.filter)
+        self._out += [memoryview(data) for data in (accepted.response, accepted.notice) if data]
         self._sock.setblocking(False)
         if rest:
             self._receive(rest)
 
-    def _accept_v1(self, head: handshake.Head) -> bytes:
-        try:
-            subscription = wire.parse_subscription(self.record.params)
-        except wire.BadRequest as error:
-            raise Refused(400, str(error)) from error
-        response = handshake.accept(head)
-        self.record.cursor = subscription.cursor
-        if not subscription.require_hello:
-            # Before the 101 goes out: who has read it gets everything published from then on.
-            self._begin(subscription.filter)
-        return response
-
-    def _accept_v2(self, head: handshake.Head) -> bytes:
-        try:
-            subscription = wire2.Subscription(self.record.params)
-        except wire.BadRequest as error:
-            raise Refused(400, wire2.refusal("InvalidRequest", str(error))) from error
-        dictionary = None
-        if (wanted := subscription.dictionary) is not None:
-            if wanted != (current := self._offer.dictionaries.id):
-                text = f"unknown zstd dictionary id {wanted}; current dictionary id is {current}"
-                raise Refused(400, wire2.refusal("UnknownZstdDictionary", text))
-            dictionary = self._offer.dictionaries.current()
-        outdated = self._check_cursor(subscription.cursor)
-        response = handshake.accept(head)
-        self.record.cursor = subscription.cursor
-        self._codec = codecs.V2(subscription.kinds, dictionary)
-        if outdated:
-            self._out.append(memoryview(self._codec.notice("OutdatedCursor", outdated, is_error=False)))
-        self._begin(subscription.filter)
-        return response
-
-    def _check_cursor(self, cursor: int | None) -> str:
-        """What to tell of a time below the floor; a sequence number below it is refused."""
-        floor = self._store.floor(self._now_us(), self._lookback_us)
-        if cursor is None or floor is None:
-            return ""
-        seq, time_us = floor
-        if cursor >= wire.FIRST_TIME_CURSOR:
-            return f"cursor below the lookback floor, resumed from seq {seq}" if cursor < time_us else ""
-        if cursor < seq:
-            text = f"cursor too old: cursor {cursor} below lookback floor {seq}"
-            raise Refused(400, wire2.refusal("CursorTooOld", text))
-        return ""
-
-    def _send_dictionary(self) -> None:
-        dictionary = self._offer.dictionaries.current()
-        asked = wire.last(self.record.params, "id")
-        if asked not in (None, str(dictionary.id)):
-            text = f"no dictionary with id {asked[:20]}; current dictionary id is {dictionary.id}"
-            raise Refused(404, wire2.refusal("DictionaryNotFound", text))
-        headers = {"X-Zstd-Dictionary-Id": str(dictionary.id)}
-        self._sock.settimeout(5.0)
-        self._sock.sendall(handshake.file_response(dictionary.data, headers))
-        raise _Ended("gave its dictionary")
-
-    @property
-    def _lookback_us(self) -> int:
-        return round(self._manners.lookback * 1e6)
-
-    def _begin(self, chosen: wire.Filter) -> None:
-        cursor, now = self.record.cursor, self._now_us()
-        if cursor is not None and wire.FIRST_TIME_CURSOR <= cursor <= now:
-            cursor = min(cursor, now - round(self._manners.active_segment * 1e6))
-        self._position = self._store.find(cursor, now, self._lookback_us)
+    def _start_stream(self, chosen: Filter) -> None:
+        self._position = self._endpoints.start_position(self.record.cursor)
         self._filter = chosen
 
     def _serve(self) -> None:
-        self._ping_due = time.monotonic() + self._manners.ping_interval
+        self._deadlines.start()
         with selectors.DefaultSelector() as selector:
-            selector.register(self._bell, selectors.EVENT_READ)
+            selector.register(self._wake_read, selectors.EVENT_READ)
             selector.register(self._sock, selectors.EVENT_READ)
             interest = selectors.EVENT_READ
             while True:
                 if self._killed.is_set():
-                    raise _Ended("killed")
-                dead = self._is_stalled() and not self._pongs()
+                    raise _ConnectionEnded("killed")
+                dead = self._is_stalled() and not self._sends_pongs()
                 if not dead:
                     self._write()
-                    self._keep_time()
+                    self._check_deadlines()
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
                 if dead:
-                    # Not even an end of the other side is noticed, as behind a broken router.
+                    # Not even the end of the client is noticed, as behind a broken router.
                     if interest:
                         selector.unregister(self._sock)
                     interest = 0
                 elif wanted != interest:
                     (selector.modify if interest else selector.register)(self._sock, wanted)
                     interest = wanted
-                for key, events in selector.select(None if dead else self._timeout()):
-                    if key.fileobj is self._bell:
-                        self._empty_bell()
+                for key, events in selector.select(None if dead else self._seconds_left()):
+                    if key.fileobj is self._wake_read:
+                        self._drain_wake_pipe()
                     elif events & selectors.EVENT_READ and not dead:
                         self._receive(self._sock.recv(65_536))
 
     def _write(self) -> None:
-        """Fill the outbox and send until the kernel has enough or there is nothing left."""
+        """Fill the outbox and send until the kernel accepts no more or nothing is left."""
         while True:
             if not self._out:
                 if self._half_closed:
-                    raise _Ended(self._epitaph())
-                self.record.frames += self._counted
-                self._counted = 0
+                    raise _ConnectionEnded(self._end_reason())
+                self.record.frames += self._unsent_frames
+                self._unsent_frames = 0
                 self._fill()
             if not self._out:
-                self._blocked_since = None
+                self._deadlines.write_progressed()
                 return
             try:
                 sent = self._sock.send(self._out[0])
             except BlockingIOError:
-                if self._blocked_since is None:
-                    self._blocked_since = time.monotonic()
+                self._deadlines.write_blocked()
                 return
-            self._blocked_since = None
+            self._deadlines.write_progressed()
             if sent == len(self._out[0]):
                 self._out.popleft()
             else:
                 self._out[0] = self._out[0][sent:]
             if self._killed.is_set():
-                raise _Ended("killed")
-            if time.monotonic() >= self._ping_due or self._readable():
+                raise _ConnectionEnded("killed")
+            if self._deadlines.ping_is_due or self._readable():
                 return
 
     def _readable(self) -> bool:
-        """A busy writer must still listen: for pings, for a close frame."""
+        """Return whether the client sent something: pings and close frames are answered even while busy."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -318,132 +227,120 @@ class Connection:
         return True  # bytes, or the end of the stream
 
     def _fill(self) -> None:
-        """Put the next piece into the empty outbox: a fault that is due, a farewell, or events."""
+        """Put the next piece into the empty outbox: a due fault, a requested close frame, or events."""
         if self._protocol.state is not State.OPEN or self._is_stalled():
             return
-        if self._farewell is not None:
-            self._say_goodbye(*self._farewell)
+        if self._close_request is not None:
+            self._send_close(*self._close_request)
             return
         if self._filter is None:
-            return  # faults wait for subscribers: a probe that never says hello uses none up
-        action, limit = self._faults.next_action(self.record.frames, self._progress)
+            return  # faults wait for subscribers: a probe that never sends an options_update uses none up
+        action, limit = self._faults.next_action(self.record.frames, self._rule_progress)
         if action is not None:
             self._perform(action)
         else:
             self._fill_with_events(self._filter, _CHUNK if limit is None else min(_CHUNK, limit))
 
-    def _fill_with_events(self, chosen: wire.Filter, limit: int) -> None:
-        while frames := self._next_frames(chosen, limit):
-            if frames[0]:
-                self._counted = len(frames[0])
-                self._out.append(memoryview(self._codec.pack(frames[0])))
+    def _fill_with_events(self, chosen: Filter, limit: int) -> None:
+        """Queue the next events that pass the filter, if there are any."""
+        while True:
+            batch = self._store.read(self._position, limit)
+            self._position = batch.end
+            if not batch.frames:
+                return
+            if frames := self._encoder.select(batch, chosen):
+                self._unsent_frames = len(frames)
+                self._out.append(memoryview(self._encoder.serialize(frames)))
                 return
 
-    def _next_frames(self, chosen: wire.Filter, limit: int) -> tuple[list[bytes]] | None:
-        """The wanted ones among the next events, perhaps none; None at the end of the store."""
-        batch = self._store.read(self._position, limit)
-        self._position = batch.end
-        if not batch.frames:
-            return None
-        return (self._codec.select(batch, chosen),)
-
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: FaultAction) -> None:
         match action:
             case Cut(reset, torn):
                 if torn:
-                    self._tear()
-                raise _Ended("reset" if reset else "cut", reset=reset)
+                    self._send_half_a_frame()
+                raise _ConnectionEnded("reset" if reset else "cut", reset=reset)
             case CloseFrame(code, reason):
-                self._say_goodbye(code, reason)
+                self._send_close(code, reason)
             case Stall():
                 self._stalled = (action, self._faults.epoch)
             case Inject(data, payloads):
-                self._faults.note_injected(payloads)
+                self._faults.record_injected(payloads)
                 self._out.append(memoryview(data))
-            case Say(name, message, is_error):
-                if data := self._codec.notice(name, message, is_error=is_error):
+            case Notice(name, message, is_error):
+                if data := self._encoder.notice(name, message, is_error=is_error):
                     self._out.append(memoryview(data))
                 if is_error:
-                    self._say_goodbye(1008, name)
+                    self._send_close(1008, name)
 
-    def _tear(self) -> None:
-        """Half of the next frame, or of a made-up one when there is none."""
+    def _send_half_a_frame(self) -> None:
+        """Send the first half of the next frame, or of an invented one when there is no event."""
         batch = self._store.read(self._position, 1)
-        frame = self._codec.pack(batch.frames or [b'{"did":"did:plc:torn"}'])
+        frame = self._encoder.serialize(batch.frames or [b'{"did":"did:plc:torn"}'])
         with contextlib.suppress(BlockingIOError):
             self._sock.send(frame[: len(frame) // 2])
 
-    def _say_goodbye(self, code: int, reason: str) -> None:
+    def _send_close(self, code: int, reason: str) -> None:
         self._protocol.send_close(code, reason)
-        self._collect()
-        self._close_due = time.monotonic() + _CLOSE_TIMEOUT
+        self._queue_protocol_data()
+        self._deadlines.close_sent()
 
     def _receive(self, data: bytes) -> None:
         if not data:
-            raise _Ended(self._epitaph())
+            raise _ConnectionEnded(self._end_reason())
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             opcode = getattr(event, "opcode", None)
             if opcode is Opcode.PONG:
-                self._pong_due = None
+                self._deadlines.pong_received()
             elif opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 self._message += getattr(event, "data", b"")
                 if getattr(event, "fin", True):
                     message, self._message = bytes(self._message), bytearray()
-                    self._update(message)
-        self._collect()
+                    self._update_options(message)
+        self._queue_protocol_data()
 
-    def _update(self, message: bytes) -> None:
+    def _update_options(self, message: bytes) -> None:
         if self._protocol.state is not State.OPEN:
             return
-        if not self._codec.updatable:
-            self._say_goodbye(1008, "server push only")
+        if not self._encoder.accepts_updates:
+            self._send_close(1008, "server push only")
             return
         try:
-            chosen = wire.parse_update(message)
-        except wire.BadUpdate as error:
-            self._say_goodbye(error.code, str(error)[:120])
+            chosen = wire_v1.parse_update(message)
+        except wire_v1.BadUpdate as error:
+            self._send_close(error.code, str(error)[:120])
             return
         if self._filter is None:
-            self._begin(chosen)
+            self._start_stream(chosen)
         else:
             self._filter = chosen
 
-    def _collect(self) -> None:
-        """Queue what the protocol wants to say behind the data."""
+    def _queue_protocol_data(self) -> None:
+        """Queue the control frames of the protocol behind the data."""
         for data in self._protocol.data_to_send():
             if data:
                 self._out.append(memoryview(data))
             else:
-                self._half_closed = True  # its SEND_EOF: hang up once the outbox is empty
+                self._half_closed = True  # its SEND_EOF: disconnect once the outbox is empty
 
-    def _keep_time(self) -> None:
-        now = time.monotonic()
-        if self._blocked_since is not None and now - self._blocked_since >= self._manners.write_timeout:
-            raise _Ended("too slow")
-        if self._pong_due is not None and now >= self._pong_due:
-            raise _Ended("no pong")
-        if self._close_due is None and self._farewell is not None:
-            # Counts from the shutdown: who reads nothing gets no close frame either.
-            self._close_due = now + _CLOSE_TIMEOUT
-        if self._close_due is not None and now >= self._close_due:
-            raise _Ended(self._epitaph())
-        if now >= self._ping_due and self._protocol.state is State.OPEN:
-            self._ping_due = now + self._manners.ping_interval
-            if self._pong_due is None:  # the oldest ping that waits sets the deadline
-                self._pong_due = now + self._manners.pong_timeout
+    def _check_deadlines(self) -> None:
+        deadlines = self._deadlines
+        if deadlines.write_expired:
+            raise _ConnectionEnded("write timeout")
+        if deadlines.pong_expired:
+            raise _ConnectionEnded("pong timeout")
+        if not deadlines.closing and self._close_request is not None:
+            # Counts from the shutdown: a client that reads nothing does not get the close frame either.
+            deadlines.close_sent()
+        if deadlines.close_expired:
+            raise _ConnectionEnded(self._end_reason())
+        if deadlines.ping_is_due and self._protocol.state is State.OPEN:
+            deadlines.ping_sent()
             self._protocol.send_ping(b"simulator")
-            self._collect()
+            self._queue_protocol_data()
 
-    def _timeout(self) -> float:
-        due = [self._ping_due if self._protocol.state is State.OPEN else float("inf")]
-        if self._blocked_since is not None:
-            due.append(self._blocked_since + self._manners.write_timeout)
-        if self._pong_due is not None:
-            due.append(self._pong_due)
-        if self._close_due is not None:
-            due.append(self._close_due)
-        return min(60.0, max(0.0, min(due) - time.monotonic()))
+    def _seconds_left(self) -> float:
+        return self._deadlines.seconds_left(pings=self._protocol.state is State.OPEN)
 
     def _is_stalled(self) -> bool:
         if self._stalled is None:
@@ -453,32 +350,32 @@ class Connection:
             return False
         return True
 
-    def _pongs(self) -> bool:
+    def _sends_pongs(self) -> bool:
         return self._stalled is None or self._stalled[0].pongs
 
-    def _empty_bell(self) -> None:
+    def _drain_wake_pipe(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._bell.recv(4096):
+            while self._wake_read.recv(4096):
                 pass
 
-    def _epitaph(self) -> str:
+    def _end_reason(self) -> str:
         protocol = self._protocol
         if protocol.close_rcvd_then_sent:
             return f"closed by client {protocol.close_rcvd.code if protocol.close_rcvd else 1005}"
         if protocol.close_sent is not None:
             return f"closed {protocol.close_sent.code} {protocol.close_sent.reason}".rstrip()
-        return "left without goodbye" if self._farewell else "lost: the client hung up"
+        return "closed without a close frame" if self._close_request else "lost: the client disconnected"
 
-    def _refuse(self, refusal: Refused) -> None:
-        if not refusal.status:
+    def _send_rejection(self, rejection: HandshakeRejected) -> None:
+        if not rejection.status:
             return
-        # The client may be gone already; nobody is left to tell then.
+        # The client may have disconnected already.
         with contextlib.suppress(OSError):
             self._sock.settimeout(2.0)
-            self._sock.sendall(handshake.error_response(refusal.status, str(refusal)))
+            self._sock.sendall(handshake.error_response(rejection.status, str(rejection)))
             self._sock.shutdown(socket.SHUT_WR)
 
-    def _hang_up(self, reset: bool) -> None:
+    def _disconnect(self, reset: bool) -> None:
         with contextlib.suppress(OSError):
             if reset:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -489,5 +386,5 @@ class Connection:
                 while self._sock.recv(65_536):
                     pass
         self._sock.close()
-        self._doorbell.close()
-        self._bell.close()
+        self._wake_write.close()
+        self._wake_read.close()

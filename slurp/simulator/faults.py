@@ -1,4 +1,4 @@
-"""What goes wrong on request: faults that tests order and connections carry out."""
+"""Fault injection: tests define faults, connections execute them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close, Frame, Opcode
 
 FOREVER = None
-"""For `times`: every connection, until `Faults.clear()`."""
+"""Value of `times`: every connection, until `Faults.clear()`."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class CloseFrame:
-    """Say goodbye with a code."""
+    """Send a close frame."""
 
     code: int
     reason: str
@@ -32,36 +32,38 @@ class CloseFrame:
 
 @dataclass(frozen=True)
 class Stall:
-    """Send no data from here on."""
+    """Send no more data."""
 
     pongs: bool
+    """Whether pings are still answered."""
 
 
 @dataclass(frozen=True)
 class Inject:
-    """Send frames that are no events."""
+    """Send frames that are not events."""
 
     data: bytes
+    """The serialized frames."""
     payloads: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
-class Say:
-    """Send a notice of the v2 wire; after an error hang up as a server does."""
+class Notice:
+    """Send a notice of the v2 wire; after an error the connection is closed, as a server does."""
 
     name: str
     message: str
     is_error: bool
 
 
-Action = Cut | CloseFrame | Stall | Inject | Say
+FaultAction = Cut | CloseFrame | Stall | Inject | Notice
 
 
 @dataclass(eq=False)
 class _Rule:
-    """An action, due once a connection has sent `after` frames since it knew of the rule."""
+    """An action, due once a connection has sent `after` frames since it first saw the rule."""
 
-    action: Action
+    action: FaultAction
     after: int
     times: int | None
 
@@ -80,10 +82,11 @@ class _Delay:
 
 
 @dataclass
-class Progress:
-    """How far one connection is with each rule."""
+class RuleProgress:
+    """Progress of one connection toward each rule."""
 
-    seen: dict[_Rule, int | None] = field(default_factory=dict)
+    first_seen: dict[_Rule, int | None] = field(default_factory=dict)
+    """Frames sent when the rule was first seen; None once it was executed."""
 
 
 GARBAGE: tuple[bytes | str, ...] = (
@@ -99,15 +102,15 @@ GARBAGE: tuple[bytes | str, ...] = (
     '{"did":"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa","time_us":1,"kind":"commit"}',
     b"\x28\xb5\x2f\xfd binary, and no zstd either",
 )
-"""What `Faults.garbage()` sends when it is told nothing else: text frames, and binary for bytes."""
+"""Default payloads of `Faults.garbage()`: `str` as text frames, `bytes` as binary frames."""
 
 
 class Faults:
-    """The orders of a test. Each holds for the next `times` connections (or open ones) it meets.
+    """The faults of one server. Each applies to the next `times` connections, open ones included.
 
-    `after` counts data frames of a connection from the moment the fault is ordered, or from the
-    start of a connection that comes later. `times=None` is every connection until `clear()`.
-    A connection that never says hello (a probe) uses up refusals and delays, but none of the rest.
+    `after` counts data frames of a connection from the moment the fault is added, or from the
+    start of a later connection. `times=None` means every connection until `clear()`.
+    A connection that never completes its subscription (a probe) uses up refusals and delays only.
     """
 
     def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
@@ -118,58 +121,58 @@ class Faults:
         self._delays: list[_Delay] = []
         self._injected: deque[bytes] = deque(maxlen=100_000)
         self.epoch = 0
-        """Counts `clear()`, so that a stalled connection knows when to go on."""
+        """Number of `clear()` calls: a stalled connection resumes when it changes."""
 
     def cut_after(
         self, frames: int = 0, *, reset: bool = False, torn: bool = False, times: int | None = 1
     ) -> None:
-        """Drop the TCP connection without a close frame: FIN, or RST; `torn`: within the next frame."""
-        self._order(Cut(reset, torn), frames, times)
+        """End the TCP connection without a close frame: FIN, or RST with `reset`; `torn`: within a frame."""
+        self._add(Cut(reset, torn), frames, times)
 
     def close(self, code: int, reason: str = "", *, after: int = 0, times: int | None = 1) -> None:
-        """Send a close frame with `code`. Raises ValueError for one that may not be sent."""
+        """Send a close frame with `code`. Raises ValueError for a code that must not be sent."""
         try:
             Close(code, reason).check()
         except ProtocolError as error:
             raise ValueError(f"a close frame cannot carry the code {code}") from error
-        self._order(CloseFrame(code, reason), after, times)
+        self._add(CloseFrame(code, reason), after, times)
 
     def stall(self, *, after: int = 0, pongs: bool = True, times: int | None = 1) -> None:
-        """Send no more data; without `pongs` be dead altogether, like a half-open connection."""
-        self._order(Stall(pongs), after, times)
+        """Send no more data; without `pongs` nothing at all, like a half-open connection."""
+        self._add(Stall(pongs), after, times)
 
     def garbage(
         self, *payloads: bytes | str, after: int = 0, times: int | None = 1, binary: bool = True
     ) -> None:
-        """Inject frames that are no events: `str` as text frames, `bytes` as binary unless told."""
+        """Send frames that are not events: `str` as text frames, `bytes` as binary ones with `binary`."""
         kind = Opcode.BINARY if binary else Opcode.TEXT
         frames = [
             Frame(Opcode.TEXT, payload.encode()) if isinstance(payload, str) else Frame(kind, payload)
             for payload in payloads or GARBAGE
         ]
         data = b"".join(frame.serialize(mask=False) for frame in frames)
-        self._order(Inject(data, tuple(bytes(frame.data) for frame in frames)), after, times)
+        self._add(Inject(data, tuple(bytes(frame.data) for frame in frames)), after, times)
 
     def error(self, name: str, message: str = "", *, after: int = 0, times: int | None = 1) -> None:
-        """End the stream with an error frame, like `ConsumerTooSlow`; v1 just closes with 1008."""
-        self._order(Say(name, message, is_error=True), after, times)
+        """End the stream with an error frame, such as `ConsumerTooSlow`; v1 only closes with 1008."""
+        self._add(Notice(name, message, is_error=True), after, times)
 
     def info(self, name: str, message: str = "", *, after: int = 0, times: int | None = 1) -> None:
-        """Send an #info, like `OutdatedCursor`; on v1 nothing."""
-        self._order(Say(name, message, is_error=False), after, times)
+        """Send an #info frame, such as `OutdatedCursor`; on v1 nothing."""
+        self._add(Notice(name, message, is_error=False), after, times)
 
     def refuse(self, status: int = 503, reason: str = "", *, times: int | None = 1) -> None:
-        """Answer the handshake with an HTTP error; 503 is what a booting server says."""
+        """Reject the handshake with an HTTP error; 503 is the answer of a server that is starting."""
         with self._lock:
             self._refusals.append(_Refusal(status, reason, times))
 
     def delay(self, seconds: float, *, times: int | None = 1) -> None:
-        """Let the handshake wait; `math.inf` never answers."""
+        """Delay the response to the handshake by `seconds`; with `math.inf` it never comes."""
         with self._lock:
             self._delays.append(_Delay(seconds, times))
 
     def clear(self) -> None:
-        """Forget all orders; stalled connections go on."""
+        """Remove all faults; stalled connections resume."""
         with self._lock:
             self._rules.clear()
             self._refusals.clear()
@@ -179,29 +182,30 @@ class Faults:
 
     @property
     def injected(self) -> list[bytes]:
-        """Payloads of the garbage that was really sent, in order: the oracle beside `frames`."""
+        """Payloads of the garbage that was sent, in order: the expected dead letters."""
         with self._lock:
             return list(self._injected)
 
-    # What follows is for connections.
+    # Called by connections.
 
-    def next_action(self, sent: int, progress: Progress) -> tuple[Action | None, int | None]:
-        """An action that is due now, and how many more frames may be sent before the next one is."""
+    def next_action(self, sent: int, progress: RuleProgress) -> tuple[FaultAction | None, int | None]:
+        """Return the action that is due now, and how many more frames may be sent before the next is due."""
         with self._lock:
             limit: int | None = None
             for rule in self._rules:
-                since = progress.seen.setdefault(rule, sent)
+                since = progress.first_seen.setdefault(rule, sent)
                 if since is None:
                     continue
                 left = rule.after - (sent - since)
                 if left <= 0:
-                    self._spend(rule)
-                    progress.seen[rule] = None
+                    self._use_once(rule)
+                    progress.first_seen[rule] = None
                     return rule.action, None
                 limit = left if limit is None else min(limit, left)
             return None, limit
 
     def take_refusal(self) -> tuple[int, str] | None:
+        """Return status and reason with which to reject a handshake; None to accept it."""
         with self._lock:
             if not self._refusals:
                 return None
@@ -213,6 +217,7 @@ class Faults:
             return refusal.status, refusal.reason
 
     def take_delay(self) -> float:
+        """Return the seconds by which to delay the response to a handshake."""
         with self._lock:
             if not self._delays:
                 return 0.0
@@ -223,16 +228,17 @@ class Faults:
                     self._delays.pop(0)
             return delay.seconds
 
-    def note_injected(self, payloads: tuple[bytes, ...]) -> None:
+    def record_injected(self, payloads: tuple[bytes, ...]) -> None:
+        """Record payloads that a connection sends."""
         with self._lock:
             self._injected.extend(payloads)
 
-    def _order(self, action: Action, after: int, times: int | None) -> None:
+    def _add(self, action: FaultAction, after: int, times: int | None) -> None:
         with self._lock:
             self._rules.append(_Rule(action, after, times))
         self._wake()
 
-    def _spend(self, rule: _Rule) -> None:
+    def _use_once(self, rule: _Rule) -> None:
         if rule.times is not None:
             rule.times -= 1
             if rule.times <= 0:

@@ -1,4 +1,4 @@
-"""HTTP up to the 101: reading a request head of any sane size, and answering it."""
+"""The HTTP handshake: read a request head, write the response. Heads may be up to 1 MiB."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 MAX_HEAD = 1 << 20
-"""What Go's HTTP server takes; 10,000 DIDs fit just about. websockets itself stops at 8 KiB a line."""
+"""The limit of Go's HTTP server; 10,000 DIDs just fit. websockets itself stops at 8 KiB a line."""
 _TIMEOUT = 10.0
 
 
-class Refused(Exception):
-    """The handshake is answered with an HTTP error, or with nothing when `status` is 0."""
+class HandshakeRejected(Exception):
+    """The handshake is answered with an HTTP error, or closed without a response when `status` is 0."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -27,8 +27,8 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Head:
-    """A request before its body."""
+class RequestHead:
+    """Request line and headers."""
 
     method: str
     target: str
@@ -36,8 +36,8 @@ class Head:
     headers: Headers
 
 
-def read_head(sock: socket.socket, stopped: Callable[[], bool]) -> tuple[Head, bytes]:
-    """The request head and whatever came after it. Raises Refused."""
+def read_head(sock: socket.socket, stopped: Callable[[], bool]) -> tuple[RequestHead, bytes]:
+    """Read a request head; return it with the bytes received after it. Raises HandshakeRejected."""
     data = bytearray()
     deadline = time.monotonic() + _TIMEOUT
     sock.settimeout(0.2)
@@ -45,45 +45,45 @@ def read_head(sock: socket.socket, stopped: Callable[[], bool]) -> tuple[Head, b
     while (end := data.find(b"\r\n\r\n", searched)) < 0:
         searched = max(0, len(data) - 3)
         if len(data) > MAX_HEAD:
-            raise Refused(431, "request header fields too large")
+            raise HandshakeRejected(431, "request header fields too large")
         if stopped() or time.monotonic() > deadline:
-            raise Refused(0, "no request")
+            raise HandshakeRejected(0, "no request")
         try:
             chunk = sock.recv(65_536)
         except TimeoutError:
             continue
         if not chunk:
-            raise Refused(0, "closed before the request")
+            raise HandshakeRejected(0, "closed before the request")
         data += chunk
     return parse_head(bytes(data[:end])), bytes(data[end + 4 :])
 
 
-def parse_head(data: bytes) -> Head:
-    """Raises Refused with 400 for what is no HTTP request."""
+def parse_head(data: bytes) -> RequestHead:
+    """Parse a request head. Raises HandshakeRejected with status 400 when it is not HTTP."""
     request_line, *lines = data.decode("latin-1").split("\r\n")
     words = request_line.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
-        raise Refused(400, "not an HTTP request")
+        raise HandshakeRejected(400, "not an HTTP request")
     headers = Headers()
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
-            raise Refused(400, "malformed header line")
+            raise HandshakeRejected(400, "malformed header line")
         headers[name] = value.strip()
-    return Head(words[0], words[1], words[2], headers)
+    return RequestHead(words[0], words[1], words[2], headers)
 
 
-def accept(head: Head) -> bytes:
-    """The 101 to answer with. Raises Refused: 426 without an upgrade, 405, 400, 505."""
+def accept(head: RequestHead) -> bytes:
+    """Return the 101 response. Raises HandshakeRejected: 426 without an upgrade, 405, 400, 505."""
     request = Request(head.target, head.headers, head.method, head.protocol)
     response = ServerProtocol().accept(request)
     if response.status_code != 101:
-        raise Refused(response.status_code, response.body.decode().strip())
+        raise HandshakeRejected(response.status_code, response.body.decode().strip())
     return response.serialize()
 
 
 def file_response(data: bytes, headers: dict[str, str]) -> bytes:
-    """An answer to a plain GET that ends the connection."""
+    """Return a 200 response with `data` as its body that closes the connection."""
     fixed = {
         "Connection": "close",
         "Content-Type": "application/octet-stream",
@@ -93,9 +93,9 @@ def file_response(data: bytes, headers: dict[str, str]) -> bytes:
 
 
 def error_response(status: int, text: str) -> bytes:
-    """A short answer that ends the connection: plain text, or the JSON of an XRPC error."""
-    known = {int(item): item.phrase for item in HTTPStatus}
-    body = f"{text or known.get(status, 'refused')}\n".encode()
+    """Return an error response that closes the connection: plain text, or the JSON of an XRPC error."""
+    phrases = {int(item): item.phrase for item in HTTPStatus}
+    body = f"{text or phrases.get(status, 'refused')}\n".encode()
     headers = Headers(
         {
             "Connection": "close",
@@ -105,11 +105,11 @@ def error_response(status: int, text: str) -> bytes:
     )
     if status == HTTPStatus.UPGRADE_REQUIRED:
         headers["Upgrade"] = "websocket"
-    return Response(status, known.get(status, "Refused"), headers, body).serialize()
+    return Response(status, phrases.get(status, "Refused"), headers, body).serialize()
 
 
-def wait_out(seconds: float, stopped: Callable[[], bool]) -> None:
-    """Sleep before the handshake is answered, but not past a shutdown."""
+def delay(seconds: float, stopped: Callable[[], bool]) -> None:
+    """Sleep for `seconds` before the handshake is answered, or until the server stops."""
     deadline = math.inf if math.isinf(seconds) else time.monotonic() + seconds
     while not stopped() and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, 0.05))

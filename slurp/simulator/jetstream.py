@@ -1,4 +1,4 @@
-"""The simulator as a whole: a server, its events and where they come from."""
+"""The simulator: a Jetstream server and the sources of its events."""
 
 from __future__ import annotations
 
@@ -11,63 +11,63 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from slurp.simulator import replay
-from slurp.simulator.connection import ConnectionRecord, Manners, Offer
-from slurp.simulator.dictionaries import Dictionaries
+from slurp.simulator import recorded_events
+from slurp.simulator.connection import ConnectionRecord
+from slurp.simulator.dictionaries import CurrentDictionary
+from slurp.simulator.endpoints import Endpoints
+from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.event_store import EventStore, StoredEvent
 from slurp.simulator.faults import Faults
-from slurp.simulator.imports import Imports
-from slurp.simulator.network import Network
-from slurp.simulator.pace import Pacer
+from slurp.simulator.options import NetworkOptions, ServerOptions
+from slurp.simulator.pacer import Pacer
 from slurp.simulator.server import Server
-from slurp.simulator.store import Entry, Store
-from slurp.simulator.wire import PATH
+from slurp.simulator.timestamp_imports import TimestampImports
+from slurp.simulator.wire_v1 import PATH
 
-_PORTION = 1000
-"""Events appended at once: a live subscriber waits for no more than these to be made."""
-_AHEAD = 20_000
-"""How far generation without a rate runs ahead of the slowest subscriber."""
+_BATCH = 1000
+"""Events generated and appended together: a live subscriber waits for no more than these."""
+_MAX_AHEAD = 20_000
+"""How many events generation at rate 0 runs ahead of the slowest subscriber."""
+_WIRES = {"v1": ("v1",), "v2": ("v2",), "both": ("v1", "v2")}
 
 
 class Simulator:
     """A Jetstream server on this machine.
 
     >>> with Simulator(port=0, seed=1) as jetstream:
-    ...     jetstream.generate(1000)            # history, all at once
-    ...     jetstream.faults.cut_after(400)     # the next subscriber is cut
+    ...     jetstream.generate(1000)            # history, immediately
+    ...     jetstream.faults.cut_after(400)     # the next connection is cut after 400 frames
     ...     read_all(jetstream.url)
+
+    `protocols` is `v1`, `v2` or `both`; `clock` returns Unix seconds.
     """
 
     def __init__(
         self,
         *,
         port: int = 0,
-        host: str = "127.0.0.1",
         seed: int = 1,
-        people: int = 2000,
-        odd_revs: float = 1 / 200,
-        backdated: float = 0.0,
-        cursors: bool = True,
-        retain_bytes: int = 512 * 10**6,
-        manners: Manners | None = None,
         protocols: str = "both",
+        network: NetworkOptions | None = None,
+        server: ServerOptions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if protocols not in _WIRES:
+            raise ValueError(f"invalid protocols {protocols!r} (use v1, v2 or both)")
+        network, server = network or NetworkOptions(), server or ServerOptions()
         self._clock = clock
-        self._cursors = cursors
+        self._with_cursors = network.cursors
         self._rng = random.Random(seed)
-        self._network = Network(seed, people, odd_revs=odd_revs, backdated=backdated, cursors=cursors)
-        self._store = Store(retain_bytes)
+        self._generator = EventGenerator(seed, network)
+        self._store = EventStore(server.retain_bytes)
         self.faults = Faults(self._wake)
-        if protocols not in ("v1", "v2", "both"):
-            raise ValueError(f"{protocols!r} are no protocols; write v1, v2 or both")
-        wires = ("v1", "v2") if protocols == "both" else (protocols,)
-        self._dictionaries = Dictionaries()
-        self._resyncs: replay.Resyncs = set()
-        self._imports = Imports()
-        self._import_dice = random.Random(f"imports {seed}")
-        offer = Offer(manners or Manners(), wires, self._dictionaries)
-        self._server = Server(host, port, self._store, self.faults, offer, self._now_us)
-        # Producers take turns: an event is given its cursor before it is made.
+        self._dictionary = CurrentDictionary()
+        self._resyncs: recorded_events.Resyncs = set()
+        self._imports = TimestampImports()
+        self._import_rng = random.Random(f"imports {seed}")
+        endpoints = Endpoints(self._store, server, _WIRES[protocols], self._dictionary, self._now_us)
+        self._server = Server(port, endpoints, self.faults)
+        # One producer at a time: an event is assigned its cursor before it is generated.
         self._producing = threading.Lock()
         self._pacers: list[Pacer] = []
         self._published = 0
@@ -85,46 +85,48 @@ class Simulator:
 
     @property
     def host(self) -> str:
+        """The address it listens on."""
         return self._server.host
 
     @property
     def port(self) -> int:
+        """The port it listens on, or will listen on; 0 before a free one is chosen."""
         return self._server.port
 
     @property
     def url(self) -> str:
-        """`ws://host:port`, as `--jetstream` takes it."""
+        """`ws://host:port`, a value for `--jetstream`."""
         return f"ws://{self.host}:{self.port}"
 
     @property
     def subscribe_url(self) -> str:
-        """The whole URL of the v1 wire, without parameters."""
+        """The URL of the v1 wire, without parameters."""
         return self.url + PATH
 
     @property
     def dictionary_id(self) -> int:
-        """Of the zstd dictionary that v2 subscribers can use."""
-        return self._dictionaries.id
+        """The id of the zstd dictionary that v2 subscribers can use."""
+        return self._dictionary.id
 
     def rotate_dictionary(self) -> int:
-        """Retire the dictionary: who comes with it is refused. The id of the new one."""
-        return self._dictionaries.rotate()
+        """Replace the dictionary and return the new id; requests with the old id are rejected."""
+        return self._dictionary.rotate()
 
     def start(self) -> None:
-        """Listen; after a `stop()` on the same port."""
+        """Listen; after `stop()` on the same port."""
         self._server.start()
 
     def stop(self, *, clean: bool = True) -> None:
-        """Close with 1001 as a shutdown does; not `clean`: as if killed. Events go on being made."""
+        """Close all connections with 1001, or without `clean` as if killed. Producers keep running."""
         self._server.stop(clean)
 
     def restart(self, *, unclean: int = 0, lost: int = 0, wiped: bool = False, downtime: float = 0.0) -> None:
-        """Stop and come back on the same port.
+        """Stop and restart on the same port, after `downtime` seconds.
 
-        `unclean`: killed; that many of the last events come again in another order and use
-        each other's cursors. `lost`: closed with 1001, as with a full disk, and yet that many of the
-        last events were not stored: their numbers go to them and to those that came during the
-        downtime, in another order. `wiped`: with an empty store, counting from 1 again.
+        `unclean`: as after a kill; this many of the last events are reordered and exchange their
+        cursors. `lost`: closed with 1001, as with a full disk, but this many of the last events were
+        not stored: they and the events received during the downtime are numbered again in another
+        order. `wiped`: with an empty store and sequence numbers from 1.
         """
         self.stop(clean=not (unclean or wiped))
         kept = self._store.end - lost
@@ -140,96 +142,98 @@ class Simulator:
         self.start()
 
     def import_timestamps(self, count: int, share: float) -> int:
-        """Rewrite the time of a `share` of the last `count` events to an earlier one, and that of all later
-        updates of the same records. Return how many of the stored ones changed."""
+        """Change the time of a `share` of the last `count` events to an earlier one, and that of all later
+        updates of the same records. Return how many stored events changed."""
         with self._producing:
             return self._store.rewrite(
-                count, lambda frame: self._imports.rewritten(frame, self._import_dice, share)
+                count, lambda frame: self._imports.rewrite(frame, self._import_rng, share)
             )
 
     def close(self) -> None:
-        """Stop making events, say goodbye to everybody."""
+        """Stop all producers and close all connections with 1001."""
         self.pause()
         self.stop()
 
     @property
     def connections(self) -> list[ConnectionRecord]:
-        """All connections so far, refused ones too, in the order they came."""
+        """All connections so far, rejected ones included, in the order they were accepted."""
         return self._server.records
 
     @property
     def behind(self) -> int | None:
-        """Events that the slowest subscriber still has to get; None while there is nobody."""
+        """Events that the slowest subscriber has not received yet; None without subscribers."""
         return self._server.behind
 
     def wait_until(self, condition: Callable[[Simulator], object], timeout: float = 10.0) -> None:
-        """Wait for something to become true of this simulator; raises TimeoutError."""
+        """Wait until the condition holds. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while not condition(self):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {timeout} s; connections: {self.connections}")
+                raise TimeoutError(f"condition not met within {timeout} s; connections: {self.connections}")
             time.sleep(0.005)
 
     # Events.
 
     @property
     def frames(self) -> list[bytes]:
-        """Everything published and still retained, in order: the oracle. In the shape of v1, also
-        what v1 does not show: #syncs and the creates that follow them."""
+        """All retained events in order, as v1 frames: the expected content of the index.
+
+        Includes what the v1 wire does not send: #syncs and the creates that follow them.
+        """
         return self._store.frames()
 
     @property
     def published(self) -> int:
-        """How many events there ever were, wiped and forgotten ones too."""
+        """Number of events ever published, wiped and dropped ones included."""
         return self._published
 
     def publish(self, events: Iterable[bytes | Mapping[str, Any]]) -> Simulator:
-        """Frames of either wire as they are, or dictionaries, which get a time and a cursor unless
-        they have one. After a `sync` the creates of its DID and rev are hidden from v1."""
-        return self._publish(events, replay.read_entry)
+        """Publish frames of either wire unchanged, or dictionaries, which get a time and a cursor unless
+        they have them. After a `sync` the creates of its DID and rev are hidden from v1."""
+        return self._publish(events, recorded_events.from_frame)
 
     def _publish(
         self,
         events: Iterable[bytes | Mapping[str, Any]],
-        read: Callable[[bytes, int, replay.Resyncs], Entry],
+        read: Callable[[bytes, int, recorded_events.Resyncs], StoredEvent],
     ) -> Simulator:
         with self._producing:
             now, cursor = self._now_us(), self._store.next_cursor
-            entries: list[Entry] = []
+            stored: list[StoredEvent] = []
             for event in events:
                 if isinstance(event, bytes):
-                    entry = read(event, now, self._resyncs)
+                    one = read(event, now, self._resyncs)
                 else:
-                    cursor_shown = cursor if self._cursors else None
-                    entry = replay.complete(event, now, cursor_shown, self._resyncs)
-                cursor = max(cursor, entry.cursor if entry.cursor is not None else cursor) + 1
-                entries.append(entry)
-            self._append(entries)
+                    own_cursor = cursor if self._with_cursors else None
+                    one = recorded_events.from_dict(event, now, own_cursor, self._resyncs)
+                cursor = max(cursor, one.cursor if one.cursor is not None else cursor) + 1
+                stored.append(one)
+            self._append(stored)
         return self
 
     def generate(self, count: int, *, span: float = 60.0) -> Simulator:
-        """`count` new events at once, spread over the last `span` seconds.
+        """Generate `count` events immediately, with times spread over the last `span` seconds.
 
-        They begin no earlier than the newest event there is.
+        They start no earlier than the newest event.
         """
         begin = self._now_us() - round(span * 1e6)
         done = 0
         while done < count:
-            portion = min(_PORTION, count - done)
+            batch = min(_BATCH, count - done)
             with self._producing:
                 now = self._now_us()
                 begin = max(begin, min(self._store.last_time, now))
-                # The rest of the events has the rest of the time.
-                end = begin + (now - begin) * portion // (count - done)
-                self._append(self._make(portion, begin, end))
+                # The remaining events share the remaining time.
+                end = begin + (now - begin) * batch // (count - done)
+                self._append(self._generate(batch, begin, end))
             begin = end
-            done += portion
+            done += batch
         return self
 
     def run_at(self, rate: float, *, limit: int | None = None) -> Simulator:
-        """Go on making `rate` events a second in the background, `limit` in all.
+        """Generate `rate` events per second in the background, at most `limit` in all.
 
-        Rate 0: as fast as the slowest subscriber reads.
+        With rate 0, as fast as the slowest subscriber reads.
         """
         left = limit
         last = self._now_us()
@@ -239,7 +243,7 @@ class Simulator:
             count = count if left is None else min(count, left)
             with self._producing:
                 now = self._now_us()
-                self._append(self._make(count, min(last, now), now))
+                self._append(self._generate(count, min(last, now), now))
                 last = now
             if left is not None:
                 left -= count
@@ -252,73 +256,73 @@ class Simulator:
     def load(
         self, path: str | Path, *, restamp: bool = False, rate: float = 0.0, limit: int | None = None
     ) -> Simulator:
-        """The lines of a .jsonl file, byte for byte unless `restamp` moves their events to now. Lines
-        that are no events are sent as well.
+        """Publish the lines of a .jsonl file unchanged; with `restamp`, their events are shifted to now.
 
-        Without a rate all at once, else in the background.
+        Lines that are not events are sent as well. Without a rate all lines are published immediately,
+        otherwise in the background.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is no file")
-        lines = islice(replay.read_lines(path), limit)
+            raise FileNotFoundError(f"{path} is not a file")
+        lines = islice(recorded_events.read_lines(path), limit)
         if rate > 0:
-            self._pace(self._reader(lines, restamp), rate, "replay")
+            self._pace(self._line_producer(lines, restamp), rate, "replay")
         elif restamp:
-            # One shift for all, so that the distances stay; the newest happens now.
-            by_us = self._now_us() - replay.last_time(path)
-            self._publish((replay.moved(line, by_us) for line in lines), replay.read_line)
+            # One shift for all events, so that their distances are kept; the newest happens now.
+            by_us = self._now_us() - recorded_events.last_time(path)
+            self._publish((recorded_events.shift(line, by_us) for line in lines), recorded_events.from_line)
         else:
-            self._publish(lines, replay.read_line)
+            self._publish(lines, recorded_events.from_line)
         return self
 
     def pause(self) -> None:
-        """No more events from `run_at` and `load(rate=…)`."""
+        """Stop the producers started by `run_at` and `load(rate=…)`."""
         pacers, self._pacers = self._pacers, []
         for pacer in pacers:
             pacer.stop()
 
     @property
     def producing(self) -> bool:
-        """Whether something is still made or replayed in the background."""
+        """Whether a producer is running in the background."""
         return any(pacer.running for pacer in self._pacers)
 
-    def _reader(self, lines: Iterator[bytes], restamp: bool) -> Callable[[int], int]:
+    def _line_producer(self, lines: Iterator[bytes], restamp: bool) -> Callable[[int], int]:
         def produce(count: int) -> int:
-            part = list(islice(lines, count))
+            batch = list(islice(lines, count))
             if restamp:
                 now = self._now_us()
-                part = [replay.moved_to(line, now) for line in part]
-            self._publish(part, replay.read_line)
-            return len(part)
+                batch = [recorded_events.shift_to(line, now) for line in batch]
+            self._publish(batch, recorded_events.from_line)
+            return len(batch)
 
         return produce
 
-    def _pace(self, produce: Callable[[int], int], rate: float, what: str) -> None:
+    def _pace(self, produce: Callable[[int], int], rate: float, purpose: str) -> None:
         self._pacers = [pacer for pacer in self._pacers if pacer.running]
-        self._pacers.append(Pacer(produce, rate, self._room, f"simulator-{self.port}-{what}"))
+        self._pacers.append(Pacer(produce, rate, self._room, f"simulator-{self.port}-{purpose}"))
 
     def _room(self) -> int:
         behind = self.behind
-        return 0 if behind is None else _AHEAD - behind
+        return 0 if behind is None else _MAX_AHEAD - behind
 
-    def _make(self, count: int, begin_us: int, end_us: int) -> list[Entry]:
+    def _generate(self, count: int, begin_us: int, end_us: int) -> list[StoredEvent]:
         cursor = self._store.next_cursor
-        event, dice = self._network.event, self._rng.random
+        event, draw = self._generator.event, self._rng.random
         step = (end_us - begin_us) / count if count else 0.0
         time_us = begin_us
-        entries: list[Entry] = []
+        events: list[StoredEvent] = []
         for number in range(count):
-            # Two thirds of the real events have the same time as the one before.
-            if dice() < 0.34:
+            # Two thirds of the real events have the same time as the previous one.
+            if draw() < 0.34:
                 time_us = begin_us + int(number * step)
-            entries.append(event(time_us, cursor + number))
-        return entries
+            events.append(event(time_us, cursor + number))
+        return events
 
-    def _append(self, entries: list[Entry]) -> None:
+    def _append(self, events: list[StoredEvent]) -> None:
         if self._imports:
-            entries = [entry._replace(frame=self._imports.applied(entry.frame)) for entry in entries]
-        self._store.append(entries)
-        self._published += len(entries)
+            events = [event._replace(frame=self._imports.apply(event.frame)) for event in events]
+        self._store.append(events)
+        self._published += len(events)
         self._wake()
 
     def _wake(self) -> None:

@@ -1,4 +1,4 @@
-"""The listening socket and its connections. Knows nothing of where events come from."""
+"""The listening socket and its connections."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 
-from slurp.simulator.connection import Connection, ConnectionRecord, Offer
+from slurp.simulator.connection import Connection, ConnectionRecord
+from slurp.simulator.endpoints import Endpoints
 from slurp.simulator.faults import Faults
-from slurp.simulator.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +20,13 @@ _MAX_RECORDS = 10_000
 
 
 class Server:
-    """Accepts subscribers of `store`. Can be stopped and started again on the same port."""
+    """Accepts connections and runs a thread for each. It can be restarted on the same port."""
 
-    def __init__(
-        self, host: str, port: int, store: Store, faults: Faults, offer: Offer, now_us: Callable[[], int]
-    ) -> None:
-        self.host = host
+    def __init__(self, port: int, endpoints: Endpoints, faults: Faults) -> None:
+        self.host = endpoints.options.host
         self.port = port
-        self._store = store
+        self._endpoints = endpoints
         self._faults = faults
-        self._offer = offer
-        self._now_us = now_us
         self._lock = threading.Lock()
         self._open: dict[Connection, threading.Thread] = {}
         self._records: deque[ConnectionRecord] = deque(maxlen=_MAX_RECORDS)
@@ -39,14 +34,11 @@ class Server:
         self._acceptor: threading.Thread | None = None
         self._accepted = 0
 
-    @property
-    def running(self) -> bool:
-        return self._listener is not None
-
     def start(self) -> None:
+        """Listen and accept connections on a thread; port 0 is replaced by a free one."""
         if self._listener is not None:
             raise RuntimeError("the simulator is already listening")
-        # create_server sets SO_REUSEADDR, so TIME_WAIT does not keep a restart waiting.
+        # create_server sets SO_REUSEADDR, so TIME_WAIT does not delay a restart.
         listener = socket.create_server((self.host, self.port), backlog=256)
         self.port = listener.getsockname()[1]
         self._listener = listener
@@ -56,7 +48,7 @@ class Server:
         self._acceptor.start()
 
     def stop(self, clean: bool = True) -> None:
-        """Close everything: with 1001 as a shutdown does, or like a killed process."""
+        """Close all connections: `clean` with 1001 as on shutdown, otherwise like a killed process."""
         listener, self._listener = self._listener, None
         if listener is None:
             return
@@ -68,14 +60,14 @@ class Server:
             connections = dict(self._open)
         for connection in connections:
             if clean:
-                connection.leave(1001, "server shutting down")
+                connection.close(1001, "server shutting down")
             else:
                 connection.kill()
         threads = [thread for thread in (self._acceptor, *connections.values()) if thread is not None]
         self._join(threads)
 
     def wake(self) -> None:
-        """Tell all connections that something changed."""
+        """Notify all connections of new events or faults."""
         with self._lock:
             connections = list(self._open)
         for connection in connections:
@@ -83,16 +75,17 @@ class Server:
 
     @property
     def records(self) -> list[ConnectionRecord]:
+        """The last 10,000 connections, in the order they were accepted."""
         with self._lock:
             return list(self._records)
 
     @property
     def behind(self) -> int | None:
-        """How many events the slowest subscriber still has to get; None without subscribers."""
+        """Events that the slowest subscriber has not received yet; None without subscribers."""
         with self._lock:
             connections = list(self._open)
-        known = [behind for connection in connections if (behind := connection.behind) is not None]
-        return max(known, default=None)
+        counts = [behind for connection in connections if (behind := connection.behind) is not None]
+        return max(counts, default=None)
 
     def _accept(self, listener: socket.socket) -> None:
         while self._listener is listener:
@@ -103,7 +96,7 @@ class Server:
                     log.error("cannot accept a connection: %s", error)
                     time.sleep(0.1)  # out of file descriptors, most likely
                 continue
-            connection = Connection(sock, self._store, self._faults, self._offer, self._now_us)
+            connection = Connection(sock, self._endpoints, self._faults)
             self._accepted += 1
             thread = threading.Thread(
                 target=self._run,
@@ -115,7 +108,7 @@ class Server:
                 self._open[connection] = thread
                 self._records.append(connection.record)
             if self._listener is not listener:
-                connection.kill()  # stop() has not seen this one
+                connection.kill()  # stop() was called before it was added
             thread.start()
 
     def _run(self, connection: Connection) -> None:
@@ -128,8 +121,8 @@ class Server:
     def _join(self, threads: list[threading.Thread]) -> None:
         deadline = time.monotonic() + _JOIN_TIMEOUT
         for thread in threads:
-            # Not yet started: the acceptor is about to, and has told it to end at once.
+            # The acceptor is about to start it, and has called kill().
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                log.warning("%s did not stop in time", thread.name)
+                log.warning("%s did not stop within %.0f s", thread.name, _JOIN_TIMEOUT)

@@ -1,1 +1,1 @@
-"""The chaos run: real parts, random faults, and an oracle at the end. `python -m tests.chaos --help`."""
+"""Chaos test: a real worker, node and Jetstream under random faults, checked by an oracle."""

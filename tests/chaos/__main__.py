@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: a real worker, node and Jetstream under random faults, then the oracle."""
+"""`python -m tests.chaos`: run a real worker, node and Jetstream under random faults, then compare."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.run import run
-from tests.worker import PROGRAM
-
-CONTROL = Path(__file__).with_name("control.py")
-LOSER = Path(__file__).with_name("loser.py")
+from tests.chaos.defective_worker import Defect
+from tests.chaos.run import RunOptions, run
 
 
 def main() -> int:
-    """0: nothing lost, nothing double. With --control 0 when the oracle finds the doubles."""
+    """Return 0 without lost events and duplicates; with --control, 0 if the oracle finds duplicates."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--seconds", type=float, default=600, help="how long faults happen (default: 600)")
-    parser.add_argument("--seed", type=int, help="the same seed is the same faults and events")
-    parser.add_argument("--rate", type=float, default=2000, help="events a second (default: 2000)")
+    parser.add_argument("--seconds", type=float, default=600, help="duration of the faults (default: 600)")
+    parser.add_argument("--seed", type=int, help="random seed of faults and events (default: random)")
+    parser.add_argument("--rate", type=float, default=2000, help="events per second (default: 2000)")
     parser.add_argument(
-        "--control", action="store_true", help="a worker that doubles events: the oracle has to see it"
+        "--control", action="store_true", help="use a worker that duplicates events, to test the oracle"
     )
     parser.add_argument("--folder", type=Path, help="keep all files in this new folder")
     options = parser.parse_args()
@@ -31,14 +28,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="skeetslurper-chaos-") as temporary:
         report = run(
             options.folder or Path(temporary),
-            seconds=options.seconds,
-            seed=seed,
-            rate=options.rate,
-            program=CONTROL if options.control else PROGRAM,
+            RunOptions(
+                seconds=options.seconds,
+                seed=seed,
+                rate=options.rate,
+                defect=Defect.DUPLICATE if options.control else None,
+            ),
         )
     print("\n".join(report.lines()))
     if options.control:
-        return 0 if report.verdict.double else 1
+        return 0 if report.verdict.duplicates else 1
     return 1 if report.failures else 0
 
 

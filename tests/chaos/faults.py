@@ -1,6 +1,6 @@
-"""Everything that may happen in a year. Each fault begins, lasts, and is over when its function returns.
+"""The faults of a chaos run. Each begins, lasts, and is over when its function returns.
 
-Those that lose data by design are not here: a deleted index, a wiped Jetstream server.
+Faults that lose data by design are not included: a deleted index, a wiped Jetstream server.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from typing import Any
 
 from elasticsearch import ApiError
 
-from tests.chaos.plan import Order
-from tests.chaos.stage import INDEX, RENUMBERED, Stage
+from tests.chaos.environment import INDEX, RENUMBERED, ChaosEnvironment
+from tests.chaos.schedule import ScheduledFault
 
-Fault = Callable[[Stage, Order], None]
+FaultFunction = Callable[[ChaosEnvironment, ScheduledFault], None]
 
-KINDS: dict[str, Fault] = {}
+KINDS: dict[str, FaultFunction] = {}
 
-# After these a worker goes on exactly where it was: a start or a new connection reads some blocks again.
-GENTLE = (
+# Faults without a replay: a restart or a new connection would read some blocks again.
+WITHOUT_REPLAY = (
     "index blocked",
     "index closed",
     "pipeline missing",
     "template deleted",
     "write queue full",
-    "answers held back",
-    "answers cut short",
+    "responses held back",
+    "responses cut short",
 )
 
-# They take long, so that a short run is better off without them.
+# Faults that take too long for a short run.
 LONG = ("Elasticsearch paused at catch-up speed", "one of two nodes silent")
 
-# As many as a worker reads again after a disconnect, and the share of them that is rewritten.
+# As many events as a worker replays after a disconnect, and the share of them whose time is changed.
 _IMPORTED, _IMPORTED_SHARE = 8192, 0.05
 _PAUSE, _BACKLOG = 30.0, 60_000
 _SILENCE = 10.0
@@ -49,348 +49,353 @@ _NOISE_THREADS = 12
 _NOISE_INDEX = "noise"
 
 
-def fault(name: str) -> Callable[[Fault], Fault]:
-    def enter(work: Fault) -> Fault:
-        KINDS[name] = work
-        return work
+def fault_kind(name: str) -> Callable[[FaultFunction], FaultFunction]:
+    """Register a fault under `name`."""
 
-    return enter
+    def register(function: FaultFunction) -> FaultFunction:
+        KINDS[name] = function
+        return function
+
+    return register
 
 
-def carry_out(stage: Stage, order: Order) -> None:
-    """One order, with the worker killed in the middle of it if that is part of it."""
-    killer = threading.Timer(order.length / 2, stage.runs.kill)
-    if order.kill:
+def inject(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    """Run one fault, and kill the worker in the middle of it if scheduled."""
+    killer = threading.Timer(fault.length / 2, environment.runs.kill)
+    if fault.kill:
         killer.start()
     try:
-        KINDS[order.kind](stage, order)
+        KINDS[fault.kind](environment, fault)
     finally:
-        for simulator in stage.simulators:
+        for simulator in environment.simulators:
             simulator.faults.clear()
-        if order.kill:
+        if fault.kill:
             killer.join()
 
 
 # Jetstream
 
 
-@fault("stream cut")
-def _cut(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.cut_after(order.number % 500)
-    time.sleep(order.length)
+@fault_kind("stream cut")
+def _cut(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.cut_after(fault.number % 500)
+    time.sleep(fault.length)
 
 
-@fault("stream reset")
-def _reset(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.cut_after(order.number % 500, reset=True)
-    time.sleep(order.length)
+@fault_kind("stream reset")
+def _reset(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.cut_after(fault.number % 500, reset=True)
+    time.sleep(fault.length)
 
 
-@fault("stream cut within a frame")
-def _torn(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.cut_after(order.number % 500, torn=True)
-    time.sleep(order.length)
+@fault_kind("stream cut within a frame")
+def _torn(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.cut_after(fault.number % 500, torn=True)
+    time.sleep(fault.length)
 
 
-@fault("stream closed")
-def _closed(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.close((1000, 1001, 1008, 1011)[order.number % 4], "as it pleases")
-    time.sleep(order.length)
+@fault_kind("stream closed")
+def _closed(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.close((1000, 1001, 1008, 1011)[fault.number % 4], "closed by chaos")
+    time.sleep(fault.length)
 
 
-@fault("error frame")
-def _error(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.error("ConsumerTooSlow", "read faster")
-    time.sleep(order.length)
+@fault_kind("error frame")
+def _error(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.error("ConsumerTooSlow", "read faster")
+    time.sleep(fault.length)
 
 
-@fault("stream silent, with pongs")
-def _silent(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.stall(pongs=True)
-    time.sleep(order.length)
+@fault_kind("stream silent, with pongs")
+def _silent(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.stall(pongs=True)
+    time.sleep(fault.length)
 
 
-@fault("stream silent, without pongs")
-def _dead(stage: Stage, order: Order) -> None:
-    stage.simulator.faults.stall(pongs=False)
-    time.sleep(order.length)
+@fault_kind("stream silent, without pongs")
+def _dead(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.faults.stall(pongs=False)
+    time.sleep(fault.length)
 
 
-@fault("connection half open")
-def _half_open(stage: Stage, order: Order) -> None:
-    for road in stage.roads:
-        road.freeze()
-    time.sleep(order.length)
+@fault_kind("connection half open")
+def _half_open(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    for proxy in environment.jetstream_proxies:
+        proxy.freeze()
+    time.sleep(fault.length)
 
 
-@fault("garbage frames")
-def _garbage(stage: Stage, order: Order) -> None:
-    for _ in range(1 + order.number % 20):
-        stage.simulator.faults.garbage(after=order.number % 100)
-    time.sleep(order.length)
+@fault_kind("garbage frames")
+def _garbage(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    for _ in range(1 + fault.number % 20):
+        environment.simulator.faults.garbage(after=fault.number % 100)
+    time.sleep(fault.length)
 
 
-@fault("handshakes refused")
-def _refused(stage: Stage, order: Order) -> None:
-    one = stage.simulator
-    one.faults.refuse((503, 429, 502)[order.number % 3], times=None)
+@fault_kind("handshakes rejected")
+def _rejected(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    one = environment.simulator
+    one.faults.refuse((503, 429, 502)[fault.number % 3], times=None)
     one.faults.cut_after()
-    time.sleep(order.length)
+    time.sleep(fault.length)
 
 
-@fault("handshakes unanswered")
-def _unanswered(stage: Stage, order: Order) -> None:
-    one = stage.simulator
-    one.faults.delay(order.length, times=None)
+@fault_kind("handshakes unanswered")
+def _unanswered(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    one = environment.simulator
+    one.faults.delay(fault.length, times=None)
     one.faults.cut_after()
-    time.sleep(order.length)
+    time.sleep(fault.length)
 
 
-@fault("Jetstream restarted")
-def _restarted(stage: Stage, order: Order) -> None:
-    stage.simulator.restart(downtime=order.length / 2)
+@fault_kind("Jetstream restarted")
+def _restarted(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.restart(downtime=fault.length / 2)
 
 
-@fault("Jetstream crashed, its numbers used again")
-def _renumbered(stage: Stage, order: Order) -> None:
-    stage.simulator.restart(unclean=order.number % RENUMBERED + 1, downtime=order.length / 2)
+@fault_kind("Jetstream crashed, cursors reused")
+def _renumbered(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.simulator.restart(unclean=fault.number % RENUMBERED + 1, downtime=fault.length / 2)
 
 
-@fault("Jetstream closed with 1001, its numbers used again")
-def _disk_full(stage: Stage, order: Order) -> None:
-    """As with a full disk: what it sent since its last block of events was not stored."""
-    full = stage.simulator
-    # It is read again, and from where it was left: a time on another server would mend what that loses.
-    for other in stage.simulators:
-        if other is not full:
+@fault_kind("Jetstream closed with 1001, cursors reused")
+def _disk_full(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    """Like a full disk: events sent since the last storage block were not stored."""
+    server = environment.simulator
+    # The worker must resume on this server: a time cursor on another one would repair the loss.
+    for other in environment.simulators:
+        if other is not server:
             other.faults.refuse(503, times=None)
-    full.restart(lost=order.number % RENUMBERED + 1, downtime=order.length / 2)
-    time.sleep(order.length / 2)
+    server.restart(lost=fault.number % RENUMBERED + 1, downtime=fault.length / 2)
+    time.sleep(fault.length / 2)
 
 
-@fault("timestamps imported")
-def _imported(stage: Stage, order: Order) -> None:
-    one = stage.simulator
+@fault_kind("timestamps imported")
+def _imported(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    one = environment.simulator
     one.import_timestamps(_IMPORTED, _IMPORTED_SHARE)
-    # They are read again, with their new times.
-    one.faults.cut_after(order.number % 500)
-    time.sleep(order.length)
+    # The worker replays them with their new times.
+    one.faults.cut_after(fault.number % 500)
+    time.sleep(fault.length)
 
 
-@fault("all of Jetstream away")
-def _no_jetstream(stage: Stage, order: Order) -> None:
-    for one in stage.simulators:
-        one.stop(clean=order.number % 2 == 0)
-    time.sleep(order.length)
-    for one in stage.simulators:
+@fault_kind("all Jetstream servers stopped")
+def _no_jetstream(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    for one in environment.simulators:
+        one.stop(clean=fault.number % 2 == 0)
+    time.sleep(fault.length)
+    for one in environment.simulators:
         one.start()
 
 
-@fault("dictionary replaced")
-def _dictionary(stage: Stage, order: Order) -> None:
-    stage.first.rotate_dictionary()
-    stage.first.faults.cut_after()
-    time.sleep(order.length)
+@fault_kind("dictionary replaced")
+def _dictionary(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.first.rotate_dictionary()
+    environment.first.faults.cut_after()
+    time.sleep(fault.length)
 
 
 # Elasticsearch
 
 
-@fault("node killed")
-def _node_killed(stage: Stage, order: Order) -> None:
-    stage.node.kill()
-    time.sleep(order.length)
-    stage.node.start()
+@fault_kind("node killed")
+def _node_killed(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.node.kill()
+    time.sleep(fault.length)
+    environment.node.start()
 
 
-@fault("answers held back")
-def _answers_held(stage: Stage, order: Order) -> None:
-    for wire in stage.wires:
-        wire.hold_answers(b"/_bulk")
+@fault_kind("responses held back")
+def _responses_held(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    for proxy in environment.es_proxies:
+        proxy.hold_answers(b"/_bulk")
     try:
-        time.sleep(order.length)
+        time.sleep(fault.length)
     finally:
-        for wire in stage.wires:
-            wire.release_answers()
+        for proxy in environment.es_proxies:
+            proxy.release_answers()
 
 
-@fault("answers cut short")
-def _answers_cut(stage: Stage, order: Order) -> None:
-    """Applied, but nobody is told so."""
-    until = time.monotonic() + order.length
+@fault_kind("responses cut short")
+def _responses_cut(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    """Elasticsearch executes the requests, but the client does not receive the responses."""
+    until = time.monotonic() + fault.length
     while time.monotonic() < until:
-        for wire in stage.wires:
-            wire.cut_answer(b"/_bulk", order.number % 300, reset=order.number % 2 == 0)
+        for proxy in environment.es_proxies:
+            proxy.cut_answer(b"/_bulk", fault.number % 300, reset=fault.number % 2 == 0)
         time.sleep(0.5)
 
 
-@fault("connections to the node frozen")
-def _wire_frozen(stage: Stage, order: Order) -> None:
-    for wire in stage.wires:
-        wire.freeze()
-    time.sleep(order.length)
+@fault_kind("connections to the node frozen")
+def _es_connections_frozen(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    for proxy in environment.es_proxies:
+        proxy.freeze()
+    time.sleep(fault.length)
 
 
-@fault("a gateway in place of Elasticsearch")
-def _gateway(stage: Stage, order: Order) -> None:
-    """HTML of all kinds of statuses on every path, as while a load balancer is set up anew."""
-    statuses = random.Random(order.number).sample(_STATUSES, len(_STATUSES))
-    for wire in stage.wires:
-        wire.act_as_gateway(itertools.cycle(statuses))
+@fault_kind("a gateway in place of Elasticsearch")
+def _gateway(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    """Respond with HTML and various statuses on every path, like a misconfigured load balancer."""
+    statuses = random.Random(fault.number).sample(_STATUSES, len(_STATUSES))
+    for proxy in environment.es_proxies:
+        proxy.act_as_gateway(itertools.cycle(statuses))
     try:
-        time.sleep(order.length)
+        time.sleep(fault.length)
     finally:
-        for wire in stage.wires:
-            wire.pass_on()
+        for proxy in environment.es_proxies:
+            proxy.pass_on()
 
 
-@fault("one of two nodes silent")
-def _node_silent(stage: Stage, order: Order) -> None:
-    """It accepts connections and answers none, nor those that stand."""
-    wire = stage.wires[order.number % 2]
-    wire.silence()
+@fault_kind("one of two nodes silent")
+def _node_silent(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    """Accept new connections, but answer neither them nor the existing ones."""
+    proxy = environment.es_proxies[fault.number % 2]
+    proxy.silence()
     try:
-        time.sleep(_SILENCE + order.length)
+        time.sleep(_SILENCE + fault.length)
     finally:
-        wire.recover()
+        proxy.recover()
 
 
-@fault("Elasticsearch paused at catch-up speed")
-def _paused(stage: Stage, order: Order) -> None:
-    stage.burst(_BACKLOG)
-    # It reads what it can get by now.
-    time.sleep(min(order.length, 2.0))
-    with _frozen_node(stage):
+@fault_kind("Elasticsearch paused at catch-up speed")
+def _paused(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.burst(_BACKLOG)
+    # Meanwhile the worker reads what it can.
+    time.sleep(min(fault.length, 2.0))
+    with _frozen_node(environment):
         time.sleep(_PAUSE)
 
 
-@fault("node restarted")
-def _node_restarted(stage: Stage, order: Order) -> None:
-    stage.node.stop()
-    stage.node.start()
+@fault_kind("node restarted")
+def _node_restarted(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.node.stop()
+    environment.node.start()
 
 
-@fault("node frozen")
-def _node_frozen(stage: Stage, order: Order) -> None:
-    with _frozen_node(stage):
-        time.sleep(order.length)
+@fault_kind("node frozen")
+def _node_frozen(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    with _frozen_node(environment):
+        time.sleep(fault.length)
 
 
-@fault("write queue full")
-def _storm(stage: Stage, order: Order) -> None:
-    """Others keep the node's only writing thread and its short queue busy: real answers of 429."""
-    over = threading.Event()
-    pair: list[dict[str, Any]] = [{"index": {}}, {"text": "noise " * 20}]
+@fault_kind("write queue full")
+def _write_queue_full(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    """Keep the node's only write thread and its short queue busy, so that it responds with 429."""
+    finished = threading.Event()
+    operations: list[dict[str, Any]] = [{"index": {}}, {"text": "noise " * 20}]
 
-    def make_noise() -> None:
-        client = stage.es.options(request_timeout=20, max_retries=0)
-        while not over.is_set():
+    def send_noise() -> None:
+        client = environment.es.options(request_timeout=20, max_retries=0)
+        while not finished.is_set():
             with contextlib.suppress(ApiError):
-                client.bulk(index=_NOISE_INDEX, operations=pair * 500, filter_path="took")
+                client.bulk(index=_NOISE_INDEX, operations=operations * 500, filter_path="took")
 
-    threads = [threading.Thread(target=make_noise, daemon=True) for _ in range(_NOISE_THREADS)]
+    threads = [threading.Thread(target=send_noise, daemon=True) for _ in range(_NOISE_THREADS)]
     for one in threads:
         one.start()
-    time.sleep(order.length)
-    over.set()
+    time.sleep(fault.length)
+    finished.set()
     for one in threads:
         one.join()
-    stage.es.options(ignore_status=404).indices.delete(index=_NOISE_INDEX)
+    environment.es.options(ignore_status=404).indices.delete(index=_NOISE_INDEX)
 
 
-@fault("index closed")
-def _index_closed(stage: Stage, order: Order) -> None:
-    # By names: more may be born while it lasts.
-    names = stage.indices()
-    stage.es.indices.close(index=names)
+@fault_kind("index closed")
+def _index_closed(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    # By name: more indices may be created meanwhile.
+    names = environment.indices()
+    environment.es.indices.close(index=names)
     try:
-        time.sleep(order.length)
+        time.sleep(fault.length)
     finally:
-        stage.es.indices.open(index=names)
+        environment.es.indices.open(index=names)
 
 
-@fault("index blocked")
-def _index_blocked(stage: Stage, order: Order) -> None:
-    with _setting(stage, "index.blocks.read_only_allow_delete", True):
-        time.sleep(order.length)
+@fault_kind("index blocked")
+def _index_blocked(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    with _setting(environment, "index.blocks.read_only_allow_delete", True):
+        time.sleep(fault.length)
 
 
-@fault("pipeline missing")
-def _pipeline_missing(stage: Stage, order: Order) -> None:
-    with _setting(stage, "index.default_pipeline", "nowhere"):
-        time.sleep(order.length)
+@fault_kind("pipeline missing")
+def _pipeline_missing(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    with _setting(environment, "index.default_pipeline", "nowhere"):
+        time.sleep(fault.length)
 
 
-@fault("template deleted")
-def _template_deleted(stage: Stage, order: Order) -> None:
-    stage.es.options(ignore_status=404).indices.delete_index_template(name=INDEX)
-    time.sleep(order.length)
+@fault_kind("template deleted")
+def _template_deleted(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.es.options(ignore_status=404).indices.delete_index_template(name=INDEX)
+    time.sleep(fault.length)
 
 
-@fault("a right taken away")
-def _right_taken(stage: Stage, order: Order) -> None:
-    role = stage.role
+@fault_kind("privilege revoked")
+def _privilege_revoked(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    role = environment.role
     first = role["indices"][0]
-    less = {**first, "privileges": [name for name in first["privileges"] if name not in ("index", "manage")]}
-    with stage.runs.denied():
-        stage.set_rights({**role, "indices": [less, *role["indices"][1:]]})
-        # The node looks at the file every five seconds.
-        time.sleep(5 + order.length)
-        stage.set_rights(role)
+    reduced = {
+        **first,
+        "privileges": [name for name in first["privileges"] if name not in ("index", "manage")],
+    }
+    with environment.runs.denied():
+        environment.set_privileges({**role, "indices": [reduced, *role["indices"][1:]]})
+        # The node reads the file every five seconds.
+        time.sleep(5 + fault.length)
+        environment.set_privileges(role)
         time.sleep(5)
 
 
-@fault("password rotated")
-def _password_rotated(stage: Stage, order: Order) -> None:
-    with stage.runs.denied():
-        stage.rotate_password()
-        time.sleep(5 + order.length)
-        stage.tell_password()
+@fault_kind("password rotated")
+def _password_rotated(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    with environment.runs.denied():
+        environment.rotate_password()
+        time.sleep(5 + fault.length)
+        environment.write_password()
 
 
 # The worker
 
 
-@fault("worker killed")
-def _worker_killed(stage: Stage, order: Order) -> None:
-    for _ in range(1 + order.number % 3):
-        stage.runs.kill()
-        time.sleep(random.Random(order.number).uniform(0.2, 3))
+@fault_kind("worker killed")
+def _worker_killed(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    for _ in range(1 + fault.number % 3):
+        environment.runs.kill()
+        time.sleep(random.Random(fault.number).uniform(0.2, 3))
 
 
-@fault("worker stopped")
-def _worker_stopped(stage: Stage, order: Order) -> None:
-    stage.runs.stop()
+@fault_kind("worker stopped")
+def _worker_stopped(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.runs.stop()
 
 
-@fault("worker stopped at once")
-def _worker_stopped_twice(stage: Stage, order: Order) -> None:
-    stage.runs.stop_twice()
+@fault_kind("worker stopped by a second signal")
+def _worker_stopped_twice(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.runs.stop_twice()
 
 
-@fault("worker stopped by two signals within 3 ms")
-def _worker_stopped_by_two(stage: Stage, order: Order) -> None:
-    stage.runs.stop_doubled(random.Random(order.number).uniform(0.0, 0.003))
+@fault_kind("worker stopped by two signals within 3 ms")
+def _worker_stopped_by_doubled_signal(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.runs.stop_doubled(random.Random(fault.number).uniform(0.0, 0.003))
 
 
-@fault("worker frozen")
-def _worker_frozen(stage: Stage, order: Order) -> None:
-    stage.runs.freeze(order.length)
+@fault_kind("worker frozen")
+def _worker_frozen(environment: ChaosEnvironment, fault: ScheduledFault) -> None:
+    environment.runs.freeze(fault.length)
 
 
 @contextmanager
-def _setting(stage: Stage, name: str, value: Any) -> Iterator[None]:
-    names = stage.indices()
-    stage.es.indices.put_settings(index=names, settings={name: value})
+def _setting(environment: ChaosEnvironment, name: str, value: Any) -> Iterator[None]:
+    names = environment.indices()
+    environment.es.indices.put_settings(index=names, settings={name: value})
     try:
         yield
     finally:
-        stage.es.indices.put_settings(index=names, settings={name: None})
+        environment.es.indices.put_settings(index=names, settings={name: None})
 
 
 @contextmanager
-def _frozen_node(stage: Stage) -> Iterator[None]:
-    pid = stage.node.pid
+def _frozen_node(environment: ChaosEnvironment) -> Iterator[None]:
+    pid = environment.node.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:

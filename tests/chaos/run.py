@@ -1,122 +1,126 @@
-"""One chaos run from begin to verdict, and what it prints."""
+"""One chaos run from start to verdict, and its report."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from slurp.elastic.client import REQUEST_TIMEOUT
-from tests.chaos.faults import GENTLE, KINDS, carry_out
-from tests.chaos.oracle import ItemClass
-from tests.chaos.plan import Order, orders
-from tests.chaos.runs import Ended
-from tests.chaos.stage import Stage
-from tests.worker import PROGRAM
+from tests.chaos.defective_worker import Defect
+from tests.chaos.environment import ChaosEnvironment
+from tests.chaos.faults import KINDS, WITHOUT_REPLAY, inject
+from tests.chaos.oracle import Verdict
+from tests.chaos.schedule import schedule
+from tests.chaos.worker_runs import WorkerExit
 
 MAX_MEMORY = 250_000_000
-_SETTLES_WITHIN = 600.0
-# A frozen connection holds what is under way on it until the client gives it up; then it is sent again.
-_PATIENCE = REQUEST_TIMEOUT + 30
-# The share of the time that takes all kinds of faults.
-_WILD = 0.8
+_SETTLE_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Duration, load and faults of a run."""
+
+    seconds: float
+    seed: int
+    rate: float = 2000
+    """Events per second."""
+    kinds: Sequence[str] = tuple(KINDS)
+    defect: Defect | None = None
+    """Use a defective worker, to test the oracle."""
+    idle_timeout: float = REQUEST_TIMEOUT + 30
+    """Seconds without a new document after which missing events count as lost. Requests on a frozen
+    connection are in flight until the client times out; then they are sent again."""
+    all_kinds_share: float = 0.8
+    """Share of the time with faults of all kinds; see `schedule`."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     seed: int
     faults: Counter[str]
     published: int
-    verdict: ItemClass
-    lives: Sequence[Ended]
-    strange_letters: int
-    peak: int
+    verdict: Verdict
+    exits: Sequence[WorkerExit]
+    unexpected_dead_letters: int
+    peak_memory: int
+    """Bytes."""
 
     @property
     def failures(self) -> list[str]:
-        """What must not be, in words; empty when all held."""
+        """Descriptions of all broken promises; empty when the run passed."""
         verdict = self.verdict
-        wrong = [
+        counts = [
             (verdict.lost, "lost"),
-            (verdict.double, "double"),
-            (verdict.strange, "never published"),
-            (verdict.misnamed, "under another `_id`"),
-            (verdict.wronged, "in quarantine without a reason"),
-            (sum(not one.as_it_should for one in self.lives), "lives that ended as none should"),
-            (self.strange_letters, "dead letters that are no garbage"),
-            (sum(one.adds_up is False for one in self.lives), "lives whose counters do not add up"),
+            (verdict.duplicates, "duplicates"),
+            (verdict.unknown, "never published"),
+            (verdict.wrong_id, "under another `_id`"),
+            (verdict.wrongly_quarantined, "quarantined without a reason"),
+            (sum(not one.expected for one in self.exits), "unexpected exits of the worker"),
+            (self.unexpected_dead_letters, "dead letters that are not injected garbage"),
+            (sum(one.adds_up is False for one in self.exits), "worker runs whose counters do not add up"),
         ]
-        told = [f"{count:,} {what}" for count, what in wrong if count]
-        if self.peak > MAX_MEMORY:
-            told.append(f"{self.peak / 1e6:.0f} MB of memory, more than {MAX_MEMORY / 1e6:.0f}")
-        if self.lives[-1].code != 0:
-            told.append(f"the last life ended with {self.lives[-1].code}: {self.lives[-1].said}")
-        return told
+        failures = [f"{count:,} {text}" for count, text in counts if count]
+        if self.peak_memory > MAX_MEMORY:
+            failures.append(f"{self.peak_memory / 1e6:.0f} MB of memory, more than {MAX_MEMORY / 1e6:.0f}")
+        if self.exits[-1].code != 0:
+            failures.append(f"the last exit code is {self.exits[-1].code}: {self.exits[-1].last_line}")
+        return failures
 
     def lines(self) -> Iterable[str]:
+        """Yield the report as text."""
         verdict = self.verdict
         yield f"faults injected  {self.faults.total()} of {len(self.faults)} kinds (seed {self.seed})"
         yield from (f"    {count:>3} × {kind}" for kind, count in sorted(self.faults.items()))
-        unasked = [one for one in self.lives if not (one.asked and one.as_it_should)]
-        yield f"worker lives     {len(self.lives)}, ended by itself or otherwise than asked {len(unasked)}"
-        yield from (f"    exit {one.code}: {one.said}" for one in unasked)
+        shown = [one for one in self.exits if not (one.requested and one.expected)]
+        yield f"worker runs      {len(self.exits)}, not requested or unexpected exits {len(shown)}"
+        yield from (f"    exit code {one.code}: {one.last_line}" for one in shown)
         yield f"events           {self.published:,} published, {verdict.documents:,} documents"
         yield f"quarantined      {verdict.quarantined:,}"
         yield f"lost             {verdict.lost:,}"
-        yield f"double           {verdict.double:,}"
-        yield f"peak memory      {self.peak / 1e6:.0f} MB"
-        yield "verdict          " + ("; ".join(self.failures) or "every event is there, once")
+        yield f"duplicates       {verdict.duplicates:,}"
+        yield f"peak memory      {self.peak_memory / 1e6:.0f} MB"
+        yield "verdict          " + ("; ".join(self.failures) or "no lost events, no duplicates")
 
 
-def _plan(seed: int, kinds: Sequence[str], calm: Callable[[], bool]) -> Iterator[Order]:
-    """All kinds, and at last those alone after which nothing is read again: that would mend a loss."""
-    yield from takewhile(lambda _: not calm(), orders(seed, kinds))
-    gentle = [kind for kind in kinds if kind in GENTLE] or kinds
-    yield from (replace(order, kill=False) for order in orders(seed, gentle))
-
-
-def run(
-    folder: Path,
-    *,
-    seconds: float,
-    seed: int,
-    rate: float = 2000,
-    kinds: Sequence[str] = tuple(KINDS),
-    program: Path = PROGRAM,
-    outage_log: float = _PATIENCE,
-    wild: float = _WILD,
-) -> Report:
-    """Faults for `seconds`, then peace until every event is in the index, then the verdict."""
-    done: Counter[str] = Counter()
-    with Stage(folder, seed=seed, rate=rate, program=program) as stage:
-        stage.begin()
+def run(folder: Path, options: RunOptions) -> Report:
+    """Inject faults, wait until every event is indexed, compare, and return the report."""
+    injected: Counter[str] = Counter()
+    with ChaosEnvironment(folder, seed=options.seed, rate=options.rate, defect=options.defect) as environment:
+        environment.begin()
         began = time.monotonic()
-        for order in _plan(seed, kinds, lambda: time.monotonic() - began >= seconds * wild):
-            time.sleep(order.pause)
-            at = time.monotonic() - began
-            if at >= seconds:
+
+        def elapsed() -> float:
+            return time.monotonic() - began
+
+        def is_final_phase() -> bool:
+            return elapsed() >= options.seconds * options.all_kinds_share
+
+        for fault in schedule(options.seed, options.kinds, WITHOUT_REPLAY, is_final_phase):
+            time.sleep(fault.pause)
+            if (at := elapsed()) >= options.seconds:
                 break
-            also = ", and the worker killed" if order.kill else ""
-            print(f"{at:6.1f} s  {order.kind}{also}", flush=True)
-            carry_out(stage, order)
-            done[order.kind] += 1
-            done["worker killed in the middle of another fault"] += order.kill
-        print(f"{time.monotonic() - began:6.1f} s  no more faults; waiting for the last event", flush=True)
-        stage.settle(_SETTLES_WITHIN, outage_log)
-        stage.runs.finish()
-        print(f"{time.monotonic() - began:6.1f} s  comparing", flush=True)
-        verdict = stage.classify()
+            also = ", worker killed meanwhile" if fault.kill else ""
+            print(f"{at:6.1f} s  {fault.kind}{also}", flush=True)
+            inject(environment, fault)
+            injected[fault.kind] += 1
+            injected["worker killed during another fault"] += fault.kill
+        print(f"{elapsed():6.1f} s  faults ended; waiting for the last event", flush=True)
+        environment.settle(_SETTLE_TIMEOUT, options.idle_timeout)
+        environment.runs.finish()
+        print(f"{elapsed():6.1f} s  comparing", flush=True)
+        verdict = environment.compare()
         return Report(
-            seed=seed,
-            faults=+done,
-            published=len(stage.published),
+            seed=options.seed,
+            faults=+injected,
+            published=len(environment.published),
             verdict=verdict,
-            lives=stage.runs.ended,
-            strange_letters=stage.strange_letters(),
-            peak=stage.runs.peak,
+            exits=environment.runs.exits,
+            unexpected_dead_letters=environment.unexpected_dead_letters(),
+            peak_memory=environment.runs.peak_memory,
         )

@@ -1,8 +1,8 @@
-"""What the simulated people talk about. All of it made up for this purpose."""
+"""Texts, names and tags of the simulated accounts. All of it is invented for this purpose."""
 
 from __future__ import annotations
 
-# Share in percent, sentences, and things that go where a sentence has {}.
+# Share in percent, sentence templates, and topics to insert for {}.
 LANGUAGES: dict[str, tuple[float, tuple[str, ...], tuple[str, ...]]] = {
     "en": (
         46,

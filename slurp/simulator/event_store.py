@@ -1,4 +1,4 @@
-"""The events a server remembers, and where a cursor lands among them. No I/O, one lock."""
+"""The retained events of a server, and the lookup of cursors among them. No I/O, one lock."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from slurp.simulator.wire import FIRST_TIME_CURSOR, with_cursor
+from slurp.simulator.filters import FIRST_TIME_CURSOR
+from slurp.simulator.wire_v1 import with_cursor
 
 _OVERHEAD = 150
-"""Bytes that an event costs beside its frame: object headers and the columns."""
+"""Bytes of memory per event in addition to its frame: object headers and the columns."""
 _MAX_BATCH_BYTES = 4 * 2**20
 
 
-class Entry(NamedTuple):
-    """One event as the store keeps it."""
+class StoredEvent(NamedTuple):
+    """One event as it is stored: a frame of the v1 wire, and the fields needed to select it."""
 
     frame: bytes
     did: str
@@ -26,14 +27,14 @@ class Entry(NamedTuple):
     """Empty for identity and account events."""
     time_us: int
     cursor: int | None = None
-    """The one inside the frame; None when the frame shows none."""
+    """The cursor in the frame; None when the frame has none."""
     arrived_us: int | None = None
-    """When the server saw it, which is what lookback counts from. None: at `time_us`."""
+    """When the server received it, from which lookback is counted. None: at `time_us`."""
     hidden: bool = False
-    """Shown by the v2 wire alone."""
+    """Whether only the v2 wire sends it."""
 
 
-class Batch(NamedTuple):
+class StoredBatch(NamedTuple):
     """Consecutive events, in columns; `start` is the position of the first."""
 
     start: int
@@ -41,19 +42,19 @@ class Batch(NamedTuple):
     dids: list[str]
     collections: list[str]
     hidden: bytes
-    """1 where only the v2 wire shows it."""
-    keys: array[int]
-    """Sequence numbers."""
+    """1 where only the v2 wire sends it."""
+    sequence_numbers: array[int]
 
     @property
     def end(self) -> int:
+        """The position after the last event."""
         return self.start + len(self.frames)
 
 
-class Store:
-    """The newest events, as many as `retain_bytes` holds.
+class EventStore:
+    """The newest events, up to `retain_bytes` of memory.
 
-    A position counts all events ever stored, so it stays true when old ones go.
+    A position counts all events ever stored, so it stays valid when old events are dropped.
     """
 
     def __init__(self, retain_bytes: int) -> None:
@@ -64,16 +65,16 @@ class Store:
     def _clear(self, position: int) -> None:
         self._base = position
         self._bytes = 0
-        self._last_key = 0
+        self._last_sequence_number = 0
         self._frames: list[bytes] = []
         self._dids: list[str] = []
         self._collections: list[str] = []
-        self._shown = bytearray()  # 1 where the frame carries its cursor
+        self._has_cursor = bytearray()  # 1 where the frame carries its cursor
         self._hidden = bytearray()
-        self._forgotten = False  # whether there were older events
-        # Highest so far in each of these, so that they can be searched by bisection:
-        # "the first event with time_us >= t" is then the first place where the maximum is.
-        self._keys = array("q")
+        self._dropped = False  # whether older events were dropped
+        # Each holds the highest value so far, so that it can be searched by bisection:
+        # the first event with time_us >= t is at the first position where the maximum is.
+        self._sequence_numbers = array("q")
         self._times = array("q")
         self._arrivals = array("q")
 
@@ -82,14 +83,15 @@ class Store:
 
     @property
     def end(self) -> int:
-        """The position that the next event will have."""
+        """The position of the next event."""
         with self._lock:
             return self._base + len(self._frames)
 
     @property
     def next_cursor(self) -> int:
+        """The sequence number of the next event."""
         with self._lock:
-            return self._last_key + 1
+            return self._last_sequence_number + 1
 
     @property
     def last_time(self) -> int:
@@ -98,50 +100,56 @@ class Store:
             return self._times[-1] if self._times else 0
 
     def frames(self) -> list[bytes]:
+        """Return all retained frames, oldest first."""
         with self._lock:
             return self._frames.copy()
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, events: Iterable[StoredEvent]) -> None:
+        """Store events, and drop the oldest when they exceed `retain_bytes`."""
         with self._lock:
             time_us = self._times[-1] if self._times else 0
             arrived = self._arrivals[-1] if self._arrivals else 0
-            for entry in entries:
-                if entry.time_us > time_us:
-                    time_us = entry.time_us
-                arrived = max(arrived, entry.time_us if entry.arrived_us is None else entry.arrived_us)
-                key = self._last_key + 1 if entry.cursor is None else max(self._last_key, entry.cursor)
-                self._last_key = key
-                self._frames.append(entry.frame)
-                self._dids.append(entry.did)
-                self._collections.append(entry.collection)
-                self._shown.append(entry.cursor is not None)
-                self._hidden.append(entry.hidden)
-                self._keys.append(key)
+            for event in events:
+                if event.time_us > time_us:
+                    time_us = event.time_us
+                arrived = max(arrived, event.time_us if event.arrived_us is None else event.arrived_us)
+                number = (
+                    self._last_sequence_number + 1
+                    if event.cursor is None
+                    else max(self._last_sequence_number, event.cursor)
+                )
+                self._last_sequence_number = number
+                self._frames.append(event.frame)
+                self._dids.append(event.did)
+                self._collections.append(event.collection)
+                self._has_cursor.append(event.cursor is not None)
+                self._hidden.append(event.hidden)
+                self._sequence_numbers.append(number)
                 self._times.append(time_us)
                 self._arrivals.append(arrived)
-                self._bytes += len(entry.frame) + _OVERHEAD
+                self._bytes += len(event.frame) + _OVERHEAD
             if self._bytes > self._retain_bytes:
                 self._trim()
 
     def _trim(self) -> None:
-        """Forget the oldest until a tenth is free: deleting at the front of a list moves all of it."""
+        """Drop the oldest events until a tenth is free: deleting at the front of a list moves all of it."""
         goal = self._retain_bytes * 9 // 10
         count = 0
-        # The newest event stays, however large.
+        # The newest event is kept, however large.
         while self._bytes > goal and count < len(self._frames) - 1:
             self._bytes -= len(self._frames[count]) + _OVERHEAD
             count += 1
-        self._forgotten = self._forgotten or count > 0
-        for column in (self._frames, self._dids, self._collections, self._shown, self._hidden):
+        self._dropped = self._dropped or count > 0
+        for column in (self._frames, self._dids, self._collections, self._has_cursor, self._hidden):
             del column[:count]
-        for numbers in (self._keys, self._times, self._arrivals):
+        for numbers in (self._sequence_numbers, self._times, self._arrivals):
             del numbers[:count]
         self._base += count
 
     def find(self, cursor: int | None, now_us: int, lookback_us: int) -> int:
-        """The position where a subscription with `cursor` begins.
+        """Return the position at which a subscription with `cursor` starts.
 
-        None and everything in the future is live; what lies below the floor is clamped to it.
+        None and cursors in the future mean live; cursors below the lookback floor start at the floor.
         """
         with self._lock:
             end = self._base + len(self._frames)
@@ -151,23 +159,23 @@ class Store:
             if cursor >= FIRST_TIME_CURSOR:
                 column, future = self._times, cursor > now_us
             else:
-                column, future = self._keys, cursor > self._last_key
+                column, future = self._sequence_numbers, cursor > self._last_sequence_number
             return end if future else max(floor, self._base + bisect_left(column, cursor))
 
     def floor(self, now_us: int, lookback_us: int) -> tuple[int, int] | None:
-        """Sequence number and time of the oldest event that cursors reach, if there were older ones."""
+        """Return sequence number and time of the oldest event that cursors reach; None if it is the first."""
         with self._lock:
             first = bisect_left(self._arrivals, now_us - lookback_us)
-            if not (first or self._forgotten):
+            if not (first or self._dropped):
                 return None
             if first == len(self._frames):
-                return self._last_key + 1, now_us
-            return self._keys[first], self._times[first]
+                return self._last_sequence_number + 1, now_us
+            return self._sequence_numbers[first], self._times[first]
 
-    def read(self, position: int, limit: int) -> Batch:
-        """Up to `limit` events from `position`; later ones when those are already forgotten.
+    def read(self, position: int, limit: int) -> StoredBatch:
+        """Return up to `limit` events from `position`, or from the oldest retained event.
 
-        Fewer where events are huge, but always one if there is any.
+        Fewer when events are large (4 MiB in all), but at least one if there is any.
         """
         with self._lock:
             start = max(0, position - self._base)
@@ -175,19 +183,19 @@ class Store:
             while len(frames) > 1 and sum(map(len, frames)) > _MAX_BATCH_BYTES:
                 del frames[len(frames) // 2 :]
             part = slice(start, start + len(frames))
-            return Batch(
+            return StoredBatch(
                 self._base + start,
                 frames,
                 self._dids[part],
                 self._collections[part],
                 bytes(self._hidden[part]),
-                self._keys[part],
+                self._sequence_numbers[part],
             )
 
     def renumber(self, count: int, rng: random.Random) -> None:
-        """What a killed server does: the last `count` events come again in another order.
+        """Reorder the last `count` events, as a killed server does: it receives them again.
 
-        The order within a DID is kept, the cursors are used again for other events.
+        The order within a DID is kept; their cursors are reused for other events.
         """
         with self._lock:
             count = min(count, len(self._frames))
@@ -197,25 +205,25 @@ class Store:
             queues: defaultdict[str, deque[int]] = defaultdict(deque)
             for index in range(first, len(self._frames)):
                 queues[self._dids[index]].append(index)
-            turns = self._dids[first:]
-            rng.shuffle(turns)
-            order = [queues[did].popleft() for did in turns]
-            # A frame that shows no cursor stays as it is, but takes part in the new order.
+            dids = self._dids[first:]
+            rng.shuffle(dids)
+            order = [queues[did].popleft() for did in dids]
+            # A frame without a cursor is not changed, but is reordered as well.
             self._frames[first:] = [
-                with_cursor(self._frames[old], self._keys[old], self._keys[new])
-                if self._shown[old]
+                with_cursor(self._frames[old], self._sequence_numbers[old], self._sequence_numbers[new])
+                if self._has_cursor[old]
                 else self._frames[old]
                 for new, old in enumerate(order, first)
             ]
-            self._shown[first:] = bytes(self._shown[old] for old in order)
+            self._has_cursor[first:] = bytes(self._has_cursor[old] for old in order)
             self._collections[first:] = [self._collections[old] for old in order]
-            self._dids[first:] = turns
+            self._dids[first:] = dids
             self._hidden[first:] = bytes(self._hidden[old] for old in order)
 
     def rewrite(self, count: int, change: Callable[[bytes], bytes]) -> int:
         """Change the last `count` frames in place; return how many changed.
 
-        Cursors reach an event as before: by its number, and by the time at which it came.
+        Cursors find an event as before: by its number, and by the time at which it arrived.
         """
         with self._lock:
             first = max(0, len(self._frames) - count)
@@ -227,6 +235,6 @@ class Store:
             return changed
 
     def wipe(self) -> None:
-        """Forget everything and count from 1 again."""
+        """Drop all events and restart the sequence numbers at 1."""
         with self._lock:
             self._clear(position=self._base + len(self._frames))

@@ -1,4 +1,4 @@
-"""The folder of one node: what is in it, and the configuration that is written into it."""
+"""The folder of one node: its files, and the configuration written into it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurp.embedded.data_folder import FLOOD_STAGE, HIGH, LOW, default_budget
+from slurp.embedded.data_folder import FLOOD_STAGE, HIGH, LOW, default_max_disk
 from slurp.embedded.errors import EmbeddedNodeError
 from slurp.embedded.java import Runtime, parse_version
-from slurp.embedded.privileges import own_files
+from slurp.embedded.run_as_user import own_files
 
 _CLUSTER = "skeetslurper-embedded"
-# Elasticsearch itself points to a log with the name of the cluster when it fails.
+# Elasticsearch refers to a log with the name of the cluster when it fails.
 _LOG4J2 = """\
 status = error
 appender.file.type = RollingFile
@@ -37,15 +38,34 @@ appender.file.strategy.max = 3
 rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
 """
-# Lines of the distribution's jvm.options that we do without: a log of every garbage collection, a dump
-# of the whole heap when memory runs out, and files in the distribution's own folder.
+# Lines of the distribution's jvm.options to omit: a log of every garbage collection, a heap dump when
+# memory runs out, and files in the distribution's own folder.
 _UNWANTED_JVM_OPTIONS = re.compile(r"gc\.log|HeapDump|ErrorFile")
 _VECTOR_MODULE = "jdk.incubator.vector"
 _TLS_SETTING = "xpack.security.http.ssl.keystore.secure_password"
 
 
-class Home:
-    """The paths below a node's folder, and their upkeep. Nothing here talks to a running node."""
+@dataclass(frozen=True)
+class Installation:
+    """The programs that run a node."""
+
+    distribution: Path
+    runtime: Runtime
+    prefix: list[str]
+    """Command prefix to drop root; see `run_as_user`."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a node listens."""
+
+    host: str
+    port: int
+    transport_port: int
+
+
+class NodeFolder:
+    """The files below a node's folder. Nothing here connects to a running node."""
 
     def __init__(self, path: Path, *, tls: bool) -> None:
         self.path = path
@@ -60,65 +80,61 @@ class Home:
         self.console = self.logs / "console.log"
         self.certificate = self.config / "http.pem"
         self._key_store = self.config / "http.p12"
-        self._note = path / "embedded-node.json"
+        self._state_file = path / "embedded-node.json"
         self.log = self.logs / f"{_CLUSTER}.log"
 
-    def make_folder(self) -> None:
-        """Make the folder, for our eyes only; refuses one in use for something else."""
+    def create(self) -> None:
+        """Create the folder with mode 0700. Raises EmbeddedNodeError when it holds other files."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.owner_lock.exists():
             if any(self.path.iterdir()):
-                raise EmbeddedNodeError(f"{self.path} is not empty and holds no embedded node's data")
+                raise EmbeddedNodeError(f"{self.path} is not empty and not the folder of an embedded node")
             self.path.chmod(0o700)
 
     def claim(self, version: str, password: str) -> None:
-        """Note whose data this is; refuses newer data and another password."""
+        """Record version and password hash. Raises EmbeddedNodeError for newer data or another password."""
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            state = json.loads(self._state_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            note = {"salt": secrets.token_hex(16)}
-            note["password"] = _password_hash(password, note["salt"])
+            state = {"salt": secrets.token_hex(16)}
+            state["password"] = _password_hash(password, state["salt"])
         else:
-            if parse_version(note["version"]) > parse_version(version):
+            if parse_version(state["version"]) > parse_version(version):
                 raise EmbeddedNodeError(
-                    f"the data in {self.path} were last used by Elasticsearch {note['version']}, which "
+                    f"the data in {self.path} were last used by Elasticsearch {state['version']}, which "
                     f"{version} cannot read; use that version or another folder"
                 )
-            if note["password"] != _password_hash(password, note["salt"]):
+            if state["password"] != _password_hash(password, state["salt"]):
                 raise EmbeddedNodeError(
-                    f"the data in {self.path} were set up with another password for the user elastic"
+                    f"the data in {self.path} were created with another password for the user elastic"
                 )
-        note["version"] = version
-        self._write_note(note)
+        state["version"] = version
+        self._write_state(state)
 
-    def disk_budget(self) -> int:
-        """Return the default of --max-disk in bytes. It is fixed when it is first asked for."""
-        note = json.loads(self._note.read_text(encoding="utf-8"))
-        if "max_disk" not in note:
-            note["max_disk"] = default_budget(self.storage)
-            self._write_note(note)
-        return int(note["max_disk"])
+    def max_disk(self) -> int:
+        """Return the default of --max-disk in bytes: determined at the first call, then stored."""
+        state = json.loads(self._state_file.read_text(encoding="utf-8"))
+        if "max_disk" not in state:
+            state["max_disk"] = default_max_disk(self.storage)
+            self._write_state(state)
+        return int(state["max_disk"])
 
-    def _write_note(self, note: dict[str, Any]) -> None:
-        draft = self._note.with_suffix(".new")
-        draft.write_text(json.dumps(note), encoding="utf-8")
-        draft.replace(self._note)
+    def _write_state(self, state: dict[str, Any]) -> None:
+        draft = self._state_file.with_suffix(".new")
+        draft.write_text(json.dumps(state), encoding="utf-8")
+        draft.replace(self._state_file)
 
-    def write(
+    def write_config(
         self,
-        distribution: Path,
-        runtime: Runtime,
-        settings: Mapping[str, str | None],
-        *,
-        host: str,
-        port: int,
-        transport_port: int,
+        installation: Installation,
+        listener: Listener,
         heap: str,
-        prefix: list[str],
+        settings: Mapping[str, str | None],
     ) -> None:
-        """Write the configuration afresh; users, roles and the keystore of an earlier start stay."""
+        """Write the configuration; users, roles and the keystore of an earlier start are kept."""
         if not re.fullmatch(r"\d+[kmgKMG]?", heap):
-            raise EmbeddedNodeError(f"{heap!r} is no heap size; write one like 512m or 2g")
+            raise EmbeddedNodeError(f"invalid heap size {heap!r} (use a size such as 512m or 2g)")
+        distribution = installation.distribution
         shutil.rmtree(self.temporary, ignore_errors=True)
         for folder in (self.config / "jvm.options.d", self.storage, self.logs, self.temporary):
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,45 +142,45 @@ class Home:
             if not (self.config / name).exists():
                 shutil.copyfile(distribution / "config" / name, self.config / name)
         (self.config / "log4j2.properties").write_text(_LOG4J2, encoding="utf-8")
-        given = (distribution / "config" / "jvm.options").read_text(encoding="utf-8").splitlines()
+        defaults = (distribution / "config" / "jvm.options").read_text(encoding="utf-8").splitlines()
         (self.config / "jvm.options").write_text(
-            "\n".join(_jvm_options(given, runtime)) + "\n", encoding="utf-8"
+            "\n".join(_jvm_options(defaults, installation.runtime)) + "\n", encoding="utf-8"
         )
         own_options = [
             f"-Xms{heap}",
             f"-Xmx{heap}",
-            "-XX:-AlwaysPreTouch",  # a laptop gives the memory when it is used
+            "-XX:-AlwaysPreTouch",  # allocate memory when it is used
             f"-XX:ErrorFile={self.logs}/hs_err_pid%p.log",
             f"-XX:ReplayDataFile={self.logs}/replay_pid%p.log",
         ]
         (self.config / "jvm.options.d" / "own.options").write_text(
             "\n".join(own_options) + "\n", encoding="utf-8"
         )
-        merged = {**self._default_settings(host, port, transport_port), **settings}
+        merged = {**self._default_settings(listener), **settings}
         # JSON strings are YAML strings.
         lines = [f"{key}: {json.dumps(value)}\n" for key, value in merged.items() if value is not None]
         (self.config / "elasticsearch.yml").write_text("".join(lines), encoding="utf-8")
-        own_files(self.path, prefix)
+        own_files(self.path, installation.prefix)
 
-    def store_secrets(self, distribution: Path, runtime: Runtime, password: str, prefix: list[str]) -> None:
-        """Put the password, and that of the TLS key, into the node's keystore, if they are not there yet."""
-        wanted = {}
+    def store_secrets(self, installation: Installation, password: str) -> None:
+        """Add the password, and that of the TLS key, to the node's keystore if they are missing."""
+        missing = {}
         if not (self.config / "elasticsearch.keystore").exists():
-            wanted["bootstrap.password"] = password
+            missing["bootstrap.password"] = password
         if self.tls and not self.certificate.exists():
             key_password = secrets.token_urlsafe(24)
-            self._make_certificate(runtime, key_password)
-            wanted[_TLS_SETTING] = key_password
-        if wanted:
-            tool = distribution / "bin" / "elasticsearch-keystore"
+            self._make_certificate(installation.runtime, key_password)
+            missing[_TLS_SETTING] = key_password
+        if missing:
+            tool = installation.distribution / "bin" / "elasticsearch-keystore"
             self._run(
-                [*prefix, str(tool), "add", "-x", "-f", *wanted],
-                runtime,
-                "".join(f"{value}\n" for value in wanted.values()),
+                [*installation.prefix, str(tool), "add", "-x", "-f", *missing],
+                installation.runtime,
+                "".join(f"{value}\n" for value in missing.values()),
             )
 
     def environment(self, runtime: Runtime) -> dict[str, str]:
-        """The whole environment of the node: nothing of ours, so no secret of ours, gets there."""
+        """Return the complete environment of the node: no other variable, and so no secret, is passed on."""
         kept = {
             name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ") if name in os.environ
         }
@@ -175,11 +191,11 @@ class Home:
             "ES_TMPDIR": str(self.temporary),
         }
 
-    def jvm_is_gone(self) -> bool:
-        """Whether no server has its lock on the data, ours or anybody's."""
+    def is_unlocked(self) -> bool:
+        """Return whether no server process holds the lock of the data."""
         try:
             with (self.storage / "node.lock").open("r+b") as lock:
-                # Java's file locks are POSIX record locks. Closing the file releases what we got.
+                # Java's file locks are POSIX record locks. Closing the file releases the lock.
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return True
@@ -188,30 +204,30 @@ class Home:
         return True
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of what the node said, on its console and in its log."""
-        said = []
+        """Return the last lines of the node's console output and log, without stack traces."""
+        tail = []
         for log in (self.console, self.log):
             if log.exists():
                 text = log.read_text(encoding="utf-8", errors="replace").splitlines()
-                telling = [line for line in text if not line.startswith("\tat ")][-lines:]
-                said += [f"--- {log}", *telling] if telling else []
-        return "\n".join(said)
+                shown = [line for line in text if not line.startswith("\tat ")][-lines:]
+                tail += [f"--- {log}", *shown] if shown else []
+        return "\n".join(tail)
 
-    def _default_settings(self, host: str, port: int, transport_port: int) -> dict[str, str]:
+    def _default_settings(self, listener: Listener) -> dict[str, str]:
         tls = {
             "xpack.security.http.ssl.enabled": "true",
             "xpack.security.http.ssl.keystore.path": self._key_store.name,
         }
         return {
             "cluster.name": _CLUSTER,
-            "node.name": f"embedded-{port}",
+            "node.name": f"embedded-{listener.port}",
             "path.data": str(self.storage),
             "path.logs": str(self.logs),
-            "network.host": host,
-            "http.port": str(port),
-            "transport.port": str(transport_port),
+            "network.host": listener.host,
+            "http.port": str(listener.port),
+            "transport.port": str(listener.transport_port),
             "discovery.type": "single-node",
-            # Free space and not parts of it: 15% of a large disk is more than we ever need.
+            # Absolute sizes: the default, 15% of a large disk, is more than ever needed.
             "cluster.routing.allocation.disk.watermark.low": f"{LOW}b",
             "cluster.routing.allocation.disk.watermark.high": f"{HIGH}b",
             "cluster.routing.allocation.disk.watermark.flood_stage": f"{FLOOD_STAGE}b",
@@ -223,7 +239,7 @@ class Home:
         }
 
     def _make_certificate(self, runtime: Runtime, key_password: str) -> None:
-        """A self-signed certificate for loopback, which clients take as its own CA."""
+        """Create a self-signed certificate for loopback, which clients use as the CA."""
         keytool = str(runtime.home / "bin" / "keytool")
         self._key_store.unlink(missing_ok=True)
         store = ["-alias", "http", "-keystore", str(self._key_store), "-storetype", "PKCS12"]
@@ -244,28 +260,29 @@ class Home:
         self._run([keytool, "-exportcert", "-rfc", *store, "-file", str(draft)], runtime, f"{key_password}\n")
         draft.replace(self.certificate)
 
-    def _run(self, command: list[str], runtime: Runtime, answers: str) -> None:
-        """Run a tool that reads secrets from standard input, where no process list shows them."""
+    def _run(self, command: list[str], runtime: Runtime, secrets_input: str) -> None:
+        """Run a tool that reads secrets from standard input, which no process list shows."""
         environment = self.environment(runtime)
         done = subprocess.run(
             command,
             check=False,
-            input=answers,
+            input=secrets_input,
             capture_output=True,
             text=True,
             timeout=60,
             env=environment,
             cwd=self.path,
-            start_new_session=True,  # Ctrl+C is for us, and must not look like a tool that failed
+            start_new_session=True,  # keep Ctrl+C from failing the tool
         )
         if done.returncode != 0:
             tool = next(part for part in command if "/" in part)
-            said = (done.stderr.strip() or done.stdout.strip())[-500:]
-            raise EmbeddedNodeError(f"{Path(tool).name} failed with exit code {done.returncode}: {said}")
+            output = (done.stderr.strip() or done.stdout.strip())[-500:]
+            raise EmbeddedNodeError(f"{Path(tool).name} failed with exit code {done.returncode}: {output}")
 
 
-def _jvm_options(given: list[str], runtime: Runtime) -> list[str]:
-    kept = [line for line in given if not line.startswith("#") and not _UNWANTED_JVM_OPTIONS.search(line)]
+def _jvm_options(defaults: list[str], runtime: Runtime) -> list[str]:
+    """Return the options of the distribution that this runtime supports and the node needs."""
+    kept = [line for line in defaults if not line.startswith("#") and not _UNWANTED_JVM_OPTIONS.search(line)]
     if _VECTOR_MODULE not in runtime.modules:
         kept = [line for line in kept if _VECTOR_MODULE not in line]
     return [line for line in kept if line.strip()]

@@ -1,4 +1,4 @@
-"""The v2 wire, `subscribeEvents`: parameters, frames made of what the store holds, errors. No I/O."""
+"""The v2 wire, `subscribeEvents`: parameters, frames built from stored events, errors. No I/O."""
 
 from __future__ import annotations
 
@@ -9,38 +9,46 @@ from typing import Any
 
 import orjson
 
-from slurp.simulator.wire import BadRequest, Filter, cursor_of, filter_of, is_nsid, last, number
+from slurp.simulator.filters import (
+    BadRequest,
+    Filter,
+    is_nsid,
+    last_value,
+    make_filter,
+    parse_cursor,
+    parse_number,
+)
 
 PATH = "/xrpc/network.bsky.jetstream.subscribeEvents"
 DICTIONARY_PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 KINDS = ("commit", "identity", "account", "sync")
 
 _TYPE = "network.bsky.jetstream.subscribeEvents#"
-_LEGACY = ("wantedCollections", "wantedDids", "requireHello", "compress")
+_V1_ONLY = ("wantedCollections", "wantedDids", "requireHello", "compress")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Subscription:
-    """A parsed query string. Raises BadRequest with a text for the client."""
+    """A parsed query string. Raises BadRequest."""
 
     def __init__(self, params: Mapping[str, list[str]]) -> None:
-        for name in _LEGACY:
+        for name in _V1_ONLY:
             if name in params:
                 raise BadRequest(f"{name} belongs to /subscribe (v1)")
         self.kinds = frozenset(params.get("kinds", ()))
         for kind in sorted(self.kinds - {*KINDS}):
             raise BadRequest(f"unknown kind {kind[:80]!r}")
         for name in params.get("collections", ()):
-            # Stricter than v1: the head of a wildcard must be that of an NSID.
+            # Stricter than v1: the part before the wildcard must be the start of an NSID.
             if name.endswith(".*") and not is_nsid(f"{name[:-1]}x"):
                 raise BadRequest(f"invalid collection wildcard: {name[:80]}")
-        size, dictionary = last(params, "maxMessageSizeBytes"), last(params, "zstdDictionary")
-        self.cursor = cursor_of(params)
-        self.dictionary = number("zstdDictionary", dictionary) if dictionary else None
-        self.filter: Filter = filter_of(
+        size, dictionary = last_value(params, "maxMessageSizeBytes"), last_value(params, "zstdDictionary")
+        self.cursor = parse_cursor(params)
+        self.dictionary = parse_number("zstdDictionary", dictionary) if dictionary else None
+        self.filter: Filter = make_filter(
             params.get("collections", []),
             params.get("dids", []),
-            number("maxMessageSizeBytes", size) if size else 0,
+            parse_number("maxMessageSizeBytes", size) if size else 0,
             names=("collections", "dids"),
         )
         if self.kinds and "commit" not in self.kinds and (self.filter.collections or self.filter.prefixes):
@@ -48,7 +56,7 @@ class Subscription:
 
 
 def frame(event: Mapping[str, Any], seq: int) -> bytes:
-    """A v2 frame of an event as the store holds it, keys in the order of a real server."""
+    """Return the v2 frame of a stored event, with its keys in the order of a real server."""
     did, kind = event["did"], event["kind"]
     body, time = event[kind], _time(event["time_us"])
     payload: dict[str, Any] = {"$type": f"{_TYPE}{kind}"}
@@ -68,8 +76,8 @@ def frame(event: Mapping[str, Any], seq: int) -> bytes:
     return _message(payload | {"seq": seq, "time": time})
 
 
-def event_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The other way round: what the store holds of a v2 message. Raises ValueError."""
+def to_v1_event(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a v2 message to the v1 event that is stored. Raises ValueError."""
     try:
         payload = message["payload"]
         kind = payload["$type"].removeprefix(_TYPE)
@@ -88,16 +96,17 @@ def event_of(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def info(name: str, message: str) -> bytes:
+    """Return an #info frame."""
     return _message({"$type": f"{_TYPE}info", "message": message, "name": name})
 
 
 def error(name: str, message: str) -> bytes:
-    """After this frame the stream ends."""
+    """Return an error frame; the server closes the stream after it."""
     return orjson.dumps({"$type": "error", "error": name, "message": message})
 
 
-def refusal(name: str, message: str) -> str:
-    """The body of a handshake's HTTP error."""
+def error_body(name: str, message: str) -> str:
+    """Return the JSON body of an HTTP error response to the handshake."""
     return orjson.dumps({"error": name, "message": message}).decode()
 
 

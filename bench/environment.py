@@ -1,4 +1,4 @@
-"""What every contender shares: one warm node, one Jetstream with all events ready, fresh indices."""
+"""The environment of all benchmarks: one Elasticsearch node, simulated servers, and new indices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from slurp.elastic.bulk import create
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.setup import Setup
-from slurp.embedded.node import EmbeddedNode, free_port
+from slurp.embedded.node import EmbeddedNode, NodeOptions, free_port
 from slurp.events.frames import parse
 from slurp.events.times import day_of
 from slurp.lexicons import committed
@@ -37,15 +37,17 @@ _POLL = 0.05
 _HISTORY = "10m"
 
 
-class Rig:
-    """Use as a context. `prefix()` makes a fresh set of day indices under our template."""
+class BenchEnvironment:
+    """An Elasticsearch node for benchmarks. Use it as a context manager."""
 
     def __init__(self, seed: int = 1) -> None:
         self._seed = seed
         self._names = itertools.count(1)
         self._temporary = tempfile.TemporaryDirectory(prefix="skeetslurper-bench-")
         self.folder = Path(self._temporary.name)
-        self.node = EmbeddedNode(self.folder / "node", port=0, password=PASSWORD, heap="1g")
+        self.node = EmbeddedNode(
+            self.folder / "node", port=0, password=PASSWORD, options=NodeOptions(heap="1g")
+        )
 
     def __enter__(self) -> Self:
         self.node.start()
@@ -63,7 +65,7 @@ class Rig:
 
     @contextmanager
     def prefix(self) -> Iterator[str]:
-        """A prefix nobody has used; everything under it is deleted afterwards."""
+        """Yield an unused index prefix; delete its indices afterwards."""
         name = f"bench-{next(self._names)}"
         try:
             yield name
@@ -71,33 +73,34 @@ class Rig:
             for index in self.es.indices.get(index=f"{name}-*", expand_wildcards="all"):
                 self.es.indices.delete(index=index)
 
-    def make_indices(self, prefix: str, days: set[int]) -> None:
+    def create_indices(self, prefix: str, days: set[int]) -> None:
+        """Create the index template of the worker and the indices of these days."""
         config = parse_options(["--es", self.node.url, "--index", prefix, "--retention", "forever"], {})
         elastic = Elastic(config, Secrets(()))
-        work = Setup(config, committed())
-        work.run(elastic.client)
+        setup = Setup(config, committed())
+        setup.run(elastic.client)
         for day in days:
-            DailyIndices(elastic, prefix, None, work.put_templates).ensure(day)
+            DailyIndices(elastic, prefix, None, setup.put_templates).ensure(day)
         elastic.close()
 
     def bodies(self, frames: list[bytes], prefix: str, size: int) -> tuple[list[bytes], set[int]]:
-        """The `_bulk` bodies of our documents, `size` of them in each, and the days they go to."""
+        """Return `_bulk` bodies with `size` documents each, as the worker sends them, and their days."""
         now = int(time.time() * 1e6)
         documents = [build(parse(frame), "127.0.0.1", now) for frame in frames]
         lines = [create(f"{prefix}-{day_of(one.day)}", one.id, one.body) + b"\n" for one in documents]
-        portions = [b"".join(lines[at : at + size]) for at in range(0, len(lines), size)]
-        return portions, {one.day for one in documents}
+        bodies = [b"".join(lines[at : at + size]) for at in range(0, len(lines), size)]
+        return bodies, {one.day for one in documents}
 
     def frames(self, count: int) -> list[bytes]:
-        """Events as the Jetstream of this rig sends them, by the v1 wire."""
+        """Return events as the simulated server sends them on the v1 wire."""
         return Simulator(seed=self._seed).generate(count, span=600).frames
 
     def jetstream(self, count: int) -> AbstractContextManager[str]:
-        """A server in a process of its own that has `count` events ready; its URL."""
+        """Start a server process that has `count` events ready; yield its URL."""
         return self._jetstream("--rate", "0", "--count", str(count), "--history-span", _HISTORY)
 
     def live_jetstream(self, rate: float) -> AbstractContextManager[str]:
-        """A server that makes `rate` events a second; 0 is as fast as they are read."""
+        """Start a server process that generates `rate` events per second; with 0 as fast as they are read."""
         return self._jetstream("--rate", str(rate))
 
     @contextmanager
@@ -108,64 +111,67 @@ class Rig:
         try:
             assert program.stdout is not None  # noqa: S101
             if not program.stdout.readline():
-                raise RuntimeError(f"the simulator ended with {program.wait()}")
+                raise RuntimeError(f"the simulator exited with code {program.wait()}")
             yield f"ws://127.0.0.1:{port}"
         finally:
             program.terminate()
             program.wait()
 
     def wait_for(self, prefix: str, count: int, process: subprocess.Popen[str], timeout: float) -> float:
-        """The moment (Unix seconds) at which `count` documents were taken."""
+        """Wait until `count` documents are indexed; return the time in Unix seconds. Raises TimeoutError."""
         deadline = time.time() + timeout
         while time.time() < deadline:
-            if (taken := self.taken(prefix)) >= count:
+            if (indexed := self.indexed(prefix)) >= count:
                 return time.time()
             if process.poll() is not None:
-                raise RuntimeError(f"it ended with {process.returncode}")
-            # Each question costs the node something, so far from the end there are few.
-            time.sleep(_POLL if taken > 0.8 * count else _POLL * 10)
-        raise TimeoutError(f"{self.taken(prefix):,} of {count:,} documents after {timeout:.0f} s")
+                raise RuntimeError(f"the process exited with code {process.returncode}")
+            # Each request costs the node CPU time, so there are few until 80% are indexed.
+            time.sleep(_POLL if indexed > 0.8 * count else _POLL * 10)
+        raise TimeoutError(f"{self.indexed(prefix):,} of {count:,} documents after {timeout:.0f} s")
 
     def node_usage(self) -> Usage:
-        """Of the Elasticsearch node, from now on."""
+        """Measure the Elasticsearch node from now on."""
         pid = self.node.pid
         assert pid is not None  # noqa: S101 - it was started
         return Usage(pid)
 
-    def taken(self, prefix: str) -> int:
-        answer = self.es.indices.stats(
+    def indexed(self, prefix: str) -> int:
+        """Return the number of indexed documents."""
+        response = self.es.indices.stats(
             index=f"{prefix}-*", metric="indexing", filter_path="_all.primaries.indexing.index_total"
         )
-        found = answer.body or {}
+        found = response.body or {}
         return int(found.get("_all", {}).get("primaries", {}).get("indexing", {}).get("index_total", 0))
 
-    def store(self, prefix: str) -> int:
-        """Bytes on disk."""
-        answer = self.es.indices.stats(index=f"{prefix}-*", metric="store")
-        return int(answer["_all"]["primaries"]["store"]["size_in_bytes"])
+    def store_size(self, prefix: str) -> int:
+        """Return the bytes on disk."""
+        response = self.es.indices.stats(index=f"{prefix}-*", metric="store")
+        return int(response["_all"]["primaries"]["store"]["size_in_bytes"])
 
 
 class Usage:
-    """CPU and memory of a process while it works; sampled on a thread."""
+    """CPU time of a process since the creation of this object, and its peak memory."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
-        self._begin = self._seconds()
-        self.peak = 0
+        self._cpu_at_start = self._cpu_seconds()
+        self.peak_memory = 0
+        """Bytes, the highest of all samples."""
 
-    def look(self) -> None:
-        self.peak = max(self.peak, self._process.memory_info().rss)
+    def sample(self) -> None:
+        """Update the peak memory."""
+        self.peak_memory = max(self.peak_memory, self._process.memory_info().rss)
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU since it was made."""
-        return self._seconds() - self._begin
+        """Seconds of CPU time."""
+        return self._cpu_seconds() - self._cpu_at_start
 
-    def _seconds(self) -> float:
+    def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
 
-def jsonl(path: Path) -> list[bytes]:
-    """The frames of a recorded corpus."""
+def read_frames(path: Path) -> list[bytes]:
+    """Return the frames of a recorded corpus."""
     return [line for line in path.read_bytes().splitlines() if line and orjson.loads(line)]

@@ -1,4 +1,7 @@
-"""The worker, which writes when each event was acknowledged and when it was made: to $BENCH_TIMES."""
+"""The worker, instrumented: it writes to $BENCH_TIMES when each event was acknowledged and generated.
+
+A program of its own, because it replaces a method of the worker and runs in another process.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from slurp.pipeline.batches import Batch
 from slurp.pipeline.progress import BatchAck, Counters, Outcome
 
 _acknowledged = Counters.acknowledged
-_out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - as long as we live
+_out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - open until the exit
 
 
 def acknowledged(self: Counters, batch: Batch, outcome: Outcome, ack: BatchAck) -> None:

@@ -1,0 +1,37 @@
+"""Options of the simulator: the generated network, and the behavior of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What the generated events look like."""
+
+    accounts: int = 2000
+    odd_revs: float = 1 / 200
+    """Share of commits whose rev is days to years away from the time of the event."""
+    backdated: float = 0.0
+    """Share of events whose time_us is hours to days in the past."""
+    cursors: bool = True
+    """Whether events carry a cursor; older servers send none."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Address, timeouts in seconds, and retention of the server."""
+
+    host: str = "127.0.0.1"
+    retain_bytes: int = 512 * 10**6
+    """Memory for events; the oldest are dropped."""
+    lookback: float = 36 * 3600.0
+    """How far back cursors reach, in seconds."""
+    active_segment: float = 0.0
+    """Time cursors newer than this many seconds replay from this long ago, as on a real server."""
+    write_timeout: float = 5.0
+    """A connection is closed when the client reads nothing for this long."""
+    ping_interval: float = 30.0
+    pong_timeout: float = 5.0
+    send_buffer: int | None = None
+    """Bytes the kernel buffers for a client; None leaves the size to the kernel, which is several MB."""

@@ -1,0 +1,63 @@
+"""The worker with a defect that the oracle must detect: `defective_worker.py --defect=lose OPTIONS...`.
+
+`duplicate`: bulk operation `index` with automatic ids in place of `create`.
+`lose`: every second batch is acknowledged without being sent.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from slurp.cli import main
+from slurp.elastic.bulk import Action
+from slurp.pipeline import indexer
+from slurp.pipeline.batches import Batch
+from slurp.pipeline.progress import BatchAck, Outcome
+
+PROGRAM = Path(__file__)
+
+
+class Defect(enum.Enum):
+    """What the worker does wrong."""
+
+    DUPLICATE = "duplicate"
+    LOSE = "lose"
+
+    @property
+    def option(self) -> str:
+        """The first argument of this program."""
+        return f"--defect={self.value}"
+
+
+_LOSE_EVERY = 2
+_index_batch = indexer.Indexer._index
+_numbers = itertools.count(1)
+
+
+def _create_duplicates(index: str, doc_id: str, body: bytes) -> Action:
+    return f'{{"index":{{"_index":"{index}"}}}}\n'.encode() + body
+
+
+def _lose_batches(self: indexer.Indexer, batch: Batch) -> tuple[Outcome, BatchAck]:
+    if next(_numbers) % _LOSE_EVERY:
+        return _index_batch(self, batch)
+    count = len(batch.frames)
+    return Outcome(indexed=count), BatchAck(batch.position, None)
+
+
+def _apply(defect: Defect) -> None:
+    match defect:
+        case Defect.DUPLICATE:
+            indexer.create = _create_duplicates  # type: ignore[attr-defined]
+        case Defect.LOSE:
+            indexer.Indexer._index = _lose_batches  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    _apply(Defect(sys.argv.pop(1).removeprefix("--defect=")))
+    sys.exit(main())
