@@ -66,12 +66,12 @@ def making(frames: list[bytes]) -> dict[str, float]:
     now = int(time.time() * 1e6)
     documents = [build(event, "127.0.0.1", now) for event in events]
     unknown_fields = UnknownFields(committed(), "bench")
-    express = FastPath(is_noteworthy=unknown_fields.look)
+    express = FastPath(is_noteworthy=unknown_fields.find)
     short = [frame for frame in frames if express.make(frame, "127.0.0.1", now)]
     return {
         "parse": _least(parse, frames),
         "document": _least(lambda event: build(event, "127.0.0.1", now), events),
-        "drift": _least(unknown_fields.look, events),
+        "drift": _least(unknown_fields.find, events),
         "short way instead": _least(lambda frame: express.make(frame, "127.0.0.1", now), short),
         "action": _least(lambda one: create(f"bench-{day_of(one.day)}", one.id, one.body), documents),
     }

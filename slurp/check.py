@@ -15,8 +15,9 @@ from elasticsearch import ApiError, Elasticsearch
 from slurp.config import Config
 from slurp.configfile import FLAGS_ONLY, SECRETS
 from slurp.elastic import privileges, setup
-from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
+from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.features import Features, detect
+from slurp.elastic.readiness import wait_until_ready
 from slurp.errors import Exit, Fatal
 from slurp.events.position import LIVE
 from slurp.jetstream.servers import answers, probe
@@ -96,7 +97,7 @@ class Check:
     def _check_elasticsearch(self) -> None:
         config = self._config
         try:
-            compiled = setup.lexicons(config)
+            compiled = setup.load_lexicons(config)
             if config.embedded and self._would_start_a_node():
                 return
         except Fatal as error:
@@ -140,7 +141,7 @@ class Check:
         """Ask for the privileges that docs/privileges.md names, and for the set-up where we may not do it."""
         config = self._config
         features = detect(client)
-        needed = privileges.admin(config.index) if config.setup_only else privileges.worker(config.index)
+        needed = privileges.setup(config.index) if config.setup_only else privileges.worker(config.index)
         try:
             missing = missing_rights(client, needed, features)
             fewer = not config.setup_only and missing_rights(

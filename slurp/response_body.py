@@ -1,4 +1,7 @@
-"""Answers to HTTP requests, read within bounds: the time-outs of a client begin anew with each byte."""
+"""HTTP response bodies, read with a limit on size and on total time.
+
+A read time-out of an HTTP client does not bound the total time: it starts again with each byte received.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,34 @@ from collections.abc import Callable
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-_PIECE = 65_536
+_READ_SIZE = 65_536
 
 
-class BadAnswer(HTTPError):
-    """An answer that is too long, or takes too long."""
+class ResponseLimitExceeded(HTTPError):
+    """A response body that is too large or takes too long to arrive."""
 
 
-def read_within(
-    answer: BaseHTTPResponse, most: int, deadline: float, clock: Callable[[], float] = time.monotonic
+def read_body(
+    response: BaseHTTPResponse, max_bytes: int, deadline: float, clock: Callable[[], float] = time.monotonic
 ) -> bytes:
-    """Return the body of an answer whose head was read.
+    """Return the decoded body of a response whose headers have been read.
 
-    Raises BadAnswer when it has more than `most` bytes or `clock` shows `deadline` before its end, and what
-    urllib3 raises for a connection that breaks. The connection goes back to its pool, closed in these cases.
+    `deadline` is in seconds of `clock`. Raises ResponseLimitExceeded if the body is larger than `max_bytes`
+    or does not end before `deadline`, and the exceptions of urllib3 if the connection fails. The connection
+    is returned to its pool; after an exception it is closed first.
     """
     body = bytearray()
     try:
-        # As much as there is, for a read of a size waits for all of it.
-        while piece := answer.read1(_PIECE, decode_content=True):
-            body += piece
-            if len(body) > most:
-                raise BadAnswer(f"more than {most:,} bytes")
+        # read1 returns the bytes that are available; read(size) would block until all of them have arrived.
+        while chunk := response.read1(_READ_SIZE, decode_content=True):
+            body += chunk
+            if len(body) > max_bytes:
+                raise ResponseLimitExceeded(f"response body larger than {max_bytes:,} bytes")
             if clock() > deadline:
-                raise BadAnswer("it did not end in time")
+                raise ResponseLimitExceeded("response body not received in time")
     except BaseException:
-        answer.close()
+        response.close()
         raise
     finally:
-        answer.release_conn()
+        response.release_conn()
     return bytes(body)

@@ -14,19 +14,14 @@ from urllib.parse import urlsplit
 from slurp.addresses import Address
 from slurp.config import Config
 from slurp.elastic import setup
-from slurp.elastic.client import (
-    FAILURES,
-    Elastic,
-    OutageLog,
-    describe,
-    insist,
-    wait_until_ready,
-)
+from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.ingest_pipeline import Attachment
-from slurp.elastic.lifecycle import Retention
-from slurp.elastic.lowest_day import date_of
+from slurp.elastic.days import Clocks, date_of
+from slurp.elastic.ingest_pipeline import PipelineAttachment
+from slurp.elastic.lifecycle import Retention, RetentionOptions
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.periodic_task import PeriodicTask
+from slurp.elastic.readiness import retry_setup, wait_until_ready
 from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.errors import Exit, Fatal, Stopped
@@ -152,7 +147,7 @@ class Service:
         self._clock = StreamClock(lambda: self._counters.stream_us)
         self._days: DailyIndices | None = None
         self._retention: Retention | None = None
-        self._pipeline: Attachment | None = None
+        self._pipeline: PipelineAttachment | None = None
         self._unknown_fields: UnknownFields | None = None
         self._typed: frozenset[str] = frozenset()
         self._readers: ReaderGroup | None = None
@@ -242,7 +237,7 @@ class Service:
             self._start_http(config.http)
         if not config.setup_only:
             self._dead_letters.check()
-        compiled = setup.lexicons(config)
+        compiled = setup.load_lexicons(config)
         self._begin("looking for Jetstream servers")
         servers = [] if config.setup_only else self._choose_server()
         if config.embedded:
@@ -361,13 +356,13 @@ class Service:
         work = setup.Setup(config, compiled)
         self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
+        clocks = Clocks(now=self._clock.probable, earliest=self._clock.earliest)
         self._days = DailyIndices(
             self._elastic,
             index,
             config.retention_days,
             work.put_templates,
-            clock=self._clock.probable,
-            earliest=self._clock.earliest,
+            clocks,
             fill=config.fill,
         )
         self._pipeline = work.attachment
@@ -375,17 +370,14 @@ class Service:
         self._typed = frozenset(compiled.record_types)
         self._retention = Retention(
             self._elastic,
-            index,
-            config.retention_days,
-            work.features,
-            self._clock.earliest,
-            no_setup=config.no_setup,
+            RetentionOptions.of(config, work.features),
+            clocks,
             stop=self._stop,
-            beat=self._housekeeping.beat,
+            heartbeat=self._housekeeping.beat,
         )
 
         # Before the first event: a replay must not bring a deleted day back.
-        self._insist(self._days.lowest.load)
+        self._insist(self._days.disk_state.load)
         self._status.disk = DiskBudget(
             self._elastic,
             index,
@@ -397,11 +389,11 @@ class Service:
             stop=self._stop,
             beat=self._disk_pulse.beat,
         )
-        if lowest := self._days.lowest.day:
+        if lowest := self._days.disk_state.oldest_day:
             log.info("events before %s are not indexed: --max-disk has deleted these days", date_of(lowest))
 
     def _insist(self, step: Callable[[], T]) -> T:
-        return insist(self._elastic, step, self._config.wait, self._stop)
+        return retry_setup(self._elastic, step, self._config.wait, self._stop)
 
     def _start_reading(self, servers: list[str]) -> None:
         """One reader that can go to any server, or with --redundant one for each."""
@@ -584,7 +576,9 @@ class Service:
         unknown_fields = self._chore(
             self._write_drift, "drift was not written, it waits: {}", "drift is written again"
         )
-        clock = OutageLog(_CLOCK_EVERY, trouble="{}", over="the clock agrees with the stream again")
+        clock = OutageLog(
+            _CLOCK_EVERY, failing_message="{}", recovered_message="the clock agrees with the stream again"
+        )
         drift_due = time.monotonic() + _DRIFT_EVERY
         while not self._stop.wait(_SAVE_EVERY):
             with self._housekeeping:
@@ -630,9 +624,9 @@ class Service:
     def _look_at_clock(self, outage_log: OutageLog) -> None:
         self._status.clock_trouble = trouble = self._clock.look()
         if trouble:
-            outage_log.trouble(trouble)
+            outage_log.failing(trouble)
         else:
-            outage_log.over()
+            outage_log.recovered()
 
     def _chore(
         self, work: Callable[[], object], trouble: str, over: str, *, vital: bool = False

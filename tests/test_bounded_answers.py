@@ -16,7 +16,7 @@ from slurp.config import parse
 from slurp.elastic import http_node
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.logs import Secrets
-from slurp.response_body import BadAnswer, read_within
+from slurp.response_body import ResponseLimitExceeded, read_body
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Elastic-Product: Elasticsearch\r\nContent-Type: application/json\r\n"
 HEALTH = b'{"status":"green"}'
@@ -62,15 +62,15 @@ def test_an_answer_of_the_size_allowed_is_read_whole_and_its_connection_used_aga
     with saying(sized(body), chunked(body)) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
         for _ in range(2):
             answer = pool.request("GET", url, preload_content=False)
-            assert read_within(answer, len(body), 1.0, lambda: 0.0) == body
+            assert read_body(answer, len(body), 1.0, lambda: 0.0) == body
         assert pool.connection_from_url(url).num_connections == 1
 
 
 @pytest.mark.parametrize("answer", [sized(b"x" * 1001), chunked(b"x" * 1001)])
 def test_an_answer_that_is_too_long_is_given_up(answer: bytes) -> None:
     with saying(answer, sized(b"ok")) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
-        with pytest.raises(BadAnswer, match="more than 1,000 bytes"):
-            read_within(pool.request("GET", url, preload_content=False), 1000, 1.0, lambda: 0.0)
+        with pytest.raises(ResponseLimitExceeded, match="larger than 1,000 bytes"):
+            read_body(pool.request("GET", url, preload_content=False), 1000, 1.0, lambda: 0.0)
         # The only place of the pool is free again.
         assert pool.request("GET", url).data == b"ok"
 
@@ -79,8 +79,8 @@ def test_it_is_the_unpacked_size_that_counts() -> None:
     body = gzip.compress(b"x" * 50_000_000)
     assert len(body) < 60_000
     packed = sized(body, b"Content-Encoding: gzip")
-    with saying(packed) as url, urllib3.PoolManager() as pool, pytest.raises(BadAnswer):
-        read_within(pool.request("GET", url, preload_content=False), 10**6, 1.0, lambda: 0.0)
+    with saying(packed) as url, urllib3.PoolManager() as pool, pytest.raises(ResponseLimitExceeded):
+        read_body(pool.request("GET", url, preload_content=False), 10**6, 1.0, lambda: 0.0)
 
 
 def test_an_answer_that_takes_too_long_is_given_up() -> None:
@@ -88,9 +88,9 @@ def test_an_answer_that_takes_too_long_is_given_up() -> None:
     with (
         saying(HEAD + b"\r\n", endless=True) as url,
         urllib3.PoolManager() as pool,
-        pytest.raises(BadAnswer, match="did not end in time"),
+        pytest.raises(ResponseLimitExceeded, match="not received in time"),
     ):
-        read_within(pool.request("GET", url, preload_content=False), 10**9, 3.0, lambda: next(times))
+        read_body(pool.request("GET", url, preload_content=False), 10**9, 3.0, lambda: next(times))
 
 
 def elastic(url: str) -> Elastic:
@@ -98,13 +98,13 @@ def elastic(url: str) -> Elastic:
 
 
 def test_an_elasticsearch_that_answers_without_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_node, "MOST_BYTES", 10**6)
+    monkeypatch.setattr(http_node, "MAX_RESPONSE_BYTES", 10**6)
     with saying(HEAD + b"\r\n", endless=True) as url:
         asked = elastic(url)
         for _ in range(8):  # more than there are connections
             with pytest.raises(FAILURES) as failed:
                 asked.client.cluster.health()
-            assert describe(failed.value) == "more than 1,000,000 bytes"
+            assert describe(failed.value) == "response body larger than 1,000,000 bytes"
         asked.close()
 
 

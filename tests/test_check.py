@@ -130,7 +130,7 @@ def test_wrong_options_credentials_and_privileges_are_exit_code_2(
 
     done = run(tmp_path, *options, SKEETSLURPER_ES_PASS="geheim")
     assert done.returncode == 2
-    assert "FAIL  Elasticsearch refuses the password of user 'elastic'" in done.stdout
+    assert "FAIL  Elasticsearch rejects the password of user 'elastic'" in done.stdout
     assert "geheim" not in done.stdout + done.stderr
 
     realm = FileRealm(es_node)
@@ -147,7 +147,7 @@ def test_wrong_options_credentials_and_privileges_are_exit_code_2(
     as_worker = run(tmp_path, *options, "--es-user", "t_check", SKEETSLURPER_ES_PASS=PASSWORD)
     assert as_worker.returncode == 2
     assert "the privileges suffice" in as_worker.stdout
-    assert f"there is no index template '{INDEX}' of ours" in as_worker.stdout
+    assert f"there is no index template '{INDEX}' created by this program" in as_worker.stdout
     assert state_of(es) == before
 
 

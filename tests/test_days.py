@@ -26,7 +26,7 @@ def mapping_of(es: Elasticsearch, index: str) -> dict[str, Any]:
 @pytest.fixture
 def distrust(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch comes a minute after the last one."""
-    monkeypatch.setattr(daily_indices, "_TRUST", 0.0)
+    monkeypatch.setattr(daily_indices, "_CHECK_INTERVAL", 0.0)
 
 
 def test_a_day_has_what_the_templates_say(es: Elasticsearch, indexer: InProcess) -> None:
@@ -76,7 +76,7 @@ def test_a_day_that_is_deleted_under_load_begins_anew_and_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The refusal makes it look again, not the minute that has passed.
-    monkeypatch.setattr(daily_indices, "_TRUST", 3600.0)
+    monkeypatch.setattr(daily_indices, "_CHECK_INTERVAL", 3600.0)
     frames = indexer.posts(4000)
     batches = [frames[first : first + 50] for first in range(0, len(frames), 50)]
     with indexer.running(3):
@@ -118,7 +118,9 @@ def test_an_alias_in_place_of_a_day_is_taken(
 def assert_told_once(indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
     told = [record.getMessage() for record in caplog.records if "was deleted" in record.getMessage()]
     assert len(told) == 1
-    assert told[0].startswith(f"index {indexer.today} was deleted while we ran: what it held is gone, ")
+    assert told[0].startswith(
+        f"index {indexer.today} was deleted while the worker was running: its documents are lost, "
+    )
     begin = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(indexer.began))
     assert told[0].endswith(f"--worker-name fill --replay-from {begin}")
 
@@ -139,8 +141,8 @@ def test_template_and_day_deleted_at_once_are_noticed_within_a_minute(
     es.indices.delete_index_template(name=fresh_index_prefix)
     es.indices.delete(index=indexer.today)
     indexer.feed(frames[1:10])
-    monkeypatch.setattr(daily_indices, "_TRUST", 0.0)
-    with pytest.raises(Fatal, match=f"index {indexer.today} exists and .* without our template"):
+    monkeypatch.setattr(daily_indices, "_CHECK_INTERVAL", 0.0)
+    with pytest.raises(Fatal, match=f"index {indexer.today} exists and .* not from its index template"):
         indexer.feed(frames[10:])
 
 
@@ -183,7 +185,7 @@ def test_today_goes_on_without_a_template_that_we_may_not_put(
     es.indices.delete_index_template(name=fresh_index_prefix)
     bound = InProcess(es_node.url, fresh_index_prefix, tmp_path, "--no-setup", setup=False)
     assert bound.feed(bound.posts()).indexed == 20
-    assert "no new day can be made: index template" in caplog.text
+    assert "cannot create new day indices: index template" in caplog.text
     with pytest.raises(Fatal, match="an administrator has to run --setup-only"):
         bound.days.ensure(bound.day + 1)
 

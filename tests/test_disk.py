@@ -17,8 +17,9 @@ from elasticsearch import Elasticsearch, helpers
 from slurp.config import parse
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.lifecycle import THINK_AGAIN
-from slurp.elastic.lowest_day import LowestDay, date_of
+from slurp.elastic.days import date_of
+from slurp.elastic.disk_state import DiskState
+from slurp.elastic.lifecycle import ANNOUNCEMENT_PERIOD
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATE_INDEX
 from slurp.embedded.node import EmbeddedNode
@@ -69,7 +70,7 @@ class Trial:
 
     def days(self) -> DailyIndices:
         days = DailyIndices(self.elastic, self.index, None, self._put_templates)
-        days.lowest.load()
+        days.disk_state.load()
         return days
 
     def budget(
@@ -83,7 +84,7 @@ class Trial:
         limit = None if megabytes is None else round(megabytes * MB)
         days = self.days()
         if settled and limit is not None:
-            days.lowest.save_budget(limit)
+            days.disk_state.save_budget(limit)
         clock = clock or self.clock
         return DiskBudget(self.elastic, self.index, limit, days, self.buffer, clock, lambda: self.ticks)
 
@@ -157,13 +158,13 @@ def test_the_day_is_saved_before_its_index_is_deleted(
 ) -> None:
     first, second = fill(es, trial.index, trial.today - 1, trial.today)
     seen: list[tuple[int, set[str]]] = []
-    save = LowestDay.save
+    save = DiskState.save
 
-    def watched(lowest: LowestDay, day: int) -> None:
+    def watched(lowest: DiskState, day: int) -> None:
         save(lowest, day)
         seen.append((day, left(es, trial.index)))
 
-    monkeypatch.setattr(LowestDay, "save", watched)
+    monkeypatch.setattr(DiskState, "save", watched)
     trial.look(trial.budget(4))
     assert seen == [(trial.today, {first, second})]
     assert left(es, trial.index) == {second}
@@ -171,7 +172,7 @@ def test_the_day_is_saved_before_its_index_is_deleted(
 
 def test_what_a_kill_between_the_two_left_is_deleted_by_the_next_run(trial: Trial, es: Elasticsearch) -> None:
     _, second = fill(es, trial.index, trial.today - 1, trial.today)
-    trial.days().lowest.save(trial.today)
+    trial.days().disk_state.save(trial.today)
     budget = trial.budget(100)
     assert budget.lowest_day == trial.today
     trial.look(budget)
@@ -179,19 +180,19 @@ def test_what_a_kill_between_the_two_left_is_deleted_by_the_next_run(trial: Tria
 
 
 def test_the_lowest_day_is_never_lowered(trial: Trial, es: Elasticsearch) -> None:
-    mine, other = trial.days().lowest, trial.days().lowest
+    mine, other = trial.days().disk_state, trial.days().disk_state
     mine.save(200)
     other.save(100)
     assert trial.lowest() == date_of(200)
     other.load()
-    assert other.day == 200
+    assert other.oldest_day == 200
     es.delete(index=STATE_INDEX, id=f"disk:{trial.index}")
     other.load()
     assert trial.lowest() == date_of(200), "saved again by whoever runs"
 
 
 def test_workers_that_save_at_once_end_with_the_highest(trial: Trial) -> None:
-    lowest = [trial.days().lowest for _ in range(4)]
+    lowest = [trial.days().disk_state for _ in range(4)]
     threads = [threading.Thread(target=one.save, args=(100 + number,)) for number, one in enumerate(lowest)]
     for thread in threads:
         thread.start()
@@ -226,13 +227,13 @@ def test_a_new_or_smaller_budget_is_announced_ten_minutes_before(
         budget = trial.budget(4, settled=False)
         trial.look(budget)
         assert f"--max-disk is 4 MB now, it was {before}: in 10 minutes the oldest of 2 day(s)" in caplog.text
-        trial.look(budget, THINK_AGAIN - 1)
+        trial.look(budget, ANNOUNCEMENT_PERIOD - 1)
         assert len(left(es, trial.index)) == 2
         assert not trial.buffer.paused
-        trial.days().lowest.save_budget(100 * MB)
+        trial.days().disk_state.save_budget(100 * MB)
     trial.look(budget, 60)
     assert len(left(es, trial.index)) == 1
-    assert trial.days().lowest.budget == 4 * MB
+    assert trial.days().disk_state.budget == 4 * MB
 
 
 def test_nothing_is_deleted_while_it_is_not_known_how_late_it_is(trial: Trial, es: Elasticsearch) -> None:
@@ -348,7 +349,7 @@ def test_size_budget_and_lowest_day_are_metrics(trial: Trial, es: Elasticsearch)
 def test_events_of_deleted_days_expire_and_do_not_bring_the_index_back(
     indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    indexer.days.lowest.save(indexer.day)
+    indexer.days.disk_state.save(indexer.day)
     counted = indexer.feed([*indexer.posts(20, days_ago=1), *indexer.posts(10, first=50)])
     assert (counted.expired, counted.indexed) == (20, 10)
     assert counted.adds_up
@@ -363,7 +364,7 @@ def test_events_in_flight_expire_when_their_day_is_deleted(
     es.indices.close(index=yesterday)
 
     def cut() -> None:
-        indexer.days.lowest.save(indexer.day)
+        indexer.days.disk_state.save(indexer.day)
         es.indices.delete(index=yesterday)
 
     counted = indexer.feed_through_trouble(indexer.posts(20, first=1, days_ago=1), cut)
@@ -377,7 +378,7 @@ def test_a_replay_of_dead_letters_does_not_bring_a_deleted_day_back(
     path = tmp_path / "old.jsonl"
     with DeadLetterFile(path) as file:
         file.write([DeadLetter(frame, "once") for frame in indexer.posts(5, days_ago=1)], "host")
-    indexer.days.lowest.save(indexer.day)
+    indexer.days.disk_state.save(indexer.day)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "slurp.deadletter", "replay", str(path)),

@@ -28,8 +28,11 @@ def test_what_is_new_is_counted_stored_and_told(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     indexer.feed([NEW_FIELD, STRANGE, commit(3, {"text": "known"})])
-    assert indexer.unknown_fields.news() == "not in our lexicons: app.bsky.feed.post mood, org.example.note"
-    assert indexer.unknown_fields.news() == ""
+    assert (
+        indexer.unknown_fields.new_names()
+        == "not in any known lexicon: app.bsky.feed.post mood, org.example.note"
+    )
+    assert indexer.unknown_fields.new_names() == ""
     indexer.unknown_fields.flush(es)
     found = stored(es, fresh_index_prefix)
     assert found.keys() == {"app.bsky.feed.post mood", "org.example.note"}
@@ -41,7 +44,7 @@ def test_what_is_new_is_counted_stored_and_told(
 
 def note(unknown_fields: UnknownFields, frame: bytes) -> None:
     """As an indexer does for an event that was indexed."""
-    unknown_field = unknown_fields.look(orjson.loads(frame))
+    unknown_field = unknown_fields.find(orjson.loads(frame))
     assert unknown_field is not None
     unknown_fields.count(unknown_field)
 
@@ -67,10 +70,10 @@ def test_a_replay_counts_nothing_and_a_restart_goes_on(
 def test_names_are_bounded_and_no_count_is_lost(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    unknown_fields = UnknownFields(committed(), fresh_index_prefix, most=5)
+    unknown_fields = UnknownFields(committed(), fresh_index_prefix, max_names=5)
     for number in range(50):
         note(unknown_fields, commit(number, {}, f"org.example.n{number}"))
-    assert unknown_fields.news().endswith("org.example.n4 and 2 more")
+    assert unknown_fields.new_names().endswith("org.example.n4 and 2 more")
     unknown_fields.flush(es)
     found = stored(es, fresh_index_prefix)
     assert len(found) == 6
@@ -81,8 +84,8 @@ def test_names_are_bounded_and_no_count_is_lost(
 def test_a_name_of_any_length_is_kept_short() -> None:
     unknown_fields = UnknownFields(committed(), "any")
     note(unknown_fields, commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000))
-    assert len(unknown_fields.news()) < 1000
-    assert sum(len(one.example) for one in unknown_fields._seen.values()) < 5000
+    assert len(unknown_fields.new_names()) < 1000
+    assert sum(len(one.example_uri) for one in unknown_fields._counts.values()) < 5000
 
 
 def test_what_can_not_be_written_waits(

@@ -54,7 +54,7 @@ def long_way(frame: bytes) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 def test_three_of_four_simulated_events_take_it(wire: str) -> None:
-    express = FastPath(is_noteworthy=UnknownFields(committed(), "x").look)
+    express = FastPath(is_noteworthy=UnknownFields(committed(), "x").find)
     frames = Simulator(seed=3).generate(5000, span=60).frames
     if wire == "v2":
         frames = [v2_frame(orjson.loads(frame), number) for number, frame in enumerate(frames, 1)]

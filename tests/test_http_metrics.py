@@ -132,7 +132,7 @@ def full() -> Watched:
     watched.watchdog.pulse("indexer-1", 300).beat()
     elastic = Elastic(watched.config, watched.secrets)
     days = DailyIndices(elastic, "events", None, lambda client: None)
-    days.lowest.day = 20_000
+    days.disk_state.oldest_day = 20_000
     watched.status.disk = DiskBudget(elastic, "events", 10**9, days, watched.status.buffer)
     watched.status.disk.used = 5 * 10**8
     return watched
@@ -235,7 +235,7 @@ def test_what_is_not_asked_any_more_is_not_known() -> None:
 def test_what_servers_say_is_made_fit_to_be_shown() -> None:
     watched = Watched()
     watched.status.starting = ""
-    watched.outage_log.trouble("bye\nready\x1b[2J" + 1000 * "!")
+    watched.outage_log.failing("bye\nready\x1b[2J" + 1000 * "!")
     watched.clock.now += 5
     (line,) = watched.health.unready()
     assert "bye ready\ufffd[2J!!" in line
@@ -245,13 +245,13 @@ def test_what_servers_say_is_made_fit_to_be_shown() -> None:
 def test_documents_that_are_not_taken_are_told_and_secrets_are_not() -> None:
     watched = Watched()
     watched.status.starting = ""
-    watched.outage_log.trouble("flood stage, says changeme (403 cluster_block_exception)")
+    watched.outage_log.failing("flood stage, says changeme (403 cluster_block_exception)")
     assert watched.health.unready() == [], "rejections come and go"
     watched.clock.now += 5
     assert watched.health.unready() == [
         "Elasticsearch: takes no documents for 5.0s: flood stage, says *** (403 cluster_block_exception)"
     ]
-    watched.outage_log.over()
+    watched.outage_log.recovered()
     assert watched.health.unready() == []
 
 
@@ -268,7 +268,7 @@ def test_answers_that_do_not_come_are_told() -> None:
     assert watched.status.waiting.startswith("Elasticsearch: no answer to 1 of 2 indexers, for 25 s now;")
     watched.clock.now += 21
     assert watched.health.unready() == ["Elasticsearch: no answer for 46s"]
-    watched.outage_log.trouble("no answer in time")
+    watched.outage_log.failing("no answer in time")
     assert watched.status.waiting == "", "that is told as trouble"
 
 

@@ -231,7 +231,7 @@ def test_an_elasticsearch_that_hangs_holds_nobody_up(
         began = time.monotonic()
         text = hanging.read().text
         assert time.monotonic() - began < 3
-    assert text.count("Elasticsearch can't answer: no answer in time") == 2
+    assert text.count("Elasticsearch can't answer: no response in time") == 2
 
 
 # What it costs

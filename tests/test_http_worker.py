@@ -186,7 +186,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
         assert "stream" not in text
         assert asked.get("/healthz")[0] == 200
         jetstream.generate(100)
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         assert asked.metric("elasticsearch_up") == 0
         assert asked.metric("ready") == 0
         deadline = time.monotonic() + 10
@@ -207,7 +207,7 @@ def test_elasticsearch_that_is_away_is_told_also_in_a_quiet_stream(
         assert node.pid is not None
         os.kill(node.pid, signal.SIGSTOP)
         try:
-            asked.wait("/readyz", 503, "down for .*: no answer in time")
+            asked.wait("/readyz", 503, "down for .*: no response in time")
         finally:
             os.kill(node.pid, signal.SIGCONT)
         asked.wait("/readyz", 200)
@@ -272,7 +272,7 @@ def test_the_end_is_told_until_all_is_drained(start: Start, own_node: OwnNode, j
         asked = Asked(worker)
         asked.wait("/readyz", 200)
         node.kill()
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         worker.process.send_signal(signal.SIGTERM)
         assert asked.wait("/readyz", 503, "^shutting down\n$", timeout=4)
         assert asked.get("/healthz") == (200, "alive\n")

@@ -129,7 +129,9 @@ def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(client, "_MOST_BYTES", 10**6)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     with speaking(head, endless=b" " * 65_536) as (kibana, _):
-        with pytest.raises(client.NotReady, match="no whole answer: more than 1,000,000 bytes"):
+        with pytest.raises(
+            client.NotReady, match="no whole answer: response body larger than 1,000,000 bytes"
+        ):
             kibana.status()
         kibana.close()
 
@@ -138,7 +140,7 @@ def test_an_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(client, "_WITHIN", 0.0)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     with speaking(head, endless=b" ") as (kibana, _):
-        with pytest.raises(client.NotReady, match="no whole answer: it did not end in time"):
+        with pytest.raises(client.NotReady, match="no whole answer: response body not received in time"):
             kibana.status()
         kibana.close()
 

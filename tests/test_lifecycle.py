@@ -10,8 +10,14 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic
-from slurp.elastic.features import Features
-from slurp.elastic.lifecycle import EVERY, THINK_AGAIN, Retention, day_in, remembered
+from slurp.elastic.days import Clocks, day_of_index
+from slurp.elastic.lifecycle import (
+    ANNOUNCEMENT_PERIOD,
+    CHECK_INTERVAL,
+    Retention,
+    RetentionOptions,
+    enforced_retention,
+)
 from slurp.elastic.setup import Setup
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.times import day_of
@@ -55,6 +61,14 @@ def make(es: Elasticsearch, index: str, *days: int) -> list[str]:
     return names
 
 
+def retention_of(
+    elastic: Elastic, index: str, days: int | None, clock: Clock, monotonic: Clock | None = None
+) -> Retention:
+    """Return a new retention of an index, as after a start, with the clocks of the test."""
+    clocks = Clocks(earliest=clock, monotonic=monotonic or clock)
+    return Retention(elastic, RetentionOptions(index, days), clocks)
+
+
 def left(es: Elasticsearch, index: str) -> set[str]:
     return set(es.indices.get(index=f"{index}-*"))
 
@@ -74,16 +88,16 @@ def test_only_our_own_days_are_deleted_and_by_the_day_in_their_name(
     unmarked = f"{index}-{day_of(clock.day - 9)}"
     es.indices.put_index_template(name=f"{index}z", index_patterns=[unmarked], priority=900)
     es.indices.create(index=unmarked)
-    Retention(elastic, index, 3, Features(), clock, clock).step()
+    retention_of(elastic, index, 3, clock).step()
     assert left(es, index) == {kept, today, unmarked, *similar}
     assert gone not in left(es, index)
 
 
 def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str, clock: Clock) -> None:
-    retention = Retention(elastic, index, 3, Features(), clock, clock)
+    retention = retention_of(elastic, index, 3, clock)
     retention.step()
     make(es, index, clock.day - 5)
-    clock.now += EVERY - 60
+    clock.now += CHECK_INTERVAL - 60
     retention.step()
     assert left(es, index)
     clock.now += 60
@@ -95,26 +109,26 @@ def test_a_shorter_retention_is_announced_ten_minutes_before(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(es, index, clock.day - 10, clock.day)
-    Retention(elastic, index, None, Features(), clock, clock).step()
+    retention_of(elastic, index, None, clock).step()
     assert len(left(es, index)) == 2
     for _ in range(2):  # a restart within the ten minutes announces again
         caplog.clear()
-        retention = Retention(elastic, index, 5, Features(), clock, clock)
+        retention = retention_of(elastic, index, 5, clock)
         retention.step()
         assert "in 10 minutes 1 index(es) will be deleted" in caplog.text
         assert f"{index}-{day_of(clock.day - 10)}" in caplog.text
-        clock.now += THINK_AGAIN - 1
+        clock.now += ANNOUNCEMENT_PERIOD - 1
         retention.step()
         assert len(left(es, index)) == 2
     clock.now += 1
     retention.step()
     assert left(es, index) == {f"{index}-{day_of(clock.day)}"}
-    document = remembered(es, index)
+    document = enforced_retention(es, index)
     assert document is not None
     assert document["retention_days"] == 5
 
     make(es, index, clock.day - 6)
-    Retention(elastic, index, 5, Features(), clock, clock).step()
+    retention_of(elastic, index, 5, clock).step()
     assert len(left(es, index)) == 1, "the same retention need not be announced"
 
 
@@ -122,20 +136,20 @@ def test_a_clock_that_jumps_does_not_cut_the_ten_minutes_short(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
 ) -> None:
     make(es, index, clock.day - 10, clock.day)
-    Retention(elastic, index, None, Features(), clock, clock).step()
+    retention_of(elastic, index, None, clock).step()
     ticks = Clock()
-    retention = Retention(elastic, index, 5, Features(), clock, ticks)
+    retention = retention_of(elastic, index, 5, clock, ticks)
     assert retention.step()
     for jump in (6 * 3600, -12 * 3600):
         clock.now += jump
         assert not retention.step()
     assert len(left(es, index)) == 2
     clock.now -= 48 * 3600
-    ticks.now += THINK_AGAIN
+    ticks.now += ANNOUNCEMENT_PERIOD
     assert retention.step(), "a clock set back puts nothing off"
 
 
 def test_days_are_read_from_exact_names_only() -> None:
-    assert day_in("a.b", "a.b-1970.01.02") == 1
+    assert day_of_index("a.b", "a.b-1970.01.02") == 1
     for name in ("a.b-1970.1.2", "aXb-1970.01.02", "a.b-1970.02.30", "a.b-1970.01.02\n", "a.b-1970.01.02-x"):
-        assert day_in("a.b", name) is None
+        assert day_of_index("a.b", name) is None

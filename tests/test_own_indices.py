@@ -32,7 +32,7 @@ def test_the_state(es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCapt
     assert run.save(at(1))
     es.indices.delete(index=STATE_INDEX)
     assert run.save(at(2))
-    assert f"index {STATE_INDEX} was deleted, made it again" in caplog.text
+    assert f"index {STATE_INDEX} was deleted, created it again" in caplog.text
     assert_mapped_as_made(es, STATE_INDEX, "state")
     assert [found.position.cursor for found in new_run().load()] == [2]
 

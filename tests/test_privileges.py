@@ -13,7 +13,7 @@ import pytest
 from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.privileges import ROLES, admin, api_key, main, page, viewer, worker, worker_with_setup
+from slurp.elastic.privileges import ROLES, api_key, main, page, setup, viewer, worker, worker_with_setup
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATE_INDEX, STATS_INDEX
 from slurp.embedded.node import EmbeddedNode
@@ -58,7 +58,7 @@ def without_stats(role: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def realm(es_node: EmbeddedNode) -> FileRealm:
     realm = FileRealm(es_node)
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
     # The roles file may be looked at after the users'.
@@ -88,14 +88,16 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     remove(es)
-    with pytest.raises(Fatal, match=r"denies us the (cluster|index) privilege '\w+'") as stopped:
+    with pytest.raises(
+        Fatal, match=r"the (cluster|index) privilege '\w+' in Elasticsearch is missing"
+    ) as stopped:
         set_up(realm, es_node, "t_worker")
     assert stopped.value.code is Exit.USAGE
     set_up(realm, es_node, "t_admin", "--setup-only")
     set_up(realm, es_node, "t_worker", "--no-setup")
     # With options that ask for other templates: a warning, for current ones are there.
     set_up(realm, es_node, "t_worker", "--shards", "2")
-    assert "set-up left as it is: Elasticsearch denies us" in caplog.text
+    assert "the setup is not changed: the " in caplog.text
 
     options = ("--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup")
     indexer = InProcess(es_node.url, INDEX, tmp_path, *options)
@@ -103,19 +105,19 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
     indexer.feed(frames[:1])
 
     # A right that goes during the run is waited for.
-    realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": denied(worker(INDEX), "index")})
     realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index", granted=False)
 
     # One that does not come back ends the worker, after what is a minute elsewhere.
     for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
     with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"\(403 security") as stopped:
-        shorter.setattr("slurp.pipeline.indexer.BELIEVE_DENIED", 0.5)
+        shorter.setattr("slurp.pipeline.indexer.CREDENTIALS_TIMEOUT", 0.5)
         for_good.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE
-    assert for_good.elastic.denied() >= 0.5
+    assert for_good.elastic.credentials_rejected() >= 0.5
 
     def mend() -> None:
-        realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+        realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
 
     counted = indexer.feed_through_trouble(frames[1:], mend)
     assert_all_indexed(es, INDEX, counted, frames)
@@ -127,13 +129,13 @@ def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
 ) -> None:
     set_up(realm, es_node, "t_admin", "--setup-only", "--max-disk", "100MB")
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
     realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "monitor")
     indexer = InProcess(
         es_node.url, INDEX, tmp_path, "--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup"
     )
     _, today = fill(es, INDEX, indexer.day - 1, indexer.day)
-    indexer.days.lowest.save_budget(4_000_000)
+    indexer.days.disk_state.save_budget(4_000_000)
     buffer = BatchQueue(1, 1)
     assert DiskBudget(indexer.elastic, INDEX, 4_000_000, indexer.days, buffer, lambda: indexer.began).step()
     assert left(es, INDEX) == {today}
@@ -145,7 +147,7 @@ def test_a_rotated_password_is_read_from_its_file(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
     set_up(realm, es_node, "t_admin")
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     jetstream.run_at(200)
@@ -156,9 +158,9 @@ def test_a_rotated_password_is_read_from_its_file(
     ) as process:
         process.wait_for(r"indexed [1-9]")
         realm.change_password("t_worker", "another-password")
-        process.wait_for("holding what we have")
+        process.wait_for("holding the events in flight")
         secret.write_text("another-password")
-        process.wait_for("takes documents again")
+        process.wait_for("accepts documents again")
         jetstream.pause()
         assert process.stop() == 0
         assert process.counted()["quarantined"] == 0
@@ -178,7 +180,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
 ) -> None:
     set_up(realm, es_node, "t_admin")
     role = worker(INDEX) if options else worker_with_setup(INDEX)
-    realm.roles({"t_admin": admin(INDEX), "t_nobody": without_stats(role)})
+    realm.roles({"t_admin": setup(INDEX), "t_nobody": without_stats(role)})
     realm.wait_for_right("t_nobody", PASSWORD, f"{INDEX}-x", "index" if options else "manage")
     jetstream.run_at(200)
     with Worker(
@@ -192,7 +194,7 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
         assert process.stop() == 0
         assert process.log.count("403 security_exception") == 1
         assert process.counted()["in flight"] == 0
-        told_by_setup = "skeetslurper-stats left as it is: Elasticsearch denies us" in process.log
+        told_by_setup = "skeetslurper-stats is not changed: the" in process.log
         assert told_by_setup == (not options)
     remove(es)
 
@@ -201,7 +203,7 @@ def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
     set_up(realm, es_node, "t_admin")
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_page": page(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX), "t_page": page(INDEX)})
     # Another test changes the password of t_worker.
     realm.add("t_blind", PASSWORD, "t_worker")
     realm.add("t_reader", PASSWORD, "t_worker,t_page")
@@ -273,7 +275,7 @@ def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
     indexer = InProcess(es_node.url, INDEX, tmp_path)
     indexer.feed(indexer.posts(3))
     es.indices.refresh(index=f"{INDEX}-*")
-    realm.roles({"t_admin": admin(INDEX), "t_viewer": viewer(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_viewer": viewer(INDEX)})
     realm.add("t_viewer", PASSWORD, "t_viewer")
     realm.wait_for_right("t_viewer", PASSWORD, f"{INDEX}-x", "read")
     with realm.client("t_viewer", PASSWORD) as client:

@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import Config, parse
 from slurp.elastic import templates
-from slurp.elastic.setup import Setup, create_index, lexicons
+from slurp.elastic.setup import Setup, create_index, load_lexicons
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import committed
@@ -33,7 +33,7 @@ def prepare(es: Elasticsearch, fresh_index_prefix: str) -> Prepare:
 
     def run(*options: str) -> Setup:
         config = options_for(fresh_index_prefix, *options)
-        work = Setup(config, lexicons(config))
+        work = Setup(config, load_lexicons(config))
         work.run(es)
         return work
 
@@ -127,7 +127,7 @@ def test_templates_of_an_older_version_are_replaced(
     )
     prepare()
     meta = templates.index_template_meta(es, fresh_index_prefix)
-    assert templates.version_of(meta) > (0, 0, 1)
+    assert templates.managed_version(meta) > (0, 0, 1)
 
 
 def test_a_template_of_somebody_else_is_refused(
@@ -136,7 +136,7 @@ def test_a_template_of_somebody_else_is_refused(
     es.indices.put_index_template(
         name=fresh_index_prefix, index_patterns=[f"{fresh_index_prefix}-*"], priority=1
     )
-    with pytest.raises(Fatal, match="was not made by us") as stopped:
+    with pytest.raises(Fatal, match="was not created by this program") as stopped:
         prepare()
     assert stopped.value.code is Exit.USAGE
 
@@ -189,7 +189,7 @@ def test_fields_that_the_user_maps_otherwise_keep_no_new_field_out(
     assert found["name"]["fields"].keys() == {"mine", "keyword"}
     assert found["record"]["properties"]["app"]
     assert mapping["_meta"] == templates.day_mappings(committed())["_meta"]
-    assert "keeps its mapping" not in caplog.text
+    assert "cannot update the mappings" not in caplog.text
 
 
 def test_a_day_that_can_not_take_new_fields_is_a_warning(
@@ -198,14 +198,16 @@ def test_a_day_that_can_not_take_new_fields_is_a_warning(
     full = {"index.mapping.total_fields.limit": 5}
     assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}}, settings=full)
     prepare()
-    assert f"{today} keeps its mapping" in caplog.text
+    assert f"cannot update the mappings of {today}" in caplog.text
     assert templates.index_template_meta(es, fresh_index_prefix)
 
 
 def test_without_setup_what_is_missing_is_named(
     es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
 ) -> None:
-    with pytest.raises(Fatal, match=f"no index template '{fresh_index_prefix}' of ours.*--setup-only"):
+    with pytest.raises(
+        Fatal, match=f"no index template '{fresh_index_prefix}' created by this program.*--setup-only"
+    ):
         prepare("--no-setup")
     prepare()
     prepare("--no-setup")
@@ -215,7 +217,7 @@ def test_lexicons_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "lexicons"
     write_lexicon(folder, **{f"field{number}": "integer" for number in range(900)})
     with pytest.raises(Fatal, match=r"90[0-9] fields from lexicons and") as stopped:
-        lexicons(options_for("x", "--lexicons", str(folder)))
+        load_lexicons(options_for("x", "--lexicons", str(folder)))
     assert stopped.value.code is Exit.USAGE
     record = {"type": "object", "properties": {}}
     body = {
@@ -225,7 +227,7 @@ def test_lexicons_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
     }
     (folder / "note.json").write_text(json.dumps(body))
     with pytest.raises(Fatal, match=r"typed already: app\.bsky\.feed\.post"):
-        lexicons(options_for("x", "--lexicons", str(folder)))
+        load_lexicons(options_for("x", "--lexicons", str(folder)))
 
 
 def test_the_committed_lexicons_fit() -> None:

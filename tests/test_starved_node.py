@@ -56,7 +56,7 @@ def test_a_storm_of_rejections_loses_and_doubles_nothing(
         counted = indexer.counters.snapshot()
         assert_all_indexed(es, indexer.index, counted, frames)
     assert counted.duplicates == 0, "only what was rejected is sent again"
-    told = [message for message in caplog.messages if "holding what we have" in message]
+    told = [message for message in caplog.messages if "holding the events in flight" in message]
     assert "429 es_rejected_execution_exception" in told[0]
 
 

@@ -16,7 +16,8 @@ import pytest
 import trustme
 
 from slurp.config import parse
-from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
+from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.readiness import wait_until_ready
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Fatal
 from slurp.jetstream.servers import probe
@@ -161,7 +162,7 @@ def test_an_elasticsearch_that_nobody_vouches_for_gets_no_password(
             elastic(url, ca).client.cluster.health()
         told = describe(refused.value)
         assert told.startswith("TLS: ")
-        assert told.endswith("(a CA of your own: --es-ca)")
+        assert told.endswith("(use --es-ca for a private CA)")
         assert any(reason in told for reason in bad.reason.split("|")), told
         config = parse(["--es", url, "--wait", "100ms", *options("--es-ca", ca)], {})
         with pytest.raises(Fatal, match=r"is not ready after .*: TLS: "):
@@ -229,7 +230,7 @@ def test_the_ca_in_the_chain_is_not_enough_for_its_fingerprint(es_node: Embedded
         "elsewhere": own_ca.server(own_ca.ours.issue_cert("elsewhere.example"), own_ca.ours),
     }
     reasons = {
-        "other": "no certificate that the server sends has the fingerprint",
+        "other": "none of the certificates that the server sends has the fingerprint",
         "other, with our CA behind it": "unable to get|signature|self-signed|certificate verify failed",
         "elsewhere": "Hostname mismatch|doesn't match",
     }

@@ -173,7 +173,7 @@ def test_kill_9_at_each_step_of_the_start(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.generate(3000, span=1)
-    for step in ("Jetstream: ", "Elasticsearch: ", "set-up: ", "index template: ", "start: "):
+    for step in ("Jetstream: ", "Elasticsearch: ", "setup: ", "index template: ", "start: "):
         with start() as worker:
             worker.wait_for(step)
             worker.kill()

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from slurp.config import Config
 from slurp.logs import Secrets, cut
-from slurp.response_body import read_within
+from slurp.response_body import read_body
 from slurp.values import basic_token
 
 Json = dict[str, Any]
@@ -247,7 +247,7 @@ class Kibana:
                 stream=True,
                 **body,
             ) as answer:
-                content = read_within(answer.raw, _MOST_BYTES, time.monotonic() + _WITHIN)
+                content = read_body(answer.raw, _MOST_BYTES, time.monotonic() + _WITHIN)
                 return Answer(answer.status_code, answer.headers, content)
         except HTTPError as error:
             raise NotReady(f"no whole answer: {_short(error)}") from None

@@ -14,7 +14,7 @@ from slurp import __version__
 from slurp.backoff import Backoff
 from slurp.config import Config
 from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.elastic.templates import numbers
+from slurp.elastic.templates import parse_version
 from slurp.kibana import objects
 from slurp.kibana.client import Conflict, Key, Kibana, NotReady, Refused, Unauthorized
 from slurp.kibana.comparison import digest
@@ -67,7 +67,7 @@ def classify(
     edited = there.get("updated_at") != known.updated_at and theirs != known.seen
     if known.ours == mine and not edited:
         return ItemClass.CURRENT
-    if numbers(known.version) > numbers(version):
+    if parse_version(known.version) > parse_version(version):
         return ItemClass.NEWER
     return ItemClass.EDITED if edited else ItemClass.REPLACE
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from elasticsearch import Elasticsearch, NotFoundError
 
 from slurp import __version__
-from slurp.elastic.client import FAILURES, Elastic, OutageLog, describe
+from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import STATS_INDEX
 from slurp.pipeline.progress import OUTCOMES, Rates, Snapshot
@@ -78,7 +79,7 @@ class StatsIndex:
     def _tell(self, reason: str) -> None:
         """Once for each kind of reason in a row, and not what is known for trouble already."""
         kind = reason.split(":")[0]
-        if kind != self._told and not self._outage_log.troubled:
+        if kind != self._told and not self._outage_log.is_failing:
             self._told = kind
             log.warning(
                 "stats can't be written to %s, they go into the next document: %s", STATS_INDEX, reason

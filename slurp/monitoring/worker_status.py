@@ -6,7 +6,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from slurp.elastic.client import REQUEST_TIMEOUT, OutageLog
+from slurp.elastic.client import REQUEST_TIMEOUT
+from slurp.elastic.outage_log import OutageLog
 from slurp.pipeline.batches import BatchQueue
 from slurp.pipeline.disk_budget import DiskBudget
 from slurp.pipeline.progress import Counters
@@ -58,7 +59,7 @@ class WorkerStatus:
         makes no error until its request is given up."""
         waits = self._waits()
         long = [wait for wait in waits if wait > _SLOW]
-        if not long or self.outage_log.troubled:
+        if not long or self.outage_log.is_failing:
             return ""
         return (
             f"Elasticsearch: no answer to {len(long)} of {len(waits)} indexers, for "

@@ -107,7 +107,7 @@ class Checkpoints:
         client = self._elastic.client.options(request_timeout=15)
         # Even a write that then conflicts makes an index that was deleted anew, and guesses its types.
         if not index_exists(client, STATE_INDEX) and create_own_index(client, STATE_INDEX):
-            log.warning("index %s was deleted, made it again", STATE_INDEX)
+            log.warning("index %s was deleted, created it again", STATE_INDEX)
         answer = client.index(
             index=STATE_INDEX,
             id=self._subscription.document_id(checkpoint.position.host),

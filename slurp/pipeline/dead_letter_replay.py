@@ -17,11 +17,13 @@ from elasticsearch import helpers
 from slurp.config import Config
 from slurp.documents.document import build
 from slurp.elastic.bulk import Action, send
-from slurp.elastic.client import FAILURES, Elastic, OutageLog, describe, wait_until_ready
+from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import ItemClass, classify
-from slurp.elastic.lifecycle import day_in
-from slurp.elastic.setup import Setup, lexicons
+from slurp.elastic.outage_log import OutageLog
+from slurp.elastic.readiness import wait_until_ready
+from slurp.elastic.setup import Setup, load_lexicons
 from slurp.errors import Exit, Fatal, Stopped, describe_bug
 from slurp.events.frames import BadFrame
 from slurp.events.frames import parse as parse_frame
@@ -126,7 +128,7 @@ class Replay:
 
     def _work(self) -> bool:
         """Whether all is in Elasticsearch after that."""
-        compiled = lexicons(self._config)
+        compiled = load_lexicons(self._config)
         if self._path is not None:
             # Before the wait, so that a wrong name is reported at once.
             self._path.open("rb").close()
@@ -147,7 +149,7 @@ class Replay:
         work = Setup(dataclasses.replace(config, no_setup=True), compiled)
         work.run(elastic.client)
         days = DailyIndices(elastic, config.index, config.retention_days, work.put_templates)
-        days.lowest.load()
+        days.disk_state.load()
         buffer, counters = BatchQueue(_BATCH, 1), self._counters
         with path.open("rb") as lines, _remaining(path) as remaining:
             indexer = Indexer(
@@ -198,7 +200,7 @@ class Replay:
                 elif verdict is ItemClass.DROPPED:
                     self._kept += 1
                     log.warning("stays in quarantine: an ingest pipeline drops it")
-                elif verdict in (ItemClass.DOCUMENT, ItemClass.DUPLICATE, ItemClass.UNKNOWN):
+                elif verdict in (ItemClass.DOCUMENT_ERROR, ItemClass.DUPLICATE, ItemClass.UNKNOWN_ERROR):
                     self._kept += 1
                     log.warning("stays in quarantine: %s", item)
                 else:
@@ -236,7 +238,7 @@ def _again(hit: dict[str, Any], index: str, typed: Container[str]) -> Action | N
     except Exception as error:
         log.warning("%s stays in quarantine: no document can be built: %s", hit["_id"], describe_bug(error))
         return None
-    if document.id != hit["_id"] or day_in(index, hit["_index"]) is None:
+    if document.id != hit["_id"] or day_of_index(index, hit["_index"]) is None:
         log.warning("%s is no document of ours, leaving it alone", hit["_id"])
         return None
     header = {

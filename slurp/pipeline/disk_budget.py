@@ -13,9 +13,9 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.lifecycle import THINK_AGAIN, day_in
-from slurp.elastic.lowest_day import date_of
-from slurp.elastic.templates import is_ours, segment_limit
+from slurp.elastic.days import date_of, day_of_index
+from slurp.elastic.lifecycle import ANNOUNCEMENT_PERIOD
+from slurp.elastic.templates import is_managed, max_segment_size
 from slurp.pipeline.batches import BatchQueue
 from slurp.units import format_size
 
@@ -108,7 +108,7 @@ class DiskBudget:
     @property
     def lowest_day(self) -> int | None:
         """The lowest day that is indexed, from 1970-01-01; None where none was deleted."""
-        return self._days.lowest.day or None
+        return self._days.disk_state.oldest_day or None
 
     def step(self) -> bool:
         """Cheap until it is time; whether it looked. Raises what the client raises for a cluster in
@@ -117,7 +117,7 @@ class DiskBudget:
         if now < self._due:
             return False
         self._due = now + _LATER
-        self._days.lowest.load()
+        self._days.disk_state.load()
         if self.limit is None:
             self._due = now + _SELDOM
             return True
@@ -155,17 +155,17 @@ class DiskBudget:
             metric="store,translog",
             filter_path="indices.*.total.store.size_in_bytes,indices.*.total.translog.size_in_bytes",
         ).body.get("indices", {})
-        ours = self._ours(client, [name for name in found if day_in(self._index, name) is not None])
+        ours = self._ours(client, [name for name in found if day_of_index(self._index, name) is not None])
         # Of all copies: replicas take space as well.
         sizes = {name: found[name].get("total", {}) for name in ours}
         days = {
-            day_in(self._index, name) or 0: sum(part["size_in_bytes"] for part in total.values())
+            day_of_index(self._index, name) or 0: sum(part["size_in_bytes"] for part in total.values())
             for name, total in sizes.items()
         }
         used = sum(days.values())
         self._note_growth(used)
         # No index grows by more than its own size, as each segment is in one merge at a time.
-        merges = min(max(days.values(), default=0), _MERGES * segment_limit(self.limit))
+        merges = min(max(days.values(), default=0), _MERGES * max_segment_size(self.limit))
         grows = min(self._growth * _REACTION, self.limit * _MOST_GROWTH)
         self.used = used
         return _Sizes(days, used, round(used + merges + grows))
@@ -197,7 +197,7 @@ class DiskBudget:
     def _victim(self, sizes: _Sizes) -> int | None:
         """Return the day to delete next, if any."""
         lowest = min(sizes.days, default=None)
-        if lowest is None or self._days.is_cut(lowest):
+        if lowest is None or self._days.is_deleted_for_disk(lowest):
             return lowest
         today = self._today()
         if today is None or lowest >= today or not self._is_over(sizes):
@@ -215,19 +215,19 @@ class DiskBudget:
     def _announces(self, sizes: _Sizes, victim: int) -> bool:
         """Tell whether deletions wait: a new budget, or one below the last, may be a mistake."""
         assert self.limit is not None  # noqa: S101
-        if self._days.is_cut(victim):
+        if self._days.is_deleted_for_disk(victim):
             return False
-        now, before = self._monotonic(), self._days.lowest.budget
+        now, before = self._monotonic(), self._days.disk_state.budget
         if self._announced_until is None:
             self._announced_until = now
             if before is None or self.limit < before:
-                self._announced_until = now + THINK_AGAIN
+                self._announced_until = now + ANNOUNCEMENT_PERIOD
                 log.warning(
                     "--max-disk is %s now, it was %s: in %.0f minutes the oldest of %d day(s), which take "
                     "%s, will be deleted, %s first",
                     format_size(self.limit),
                     "off" if before is None else format_size(before),
-                    THINK_AGAIN / 60,
+                    ANNOUNCEMENT_PERIOD / 60,
                     len(sizes.days),
                     format_size(sizes.used),
                     self._days.name(victim),
@@ -237,8 +237,8 @@ class DiskBudget:
     def _delete(self, client: Elasticsearch, day: int, sizes: _Sizes) -> bool:
         """Save that nothing of `day` is indexed any more, then delete it; False when we may not."""
         assert self.limit is not None  # noqa: S101
-        name, leftover = self._days.name(day), self._days.is_cut(day)
-        self._days.lowest.save(day + 1)
+        name, leftover = self._days.name(day), self._days.is_deleted_for_disk(day)
+        self._days.disk_state.save(day + 1)
         try:
             # Checked again: another program may have created it anew.
             if not _marks(client, name).get(name):
@@ -259,7 +259,8 @@ class DiskBudget:
             "deleted %s (%s): %s",
             name,
             format_size(sizes.days[day]),
-            f"it lies before {date_of(self._days.lowest.day)}, and --max-disk has deleted these days"
+            f"it lies before {date_of(self._days.disk_state.oldest_day)}, and --max-disk has deleted these "
+            "days"
             if leftover
             else f"the days took {format_size(sizes.used)}, which with room for merges is more than "
             f"--max-disk {format_size(self.limit)}; events before {date_of(day + 1)} expire from now on",
@@ -279,8 +280,8 @@ class DiskBudget:
         assert self.limit is not None  # noqa: S101
         if self._settled or self._announcing or self._today() is None:
             return
-        if self._days.lowest.budget != self.limit:
-            self._days.lowest.save_budget(self.limit)
+        if self._days.disk_state.budget != self.limit:
+            self._days.disk_state.save_budget(self.limit)
         self._settled = True
 
     def _pause_or_resume(self, sizes: _Sizes) -> None:
@@ -315,4 +316,4 @@ def _marks(client: Elasticsearch, pattern: str) -> dict[str, bool]:
     found = client.indices.get_mapping(
         index=pattern, ignore_unavailable=True, filter_path="*.mappings._meta"
     ).body
-    return {name: is_ours(body.get("mappings", {}).get("_meta")) for name, body in found.items()}
+    return {name: is_managed(body.get("mappings", {}).get("_meta")) for name, body in found.items()}

@@ -17,11 +17,12 @@ from elasticsearch import ApiError
 from slurp.backoff import Backoff
 from slurp.documents.document import TYPED, build, quarantined
 from slurp.documents.fast_path import FastPath, RenderedDocument
-from slurp.elastic.bulk import Action, Took, create, send
-from slurp.elastic.canary import Canaries
-from slurp.elastic.client import BELIEVE_DENIED, Elastic, OutageLog, describe, error_of
+from slurp.elastic.bulk import Action, RequestObserver, create, send
+from slurp.elastic.canary import CanaryCheck
+from slurp.elastic.client import CREDENTIALS_TIMEOUT, Elastic, describe, error_details
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.error_classes import NO_ANSWER, Item, ItemClass, classify
+from slurp.elastic.error_classes import NO_RESPONSE, Item, ItemClass, classify
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.errors import describe_bug
 from slurp.events.frames import BadFrame, parse
@@ -97,7 +98,7 @@ class Indexer:
         typed: Container[str] = TYPED,
         beat: Callable[[], None] = lambda: None,
         batch_took: Callable[[float], None] = lambda seconds: None,
-        bulk_took: Took = lambda seconds, answered: None,
+        bulk_took: RequestObserver = lambda seconds, answered: None,
     ) -> None:
         """`beat` is called as each attempt begins, whatever may come of it; `batch_took` once a batch that
         is answered for, with the seconds since it arrived; `bulk_took` once a request."""
@@ -112,7 +113,7 @@ class Indexer:
         self._typed = typed
         self._beat = beat
         self._look: Callable[[dict[str, Any]], UnknownFieldSeen | None] = (
-            unknown_fields.look if unknown_fields else lambda event: None
+            unknown_fields.find if unknown_fields else lambda event: None
         )
         self._express = FastPath(typed, self._look)
         self._batch_took = batch_took
@@ -214,11 +215,11 @@ class Indexer:
         """Send until each event is indexed, a duplicate, quarantined, dropped, or a dead letter."""
         letters: list[DeadLetter] = []
         backoff = Backoff(first=0.2, cap=10.0)
-        canaries = Canaries(self._elastic, self._days, self._beat)
+        canaries = CanaryCheck(self._elastic, self._days, self._beat)
         while pending:
             items = self._try(pending)
             first = [classify(item) for item in items]
-            canaries.begin(
+            canaries.begin_attempt(
                 (one.day, one.action)
                 for one, verdict in zip(pending, first, strict=True)
                 if verdict in _TAKEN
@@ -229,9 +230,9 @@ class Indexer:
             troubles: dict[tuple[int, str], tuple[ItemClass, Item]] = {}
             for one, answer, found in zip(pending, items, first, strict=True):
                 verdict, item = found, answer
-                if found is ItemClass.UNKNOWN:
-                    verdict, item = canaries.ask(one.day, one.action, answer)
-                    was_suspected, one.suspected = one.suspected, verdict is ItemClass.DOCUMENT
+                if found is ItemClass.UNKNOWN_ERROR:
+                    verdict, item = canaries.resolve(one.day, one.action, answer)
+                    was_suspected, one.suspected = one.suspected, verdict is ItemClass.DOCUMENT_ERROR
                     if one.suspected and not was_suspected:
                         # What rejected it may have been over before the canary was sent.
                         suspects.append(one)
@@ -247,7 +248,7 @@ class Indexer:
                     outcome.duplicates += 1
                 elif verdict is ItemClass.DROPPED:
                     outcome.dropped += 1
-                elif verdict is ItemClass.DOCUMENT:
+                elif verdict is ItemClass.DOCUMENT_ERROR:
                     if one.quarantined:
                         letters.append(DeadLetter(one.frame, f"refused even in quarantine: {item}"))
                     else:
@@ -260,7 +261,7 @@ class Indexer:
                             raise
                         except Exception as error:
                             letters.append(_unusable(one.frame, error))
-                elif self._days.is_cut(one.day):
+                elif self._days.is_deleted_for_disk(one.day):
                     outcome.expired += 1  # its day was deleted while it was in flight
                 else:
                     held.append(one)
@@ -270,7 +271,7 @@ class Indexer:
                 log.warning("%d event(s) to quarantine, the last: %s", len(again), cut(str(refused), _REASON))
             for (day, _), (verdict, item) in troubles.items():
                 self._trouble(verdict, item, day)
-            if not any(verdict is ItemClass.DENIED for verdict, _ in troubles.values()):
+            if not any(verdict is ItemClass.ACCESS_DENIED for verdict, _ in troubles.values()):
                 self._granted(items)
             if len(held) < len(pending):
                 backoff.reset()
@@ -281,7 +282,7 @@ class Indexer:
                 self._shutdown.wait(backoff.next())
             else:
                 # A cluster that took or refused each document on its merits is well.
-                self._outage_log.over()
+                self._outage_log.recovered()
         return letters
 
     def _try(self, pending: list[_Pending]) -> list[Item]:
@@ -297,7 +298,7 @@ class Indexer:
         except ApiError as error:
             failed = repeat(_held(error))
         except TransportError as error:
-            failed = repeat(Item(503, NO_ANSWER, describe(error), whole=True))
+            failed = repeat(Item(503, NO_RESPONSE, describe(error), is_whole_request=True))
         items = chain(answers, failed)
         return [barred.get(one.day) or next(items) for one in pending]
 
@@ -314,20 +315,20 @@ class Indexer:
 
     def _granted(self, items: list[Item]) -> None:
         """The cluster took something, or refused it for another reason than our rights."""
-        if any(item.type != NO_ANSWER for item in items):
-            self._elastic.granted()
+        if any(item.type != NO_RESPONSE for item in items):
+            self._elastic.credentials_accepted()
 
     def _trouble(self, verdict: ItemClass, item: Item, day: int) -> None:
-        self._outage_log.trouble(str(item))
+        self._outage_log.failing(str(item))
         if item.type == "index_not_found_exception":
             self._days.forget(day)
         # A drain does not wait for a password: what is held will be read again.
         if (
-            verdict is ItemClass.DENIED
-            and self._elastic.denied() >= BELIEVE_DENIED
+            verdict is ItemClass.ACCESS_DENIED
+            and self._elastic.credentials_rejected() >= CREDENTIALS_TIMEOUT
             and not self._shutdown.stop.is_set()
         ):
-            raise self._elastic.refused(str(item))
+            raise self._elastic.credentials_error(str(item))
 
     def _in_quarantine(self, one: _Pending, item: Item, batch: Batch, now_us: int) -> _Pending:
         event = self._event(one.frame, batch)
@@ -345,7 +346,7 @@ def _unusable(frame: bytes, error: Exception) -> DeadLetter:
 
 def _held(error: ApiError) -> Item:
     """A request refused as a whole. Never the documents' fault: `send` has halved those."""
-    return Item(error.status_code, *error_of(error), whole=True)
+    return Item(error.status_code, *error_details(error), is_whole_request=True)
 
 
 def _check_size(body: bytes) -> None:

@@ -148,7 +148,7 @@ class PageQueries:
             return question()
         except FAILURES as error:
             if isinstance(error, AuthenticationException):
-                self.elastic.denied()
+                self.elastic.credentials_rejected()
             if isinstance(error, ApiError) and error.status_code == 403:
                 return self._no_right()
             return Trouble(f"Elasticsearch can't answer: {label(self.scrub(describe(error)), 300)}")
