@@ -137,7 +137,7 @@ def test_wrong_options_credentials_and_privileges_are_exit_code_2(
     realm.roles({"t_check": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("check", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
-    realm.wait_for_right("t_check", PASSWORD, f"{INDEX}-x", "index")
+    realm.wait_for_privilege("t_check", PASSWORD, f"{INDEX}-x", "index")
     before = state_of(es)
     as_nobody = run(tmp_path, *options, "--es-user", "t_nobody", SKEETSLURPER_ES_PASS=PASSWORD)
     assert as_nobody.returncode == 2

@@ -34,7 +34,7 @@ from slurp.simulator.jetstream import Simulator
 from tests import disk_week
 from tests.harness import InProcess
 from tests.test_http_worker import Asked
-from tests.test_lifecycle import Clock, left
+from tests.test_lifecycle import Clock, remaining
 from tests.watched import Watched
 from tests.worker import Worker, count, wait_for_documents
 
@@ -119,7 +119,7 @@ def test_the_oldest_days_go_until_the_others_fit_with_room_for_merges(
     _, second, third, last = fill(es, trial.index, today - 3, today - 2, today - 1, today)
     budget = trial.budget(8)
     trial.look(budget)
-    assert left(es, trial.index) == {second, third, last}, "three of 2 MB, and a tenth for merges"
+    assert remaining(es, trial.index) == {second, third, last}, "three of 2 MB, and a tenth for merges"
     assert trial.lowest() == date_of(today - 2)
     assert budget.used is not None
     assert 6 * MB < budget.used < 7 * MB
@@ -127,7 +127,7 @@ def test_the_oldest_days_go_until_the_others_fit_with_room_for_merges(
     assert told.startswith(f"deleted {trial.index}-{day_of(today - 3)} (2 MB): the days took 8 MB, ")
     assert told.endswith(f"more than --max-disk 8 MB; events before {date_of(today - 2)} expire from now on")
     trial.look(budget)
-    assert left(es, trial.index) == {second, third, last}
+    assert remaining(es, trial.index) == {second, third, last}
 
 
 def test_a_translog_counts(trial: Trial, es: Elasticsearch) -> None:
@@ -148,7 +148,7 @@ def test_only_our_own_days_count(trial: Trial, es: Elasticsearch) -> None:
     fill(es, trial.index, trial.today - 9)
     budget = trial.budget(3)
     trial.look(budget)
-    assert left(es, trial.index) == {mine, unmarked, f"{trial.index}-x-{day_of(trial.today - 9)}"}
+    assert remaining(es, trial.index) == {mine, unmarked, f"{trial.index}-x-{day_of(trial.today - 9)}"}
     assert budget.used is not None
     assert budget.used < 2 * MB
 
@@ -162,12 +162,12 @@ def test_the_day_is_saved_before_its_index_is_deleted(
 
     def watched(lowest: DiskState, day: int) -> None:
         save(lowest, day)
-        seen.append((day, left(es, trial.index)))
+        seen.append((day, remaining(es, trial.index)))
 
     monkeypatch.setattr(DiskState, "save", watched)
     trial.look(trial.budget(4))
     assert seen == [(trial.today, {first, second})]
-    assert left(es, trial.index) == {second}
+    assert remaining(es, trial.index) == {second}
 
 
 def test_what_a_kill_between_the_two_left_is_deleted_by_the_next_run(trial: Trial, es: Elasticsearch) -> None:
@@ -176,7 +176,7 @@ def test_what_a_kill_between_the_two_left_is_deleted_by_the_next_run(trial: Tria
     budget = trial.budget(100)
     assert budget.lowest_day == trial.today
     trial.look(budget)
-    assert left(es, trial.index) == {second}
+    assert remaining(es, trial.index) == {second}
 
 
 def test_the_lowest_day_is_never_lowered(trial: Trial, es: Elasticsearch) -> None:
@@ -211,7 +211,7 @@ def test_a_worker_without_a_budget_learns_of_days_that_another_has_deleted(
     trial.look(trial.budget(4))
     trial.look(other)
     assert other.lowest_day == trial.today
-    assert first not in left(es, trial.index)
+    assert first not in remaining(es, trial.index)
     assert not trial.buffer.paused
 
 
@@ -228,11 +228,11 @@ def test_a_new_or_smaller_budget_is_announced_ten_minutes_before(
         trial.look(budget)
         assert f"--max-disk is 4 MB now, it was {before}: in 10 minutes the oldest of 2 day(s)" in caplog.text
         trial.look(budget, ANNOUNCEMENT_PERIOD - 1)
-        assert len(left(es, trial.index)) == 2
+        assert len(remaining(es, trial.index)) == 2
         assert not trial.buffer.paused
         trial.days().disk_state.save_budget(100 * MB)
     trial.look(budget, 60)
-    assert len(left(es, trial.index)) == 1
+    assert len(remaining(es, trial.index)) == 1
     assert trial.days().disk_state.budget == 4 * MB
 
 
@@ -240,7 +240,7 @@ def test_nothing_is_deleted_while_it_is_not_known_how_late_it_is(trial: Trial, e
     fill(es, trial.index, trial.today - 2, trial.today - 1)
     budget = trial.budget(3, clock=lambda: None)
     trial.look(budget)
-    assert len(left(es, trial.index)) == 2
+    assert len(remaining(es, trial.index)) == 2
     assert not trial.buffer.paused
 
 
@@ -249,7 +249,7 @@ def test_a_clock_that_is_a_month_ahead_deletes_nothing_of_today(trial: Trial, es
     stream_us = int(trial.clock.now * 1e6)
     wrong = StreamClock(lambda: stream_us, lambda: trial.clock.now + 30 * 86_400, lambda: trial.ticks)
     trial.look(trial.budget(2, clock=wrong.earliest))
-    assert left(es, trial.index) == {today}
+    assert remaining(es, trial.index) == {today}
     assert trial.buffer.paused
 
 
@@ -257,7 +257,7 @@ def test_days_of_the_future_count_and_stay(trial: Trial, es: Elasticsearch) -> N
     names = fill(es, trial.index, trial.today, trial.today + 1, trial.today + 300)
     budget = trial.budget(6)
     trial.look(budget)
-    assert left(es, trial.index) == {*names}
+    assert remaining(es, trial.index) == {*names}
     assert budget.trouble.startswith(f"reading is paused: {names[0]} and later days take 6 MB, ")
 
 
@@ -271,7 +271,7 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     for _ in range(5):
         trial.look(budget)
     assert trial.buffer.paused
-    assert left(es, trial.index) == {name}
+    assert remaining(es, trial.index) == {name}
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
     assert errors[0].startswith(f"{name} takes 2 MB, which with room for merges is more than --max-disk 2 MB")
@@ -281,7 +281,7 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     trial.clock.now += 86_400
     trial.look(budget)
     assert not trial.buffer.paused
-    assert not left(es, trial.index)
+    assert not remaining(es, trial.index)
     assert not watched.health.unready()
     assert trial.lowest() == date_of(trial.today + 1)
 
@@ -303,7 +303,7 @@ def test_a_stream_that_is_a_day_behind_does_not_pause_when_a_server_says_what_ti
     budget = trial.budget(2, clock=lambda: known[0])
     budget._learn_time = learn
     trial.look(budget)
-    assert not left(es, trial.index)
+    assert not remaining(es, trial.index)
     assert not trial.buffer.paused
     assert f"{yesterday} takes" not in caplog.text
     assert len(asked) == 1
@@ -353,7 +353,7 @@ def test_events_of_deleted_days_expire_and_do_not_bring_the_index_back(
     counted = indexer.feed([*indexer.posts(20, days_ago=1), *indexer.posts(10, first=50)])
     assert (counted.expired, counted.indexed) == (20, 10)
     assert counted.adds_up
-    assert left(es, fresh_index_prefix) == {indexer.today}
+    assert remaining(es, fresh_index_prefix) == {indexer.today}
 
 
 def test_events_in_flight_expire_when_their_day_is_deleted(
@@ -369,7 +369,7 @@ def test_events_in_flight_expire_when_their_day_is_deleted(
 
     counted = indexer.feed_through_trouble(indexer.posts(20, first=1, days_ago=1), cut)
     assert (counted.expired, counted.indexed, counted.in_flight) == (20, 1, 0)
-    assert not left(es, fresh_index_prefix)
+    assert not remaining(es, fresh_index_prefix)
 
 
 def test_a_replay_of_dead_letters_does_not_bring_a_deleted_day_back(
@@ -394,7 +394,7 @@ def test_a_replay_of_dead_letters_does_not_bring_a_deleted_day_back(
     assert done.returncode == 1
     assert "expired 5" in done.stderr
     assert "5 of days past --retention, or deleted for --max-disk, were not sent" in done.stderr
-    assert not left(es, fresh_index_prefix)
+    assert not remaining(es, fresh_index_prefix)
 
 
 # The real program
@@ -421,7 +421,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_reads_on_with_a_larger_bud
     with Worker(*options, "--max-disk", "300MB", home=tmp_path) as worker:
         wait_for_documents(es, trial.index, there + 20_000)
         assert worker.stop() == 0
-    assert left(es, trial.index) == {today}
+    assert remaining(es, trial.index) == {today}
 
 
 def test_a_short_week_at_full_speed_stays_below_its_budget_and_a_replay_brings_no_day_back(

@@ -17,7 +17,7 @@ from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
 from tests.test_http_worker import Asked
-from tests.test_lifecycle import elastic, index, left, make  # noqa: F401 - fixtures
+from tests.test_lifecycle import create_days, elastic, index, remaining  # noqa: F401 - fixtures
 from tests.test_worker_faults import SETTABLE
 from tests.watched import Watched
 from tests.worker import PROGRAM, Worker, count, wait_for_documents
@@ -164,15 +164,15 @@ def test_retention_deletes_nothing_before_the_stream_is_known_and_then_by_it(
     index: str,  # noqa: F811
 ) -> None:
     today = int(NOW) // DAY
-    gone, *kept = make(es, index, today - 31, today - 30, today - 1, today)
+    gone, *kept = create_days(es, index, today - 31, today - 30, today - 1, today)
     world = World(ahead=31 * DAY)
     retention = Retention(elastic, RetentionOptions(index, 30), world.clocks)
     assert not retention.step()
-    assert len(left(es, index)) == 4
+    assert len(remaining(es, index)) == 4
     assert enforced_retention(es, index) is None, "the first look is still to come"
     world.stream = NOW
     assert retention.step()
-    assert left(es, index) == {*kept}
+    assert remaining(es, index) == {*kept}
     assert gone not in kept
 
 
@@ -199,7 +199,7 @@ def test_a_clock_a_month_ahead_deletes_no_day_and_expires_no_event(
     program.write_text(source.format(root=PROGRAM.parent))
     offset.write_text(str(31 * DAY))
     today = indexer.day
-    make(es, fresh_index_prefix, today - 40, today - 10, today - 1)
+    create_days(es, fresh_index_prefix, today - 40, today - 10, today - 1)
     past = f"{fresh_index_prefix}-{day_of(today - 40)}"
     jetstream.run_at(500)
     options = (
@@ -221,6 +221,6 @@ def test_a_clock_a_month_ahead_deletes_no_day_and_expires_no_event(
         counted = worker.counted()
     assert counted["expired"] == 0
     assert counted["received"] == counted["indexed"] == count(es, fresh_index_prefix)
-    names = left(es, fresh_index_prefix)
+    names = remaining(es, fresh_index_prefix)
     assert {f"{fresh_index_prefix}-{day_of(today - age)}" for age in (10, 1)} <= names
     assert past not in names

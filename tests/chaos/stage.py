@@ -86,7 +86,7 @@ class Stage:
             self.realm = FileRealm(self.node)
             self.realm.roles({_ROLE: self.role})
             self.realm.add(USER, self.password, _ROLE)
-            self.realm.wait_for_right(USER, self.password, f"{INDEX}-x", "index")
+            self.realm.wait_for_privilege(USER, self.password, f"{INDEX}-x", "index")
             self.tell_password()
             self.runs = Runs(self._options(), self._folder, self._program)
             self._exits.callback(self.runs.close)
