@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,21 @@ MISSING_PRIVILEGE = Response(403, {"error": {"type": "security_exception", "reas
 WRONG_PASSWORD = Response(401, {"error": {"type": "security_exception", "reason": "unauthorized"}}, JSON)
 
 
+class Clock(threading.Event):
+    """A clock and a stop event: waiting for the event only advances the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0.0
+        return self.is_set()
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubServer]:
     """A server whose `respond` a test sets."""
@@ -30,16 +44,17 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubServ
         yield server
 
 
-def connect(server: StubServer, *options: str) -> tuple[Elastic, Config]:
+def connect(server: StubServer, clock: Clock, *options: str) -> tuple[Elastic, Config]:
     config = parse(["--es", server.url, *options], {})
-    return Elastic(config, Secrets(())), config
+    return Elastic(config, Secrets(()), clock), config
 
 
 def startup_error(server: StubServer, *options: str) -> Fatal:
     """Return the error that ends the wait for this server."""
-    elastic, config = connect(server, *options)
+    clock = Clock()
+    elastic, config = connect(server, clock, *options)
     with pytest.raises(Fatal) as stopped:
-        wait_until_ready(elastic, config, threading.Event())
+        wait_until_ready(elastic, config, clock, clock)
     return stopped.value
 
 
@@ -62,14 +77,15 @@ def test_a_password_file_that_changes_during_the_setup_is_read_again(
 ) -> None:
     file = tmp_path / "password"
     file.write_text("old")
-    elastic, _ = connect(server, "--es-pass-file", str(file))
+    clock = Clock()
+    elastic, _ = connect(server, clock, "--es-pass-file", str(file))
 
     def respond(request: Request) -> Response:
         return Response(401 if len(server.requests) == 1 else 200, {"status": "green"}, ELASTICSEARCH)
 
     server.respond = respond
     file.write_text("new")
-    assert retry_setup(elastic, lambda: elastic.client.cluster.health(), 30, threading.Event())  # noqa: PLW0108
+    assert retry_setup(elastic, lambda: elastic.client.cluster.health(), 30, clock, clock)  # noqa: PLW0108
     first, second = (request.headers["Authorization"] for request in server.requests[:2])
     assert first != second
     assert second == f"Basic {b64encode(b'elastic:new').decode()}"
@@ -78,12 +94,12 @@ def test_a_password_file_that_changes_during_the_setup_is_read_again(
 @pytest.mark.parametrize("wait", [1, 60])
 def test_a_password_that_is_rejected_during_the_setup_ends_it(server: StubServer, wait: int) -> None:
     server.respond = lambda request: WRONG_PASSWORD
-    elastic, _ = connect(server)
-    started = time.monotonic()
+    clock = Clock()
+    elastic, _ = connect(server, clock)
     with pytest.raises(Fatal, match="rejects the password") as stopped:
-        retry_setup(elastic, elastic.client.cluster.health, wait, threading.Event())
+        retry_setup(elastic, elastic.client.cluster.health, wait, clock, clock)
     assert stopped.value.code is Exit.USAGE
-    assert time.monotonic() - started < 15
+    assert clock.now < 15
 
 
 @pytest.mark.parametrize("status", [429, 502, 503])

@@ -180,8 +180,8 @@ def test_retention_deletes_nothing_before_the_stream_is_known_and_then_by_it(
 
 
 # After the clock is settable: what is imported before keeps the real one.
-MEASURES_QUICKLY = """from slurp import streamclock
-streamclock._MEASURE = 2.0
+MEASURES_QUICKLY = """from slurp.pipeline import stream_clock
+stream_clock._MEASURE = 2.0
 from skeetslurper import main
 """
 

@@ -62,7 +62,7 @@ def send(
     client: Elasticsearch,
     actions: Sequence[Action],
     heartbeat: Callable[[], None] = lambda: None,
-    observe: RequestObserver = lambda seconds, is_answered: None,
+    observe: RequestObserver = lambda seconds, has_response: None,
 ) -> Iterator[Item]:
     """Send actions and yield one result for each, in their order.
 
@@ -93,12 +93,12 @@ def _observed_request(
     heartbeat: Callable[[], None],
     observe: RequestObserver,
 ) -> list[Item]:
-    started, is_answered = time.monotonic(), False
+    started, has_response = time.monotonic(), False
     try:
         items = request(client, actions, heartbeat)
-        is_answered = True
+        has_response = True
     finally:
-        observe(time.monotonic() - started, is_answered)
+        observe(time.monotonic() - started, has_response)
     return items
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from elastic_transport import ConnectionError as NodeUnreachable
@@ -59,9 +60,10 @@ class ElasticsearchNode(BoundedNode, MonitoredNode):
 class Elastic:
     """One client for all threads, which reads changed credentials from their file. Thread-safe."""
 
-    def __init__(self, config: Config, secrets: Secrets) -> None:
+    def __init__(self, config: Config, secrets: Secrets, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._secrets = secrets
+        self._clock = clock
         self._lock = threading.Lock()
         self._secret = config.es_api_key or config.es_pass
         self._rejected_since: float | None = None
@@ -93,8 +95,8 @@ class Elastic:
         Return the seconds since the first rejection after the last success.
         """
         with self._lock:
-            now = time.monotonic()
-            self._rejected_since = self._rejected_since or now
+            now = self._clock()
+            self._rejected_since = now if self._rejected_since is None else self._rejected_since
             if (file := self._config.es_secret_file) is not None:
                 try:
                     secret = file.read()

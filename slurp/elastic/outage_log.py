@@ -66,7 +66,7 @@ class OutageLog:
         return self._since is not None
 
     @property
-    def lasting(self) -> tuple[float, str] | None:
+    def lasting_outage(self) -> tuple[float, str] | None:
         """The duration of the outage in seconds and its last reason; None if there is none or if it is still
         shorter than `_BRIEF`."""
         with self._lock:

@@ -31,19 +31,21 @@ _LOG_INTERVAL = 5.0
 _RETRY_INTERVAL = 2.0
 
 
-def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) -> str:
+def wait_until_ready(
+    elastic: Elastic, config: Config, stop: threading.Event, clock: Callable[[], float] = time.monotonic
+) -> str:
     """Wait for a cluster that is at least yellow; return a description of the cluster.
 
     Raises Fatal after `--wait`, or immediately for an error that waiting does not fix, and Stopped once
     `stop` is set.
     """
-    started = time.monotonic()
-    probe = _ReadinessProbe(elastic)
+    started = clock()
+    probe = _ReadinessProbe(elastic, clock)
     while not stop.is_set():
         try:
             return probe.check()
         except FAILURES as error:
-            waited = time.monotonic() - started
+            waited = clock() - started
             reason = probe.explain(error)
             if waited >= config.wait:
                 if isinstance(error, AuthenticationException):
@@ -57,23 +59,29 @@ def wait_until_ready(elastic: Elastic, config: Config, stop: threading.Event) ->
                     f"Elasticsearch at {' '.join(config.es)} is not ready after {config.wait:.0f} s: {reason}"
                 ) from None
             probe.log_waiting(f"waiting for Elasticsearch at {' '.join(config.es)}: {reason}")
-        stop.wait(min(1.0, max(0.05, config.wait - (time.monotonic() - started))))
+        stop.wait(min(1.0, max(0.05, config.wait - (clock() - started))))
     raise Stopped
 
 
-def retry_setup(elastic: Elastic, step: Callable[[], T], wait: float, stop: threading.Event) -> T:
+def retry_setup(
+    elastic: Elastic,
+    step: Callable[[], T],
+    wait: float,
+    stop: threading.Event,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
     """Run a setup step and retry it while the cluster is unavailable; return the result of the step.
 
     Raises Fatal after `wait` seconds, earlier if the credentials are rejected for
     CREDENTIALS_TIMEOUT_AT_START, and immediately if a privilege is missing or the request is invalid. Raises
     Stopped once `stop` is set.
     """
-    deadline = time.monotonic() + wait
+    deadline = clock() + wait
     while not stop.is_set():
         try:
             result = step()
         except FAILURES as error:
-            is_late = time.monotonic() >= deadline
+            is_late = clock() >= deadline
             if isinstance(error, AuthenticationException) and (
                 elastic.credentials_rejected() >= CREDENTIALS_TIMEOUT_AT_START or is_late
             ):
@@ -97,8 +105,9 @@ def retry_setup(elastic: Elastic, step: Callable[[], T], wait: float, stop: thre
 class _ReadinessProbe:
     """Repeated checks of one cluster during a start."""
 
-    def __init__(self, elastic: Elastic) -> None:
+    def __init__(self, elastic: Elastic, clock: Callable[[], float]) -> None:
         self._elastic = elastic
+        self._clock = clock
         self._logged_at = float("-inf")
         self._red_since: float | None = None
 
@@ -108,8 +117,9 @@ class _ReadinessProbe:
         health = client.cluster.health()
         self._elastic.credentials_accepted()
         if health["status"] == "red":
-            self._red_since = self._red_since or time.monotonic()
-            if time.monotonic() - self._red_since < _RED_TIMEOUT:
+            now = self._clock()
+            self._red_since = now if self._red_since is None else self._red_since
+            if now - self._red_since < _RED_TIMEOUT:
                 raise NodeUnreachable(f"cluster {health.get('cluster_name')} is red")
             log.warning("cluster %s is still red; continuing", health.get("cluster_name"))
         version = _lowest_version(client)
@@ -133,7 +143,7 @@ class _ReadinessProbe:
         return describe(error)
 
     def log_waiting(self, message: str) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._logged_at >= _LOG_INTERVAL:
             self._logged_at = now
             log.warning("%s", message)

@@ -47,7 +47,7 @@ class Health:
             found.append(self._stream(down))
         if (trouble := self._probe.down) is not None:
             found.append(f"Elasticsearch: down for {format_duration(trouble[0])}: {trouble[1]}")
-        elif (lasting := status.outage_log.lasting) is not None:
+        elif (lasting := status.outage_log.lasting_outage) is not None:
             found.append(
                 f"Elasticsearch: takes no documents for {format_duration(lasting[0])}: "
                 f"{self._scrub(lasting[1])}"

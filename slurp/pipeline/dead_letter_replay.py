@@ -88,7 +88,7 @@ class Replay:
         return self._progress is not None and time.monotonic() - self._progress >= self._limit
 
     def _stall(self) -> str:
-        lasting = self._outage_log.lasting
+        lasting = self._outage_log.lasting_outage
         reason = lasting[1] if lasting else "no answer"
         return f"Elasticsearch: {reason}; given up after {self._limit:.0f} s without progress (--wait)"
 
