@@ -8,7 +8,7 @@ from typing import Any
 
 from elasticsearch import Elasticsearch
 
-# What is missing, and what the program does instead.
+# For the log: each feature and the consequence if it is missing.
 _DESCRIPTIONS = {
     "pipeline": "ingest processors (no ingest pipeline)",
     "lifecycle": "index lifecycle management (the worker deletes old days)",

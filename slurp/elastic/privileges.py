@@ -86,7 +86,7 @@ def viewer(index: str) -> Role:
             # By pattern, because dashboards also read the statistics.
             {"names": [f"{index}-*", "skeetslurper-*"], "privileges": ["read", "view_index_metadata"]}
         ],
-        # What Kibana stores for the privilege "read" on all features of a space.
+        # As stored by Kibana for the privilege "read" on all features of a space.
         "applications": [
             {"application": "kibana-.kibana", "privileges": ["space_read"], "resources": ["space:default"]}
         ],

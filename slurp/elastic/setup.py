@@ -68,7 +68,7 @@ def load_lexicons(config: Config) -> Compiled:
 
 
 class Setup:
-    """The setup for one `--index`. `run` is idempotent: it changes only what is missing or differs."""
+    """The setup for one `--index`. `run` is idempotent: it changes only missing or different resources."""
 
     def __init__(self, config: Config, compiled: Compiled, clock: Callable[[], float] = time.time) -> None:
         self._config = config
@@ -175,7 +175,7 @@ class Setup:
             _put_mapping(client, name, new_fields, mappings["_meta"])
 
     def _missing(self, client: Elasticsearch) -> Iterator[str]:
-        """Yield what is wrong with the existing setup."""
+        """Yield a description of each problem with the existing setup."""
         yield from _problem(
             f"index template {self._index!r}",
             index_template_meta(client, self._index),
@@ -230,7 +230,7 @@ class Setup:
 
 
 def _problem(resource: str, meta: Any, *, must_be_managed: bool = False) -> Iterator[str]:
-    """Yield what is wrong with a resource of the setup, if anything.
+    """Yield a description of the problem with a resource of the setup, if there is one.
 
     `meta` is its `_meta`, None if it does not exist.
     """

@@ -57,7 +57,7 @@ _ANALYSIS = {
 
 
 class Change(Enum):
-    """What the setup did with a resource."""
+    """The result of the setup for one resource."""
 
     CREATED = "created"
     REPLACED = "replaced"
@@ -72,7 +72,7 @@ def put_if_changed(resource: str, existing: Json | None, body: Json, put: Callab
     the wanted one with MANAGED_META, and `put` sends it.
     """
     if existing is not None and is_foreign_or_newer(existing.get("_meta")):
-        log.warning("%s was not created by this program, or by a newer version; not changing it", resource)
+        log.warning("%s was created by the user or by a newer version; not changing it", resource)
         return Change.LEFT_ALONE
     if existing is not None and {name: existing.get(name) for name in body} == body:
         return Change.UNCHANGED

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # Users choose the names. Names beyond this many in a run are counted together.
 MAX_NAMES = 10_000
-# Characters: what the mapping indexes. Names are kept in memory and written to the log.
+# Characters; longer values are not indexed by the mapping. Names are kept in memory and written to the log.
 _MAX_COLLECTION = 512
 _MAX_URI = 4096
 # New names that one log message lists.
@@ -61,7 +61,7 @@ class UnknownFieldSeen(NamedTuple):
 
 @dataclass(slots=True)
 class _Count:
-    """What was not written yet for one name. Times are UTC, ISO 8601."""
+    """The occurrences of one name that are not written yet. Times are UTC, ISO 8601."""
 
     first_seen: str
     last_seen: str
