@@ -14,8 +14,9 @@ from elasticsearch import ApiError, Elasticsearch
 from slurp.config import Config
 from slurp.configfile import COMMAND_LINE_ONLY, SECRET_OPTIONS
 from slurp.elastic import privileges, setup
-from slurp.elastic.client import FAILURES, Elastic, describe, wait_until_ready
+from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.features import Features, detect
+from slurp.elastic.readiness import wait_until_ready
 from slurp.errors import Exit, Fatal
 from slurp.events.position import LIVE
 from slurp.jetstream.servers import probe_servers
@@ -105,7 +106,7 @@ class Check:
     def _check_elasticsearch(self) -> None:
         config = self._config
         try:
-            compiled = setup.lexicons(config)
+            compiled = setup.load_lexicons(config)
             if config.embedded and self._is_node_missing():
                 return
         except Fatal as error:
@@ -153,7 +154,7 @@ class Check:
         """
         config = self._config
         features = detect(client)
-        role = privileges.admin(config.index) if config.setup_only else privileges.worker(config.index)
+        role = privileges.setup(config.index) if config.setup_only else privileges.worker(config.index)
         try:
             missing = missing_privileges(client, role, features)
             can_not_set_up = not config.setup_only and missing_privileges(

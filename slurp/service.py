@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from slurp.addresses import Address
 from slurp.config import Config
 from slurp.elastic import setup
-from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.client import Elastic
+from slurp.elastic.outage_log import OutageLog
 from slurp.errors import Exit, Fatal, Stopped
 from slurp.jetstream.server_monitor import ServerMonitor
 from slurp.jetstream.stream_range import newest_event
@@ -215,7 +216,7 @@ class Service:
             self._start_http(config.http)
         if not config.setup_only:
             self._dead_letters.check()
-        lexicons = setup.lexicons(config)
+        lexicons = setup.load_lexicons(config)
         self._begin("looking for Jetstream servers")
         servers = [] if config.setup_only else startup.choose_servers()
         if config.embedded:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from slurp.config import Config
 from slurp.elastic import setup
-from slurp.elastic.client import Elastic, insist, wait_until_ready
+from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.ingest_pipeline import Attachment
-from slurp.elastic.lifecycle import Retention
-from slurp.elastic.lowest_day import date_of
+from slurp.elastic.days import Clocks, date_of
+from slurp.elastic.ingest_pipeline import PipelineAttachment
+from slurp.elastic.lifecycle import Retention, RetentionOptions
+from slurp.elastic.readiness import retry_setup, wait_until_ready
 from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.errors import Fatal
@@ -54,7 +55,7 @@ class Cluster:
 
     indices: DailyIndices
     retention: Retention
-    attachment: Attachment | None
+    attachment: PipelineAttachment | None
     records: Records
     disk: DiskBudget
 
@@ -174,30 +175,27 @@ class Startup:
         work = setup.Setup(config, lexicons)
         self._insist(lambda: work.run(self._elastic.client.options(request_timeout=30)))
         log.info("index template: %s for %s-*, state in %s", index, index, STATE_INDEX)
+        clocks = Clocks(self.clock.probable, self.clock.earliest)
         indices = DailyIndices(
             self._elastic,
             index,
             config.retention_days,
             work.put_templates,
-            clock=self.clock.probable,
-            earliest=self.clock.earliest,
-            fill=config.replay_command,
+            clocks,
+            replay_command=config.replay_command,
         )
         retention = Retention(
             self._elastic,
-            index,
-            config.retention_days,
-            work.features,
-            self.clock.earliest,
-            no_setup=config.no_setup,
+            RetentionOptions.of(config, work.features),
+            clocks,
             stop=self._stop,
-            beat=self._beat_of("housekeeping"),
+            heartbeat=self._beat_of("housekeeping"),
         )
         # Before the first event: a replay must not bring a deleted day back.
-        self._insist(indices.lowest.load)
-        if lowest := indices.lowest.day:
+        self._insist(indices.disk_state.load)
+        if lowest := indices.disk_state.oldest_day:
             log.info("events before %s expire: --max-disk has deleted these days", date_of(lowest))
-        clock = BudgetClock(self.clock.earliest, time.monotonic, self._update_clock)
+        clock = BudgetClock(earliest=self.clock.earliest, update=self._update_clock)
         disk = DiskBudget(
             self._elastic, indices, config.max_disk, self._channel, clock, self._beat_of("disk")
         )
@@ -262,7 +260,7 @@ class Startup:
         return StartPoint(newest.position)
 
     def _insist(self, step: Callable[[], T]) -> T:
-        return insist(self._elastic, step, self.config.wait, self._stop)
+        return retry_setup(self._elastic, step, self.config.wait, self._stop)
 
     def _update_clock(self) -> bool:
         """Update the clock by the newest event of a server if it may be behind; return whether it was."""

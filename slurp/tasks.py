@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from slurp.elastic.client import FAILURES, Elastic, OutageLog, describe
+from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.periodic_task import LOG_EVERY, PeriodicTask
 from slurp.jetstream.server_monitor import ServerMonitor
 from slurp.monitoring.worker_status import WorkerStatus
@@ -108,7 +109,7 @@ class HousekeepingTasks:
         self._elastic = elastic
         self._seconds_left = seconds_left
         self._clock_log = OutageLog(
-            _CLOCK_LOG_EVERY, trouble="{}", over="the clock agrees with the stream again"
+            _CLOCK_LOG_EVERY, failing_message="{}", recovered_message="the clock agrees with the stream again"
         )
 
     def run(self, stop: threading.Event, drained: threading.Event, pulse: Pulse) -> None:
@@ -158,9 +159,9 @@ class HousekeepingTasks:
     def _check_clock(self) -> None:
         self._status.clock_error = error = self._clock.check()
         if error:
-            self._clock_log.trouble(error)
+            self._clock_log.failing(error)
         else:
-            self._clock_log.over()
+            self._clock_log.recovered()
 
 
 def keep_to_budget(cluster: Cluster, status: WorkerStatus, elastic: Elastic, pulse: Pulse) -> None:
@@ -187,4 +188,4 @@ def monitor_servers(monitor: ServerMonitor, stop: threading.Event, pulse: Pulse)
 
 
 def _outage_log(failing: str, recovered: str) -> OutageLog:
-    return OutageLog(LOG_EVERY, trouble=failing, over=recovered)
+    return OutageLog(LOG_EVERY, failing_message=failing, recovered_message=recovered)

@@ -1,4 +1,4 @@
-"""Users and roles of the file realm: native ones need an analysis filter that the small node lacks."""
+"""Users and roles of the file realm. Native ones need an analysis filter that the embedded node lacks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from slurp.embedded.distribution import ensure_distribution
 from slurp.embedded.java import find_runtime
 from slurp.embedded.node import EmbeddedNode
 
-# Elasticsearch looks at the files every 5 s.
-_SEEN_WITHIN = 30.0
+# Seconds; Elasticsearch reads changed files every 5 s.
+_RELOAD_TIMEOUT = 30.0
 
 
 class FileRealm:
-    """The users of a running node."""
+    """The users and roles of a running node."""
 
     def __init__(self, node: EmbeddedNode) -> None:
         self._node = node
         self._config = node.data / "config"
 
     def roles(self, roles: Mapping[str, Any]) -> None:
-        """Replace all roles. One on each line: Elasticsearch cuts the file at lines, and JSON is YAML."""
+        """Replace all roles. Each one is a line, as Elasticsearch parses the file; JSON is valid YAML."""
         lines = [f"{name}: {json.dumps(body)}\n" for name, body in roles.items()]
         _overwrite(self._config / "roles.yml", "".join(lines))
 
     def add(self, name: str, password: str, role: str) -> None:
+        """Add a user, replacing one of the same name, and wait until the node has loaded it."""
         users = (self._config / "users").read_text("utf-8").splitlines()
         if any(line.startswith(f"{name}:") for line in users):  # of an earlier test on this node
             self._tool("userdel", name)
@@ -43,8 +44,8 @@ class FileRealm:
         self._tool("passwd", name, "-p", password)
 
     def wait(self, name: str, password: str) -> None:
-        """Until the node knows user, password and role."""
-        deadline = time.monotonic() + _SEEN_WITHIN
+        """Wait until the node has loaded a user with password and role."""
+        deadline = time.monotonic() + _RELOAD_TIMEOUT
         with self.client(name, password) as client:
             while True:
                 try:
@@ -55,15 +56,17 @@ class FileRealm:
                         raise
                 time.sleep(0.2)
 
-    def wait_for_right(self, name: str, password: str, index: str, right: str, granted: bool = True) -> None:
-        """Until the roles file was read: then the user has a right on an index, or has it no more."""
-        deadline = time.monotonic() + _SEEN_WITHIN
+    def wait_for_privilege(
+        self, name: str, password: str, index: str, privilege: str, granted: bool = True
+    ) -> None:
+        """Wait until the node has loaded the roles: the user has a privilege on an index, or lost it."""
+        deadline = time.monotonic() + _RELOAD_TIMEOUT
         with self.client(name, password) as client:
             while True:
-                wanted = [{"names": [index], "privileges": [right]}]
+                wanted = [{"names": [index], "privileges": [privilege]}]
                 if client.security.has_privileges(index=wanted)["has_all_requested"] == granted:
                     return
-                assert time.monotonic() < deadline, f"{name}: no change of {right}"
+                assert time.monotonic() < deadline, f"{name}: no change of {privilege}"
                 time.sleep(0.2)
 
     def client(self, name: str, password: str) -> Elasticsearch:

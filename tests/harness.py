@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from slurp.config import parse
-from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.setup import Setup
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.events import tid
@@ -92,9 +93,9 @@ class InProcess:
         thread = threading.Thread(target=self.one_indexer().step, daemon=True)
         thread.start()
         deadline = time.monotonic() + 10
-        while not self._outage_log.troubled and time.monotonic() < deadline:
+        while not self._outage_log.is_failing and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert self._outage_log.troubled, "no trouble"
+        assert self._outage_log.is_failing, "no trouble"
         try:
             time.sleep(0.5)
             held = self.counters.snapshot()

@@ -1,4 +1,4 @@
-"""Answers that are not Elasticsearch's, or not of its shape: held and sent again, whatever their status."""
+"""Responses that do not come from Elasticsearch, or have an unexpected shape: requests are retried."""
 
 from __future__ import annotations
 
@@ -12,80 +12,86 @@ import pytest
 from elastic_transport import TransportError
 from elasticsearch import ApiError, Elasticsearch
 
-from slurp.elastic.response_checks import CheckedElasticsearch, UnexpectedAnswer
+from slurp.elastic.response_checks import CheckedElasticsearch, UnexpectedResponse
 from slurp.embedded.node import EmbeddedNode
 from slurp.simulator.jetstream import Simulator
-from tests.gateway import Answer, Gateway
+from tests.gateway import Gateway
 from tests.harness import InProcess
+from tests.stub_server import ELASTICSEARCH, JSON, Response
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, count, documents
 
-JSON = "application/json"
-SPRING = orjson.dumps({"timestamp": 1, "status": 404, "error": "Not Found", "path": "/"})
-PAGES = {
-    **{f"{status} html": Answer(status) for status in (200, 400, 401, 403, 404, 409, 413, 500)},
-    "200 text": Answer(200, b"OK", "text/plain"),
-    "200 xml": Answer(200, b"<ok/>", "application/xml"),
-    "200 json": Answer(200, b"{}", JSON),
-    "404 json": Answer(404, SPRING, JSON),
-    "400 json": Answer(400, b'{"message": "bad"}', JSON),
-    "401 empty": Answer(401, b"", JSON),
-    "200 {}": Answer(200, b"{}", JSON, product=True),
-    "200 []": Answer(200, b"[]", JSON, product=True),
-    "200 null": Answer(200, b"null", JSON, product=True),
-    "200 cut": Answer(200, b'{"items": [{"create": {"sta', JSON, product=True),
-    "200 deep": Answer(200, b"[" * 100_000, JSON, product=True),
-    "200 no items": Answer(200, b'{"items": []}', JSON, product=True),
-    "200 fewer": Answer(200, b'{"items": [{"create": {"status": 201}}]}', JSON, product=True),
-    "200 no status": Answer(200, orjson.dumps({"items": [{"create": {}}] * 20}), JSON, product=True),
-    "200 odd items": Answer(200, orjson.dumps({"items": [7] * 20}), JSON, product=True),
-    "200 odd status": Answer(
-        200, orjson.dumps({"items": [{"create": {"status": "201"}}] * 20}), JSON, product=True
-    ),
+HTML = {"Content-Type": "text/html"}
+HTML_PAGE = b"<h1>Oops</h1>"
+# An error of the framework Spring, which many gateways are built with.
+SPRING_ERROR = {"timestamp": 1, "status": 404, "error": "Not Found", "path": "/"}
+RESPONSES = {
+    **{
+        f"{status} html": Response(status, HTML_PAGE, HTML)
+        for status in (200, 400, 401, 403, 404, 409, 413, 500)
+    },
+    "200 text": Response(200, b"OK", {"Content-Type": "text/plain"}),
+    "200 xml": Response(200, b"<ok/>", {"Content-Type": "application/xml"}),
+    "200 json": Response(200, {}, JSON),
+    "404 json": Response(404, SPRING_ERROR, JSON),
+    "400 json": Response(400, {"message": "bad"}, JSON),
+    "401 empty": Response(401, b"", JSON),
+    "200 {}": Response(200, {}, ELASTICSEARCH),
+    "200 []": Response(200, [], ELASTICSEARCH),
+    "200 null": Response(200, b"null", ELASTICSEARCH),
+    "200 truncated": Response(200, b'{"items": [{"create": {"sta', ELASTICSEARCH),
+    "200 deep": Response(200, b"[" * 100_000, ELASTICSEARCH),
+    "200 no items": Response(200, {"items": []}, ELASTICSEARCH),
+    "200 fewer items": Response(200, {"items": [{"create": {"status": 201}}]}, ELASTICSEARCH),
+    "200 no status": Response(200, {"items": [{"create": {}}] * 20}, ELASTICSEARCH),
+    "200 wrong items": Response(200, {"items": [7] * 20}, ELASTICSEARCH),
+    "200 wrong status": Response(200, {"items": [{"create": {"status": "201"}}] * 20}, ELASTICSEARCH),
 }
 
 
-@pytest.mark.parametrize("page", slow_except(PAGES, "404 html", "401 empty", "200 cut", "200 fewer"))
-def test_a_bulk_request_is_held_and_sent_again(
+@pytest.mark.parametrize(
+    "name", slow_except(RESPONSES, "404 html", "401 empty", "200 truncated", "200 fewer items")
+)
+def test_a_bulk_request_is_retried_after_an_unexpected_response(
     gateway: Gateway,
     behind: InProcess,
     es: Elasticsearch,
     fresh_index_prefix: str,
-    page: str,
+    name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     frames = behind.posts(20)
     behind.days.ensure(behind.day)
-    gateway.fail(PAGES[page], "/_bulk")
-    counted = behind.feed_through_trouble(frames, gateway.pass_on)
-    assert gateway.answered
+    gateway.send_always(RESPONSES[name], "/_bulk")
+    counted = behind.feed_through_trouble(frames, gateway.forward_all)
+    assert gateway.overridden
     assert (counted.indexed, counted.quarantined, counted.dead_lettered, counted.duplicates) == (20, 0, 0, 0)
     assert count(es, fresh_index_prefix) == 20
-    assert "503" not in caplog.text, "nobody said so"
+    assert "503" not in caplog.text, "no server sent this status"
 
 
 @pytest.mark.parametrize("status", slow_except([400, 401, 403, 404], 404))
-def test_a_day_is_neither_missing_nor_deleted_because_a_gateway_says_so(
+def test_a_response_of_a_gateway_neither_creates_nor_deletes_a_day_index(
     gateway: Gateway, behind: InProcess, es: Elasticsearch, status: int, fresh_index_prefix: str
 ) -> None:
     behind.feed(behind.posts(20))
     before = es.indices.get(index=behind.today)[behind.today]["settings"]["index"]["uuid"]
-    behind.days._seen.clear()  # its minute is over
-    gateway.fail(Answer(status))
+    behind.days._checked_at.clear()  # the check interval is over
+    gateway.send_always(Response(status, HTML_PAGE, HTML))
     frames = behind.posts(20, first=20)
-    counted = behind.feed_through_trouble(frames, gateway.pass_on)
+    counted = behind.feed_through_trouble(frames, gateway.forward_all)
     assert counted.indexed == 40
     assert es.indices.get(index=behind.today)[behind.today]["settings"]["index"]["uuid"] == before
 
 
-def test_a_document_that_a_gateway_finds_too_large_is_quarantined_alone(
+def test_only_the_document_that_a_gateway_rejects_as_too_large_is_quarantined(
     gateway: Gateway, behind: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    """The canary passes, so it is the document; without one it would hold the stream for good."""
+    """The canary document is accepted. Without this check, the document would be retried forever."""
     large = orjson.loads(behind.posts(1, first=99)[0])
     large["commit"]["record"]["text"] = "x" * 300_000
     frames = [*behind.posts(9), orjson.dumps(large)]
-    gateway.limit = 100_000
+    gateway.max_body_bytes = 100_000
     counted = behind.feed(frames)
     assert (counted.indexed, counted.quarantined + counted.dead_lettered) == (9, 1)
 
@@ -97,41 +103,41 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def start(gateway: Gateway, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    def begin(*options: str) -> Worker:
+    def start_worker(*options: str) -> Worker:
         return Worker(
             *("--es", gateway.url, "--index", fresh_index_prefix, "--jetstream", jetstream.url),
             *("--no-kibana", "--flush", "200ms", "--stats-interval", "1s", *options),
             home=tmp_path,
         )
 
-    return begin
+    return start_worker
 
 
 @pytest.mark.parametrize(
     "page",
     slow_except(["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"], "404 html"),
 )
-def test_the_start_waits_behind_a_gateway_and_the_run_holds(
+def test_unexpected_responses_delay_the_start_and_the_indexing_without_loss(
     start: Start,
     gateway: Gateway,
     jetstream: Simulator,
     es: Elasticsearch,
     fresh_index_prefix: str,
-    page: str,
+    name: str,
 ) -> None:
-    gateway.fail(PAGES[page])
+    gateway.send_always(RESPONSES[name])
     with start("--since", "0") as worker:
         worker.wait_for("waiting for Elasticsearch at")
-        gateway.pass_on()
+        gateway.forward_all()
         jetstream.generate(500)
         worker.wait_for("received ")
         worker.wait_until_counted(lambda counted: counted["indexed"] == 500)
-        # Every request of every thread, for some seconds.
-        gateway.fail(PAGES[page])
+        # To every request of every thread, for some seconds.
+        gateway.send_always(RESPONSES[name])
         jetstream.generate(500)
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         time.sleep(3)
-        gateway.pass_on()
+        gateway.forward_all()
         worker.wait_until_counted(lambda counted: counted["indexed"] == 1000)
         assert worker.stop() == 0
     assert "a bug" not in worker.log
@@ -140,17 +146,19 @@ def test_the_start_waits_behind_a_gateway_and_the_run_holds(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
-def test_a_foreign_server_ends_the_start_after_the_wait(start: Start, gateway: Gateway) -> None:
-    gateway.fail(PAGES["404 html"])
-    began = time.monotonic()
+def test_the_start_fails_after_the_wait_if_the_server_is_not_elasticsearch(
+    start: Start, gateway: Gateway
+) -> None:
+    gateway.send_always(RESPONSES["404 html"])
+    started = time.monotonic()
     with start("--wait", "4s") as worker:
         assert worker.exit_code() == 1
-    assert time.monotonic() - began >= 4
-    assert f"what answers at {gateway.url} is not Elasticsearch: free the port or set --es" in worker.log
-    assert "HTTP 404 from something that is not Elasticsearch (text/html): Oops" in worker.log
+    assert time.monotonic() - started >= 4
+    assert f"the server at {gateway.url} is not Elasticsearch: free the port or set --es" in worker.log
+    assert "HTTP 404 from a server that is not Elasticsearch (text/html): Oops" in worker.log
 
 
-# Shapes
+# Shapes of responses
 
 
 @pytest.fixture
@@ -158,7 +166,7 @@ def client(gateway: Gateway) -> Elasticsearch:
     return CheckedElasticsearch(gateway.url, basic_auth=("elastic", "changeme"), max_retries=0)
 
 
-CALLS: dict[str, Callable[[Elasticsearch], Any]] = {
+REQUESTS: dict[str, Callable[[Elasticsearch], Any]] = {
     "checkpoint search": lambda es: es.search(index="x", query={"match_all": {}}),
     "page": lambda es: es.search(index="x", size=0, aggs={"a": {"terms": {"field": "b"}}}),
     "checkpoint write": lambda es: es.index(index="x", id="1", document={}),
@@ -182,18 +190,18 @@ CALLS: dict[str, Callable[[Elasticsearch], Any]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"7", b'"x"', b'{"error":null}'])
-def test_an_answer_of_another_shape_is_no_answer(
-    gateway: Gateway, client: Elasticsearch, call: str, body: bytes
+def test_a_response_of_another_shape_counts_as_no_response(
+    gateway: Gateway, client: Elasticsearch, request_name: str, body: bytes
 ) -> None:
-    gateway.fail(Answer(200, body, JSON, product=True))
+    gateway.send_always(Response(200, body, ELASTICSEARCH))
     with pytest.raises(TransportError):
-        CALLS[call](client)
+        REQUESTS[request_name](client)
 
 
-# What they find, by name: an empty object where there is nothing.
-FINDING: dict[str, Callable[[Elasticsearch], Any]] = {
+# Requests whose response is an object with the results by name, which is empty if there are none.
+LOOKUPS: dict[str, Callable[[Elasticsearch], Any]] = {
     "mapping": lambda es: es.indices.get_mapping(index="x"),
     "settings": lambda es: es.indices.get_settings(index="x"),
     "sizes": lambda es: es.indices.stats(index="x"),
@@ -202,44 +210,44 @@ FINDING: dict[str, Callable[[Elasticsearch], Any]] = {
 }
 
 
-@pytest.mark.parametrize("call", FINDING)
+@pytest.mark.parametrize("lookup", LOOKUPS)
 @pytest.mark.parametrize("body", [b"[]", b"[{}]", b"7", b'{"x":7}'])
-def test_an_object_by_name_is_no_list(
-    gateway: Gateway, client: Elasticsearch, call: str, body: bytes
+def test_a_response_with_results_by_name_must_be_an_object(
+    gateway: Gateway, client: Elasticsearch, lookup: str, body: bytes
 ) -> None:
-    gateway.fail(Answer(200, body, JSON, product=True))
+    gateway.send_always(Response(200, body, ELASTICSEARCH))
     with pytest.raises(TransportError):
-        FINDING[call](client)
-    gateway.fail(Answer(200, b"{}", JSON, product=True))
-    assert FINDING[call](client).body == {}
+        LOOKUPS[lookup](client)
+    gateway.send_always(Response(200, {}, ELASTICSEARCH))
+    assert LOOKUPS[lookup](client).body == {}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
 @pytest.mark.parametrize(
     "call", [lambda es: es.indices.get(index="x"), lambda es: es.indices.exists(index="x")]
 )
-def test_an_error_without_a_sign_of_elasticsearch_is_no_answer(
+def test_an_error_that_does_not_come_from_elasticsearch_counts_as_no_response(
     gateway: Gateway, client: Elasticsearch, status: int, call: Callable[[Elasticsearch], Any]
 ) -> None:
-    gateway.fail(Answer(status, SPRING, JSON))
-    with pytest.raises(UnexpectedAnswer) as said:
+    gateway.send_always(Response(status, SPRING_ERROR, JSON))
+    with pytest.raises(UnexpectedResponse) as raised:
         call(client)
-    assert said.value.foreign_status == status
+    assert raised.value.foreign_status == status
 
 
-def test_an_error_of_the_security_layer_counts_without_the_header(
+def test_an_error_of_the_security_layer_is_accepted_without_the_product_header(
     gateway: Gateway, client: Elasticsearch
 ) -> None:
     error = {"type": "security_exception", "reason": "unable to authenticate"}
-    gateway.fail(Answer(401, orjson.dumps({"error": error, "status": 401}), JSON))
+    gateway.send_always(Response(401, {"error": error, "status": 401}, JSON))
     with pytest.raises(ApiError):
         client.indices.get(index="x")
 
 
-def test_a_real_node_passes(es_node: EmbeddedNode, client: Elasticsearch) -> None:
-    wrong = CheckedElasticsearch(es_node.url, basic_auth=("elastic", "wrong"), max_retries=0)
+def test_the_responses_of_a_real_node_are_accepted(es_node: EmbeddedNode, client: Elasticsearch) -> None:
+    with_wrong_password = CheckedElasticsearch(es_node.url, basic_auth=("elastic", "wrong"), max_retries=0)
     with pytest.raises(ApiError) as denied:
-        wrong.cluster.health()
+        with_wrong_password.cluster.health()
     assert denied.value.status_code == 401
     with pytest.raises(ApiError) as missing:
         client.indices.get(index="there-is-none")

@@ -1,4 +1,4 @@
-"""Answers to HTTP requests are bounded: a proxy that is broken, or hostile, may send without end."""
+"""HTTP responses are limited in size and time: a broken or hostile proxy may send an endless one."""
 
 from __future__ import annotations
 
@@ -23,102 +23,104 @@ HEALTH = b'{"status":"green"}'
 
 
 @contextmanager
-def saying(*answers: bytes, endless: bool = False) -> Iterator[str]:
-    """A server that answers each request with the next of these bytes, at last always the same.
+def sending(*responses: bytes, endless: bool = False) -> Iterator[str]:
+    """Start a server that sends the next of these bytes for each request, the last ones repeatedly.
 
-    With `endless` blanks without end follow.
+    With `endless` an endless number of spaces follows.
     """
-    left = list(answers)
-    over = threading.Event()
+    remaining = list(responses)
+    stop = threading.Event()
 
-    class Says(socketserver.BaseRequestHandler):
+    class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with contextlib.suppress(OSError):
                 while self.request.recv(65_536):
-                    self.request.sendall(left.pop(0) if len(left) > 1 else left[0])
-                    while endless and not over.is_set():
+                    self.request.sendall(remaining.pop(0) if len(remaining) > 1 else remaining[0])
+                    while endless and not stop.is_set():
                         self.request.sendall(b" " * 65_536)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Says) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
-            over.set()
+            stop.set()
             server.shutdown()
 
 
 def sized(body: bytes, *more: bytes) -> bytes:
-    return HEAD + b"".join(one + b"\r\n" for one in more) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    """Return a response with Content-Length and more header lines."""
+    return HEAD + b"".join(line + b"\r\n" for line in more) + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def chunked(body: bytes) -> bytes:
+    """Return a response in one chunk, without Content-Length."""
     return HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 
 
-def test_an_answer_of_the_size_allowed_is_read_whole_and_its_connection_used_again() -> None:
+def test_a_response_of_the_maximum_size_is_read_and_its_connection_reused() -> None:
     body = b"x" * 200_000
-    with saying(sized(body), chunked(body)) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
+    with sending(sized(body), chunked(body)) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
         for _ in range(2):
-            answer = pool.request("GET", url, preload_content=False)
-            assert read_body(answer, len(body), 1.0, lambda: 0.0) == body
+            response = pool.request("GET", url, preload_content=False)
+            assert read_body(response, len(body), 1.0, lambda: 0.0) == body
         assert pool.connection_from_url(url).num_connections == 1
 
 
-@pytest.mark.parametrize("answer", [sized(b"x" * 1001), chunked(b"x" * 1001)])
-def test_an_answer_that_is_too_long_is_given_up(answer: bytes) -> None:
-    with saying(answer, sized(b"ok")) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
+@pytest.mark.parametrize("response", [sized(b"x" * 1001), chunked(b"x" * 1001)])
+def test_reading_a_response_that_is_too_large_is_aborted(response: bytes) -> None:
+    with sending(response, sized(b"ok")) as url, urllib3.PoolManager(maxsize=1, block=True) as pool:
         with pytest.raises(BadResponse, match="more than 1,000 bytes"):
             read_body(pool.request("GET", url, preload_content=False), 1000, 1.0, lambda: 0.0)
-        # The only place of the pool is free again.
+        # The only connection of the pool was returned.
         assert pool.request("GET", url).data == b"ok"
 
 
-def test_it_is_the_unpacked_size_that_counts() -> None:
+def test_the_size_limit_applies_to_the_decompressed_body() -> None:
     body = gzip.compress(b"x" * 50_000_000)
     assert len(body) < 60_000
-    packed = sized(body, b"Content-Encoding: gzip")
-    with saying(packed) as url, urllib3.PoolManager() as pool, pytest.raises(BadResponse):
+    compressed = sized(body, b"Content-Encoding: gzip")
+    with sending(compressed) as url, urllib3.PoolManager() as pool, pytest.raises(BadResponse):
         read_body(pool.request("GET", url, preload_content=False), 10**6, 1.0, lambda: 0.0)
 
 
-def test_an_answer_that_takes_too_long_is_given_up() -> None:
+def test_reading_a_response_that_takes_too_long_is_aborted() -> None:
     times = iter(range(100))
     with (
-        saying(HEAD + b"\r\n", endless=True) as url,
+        sending(HEAD + b"\r\n", endless=True) as url,
         urllib3.PoolManager() as pool,
         pytest.raises(BadResponse, match="not complete in time"),
     ):
         read_body(pool.request("GET", url, preload_content=False), 10**9, 3.0, lambda: next(times))
 
 
-def elastic(url: str) -> Elastic:
+def connect(url: str) -> Elastic:
     return Elastic(parse(["--es", url, "--indexers", "1"], {}), Secrets(()))
 
 
-def test_an_elasticsearch_that_answers_without_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_node, "MOST_BYTES", 10**6)
-    with saying(HEAD + b"\r\n", endless=True) as url:
-        asked = elastic(url)
-        for _ in range(8):  # more than there are connections
-            with pytest.raises(FAILURES) as failed:
-                asked.client.cluster.health()
-            assert describe(failed.value) == "more than 1,000,000 bytes"
-        asked.close()
+def test_an_endless_response_of_elasticsearch_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_node, "MAX_RESPONSE_BYTES", 10**6)
+    with sending(HEAD + b"\r\n", endless=True) as url:
+        elastic = connect(url)
+        for _ in range(8):  # more often than there are connections
+            with pytest.raises(FAILURES) as raised:
+                elastic.client.cluster.health()
+            assert describe(raised.value) == "response body larger than 1,000,000 bytes"
+        elastic.close()
 
 
-def test_answers_of_elasticsearch_are_read_as_before() -> None:
-    with saying(sized(HEALTH), chunked(HEALTH), sized(HEALTH)) as url:
-        asked = elastic(url)
+def test_responses_of_elasticsearch_are_read() -> None:
+    with sending(sized(HEALTH), chunked(HEALTH), sized(HEALTH)) as url:
+        elastic = connect(url)
         for _ in range(3):
-            assert asked.client.cluster.health().body == {"status": "green"}
-        asked.close()
+            assert elastic.client.cluster.health().body == {"status": "green"}
+        elastic.close()
 
 
-def test_an_answer_that_is_cut_short_is_a_failure() -> None:
-    with saying(HEAD + b"Content-Length: 100\r\n\r\n" + HEALTH) as url:
-        asked = elastic(url)
+def test_a_response_that_is_cut_off_raises_an_error() -> None:
+    with sending(HEAD + b"Content-Length: 100\r\n\r\n" + HEALTH) as url:
+        elastic = connect(url)
         with pytest.raises(FAILURES):
-            asked.client.options(request_timeout=0.3).cluster.health()
-        asked.close()
+            elastic.client.options(request_timeout=0.3).cluster.health()
+        elastic.close()

@@ -129,14 +129,14 @@ def test_wrong_options_credentials_and_privileges_are_exit_code_2(
 
     done = run(tmp_path, *options, SKEETSLURPER_ES_PASS="geheim")
     assert done.returncode == 2
-    assert "FAIL  Elasticsearch refuses the password of user 'elastic'" in done.stdout
+    assert "FAIL  Elasticsearch rejects the password of user 'elastic'" in done.stdout
     assert "geheim" not in done.stdout + done.stderr
 
     realm = FileRealm(es_node)
     realm.roles({"t_check": worker(INDEX), "t_monitor": {"cluster": ["monitor"]}})
     for name in ("check", "monitor"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
-    realm.wait_for_right("t_check", PASSWORD, f"{INDEX}-x", "index")
+    realm.wait_for_privilege("t_check", PASSWORD, f"{INDEX}-x", "index")
     before = state_of(es)
     as_monitor = run(tmp_path, *options, "--es-user", "t_monitor", SKEETSLURPER_ES_PASS=PASSWORD)
     assert as_monitor.returncode == 2

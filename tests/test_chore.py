@@ -10,7 +10,8 @@ from elastic_transport import ConnectionError as NodeUnreachable
 from elasticsearch import ApiError, AuthenticationException, AuthorizationException
 
 from slurp.config import parse
-from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.client import Elastic
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.periodic_task import LOG_EVERY, PeriodicTask
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
@@ -54,7 +55,7 @@ class Work:
             self.task.run()
             self.now += 1
             if granted:
-                self.elastic.granted()
+                self.elastic.credentials_accepted()
 
     def _work(self) -> bool:
         if self.idle:
@@ -92,16 +93,16 @@ def test_trouble_that_comes_and_goes_is_told_now_and_then(caplog: pytest.LogCapt
     now = 1000.0
     outage_log = OutageLog(10.0, lambda: now, "it can't: {}", "it can again")
     for _ in range(18):
-        outage_log.trouble("rejected")
+        outage_log.failing("rejected")
         now += 0.25
-        outage_log.over()
+        outage_log.recovered()
         now += 0.25
-    outage_log.trouble("away")
+    outage_log.failing("away")
     now += 2.5
-    outage_log.trouble("away")
-    outage_log.over()
+    outage_log.failing("away")
+    outage_log.recovered()
     now += 30
-    outage_log.trouble("away again")
+    outage_log.failing("away again")
     assert caplog.messages == [
         *("it can't: rejected", "it can again after 0.2 s"),
         *("it can't: away", "it can again after 2.5 s"),
@@ -111,10 +112,10 @@ def test_trouble_that_comes_and_goes_is_told_now_and_then(caplog: pytest.LogCapt
 
 def test_trouble_of_the_indexers_is_told_by_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     work = Work(tmp_path)
-    work.indexers.trouble("away")
+    work.indexers.failing("away")
     work.go_on(10, AWAY)
     assert not [message for message in caplog.messages if "it can't" in message]
-    work.indexers.over()
+    work.indexers.recovered()
     work.go_on(1, AWAY)
     assert "it can't: refused" in caplog.text
 

@@ -1,122 +1,111 @@
-"""What the client makes of answers that a real node gives seldom, or not when a test wants them."""
+"""Credentials and readiness, with responses that a real node sends rarely or not when a test needs them."""
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from base64 import b64encode
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slurp.config import Config, parse
-from slurp.elastic.client import Elastic, insist, wait_until_ready
+from slurp.elastic.client import Elastic
+from slurp.elastic.readiness import retry_setup, wait_until_ready
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
+from tests.stub_server import ELASTICSEARCH, JSON, Request, Response, StubServer
 from tests.tiers import slow_except
 
-DENIED = {"error": {"type": "security_exception", "reason": "unauthorized for user"}}
+# Without the header of Elasticsearch, as from its security layer.
+MISSING_PRIVILEGE = Response(403, {"error": {"type": "security_exception", "reason": "unauthorized"}}, JSON)
+WRONG_PASSWORD = Response(401, {"error": {"type": "security_exception", "reason": "unauthorized"}}, JSON)
 
 
-class Answering(ThreadingHTTPServer):
-    """Answers each request with `status` and `body`; a status in `first` is used up before."""
+class Clock(threading.Event):
+    """A clock and a stop event: waiting for the event only advances the clock."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.status = 200
-        self.body: Any = {}
-        self.first: list[int] = []
-        self.asked: list[str] = []
-        self.headers: dict[str, str] = {}
+        super().__init__()
+        self.now = 0.0
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def __call__(self) -> float:
+        return self.now
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Answering
-
-    def do_GET(self) -> None:
-        server = self.server
-        server.asked.append(self.headers["Authorization"])
-        status = server.first.pop(0) if server.first else server.status
-        data = json.dumps(server.body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **server.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0.0
+        return self.is_set()
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Answering]:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubServer]:
+    """A server whose `respond` a test sets."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    with Answering() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with StubServer(lambda request: Response()) as server:
         yield server
-        server.shutdown()
 
 
-def connect(server: Answering, *options: str) -> tuple[Elastic, Config]:
+def connect(server: StubServer, clock: Clock, *options: str) -> tuple[Elastic, Config]:
     config = parse(["--es", server.url, *options], {})
-    return Elastic(config, Secrets(())), config
+    return Elastic(config, Secrets(()), clock), config
 
 
-def not_ready(server: Answering, *options: str) -> Fatal:
-    elastic, config = connect(server, *options)
+def startup_error(server: StubServer, *options: str) -> Fatal:
+    """Return the error that ends the wait for this server."""
+    clock = Clock()
+    elastic, config = connect(server, clock, *options)
     with pytest.raises(Fatal) as stopped:
-        wait_until_ready(elastic, config, threading.Event())
+        wait_until_ready(elastic, config, clock, clock)
     return stopped.value
 
 
-def test_a_missing_privilege_is_no_stranger(server: Answering) -> None:
-    # As a real one does, without the header of Elasticsearch.
-    server.status, server.body = 403, DENIED
-    error = not_ready(server)
-    assert "denies the cluster privilege 'monitor'" in str(error)
+def test_a_missing_privilege_is_reported_as_such(server: StubServer) -> None:
+    server.respond = lambda request: MISSING_PRIVILEGE
+    error = startup_error(server)
+    assert "the cluster privilege 'monitor' in Elasticsearch is missing" in str(error)
     assert error.code is Exit.USAGE
 
 
-def test_a_short_wait_does_not_hide_a_wrong_password(server: Answering) -> None:
-    server.status, server.body = 401, DENIED
-    error = not_ready(server, "--wait", "1s")
-    assert "refuses the password of user 'elastic'" in str(error)
+def test_a_wrong_password_is_reported_also_after_a_short_wait(server: StubServer) -> None:
+    server.respond = lambda request: WRONG_PASSWORD
+    error = startup_error(server, "--wait", "1s")
+    assert "rejects the password of user 'elastic'" in str(error)
     assert error.code is Exit.USAGE
 
 
-def test_a_password_that_changes_during_the_set_up_is_read_again(server: Answering, tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    secret.write_text("old")
-    elastic, _ = connect(server, "--es-pass-file", str(secret))
-    server.headers["X-Elastic-Product"] = "Elasticsearch"
-    server.body, server.first = {"status": "green"}, [401]
-    secret.write_text("new")
-    assert insist(elastic, lambda: elastic.client.cluster.health(), 30, threading.Event())  # noqa: PLW0108
-    assert server.asked[0] != server.asked[1], "with another password"
-    assert server.asked[1] == f"Basic {b64encode(b'elastic:new').decode()}"
+def test_a_password_file_that_changes_during_the_setup_is_read_again(
+    server: StubServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("old")
+    clock = Clock()
+    elastic, _ = connect(server, clock, "--es-pass-file", str(file))
+
+    def respond(request: Request) -> Response:
+        return Response(401 if len(server.requests) == 1 else 200, {"status": "green"}, ELASTICSEARCH)
+
+    server.respond = respond
+    file.write_text("new")
+    assert retry_setup(elastic, lambda: elastic.client.cluster.health(), 30, clock, clock)  # noqa: PLW0108
+    first, second = (request.headers["Authorization"] for request in server.requests[:2])
+    assert first != second
+    assert second == f"Basic {b64encode(b'elastic:new').decode()}"
 
 
 @pytest.mark.parametrize("wait", slow_except([1, 60], 1))
-def test_a_password_that_is_refused_during_the_set_up_ends_it(server: Answering, wait: int) -> None:
-    server.status, server.body = 401, DENIED
-    elastic, _ = connect(server)
-    began = time.monotonic()
-    with pytest.raises(Fatal, match="refuses the password") as stopped:
-        insist(elastic, elastic.client.cluster.health, wait, threading.Event())
+def test_a_password_that_is_rejected_during_the_setup_ends_it(server: StubServer, wait: int) -> None:
+    server.respond = lambda request: WRONG_PASSWORD
+    clock = Clock()
+    elastic, _ = connect(server, clock)
+    with pytest.raises(Fatal, match="rejects the password") as stopped:
+        retry_setup(elastic, elastic.client.cluster.health, wait, clock, clock)
     assert stopped.value.code is Exit.USAGE
-    assert time.monotonic() - began < 15
+    assert clock.now < 15
 
 
 @pytest.mark.parametrize("status", slow_except([429, 502, 503], 503))
-def test_a_proxy_before_a_starting_cluster_is_waited_for(server: Answering, status: int) -> None:
-    server.status, server.body = status, {"message": "no upstream"}
-    assert "is not ready after 4 s" in str(not_ready(server, "--wait", "4s"))
+def test_a_proxy_in_front_of_a_starting_cluster_does_not_end_the_wait(
+    server: StubServer, status: int
+) -> None:
+    server.respond = lambda request: Response(status, {"message": "no upstream"}, JSON)
+    assert "is not ready after 4 s" in str(startup_error(server, "--wait", "4s"))

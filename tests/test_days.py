@@ -1,4 +1,4 @@
-"""Day indices that are missing, or were made behind our back, while the worker runs."""
+"""Day indices that are deleted, or created by other programs, while the worker is running."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def mapping_of(es: Elasticsearch, index: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def distrust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each batch comes a minute after the last one."""
-    monkeypatch.setattr(daily_indices, "_TRUST", 0.0)
+def always_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the index before each batch, as if a minute had passed."""
+    monkeypatch.setattr(daily_indices, "_CHECK_INTERVAL", 0.0)
 
 
-def test_a_day_has_what_the_templates_say(es: Elasticsearch, indexer: InProcess) -> None:
+def test_a_day_index_has_the_mappings_of_the_templates(es: Elasticsearch, indexer: InProcess) -> None:
     indexer.days.ensure(indexer.day)
     mapping = mapping_of(es, indexer.today)
     assert mapping["dynamic"] == "false"
     assert mapping["_meta"] == day_mappings(committed())["_meta"]
 
 
-def test_no_index_is_made_while_only_templates_of_a_newer_version_are_there(
+def test_no_index_is_created_while_only_templates_of_a_newer_version_exist(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     newer = {"skeetslurper": {"version": "99.0.0"}}
@@ -47,17 +47,17 @@ def test_no_index_is_made_while_only_templates_of_a_newer_version_are_there(
     assert not es.indices.exists(index=indexer.today)
 
 
-def test_an_index_that_another_template_won_is_taken_back(
+def test_an_index_that_was_created_from_another_template_is_deleted(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    winner = f"{fresh_index_prefix}z"
-    es.indices.put_index_template(name=winner, index_patterns=[f"{fresh_index_prefix}*"], priority=900)
-    with pytest.raises(Fatal, match=f"template '{winner}' has a higher priority"):
+    other = f"{fresh_index_prefix}z"
+    es.indices.put_index_template(name=other, index_patterns=[f"{fresh_index_prefix}*"], priority=900)
+    with pytest.raises(Fatal, match=f"template '{other}' has a higher priority"):
         indexer.feed(indexer.posts())
     assert not es.indices.exists(index=indexer.today)
 
 
-def test_a_day_that_is_deleted_is_made_again(
+def test_a_deleted_day_index_is_created_again(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     frames = indexer.posts()
@@ -68,15 +68,15 @@ def test_a_day_that_is_deleted_is_made_again(
     assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
 
 
-def test_a_day_that_is_deleted_under_load_begins_anew_and_is_told_once(
+def test_a_day_index_that_is_deleted_under_load_is_created_again_and_reported_once(
     es: Elasticsearch,
     indexer: InProcess,
     fresh_index_prefix: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The refusal makes it look again, not the minute that has passed.
-    monkeypatch.setattr(daily_indices, "_TRUST", 3600.0)
+    # The check follows from the rejection, not from the interval.
+    monkeypatch.setattr(daily_indices, "_CHECK_INTERVAL", 3600.0)
     frames = indexer.posts(4000)
     batches = [frames[first : first + 50] for first in range(0, len(frames), 50)]
     with indexer.running(3):
@@ -90,13 +90,13 @@ def test_a_day_that_is_deleted_under_load_begins_anew_and_is_told_once(
             indexer.put(batch)
     counted = indexer.counters.snapshot()
     assert_all_indexed(es, fresh_index_prefix, counted, frames[2000:])
-    assert count(es, fresh_index_prefix) < counted.indexed, "what was there is gone"
+    assert count(es, fresh_index_prefix) < counted.indexed, "the first documents are lost"
     assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
-    assert_told_once(indexer, caplog)
+    assert_reported_once(indexer, caplog)
 
 
-@pytest.mark.usefixtures("distrust")
-def test_a_day_that_another_worker_made_again_is_told_too(
+@pytest.mark.usefixtures("always_check")
+def test_a_day_index_that_another_worker_created_again_is_reported(
     es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = indexer.posts(3)
@@ -105,30 +105,34 @@ def test_a_day_that_another_worker_made_again_is_told_too(
     es.indices.create(index=indexer.today)
     for frame in frames[1:]:
         indexer.feed([frame])
-    assert_told_once(indexer, caplog)
+    assert_reported_once(indexer, caplog)
 
 
-def test_an_alias_in_place_of_a_day_is_taken(
+def test_an_alias_in_place_of_a_day_index_is_accepted(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     es.indices.create(index=f"{fresh_index_prefix}-shrunk", aliases={indexer.today: {}})
     assert indexer.feed(indexer.posts(1)).indexed == 1
 
 
-def assert_told_once(indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
-    told = [record.getMessage() for record in caplog.records if "was deleted" in record.getMessage()]
-    assert len(told) == 1
-    assert told[0].startswith(f"index {indexer.today} was deleted while we ran: what it held is gone, ")
+def assert_reported_once(indexer: InProcess, caplog: pytest.LogCaptureFixture) -> None:
+    messages = [record.getMessage() for record in caplog.records if "was deleted" in record.getMessage()]
+    assert len(messages) == 1
+    assert messages[0].startswith(
+        f"index {indexer.today} was deleted while the worker was running: its documents are lost, "
+    )
     begin = time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(indexer.began))
-    assert told[0].endswith(f"--worker-name fill --replay-from {begin}")
+    assert messages[0].endswith(f"--worker-name fill --replay-from {begin}")
 
 
-def test_a_bulk_makes_no_index(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:
-    answer = es.bulk(index=f"{fresh_index_prefix}-2020.01.01", operations=[{"create": {}}, {"any": 1}])
-    assert answer["items"][0]["create"]["error"]["type"] == "index_not_found_exception"
+def test_a_bulk_request_creates_no_index(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
+) -> None:
+    response = es.bulk(index=f"{fresh_index_prefix}-2020.01.01", operations=[{"create": {}}, {"any": 1}])
+    assert response["items"][0]["create"]["error"]["type"] == "index_not_found_exception"
 
 
-def test_template_and_day_deleted_at_once_are_noticed_within_a_minute(
+def test_deletion_of_template_and_day_index_is_detected_within_a_minute(
     es: Elasticsearch,
     indexer: InProcess,
     fresh_index_prefix: str,
@@ -139,13 +143,13 @@ def test_template_and_day_deleted_at_once_are_noticed_within_a_minute(
     es.indices.delete_index_template(name=fresh_index_prefix)
     es.indices.delete(index=indexer.today)
     indexer.feed(frames[1:10])
-    monkeypatch.setattr(daily_indices, "_TRUST", 0.0)
-    with pytest.raises(Fatal, match=f"index {indexer.today} exists and .* without our template"):
+    monkeypatch.setattr(daily_indices, "_CHECK_INTERVAL", 0.0)
+    with pytest.raises(Fatal, match=f"index {indexer.today} exists and .* not from its index template"):
         indexer.feed(frames[10:])
 
 
 @pytest.mark.cluster_wide
-def test_the_documented_setting_keeps_the_day_from_coming_back_without_template(
+def test_the_documented_setting_prevents_creation_of_the_index_without_template(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     frames = indexer.posts()
@@ -161,8 +165,8 @@ def test_the_documented_setting_keeps_the_day_from_coming_back_without_template(
     assert mapping_of(es, indexer.today)["_meta"] == day_mappings(committed())["_meta"]
 
 
-@pytest.mark.usefixtures("distrust")
-def test_a_template_that_is_deleted_is_put_again(
+@pytest.mark.usefixtures("always_check")
+def test_a_deleted_template_is_restored(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     indexer.feed(indexer.posts(1))
@@ -171,8 +175,8 @@ def test_a_template_that_is_deleted_is_put_again(
     assert es.indices.exists_index_template(name=fresh_index_prefix)
 
 
-@pytest.mark.usefixtures("distrust")
-def test_today_goes_on_without_a_template_that_we_may_not_put(
+@pytest.mark.usefixtures("always_check")
+def test_indexing_into_an_existing_day_continues_without_template_and_setup(
     es: Elasticsearch,
     es_node: EmbeddedNode,
     indexer: InProcess,
@@ -182,15 +186,15 @@ def test_today_goes_on_without_a_template_that_we_may_not_put(
 ) -> None:
     indexer.days.ensure(indexer.day)
     es.indices.delete_index_template(name=fresh_index_prefix)
-    bound = InProcess(es_node.url, fresh_index_prefix, tmp_path, "--no-setup", setup=False)
-    assert bound.feed(bound.posts()).indexed == 20
-    assert "no new day can be made: index template" in caplog.text
+    without_setup = InProcess(es_node.url, fresh_index_prefix, tmp_path, "--no-setup", setup=False)
+    assert without_setup.feed(without_setup.posts()).indexed == 20
+    assert "cannot create new day indices: index template" in caplog.text
     with pytest.raises(Fatal, match="an administrator has to run --setup-only"):
-        bound.days.ensure(bound.day + 1)
+        without_setup.days.ensure(without_setup.day + 1)
 
 
-@pytest.mark.usefixtures("distrust")
-def test_nobody_waits_for_a_second_look(indexer: InProcess) -> None:
+@pytest.mark.usefixtures("always_check")
+def test_a_repeated_check_by_another_thread_does_not_block(indexer: InProcess) -> None:
     indexer.days.ensure(indexer.day)
     with indexer.days._lock:
         indexer.days.ensure(indexer.day)

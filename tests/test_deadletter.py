@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 from slurp.config import parse
 from slurp.deadletter import main
 from slurp.documents.document import quarantined
-from slurp.elastic.setup import Setup, lexicons
+from slurp.elastic.setup import Setup, load_lexicons
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.events import tid
@@ -112,7 +112,7 @@ def test_the_worker_s_set_up_is_kept_and_its_lexicons_are_typed(
     with DeadLetterFile(path) as file:
         file.write([DeadLetter(commit(1, {"x": 17}, "org.example.note"), "refused once")], "host")
     assert main(["replay", str(path), *given]) == 2, "there are no templates yet"
-    Setup(config, lexicons(config)).run(es)
+    Setup(config, load_lexicons(config)).run(es)
 
     def put() -> Any:
         return es.cluster.get_component_template(name=f"{fresh_index_prefix}@*").body

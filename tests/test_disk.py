@@ -17,8 +17,9 @@ from elasticsearch import Elasticsearch, helpers
 from slurp.config import parse
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.lifecycle import THINK_AGAIN
-from slurp.elastic.lowest_day import LowestDay, date_of
+from slurp.elastic.days import date_of
+from slurp.elastic.disk_state import DiskState
+from slurp.elastic.lifecycle import ANNOUNCEMENT_PERIOD
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATE_INDEX
 from slurp.embedded.node import EmbeddedNode
@@ -35,7 +36,7 @@ from slurp.simulator.jetstream import Simulator
 from tests import disk_week
 from tests.harness import InProcess
 from tests.test_http_worker import HttpClient
-from tests.test_lifecycle import Clock, left
+from tests.test_lifecycle import Clock, remaining
 from tests.watched import IdleWorker
 from tests.worker import Worker, count, wait_for_documents
 
@@ -71,7 +72,7 @@ class Trial:
 
     def days(self) -> DailyIndices:
         days = DailyIndices(self.elastic, self.index, None, self._put_templates)
-        days.lowest.load()
+        days.disk_state.load()
         return days
 
     def budget(
@@ -85,8 +86,8 @@ class Trial:
         limit = None if megabytes is None else round(megabytes * MB)
         days = self.days()
         if settled and limit is not None:
-            days.lowest.save_budget(limit)
-        clocks = BudgetClock(clock or self.clock, lambda: self.ticks)
+            days.disk_state.save_budget(limit)
+        clocks = BudgetClock(earliest=clock or self.clock, monotonic=lambda: self.ticks)
         return DiskBudget(self.elastic, days, limit, self.channel, clocks)
 
     def look(self, budget: DiskBudget, seconds: float = 60.0) -> None:
@@ -120,7 +121,7 @@ def test_the_oldest_days_go_until_the_others_fit_with_room_for_merges(
     _, second, third, last = fill(es, trial.index, today - 3, today - 2, today - 1, today)
     budget = trial.budget(8)
     trial.look(budget)
-    assert left(es, trial.index) == {second, third, last}, "three of 2 MB, and a tenth for merges"
+    assert remaining(es, trial.index) == {second, third, last}, "three of 2 MB, and a tenth for merges"
     assert trial.lowest() == date_of(today - 2)
     assert budget.used is not None
     assert 6 * MB < budget.used < 7 * MB
@@ -128,7 +129,7 @@ def test_the_oldest_days_go_until_the_others_fit_with_room_for_merges(
     assert told.startswith(f"deleted {trial.index}-{day_of(today - 3)} (2 MB): the daily indices use 8 MB, ")
     assert told.endswith(f"more than --max-disk 8 MB; events before {date_of(today - 2)} expire from now on")
     trial.look(budget)
-    assert left(es, trial.index) == {second, third, last}
+    assert remaining(es, trial.index) == {second, third, last}
 
 
 def test_a_translog_counts(trial: Trial, es: Elasticsearch) -> None:
@@ -149,7 +150,7 @@ def test_only_our_own_days_count(trial: Trial, es: Elasticsearch) -> None:
     fill(es, trial.index, trial.today - 9)
     budget = trial.budget(3)
     trial.look(budget)
-    assert left(es, trial.index) == {mine, unmarked, f"{trial.index}-x-{day_of(trial.today - 9)}"}
+    assert remaining(es, trial.index) == {mine, unmarked, f"{trial.index}-x-{day_of(trial.today - 9)}"}
     assert budget.used is not None
     assert budget.used < 2 * MB
 
@@ -159,41 +160,41 @@ def test_the_day_is_saved_before_its_index_is_deleted(
 ) -> None:
     first, second = fill(es, trial.index, trial.today - 1, trial.today)
     seen: list[tuple[int, set[str]]] = []
-    save = LowestDay.save
+    save = DiskState.save
 
-    def watched(lowest: LowestDay, day: int) -> None:
+    def watched(lowest: DiskState, day: int) -> None:
         save(lowest, day)
-        seen.append((day, left(es, trial.index)))
+        seen.append((day, remaining(es, trial.index)))
 
-    monkeypatch.setattr(LowestDay, "save", watched)
+    monkeypatch.setattr(DiskState, "save", watched)
     trial.look(trial.budget(4))
     assert seen == [(trial.today, {first, second})]
-    assert left(es, trial.index) == {second}
+    assert remaining(es, trial.index) == {second}
 
 
 def test_what_a_kill_between_the_two_left_is_deleted_by_the_next_run(trial: Trial, es: Elasticsearch) -> None:
     _, second = fill(es, trial.index, trial.today - 1, trial.today)
-    trial.days().lowest.save(trial.today)
+    trial.days().disk_state.save(trial.today)
     budget = trial.budget(100)
     assert budget.lowest_day == trial.today
     trial.look(budget)
-    assert left(es, trial.index) == {second}
+    assert remaining(es, trial.index) == {second}
 
 
 def test_the_lowest_day_is_never_lowered(trial: Trial, es: Elasticsearch) -> None:
-    mine, other = trial.days().lowest, trial.days().lowest
+    mine, other = trial.days().disk_state, trial.days().disk_state
     mine.save(200)
     other.save(100)
     assert trial.lowest() == date_of(200)
     other.load()
-    assert other.day == 200
+    assert other.oldest_day == 200
     es.delete(index=STATE_INDEX, id=f"disk:{trial.index}")
     other.load()
     assert trial.lowest() == date_of(200), "saved again by whoever runs"
 
 
 def test_workers_that_save_at_once_end_with_the_highest(trial: Trial) -> None:
-    lowest = [trial.days().lowest for _ in range(4)]
+    lowest = [trial.days().disk_state for _ in range(4)]
     threads = [threading.Thread(target=one.save, args=(100 + number,)) for number, one in enumerate(lowest)]
     for thread in threads:
         thread.start()
@@ -212,7 +213,7 @@ def test_a_worker_without_a_budget_learns_of_days_that_another_has_deleted(
     trial.look(trial.budget(4))
     trial.look(other)
     assert other.lowest_day == trial.today
-    assert first not in left(es, trial.index)
+    assert first not in remaining(es, trial.index)
     assert not trial.channel.queue.paused
 
 
@@ -229,20 +230,20 @@ def test_a_new_or_smaller_budget_is_announced_ten_minutes_before(
         trial.look(budget)
         message = f"--max-disk changed from {before} to 4 MB: in 10 minutes the oldest of 2 day(s)"
         assert message in caplog.text
-        trial.look(budget, THINK_AGAIN - 1)
-        assert len(left(es, trial.index)) == 2
+        trial.look(budget, ANNOUNCEMENT_PERIOD - 1)
+        assert len(remaining(es, trial.index)) == 2
         assert not trial.channel.queue.paused
-        trial.days().lowest.save_budget(100 * MB)
+        trial.days().disk_state.save_budget(100 * MB)
     trial.look(budget, 60)
-    assert len(left(es, trial.index)) == 1
-    assert trial.days().lowest.budget == 4 * MB
+    assert len(remaining(es, trial.index)) == 1
+    assert trial.days().disk_state.budget == 4 * MB
 
 
 def test_nothing_is_deleted_while_it_is_not_known_how_late_it_is(trial: Trial, es: Elasticsearch) -> None:
     fill(es, trial.index, trial.today - 2, trial.today - 1)
     budget = trial.budget(3, clock=lambda: None)
     trial.look(budget)
-    assert len(left(es, trial.index)) == 2
+    assert len(remaining(es, trial.index)) == 2
     assert not trial.channel.queue.paused
 
 
@@ -251,7 +252,7 @@ def test_a_clock_that_is_a_month_ahead_deletes_nothing_of_today(trial: Trial, es
     stream_us = int(trial.clock.now * 1e6)
     wrong = StreamClock(lambda: stream_us, lambda: trial.clock.now + 30 * 86_400, lambda: trial.ticks)
     trial.look(trial.budget(2, clock=wrong.earliest))
-    assert left(es, trial.index) == {today}
+    assert remaining(es, trial.index) == {today}
     assert trial.channel.queue.paused
 
 
@@ -259,7 +260,7 @@ def test_days_of_the_future_count_and_stay(trial: Trial, es: Elasticsearch) -> N
     names = fill(es, trial.index, trial.today, trial.today + 1, trial.today + 300)
     budget = trial.budget(6)
     trial.look(budget)
-    assert left(es, trial.index) == {*names}
+    assert remaining(es, trial.index) == {*names}
     assert budget.error.startswith(f"reading is paused: {names[0]} and later days use 6 MB, ")
 
 
@@ -273,7 +274,7 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     for _ in range(5):
         trial.look(budget)
     assert trial.channel.queue.paused
-    assert left(es, trial.index) == {name}
+    assert remaining(es, trial.index) == {name}
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
     assert errors[0].startswith(f"{name} uses 2 MB, with space for merges more than --max-disk 2 MB")
@@ -283,7 +284,7 @@ def test_today_alone_pauses_reading_until_midnight_with_one_error(
     trial.clock.now += 86_400
     trial.look(budget)
     assert not trial.channel.queue.paused
-    assert not left(es, trial.index)
+    assert not remaining(es, trial.index)
     assert not watched.health.unready()
     assert trial.lowest() == date_of(trial.today + 1)
 
@@ -305,7 +306,7 @@ def test_a_stream_that_is_a_day_behind_does_not_pause_when_a_server_says_what_ti
     budget = trial.budget(2, clock=lambda: known[0])
     budget._update_clock = learn
     trial.look(budget)
-    assert not left(es, trial.index)
+    assert not remaining(es, trial.index)
     assert not trial.channel.queue.paused
     assert f"{yesterday} takes" not in caplog.text
     assert len(asked) == 1
@@ -351,11 +352,11 @@ def test_size_budget_and_lowest_day_are_metrics(trial: Trial, es: Elasticsearch)
 def test_events_of_deleted_days_expire_and_do_not_bring_the_index_back(
     indexer: InProcess, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
-    indexer.days.lowest.save(indexer.day)
+    indexer.days.disk_state.save(indexer.day)
     counted = indexer.feed([*indexer.posts(20, days_ago=1), *indexer.posts(10, first=50)])
     assert (counted.expired, counted.indexed) == (20, 10)
     assert counted.adds_up
-    assert left(es, fresh_index_prefix) == {indexer.today}
+    assert remaining(es, fresh_index_prefix) == {indexer.today}
 
 
 def test_events_in_flight_expire_when_their_day_is_deleted(
@@ -366,12 +367,12 @@ def test_events_in_flight_expire_when_their_day_is_deleted(
     es.indices.close(index=yesterday)
 
     def cut() -> None:
-        indexer.days.lowest.save(indexer.day)
+        indexer.days.disk_state.save(indexer.day)
         es.indices.delete(index=yesterday)
 
     counted = indexer.feed_through_trouble(indexer.posts(20, first=1, days_ago=1), cut)
     assert (counted.expired, counted.indexed, counted.in_flight) == (20, 1, 0)
-    assert not left(es, fresh_index_prefix)
+    assert not remaining(es, fresh_index_prefix)
 
 
 def test_a_replay_of_dead_letters_does_not_bring_a_deleted_day_back(
@@ -380,7 +381,7 @@ def test_a_replay_of_dead_letters_does_not_bring_a_deleted_day_back(
     path = tmp_path / "old.jsonl"
     with DeadLetterFile(path) as file:
         file.write([DeadLetter(frame, "once") for frame in indexer.posts(5, days_ago=1)], "host")
-    indexer.days.lowest.save(indexer.day)
+    indexer.days.disk_state.save(indexer.day)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "slurp.deadletter", "replay", str(path)),
@@ -396,7 +397,7 @@ def test_a_replay_of_dead_letters_does_not_bring_a_deleted_day_back(
     assert done.returncode == 1
     assert "expired 5" in done.stderr
     assert "5 of days past --retention, or deleted for --max-disk, were not sent" in done.stderr
-    assert not left(es, fresh_index_prefix)
+    assert not remaining(es, fresh_index_prefix)
 
 
 # The real program
@@ -423,7 +424,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_reads_on_with_a_larger_bud
     with Worker(*options, "--max-disk", "300MB", home=tmp_path) as worker:
         wait_for_documents(es, trial.index, there + 20_000)
         assert worker.stop() == 0
-    assert left(es, trial.index) == {today}
+    assert remaining(es, trial.index) == {today}
 
 
 def test_a_short_week_at_full_speed_stays_below_its_budget_and_a_replay_brings_no_day_back(

@@ -1,3 +1,5 @@
+"""Counts of collections and fields that no known lexicon contains."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -12,11 +14,12 @@ from slurp.elastic.unknown_fields import UnknownFields
 from slurp.lexicons import committed
 from tests.harness import InProcess, commit
 
-NEW_FIELD = commit(1, {"$type": "app.bsky.feed.post", "text": "x", "mood": {"is": "good"}})
-STRANGE = commit(2, {"x": 1}, "org.example.note")
+UNKNOWN_FIELD = commit(1, {"$type": "app.bsky.feed.post", "text": "x", "mood": {"is": "good"}})
+UNKNOWN_COLLECTION = commit(2, {"x": 1}, "org.example.note")
 
 
 def stored(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
+    """Return the stored counts of an index prefix by collection and field."""
     es.indices.refresh(index=DRIFT_INDEX)
     hits = es.search(index=DRIFT_INDEX, query={"term": {"index": index}}, size=100)["hits"]["hits"]
     return {
@@ -25,12 +28,15 @@ def stored(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_what_is_new_is_counted_stored_and_told(
+def test_unknown_names_are_counted_stored_and_logged(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    indexer.feed([NEW_FIELD, STRANGE, commit(3, {"text": "known"})])
-    assert indexer.unknown_fields.news() == "not in our lexicons: app.bsky.feed.post mood, org.example.note"
-    assert indexer.unknown_fields.news() == ""
+    indexer.feed([UNKNOWN_FIELD, UNKNOWN_COLLECTION, commit(3, {"text": "known"})])
+    assert (
+        indexer.unknown_fields.new_names()
+        == "not in any known lexicon: app.bsky.feed.post mood, org.example.note"
+    )
+    assert indexer.unknown_fields.new_names() == ""
     indexer.unknown_fields.flush(es)
     found = stored(es, fresh_index_prefix)
     assert found.keys() == {"app.bsky.feed.post mood", "org.example.note"}
@@ -40,24 +46,24 @@ def test_what_is_new_is_counted_stored_and_told(
     assert found["org.example.note"]["kind"] == "collection"
 
 
-def note(unknown_fields: UnknownFields, frame: bytes) -> None:
-    """As an indexer does for an event that was indexed."""
-    unknown_field = unknown_fields.look(orjson.loads(frame))
-    assert unknown_field is not None
-    unknown_fields.count(unknown_field)
+def count_unknown(unknown_fields: UnknownFields, frame: bytes) -> None:
+    """Count the unknown names in an event, as an indexer does after it was stored."""
+    seen = unknown_fields.find(orjson.loads(frame))
+    assert seen is not None
+    unknown_fields.count(seen)
 
 
-def test_a_replay_counts_nothing_and_a_restart_goes_on(
+def test_a_replay_counts_nothing_and_counts_survive_a_restart(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    indexer.feed([STRANGE, STRANGE])
-    indexer.feed([STRANGE])
+    indexer.feed([UNKNOWN_COLLECTION, UNKNOWN_COLLECTION])
+    indexer.feed([UNKNOWN_COLLECTION])
     indexer.unknown_fields.flush(es)
     assert stored(es, fresh_index_prefix)["org.example.note"]["count"] == 1
     later = datetime.now(UTC) + timedelta(days=1)
     restarted = UnknownFields(committed(), fresh_index_prefix, clock=lambda: later)
     for number in range(3):
-        note(restarted, commit(number + 10, {}, "org.example.note"))
+        count_unknown(restarted, commit(number + 10, {}, "org.example.note"))
     restarted.flush(es)
     restarted.flush(es)
     found = stored(es, fresh_index_prefix)["org.example.note"]
@@ -65,32 +71,32 @@ def test_a_replay_counts_nothing_and_a_restart_goes_on(
     assert found["first_seen"] < found["last_seen"] == later.isoformat(timespec="milliseconds")
 
 
-def test_names_are_bounded_and_no_count_is_lost(
+def test_the_number_of_names_is_limited_and_no_count_is_lost(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    unknown_fields = UnknownFields(committed(), fresh_index_prefix, most=5)
+    unknown_fields = UnknownFields(committed(), fresh_index_prefix, max_names=5)
     for number in range(50):
-        note(unknown_fields, commit(number, {}, f"org.example.n{number}"))
-    assert unknown_fields.news().endswith("org.example.n4 and 2 more")
+        count_unknown(unknown_fields, commit(number, {}, f"org.example.n{number}"))
+    assert unknown_fields.new_names().endswith("org.example.n4 and 2 more")
     unknown_fields.flush(es)
     found = stored(es, fresh_index_prefix)
     assert len(found) == 6
     assert found[""]["kind"] == "others"
-    assert sum(one["count"] for one in found.values()) == 50
+    assert sum(document["count"] for document in found.values()) == 50
 
 
-def test_a_name_of_any_length_is_kept_short() -> None:
+def test_long_names_are_cut() -> None:
     unknown_fields = UnknownFields(committed(), "any")
-    note(unknown_fields, commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000))
-    assert len(unknown_fields.news()) < 1000
-    assert sum(len(one.example) for one in unknown_fields._seen.values()) < 5000
+    count_unknown(unknown_fields, commit(1, {}, f"org.example.{'n' * 1_000_000}", "r" * 1_000_000))
+    assert len(unknown_fields.new_names()) < 1000
+    assert sum(len(count.example_uri) for count in unknown_fields._counts.values()) < 5000
 
 
 @pytest.mark.cluster_wide
-def test_what_can_not_be_written_waits(
+def test_counts_that_cannot_be_written_are_kept(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
-    note(indexer.unknown_fields, STRANGE)
+    count_unknown(indexer.unknown_fields, UNKNOWN_COLLECTION)
     es.indices.put_settings(index=DRIFT_INDEX, settings={"index.blocks.write": True})
     try:
         indexer.unknown_fields.flush(es)

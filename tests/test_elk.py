@@ -254,11 +254,7 @@ def _wait_for_role(realm: FileRealm, user: str) -> None:
 @pytest.fixture
 def api() -> Iterator[SecurityApi]:
     with SecurityApi() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def run_setup(url: str, path: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,8 @@ import pytest
 from elasticsearch import AuthenticationException, Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.client import Elastic, wait_until_ready
+from slurp.elastic.client import Elastic
+from slurp.elastic.readiness import wait_until_ready
 from slurp.embedded import data_folder
 from slurp.embedded.errors import EmbeddedNodeError
 from slurp.embedded.node import EmbeddedNode, NodeOptions

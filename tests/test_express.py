@@ -54,7 +54,7 @@ def general_path(frame: bytes) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 def test_most_simulated_events_use_the_fast_path(wire: str) -> None:
-    fast_path = FastPath(has_unknown_fields=UnknownFields(committed(), "x").look)
+    fast_path = FastPath(has_unknown_fields=UnknownFields(committed(), "x").find)
     frames = Simulator(seed=3).generate(5000, span=60).frames
     if wire == "v2":
         frames = [v2_frame(orjson.loads(frame), number) for number, frame in enumerate(frames, 1)]

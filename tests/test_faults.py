@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurp.documents.document import Document, build
-from slurp.elastic.client import OutageLog
 from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.days import Clocks
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.periodic_task import PeriodicTask
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.identity import event_id
@@ -122,9 +123,9 @@ def test_tomorrow_is_made_once_the_shard_limit_allows_it(
     caplog.set_level("INFO")
     late = (indexer.day + 1) * 86_400 - 60
     days = DailyIndices(
-        *(indexer.elastic, indexer.config.index, None), lambda client: None, clock=lambda: late
+        *(indexer.elastic, indexer.config.index, None), lambda client: None, Clocks(now=lambda: late)
     )
-    own_log = OutageLog(trouble="not yet: {}", over="there it is")
+    own_log = OutageLog(failing_message="not yet: {}", recovered_message="there it is")
     task = PeriodicTask(indexer.elastic, days.ensure_tomorrow, own_log, OutageLog())
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     try:

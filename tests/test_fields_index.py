@@ -142,7 +142,7 @@ def test_a_rejected_record_can_be_quarantined(
     except BadFrame:
         return
     for item in send(es, index, [frame]):
-        assert classify(item) is ItemClass.DOCUMENT, item
+        assert classify(item) is ItemClass.DOCUMENT_ERROR, item
         assert collection in lexicons.committed().record_types, item
         kept = quarantined(event, frame, "host", ARRIVED, str(item))
         assert es.index(index=index, id=kept.id, document=json.loads(kept.body))["_id"] == kept.id

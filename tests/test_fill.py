@@ -218,7 +218,9 @@ def test_the_command_for_a_deleted_day_brings_it_back(
         day = time.strftime("%Y.%m.%d", time.gmtime())
         es.indices.delete(index=f"{fresh_index_prefix}-{day}")
         jetstream.generate(500, span=1)
-        printed = worker.wait_for(r"was deleted while we ran: .* run beside this worker: (.*)$")[1]
+        printed = worker.wait_for(
+            r"was deleted while the worker was running: .* run beside this worker: (.*)$"
+        )[1]
         filled = run_literally(printed, tmp_path)
         assert filled.returncode == 0, filled.stderr
         assert worker.stop() == 0

@@ -136,7 +136,7 @@ def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
         # Nothing is acknowledged, so the checkpoint stays before the gap.
         with start() as worker:
             worker.wait_for("gap: ")
-            worker.wait_for("holding what we have")
+            worker.wait_for("holding the events in flight")
             worker.wait_for("gaps 1")
             time.sleep(2)  # it is written with the checkpoint, each second
             worker.kill()

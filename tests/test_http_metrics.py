@@ -132,7 +132,7 @@ def full() -> IdleWorker:
     worker.watchdog.pulse("indexer-1", 300).beat()
     elastic = Elastic(worker.config, worker.secrets)
     days = DailyIndices(elastic, "events", None, lambda client: None)
-    days.lowest.day = 20_000
+    days.disk_state.oldest_day = 20_000
     worker.status.disk = DiskBudget(elastic, days, 10**9, worker.status.channel)
     worker.status.disk.used = 5 * 10**8
     return worker
@@ -235,7 +235,7 @@ def test_a_probe_that_stopped_is_reported_and_the_state_is_unknown() -> None:
 def test_texts_of_servers_are_sanitized() -> None:
     worker = IdleWorker()
     worker.status.starting = ""
-    worker.outage_log.trouble("bye\nready\x1b[2J" + 1000 * "!")
+    worker.outage_log.failing("bye\nready\x1b[2J" + 1000 * "!")
     worker.clock.now += 5
     (line,) = worker.health.unready()
     assert "bye ready\ufffd[2J!!" in line
@@ -245,13 +245,13 @@ def test_texts_of_servers_are_sanitized() -> None:
 def test_rejected_documents_are_reported_without_secrets() -> None:
     worker = IdleWorker()
     worker.status.starting = ""
-    worker.outage_log.trouble("flood stage, says changeme (403 cluster_block_exception)")
+    worker.outage_log.failing("flood stage, says changeme (403 cluster_block_exception)")
     assert worker.health.unready() == [], "a short rejection is not reported"
     worker.clock.now += 5
     assert worker.health.unready() == [
         "Elasticsearch: accepts no documents for 5.0s: flood stage, says *** (403 cluster_block_exception)"
     ]
-    worker.outage_log.over()
+    worker.outage_log.recovered()
     assert worker.health.unready() == []
 
 
@@ -268,7 +268,7 @@ def test_missing_answers_to_bulk_requests_are_reported() -> None:
     assert worker.status.late_responses.startswith("Elasticsearch: no response to 1 of 2 indexers for 25 s;")
     worker.clock.now += 21
     assert worker.health.unready() == ["Elasticsearch: no answer for 46s"]
-    worker.outage_log.trouble("no answer in time")
+    worker.outage_log.failing("no answer in time")
     assert worker.status.late_responses == "", "the outage log reports it instead"
 
 

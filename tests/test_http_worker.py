@@ -278,7 +278,7 @@ def test_the_shutdown_is_reported_until_the_queue_is_drained(
         client = HttpClient(worker)
         client.wait("/readyz", 200)
         node.kill()
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         worker.process.send_signal(signal.SIGTERM)
         assert client.wait("/readyz", 503, "^shutting down\n$", timeout=4)
         assert client.get("/healthz") == (200, "alive\n")

@@ -1,4 +1,4 @@
-"""What retention deletes, and what it must never touch, on a real node with a clock of the test's."""
+"""Deletion of days past retention, on a real node, with the clocks set by the tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import parse
 from slurp.elastic.client import Elastic
-from slurp.elastic.features import Features
-from slurp.elastic.lifecycle import EVERY, THINK_AGAIN, Retention, day_in, remembered
+from slurp.elastic.days import Clocks, day_of_index
+from slurp.elastic.lifecycle import (
+    ANNOUNCEMENT_PERIOD,
+    CHECK_INTERVAL,
+    Retention,
+    RetentionOptions,
+    enforced_retention,
+)
 from slurp.elastic.setup import Setup
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.times import day_of
@@ -20,7 +26,7 @@ from slurp.logs import Secrets
 
 
 class Clock:
-    """Stands still at the beginning of the test, which midnight must not divide."""
+    """A clock that a test sets. It starts at the current time and stands still, also at midnight."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -48,21 +54,31 @@ def elastic(es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     return Elastic(parse(["--es", es_node.url], {}), Secrets(()))
 
 
-def make(es: Elasticsearch, index: str, *days: int) -> list[str]:
+def create_days(es: Elasticsearch, index: str, *days: int) -> list[str]:
+    """Create day indices and return their names."""
     names = [f"{index}-{day_of(day)}" for day in days]
     for name in names:
         es.indices.create(index=name)
     return names
 
 
-def left(es: Elasticsearch, index: str) -> set[str]:
+def retention_of(
+    elastic: Elastic, index: str, days: int | None, clock: Clock, monotonic: Clock | None = None
+) -> Retention:
+    """Return a new retention of an index, as after a start, with the clocks of the test."""
+    clocks = Clocks(earliest=clock, monotonic=monotonic or clock)
+    return Retention(elastic, RetentionOptions(index, days), clocks)
+
+
+def remaining(es: Elasticsearch, index: str) -> set[str]:
+    """Return the names of the existing indices."""
     return set(es.indices.get(index=f"{index}-*"))
 
 
-def test_only_our_own_days_are_deleted_and_by_the_day_in_their_name(
+def test_only_managed_day_indices_are_deleted_by_the_day_in_their_name(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
 ) -> None:
-    gone, kept, today = make(es, index, clock.day - 4, clock.day - 3, clock.day)
+    expired, kept, today = create_days(es, index, clock.day - 4, clock.day - 3, clock.day)
     similar = [
         f"{index}-{day_of(clock.day - 9)}-copy",
         f"{index}-2020-01-01",
@@ -71,71 +87,73 @@ def test_only_our_own_days_are_deleted_and_by_the_day_in_their_name(
     ]
     for name in similar:
         es.indices.create(index=name)
-    unmarked = f"{index}-{day_of(clock.day - 9)}"
-    es.indices.put_index_template(name=f"{index}z", index_patterns=[unmarked], priority=900)
-    es.indices.create(index=unmarked)
-    Retention(elastic, index, 3, Features(), clock, clock).step()
-    assert left(es, index) == {kept, today, unmarked, *similar}
-    assert gone not in left(es, index)
+    unmanaged = f"{index}-{day_of(clock.day - 9)}"
+    es.indices.put_index_template(name=f"{index}z", index_patterns=[unmanaged], priority=900)
+    es.indices.create(index=unmanaged)
+    retention_of(elastic, index, 3, clock).step()
+    assert remaining(es, index) == {kept, today, unmanaged, *similar}
+    assert expired not in remaining(es, index)
 
 
-def test_it_looks_once_an_hour(es: Elasticsearch, elastic: Elastic, index: str, clock: Clock) -> None:
-    retention = Retention(elastic, index, 3, Features(), clock, clock)
+def test_the_retention_is_checked_once_an_hour(
+    es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
+) -> None:
+    retention = retention_of(elastic, index, 3, clock)
     retention.step()
-    make(es, index, clock.day - 5)
-    clock.now += EVERY - 60
+    create_days(es, index, clock.day - 5)
+    clock.now += CHECK_INTERVAL - 60
     retention.step()
-    assert left(es, index)
+    assert remaining(es, index)
     clock.now += 60
     retention.step()
-    assert not left(es, index)
+    assert not remaining(es, index)
 
 
 def test_a_shorter_retention_is_announced_ten_minutes_before(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make(es, index, clock.day - 10, clock.day)
-    Retention(elastic, index, None, Features(), clock, clock).step()
-    assert len(left(es, index)) == 2
-    for _ in range(2):  # a restart within the ten minutes announces again
+    create_days(es, index, clock.day - 10, clock.day)
+    retention_of(elastic, index, None, clock).step()
+    assert len(remaining(es, index)) == 2
+    for _ in range(2):  # a restart within the ten minutes announces it again
         caplog.clear()
-        retention = Retention(elastic, index, 5, Features(), clock, clock)
+        retention = retention_of(elastic, index, 5, clock)
         retention.step()
         assert "in 10 minutes 1 index(es) will be deleted" in caplog.text
         assert f"{index}-{day_of(clock.day - 10)}" in caplog.text
-        clock.now += THINK_AGAIN - 1
+        clock.now += ANNOUNCEMENT_PERIOD - 1
         retention.step()
-        assert len(left(es, index)) == 2
+        assert len(remaining(es, index)) == 2
     clock.now += 1
     retention.step()
-    assert left(es, index) == {f"{index}-{day_of(clock.day)}"}
-    document = remembered(es, index)
+    assert remaining(es, index) == {f"{index}-{day_of(clock.day)}"}
+    document = enforced_retention(es, index)
     assert document is not None
     assert document["retention_days"] == 5
 
-    make(es, index, clock.day - 6)
-    Retention(elastic, index, 5, Features(), clock, clock).step()
-    assert len(left(es, index)) == 1, "the same retention need not be announced"
+    create_days(es, index, clock.day - 6)
+    retention_of(elastic, index, 5, clock).step()
+    assert len(remaining(es, index)) == 1, "an unchanged retention is not announced"
 
 
-def test_a_clock_that_jumps_does_not_cut_the_ten_minutes_short(
+def test_setting_the_clock_does_not_change_the_announcement_period(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
 ) -> None:
-    make(es, index, clock.day - 10, clock.day)
-    Retention(elastic, index, None, Features(), clock, clock).step()
-    ticks = Clock()
-    retention = Retention(elastic, index, 5, Features(), clock, ticks)
+    create_days(es, index, clock.day - 10, clock.day)
+    retention_of(elastic, index, None, clock).step()
+    monotonic = Clock()
+    retention = retention_of(elastic, index, 5, clock, monotonic)
     assert retention.step()
     for jump in (6 * 3600, -12 * 3600):
         clock.now += jump
         assert not retention.step()
-    assert len(left(es, index)) == 2
+    assert len(remaining(es, index)) == 2
     clock.now -= 48 * 3600
-    ticks.now += THINK_AGAIN
-    assert retention.step(), "a clock set back puts nothing off"
+    monotonic.now += ANNOUNCEMENT_PERIOD
+    assert retention.step(), "a clock that is set back does not delay the check"
 
 
-def test_days_are_read_from_exact_names_only() -> None:
-    assert day_in("a.b", "a.b-1970.01.02") == 1
+def test_a_day_is_read_only_from_an_exact_index_name() -> None:
+    assert day_of_index("a.b", "a.b-1970.01.02") == 1
     for name in ("a.b-1970.1.2", "aXb-1970.01.02", "a.b-1970.02.30", "a.b-1970.01.02\n", "a.b-1970.01.02-x"):
-        assert day_in("a.b", name) is None
+        assert day_of_index("a.b", name) is None

@@ -1,24 +1,22 @@
-"""Which node gets a request, which is excluded, and when a request is sent to another one."""
+"""The node pool: selection of nodes, exclusion of unresponsive nodes, and abortion of overdue requests."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from elastic_transport import ConnectionError as NodeUnreachable
 from elastic_transport import ConnectionTimeout, NodeConfig
 
-from slurp.elastic import node_pool as nodes_module
-from slurp.elastic.node_pool import CONNECT_TIMEOUT, Node, Nodes, Watcher
+from slurp.elastic import node_pool
+from slurp.elastic.node_pool import CONNECT_TIMEOUT, LeastLoadedPool, MonitoredNode, NodeMonitor
 from slurp.embedded.node import free_port
-from tests.proxy import Proxy
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -30,132 +28,138 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(Node, "clock", staticmethod(clock))
+    monkeypatch.setattr(MonitoredNode, "clock", staticmethod(clock))
     return clock
 
 
 @pytest.fixture
-def answering(monkeypatch: pytest.MonkeyPatch) -> set[Node]:
-    """The nodes that answer a probe."""
-    found: set[Node] = set()
-    monkeypatch.setattr(Node, "answers", lambda self: self in found)
-    return found
+def responsive(monkeypatch: pytest.MonkeyPatch) -> set[MonitoredNode]:
+    """The nodes that respond to a probe; a test adds them."""
+    nodes: set[MonitoredNode] = set()
+    monkeypatch.setattr(MonitoredNode, "probe", lambda self: self in nodes)
+    return nodes
 
 
-def pool_of(*ports: int) -> Nodes:
-    return Nodes([NodeConfig("http", "127.0.0.1", port) for port in ports], Node, randomize_nodes=False)
+def pool_of(*ports: int) -> LeastLoadedPool:
+    return LeastLoadedPool(
+        [NodeConfig("http", "127.0.0.1", port) for port in ports], MonitoredNode, randomize_nodes=False
+    )
 
 
-def hanging(node: Node) -> Any:
-    """A request to a node that is not answered."""
-    call = nodes_module._Call(node.clock())
-    node._calls.add(call)
-    return call
+def send_hanging(node: MonitoredNode) -> Any:
+    """Register a request without a response."""
+    request = node_pool._Request(node.clock())
+    node._requests.add(request)
+    return request
 
 
-def test_the_node_with_the_fewest_requests_gets_the_next_one(clock: Clock) -> None:
+def test_the_node_with_the_fewest_requests_in_flight_is_selected(clock: Clock) -> None:
     pool = pool_of(1, 2, 3)
     first, second, third = pool.nodes
     assert [pool.get() for _ in range(6)] == [first, second, third] * 2
-    hanging(first)
+    send_hanging(first)
     assert {pool.get() for _ in range(6)} == {second, third}
-    hanging(second)
+    send_hanging(second)
     assert {pool.get() for _ in range(6)} == {third}
 
 
-def test_a_node_with_an_overdue_request_is_the_last_choice(clock: Clock) -> None:
+def test_a_node_with_an_overdue_request_is_selected_last(clock: Clock) -> None:
     pool = pool_of(1, 2)
     first, second = pool.nodes
-    hanging(first)
+    send_hanging(first)
     clock.now += 1
-    hanging(second)
-    hanging(second)
+    send_hanging(second)
+    send_hanging(second)
     assert {pool.get() for _ in range(4)} == {second}
 
 
-def test_a_silent_node_is_excluded_its_requests_end_and_a_probe_brings_it_back(
-    clock: Clock, answering: set[Node]
+def test_an_unresponsive_node_is_excluded_its_requests_are_aborted_and_a_probe_readmits_it(
+    clock: Clock, responsive: set[MonitoredNode]
 ) -> None:
     pool = pool_of(1, 2)
-    silent, sound = pool.nodes
-    answering.add(sound)
-    watcher = Watcher(pool.nodes)
-    call = hanging(silent)
-    watcher.step()
-    assert not silent.is_excluded, "nothing is overdue yet"
+    unresponsive, healthy = pool.nodes
+    responsive.add(healthy)
+    monitor = NodeMonitor(pool.nodes)
+    overdue = send_hanging(unresponsive)
+    monitor.step()
+    assert not unresponsive.is_excluded, "nothing is overdue yet"
     clock.now += 1
-    fresh = hanging(silent)
-    watcher.step()
-    assert silent.is_excluded
-    assert (call.given_up, fresh.given_up) == (True, False)
-    assert {pool.get() for _ in range(4)} == {sound}
-    silent._calls.clear()
+    recent = send_hanging(unresponsive)
+    monitor.step()
+    assert unresponsive.is_excluded
+    assert (overdue.is_aborted, recent.is_aborted) == (True, False)
+    assert {pool.get() for _ in range(4)} == {healthy}
+    unresponsive._requests.clear()
     clock.now += 5
-    watcher.step()
-    assert silent.is_excluded
-    answering.add(silent)
-    watcher.step()
-    assert {pool.get() for _ in range(4)} == {silent, sound}
+    monitor.step()
+    assert unresponsive.is_excluded
+    responsive.add(unresponsive)
+    monitor.step()
+    assert {pool.get() for _ in range(4)} == {unresponsive, healthy}
 
 
-def test_a_slow_node_keeps_its_requests(clock: Clock, answering: set[Node]) -> None:
+def test_a_slow_node_keeps_its_requests(clock: Clock, responsive: set[MonitoredNode]) -> None:
     pool = pool_of(1, 2)
-    answering.update(pool.nodes)
-    call = hanging(pool.nodes[0])
+    responsive.update(pool.nodes)
+    request = send_hanging(pool.nodes[0])
     for _ in range(100):
         clock.now += 0.5
-        Watcher(pool.nodes).step()
-    assert not call.given_up
+        NodeMonitor(pool.nodes).step()
+    assert not request.is_aborted
     assert not pool.nodes[0].is_excluded
 
 
-def test_where_no_node_answers_all_are_used_and_no_request_is_sent_again(
-    clock: Clock, answering: set[Node]
+def test_if_no_node_responds_all_are_used_and_no_request_is_aborted(
+    clock: Clock, responsive: set[MonitoredNode]
 ) -> None:
     pool = pool_of(1, 2)
-    watcher = Watcher(pool.nodes)
+    monitor = NodeMonitor(pool.nodes)
     for node in pool.nodes:
         node.exclude("for the test")
-    calls = [hanging(node) for node in pool.nodes]
+    requests = [send_hanging(node) for node in pool.nodes]
     for _ in range(100):
         clock.now += 0.5
-        watcher.step()
-    assert not any(call.given_up for call in calls)
+        monitor.step()
+    assert not any(request.is_aborted for request in requests)
     assert {pool.get() for _ in range(4)} == set(pool.nodes)
 
 
-def test_a_cluster_that_hangs_gets_each_request_twice_at_most(clock: Clock, answering: set[Node]) -> None:
+def test_an_unresponsive_cluster_receives_each_request_at_most_twice(
+    clock: Clock, responsive: set[MonitoredNode]
+) -> None:
     pool = pool_of(1, 2)
-    watcher, repeats = Watcher(pool.nodes), 0
+    monitor, repeats = NodeMonitor(pool.nodes), 0
     node = pool.get()
-    call = hanging(node)
+    request = send_hanging(node)
     for _ in range(160):
         clock.now += 0.5
-        watcher.step()
-        if call.given_up:
-            node._calls.discard(call)
+        monitor.step()
+        if request.is_aborted:
+            node._requests.discard(request)
             repeats += 1
             node = pool.get()
-            call = hanging(node)
+            request = send_hanging(node)
     assert repeats == 1
 
 
-def test_a_node_that_goes_and_comes_stays_out_longer_each_time(clock: Clock, answering: set[Node]) -> None:
+def test_each_exclusion_of_an_unstable_node_lasts_longer(
+    clock: Clock, responsive: set[MonitoredNode]
+) -> None:
     pool = pool_of(1, 2)
-    answering.update(pool.nodes)
-    out = []
+    responsive.update(pool.nodes)
+    durations = []
     for _ in range(7):
         pool.nodes[0].exclude("it failed")
         since = clock.now
         while pool.nodes[0].is_excluded:
             clock.now += 0.25
-            Watcher(pool.nodes).step()
-        out.append(clock.now - since)
-    assert out == [1, 2, 4, 8, 16, 30, 30]
+            NodeMonitor(pool.nodes).step()
+        durations.append(clock.now - since)
+    assert durations == [1, 2, 4, 8, 16, 30, 30]
     clock.now += 61
     pool.nodes[0].exclude("it failed")
     clock.now += 1
-    assert pool.nodes[0].may_return
+    assert pool.nodes[0].is_due_for_probe
 
 
 def test_a_single_node_is_never_excluded(clock: Clock) -> None:
@@ -167,47 +171,41 @@ def test_a_single_node_is_never_excluded(clock: Clock) -> None:
     assert not node.is_excluded
 
 
-@pytest.fixture
-def silent() -> Iterator[Proxy]:
-    with Proxy(free_port()) as proxy:
-        yield proxy
-
-
-def test_a_request_to_a_node_that_accepts_and_says_nothing_ends_when_it_is_given_up(clock: Clock) -> None:
+def test_an_aborted_request_to_an_unresponsive_node_ends(clock: Clock) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        node = Node(NodeConfig("http", "127.0.0.1", listener.getsockname()[1]))
-        ended: list[Exception] = []
+        node = MonitoredNode(NodeConfig("http", "127.0.0.1", listener.getsockname()[1]))
+        errors: list[Exception] = []
 
-        def ask() -> None:
+        def send() -> None:
             try:
                 node.perform_request("POST", "/_bulk", body=b"x" * 20_000_000, request_timeout=60)
             except ConnectionTimeout as error:
-                ended.append(error)
+                errors.append(error)
 
-        thread = threading.Thread(target=ask, daemon=True)
+        thread = threading.Thread(target=send, daemon=True)
         thread.start()
         connection, _ = listener.accept()
         with connection:
             connection.recv(1)
-            assert not node.answers(), "nobody accepts the probe's connection, or answers it"
+            assert not node.probe(), "the listener does not accept its connection"
             clock.now += 1
-            node.give_up_overdue()
+            node.abort_overdue()
             thread.join(30)
     assert not thread.is_alive()
-    assert len(ended) == 1
+    assert len(errors) == 1
     assert node.in_flight == 0
 
 
-def test_connecting_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in: a kernel with SYN cookies completes connections that nobody accepts."""
-    waited: list[float] = []
+def test_connecting_has_a_short_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uses a fake socket: a kernel with SYN cookies completes connections that no process accepts."""
+    timeouts: list[float] = []
 
     def connect(address: object, timeout: float, **options: object) -> socket.socket:
-        waited.append(timeout)
+        timeouts.append(timeout)
         raise TimeoutError
 
     monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
-    node = Node(NodeConfig("http", "127.0.0.1", 9))
+    node = MonitoredNode(NodeConfig("http", "127.0.0.1", 9))
     with pytest.raises(ConnectionTimeout):
         node.perform_request("GET", "/", request_timeout=60)
-    assert waited == [CONNECT_TIMEOUT]
+    assert timeouts == [CONNECT_TIMEOUT]

@@ -1,4 +1,4 @@
-"""The documented roles, with real users: enough for what they are for, and no more than that."""
+"""The documented roles, with real users: sufficient for their purpose, and no more than that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 
 from slurp.config import parse
-from slurp.elastic.privileges import ROLES, admin, api_key, main, page, viewer, worker, worker_with_setup
+from slurp.elastic.privileges import ROLES, api_key, main, page, setup, viewer, worker, worker_with_setup
 from slurp.elastic.setup import Setup
 from slurp.elastic.templates import STATE_INDEX, STATS_INDEX
 from slurp.embedded.node import EmbeddedNode
@@ -26,28 +26,28 @@ from tests.harness import InProcess
 from tests.test_disk import fill
 from tests.test_faults import assert_all_indexed
 from tests.test_http_worker import HttpClient
-from tests.test_lifecycle import left
+from tests.test_lifecycle import remaining
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_stats_add_up
 
 PASSWORD = "geheim-geheim"
 DOCS = Path(__file__).parents[1] / "docs" / "privileges.md"
-# A prefix of its own: the roles are written once, before any test knows its index.
-INDEX = "t-rights"
+# A fixed prefix, because the roles are written once, before the first test.
+INDEX = "t-privileges"
 
-# One node gets the users once.
+# The users are created once, on one node.
 pytestmark = pytest.mark.cluster_wide
 
 
-def denied(role: dict[str, list[dict[str, list[str]]]], right: str) -> dict[str, object]:
-    """`role` without one right on the day indices."""
+def without(role: dict[str, list[dict[str, list[str]]]], privilege: str) -> dict[str, object]:
+    """Return a role without one privilege on the day indices."""
     first, *others = role["indices"]
-    less = {**first, "privileges": [name for name in first["privileges"] if name != right]}
-    return {**role, "indices": [less, *others]}
+    reduced = {**first, "privileges": [name for name in first["privileges"] if name != privilege]}
+    return {**role, "indices": [reduced, *others]}
 
 
 def without_stats(role: dict[str, Any]) -> dict[str, Any]:
-    """`role` as it was before there were stats."""
+    """Return a role without privileges on the index of statistics, as in versions without statistics."""
     indices = [
         {**entry, "names": [name for name in entry["names"] if name != STATS_INDEX]}
         for entry in role["indices"]
@@ -56,29 +56,31 @@ def without_stats(role: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def realm(cluster_wide_node: EmbeddedNode) -> FileRealm:
-    realm = FileRealm(cluster_wide_node)
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
+def realm(es_node: EmbeddedNode) -> FileRealm:
+    realm = FileRealm(es_node)
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")
-    # The roles file may be looked at after the users'.
-    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index")
+    # The roles file may be loaded after the files of the users.
+    realm.wait_for_privilege("t_worker", PASSWORD, f"{INDEX}-x", "index")
     return realm
 
 
 def set_up(realm: FileRealm, es_node: EmbeddedNode, user: str, *options: str) -> None:
+    """Run the setup as a user, with these options."""
     config = parse(["--es", es_node.url, "--index", INDEX, *options], {})
     with realm.client(user, PASSWORD) as client:
         Setup(config, committed()).run(client)
 
 
 def remove(es: Elasticsearch) -> None:
+    """Delete the day indices and the index template."""
     for name in es.indices.get(index=f"{INDEX}-*"):
         es.indices.delete(index=name)
     es.options(ignore_status=404).indices.delete_index_template(name=INDEX)
 
 
-def test_each_role_does_its_part_and_a_missing_right_is_named(
+def test_roles_are_sufficient_and_a_missing_privilege_is_named(
     realm: FileRealm,
     es_node: EmbeddedNode,
     es: Elasticsearch,
@@ -88,65 +90,67 @@ def test_each_role_does_its_part_and_a_missing_right_is_named(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     remove(es)
-    with pytest.raises(Fatal, match=r"denies us the (cluster|index) privilege '\w+'") as stopped:
+    with pytest.raises(
+        Fatal, match=r"the (cluster|index) privilege '\w+' in Elasticsearch is missing"
+    ) as stopped:
         set_up(realm, es_node, "t_worker")
     assert stopped.value.code is Exit.USAGE
     set_up(realm, es_node, "t_admin", "--setup-only")
     set_up(realm, es_node, "t_worker", "--no-setup")
-    # With options that ask for other templates: a warning, for current ones are there.
+    # With options for other templates: only a warning, because templates of this version exist.
     set_up(realm, es_node, "t_worker", "--shards", "2")
-    assert "set-up left as it is: Elasticsearch denies us" in caplog.text
+    assert "the setup is not changed: the " in caplog.text
 
     options = ("--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup")
     indexer = InProcess(es_node.url, INDEX, tmp_path, *options)
     frames = indexer.posts()
     indexer.feed(frames[:1])
 
-    # A right that goes during the run is waited for.
-    realm.roles({"t_admin": admin(INDEX), "t_worker": denied(worker(INDEX), "index")})
-    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "index", granted=False)
+    # A privilege that is lost while the worker is running: the events are held.
+    realm.roles({"t_admin": setup(INDEX), "t_worker": without(worker(INDEX), "index")})
+    realm.wait_for_privilege("t_worker", PASSWORD, f"{INDEX}-x", "index", granted=False)
 
-    # One that does not come back ends the worker, after what is a minute elsewhere.
-    for_good = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
-    with monkeypatch.context() as shorter, pytest.raises(Fatal, match=r"\(403 security") as stopped:
-        shorter.setattr("slurp.pipeline.delivery.BELIEVE_DENIED", 0.5)
-        for_good.feed(frames[1:])
+    # If it is not restored, the worker ends, after a minute unless a test shortens the time.
+    unprivileged = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
+    with monkeypatch.context() as patch, pytest.raises(Fatal, match=r"\(403 security") as stopped:
+        patch.setattr("slurp.pipeline.indexer.CREDENTIALS_TIMEOUT", 0.5)
+        unprivileged.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE
-    assert for_good.elastic.denied() >= 0.5
+    assert unprivileged.elastic.credentials_rejected() >= 0.5
 
-    def mend() -> None:
-        realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+    def restore() -> None:
+        realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
 
-    counted = indexer.feed_through_trouble(frames[1:], mend)
+    counted = indexer.feed_through_trouble(frames[1:], restore)
     assert_all_indexed(es, INDEX, counted, frames)
     indexer.unknown_fields.flush(indexer.elastic.client)
     remove(es)
 
 
-def test_the_worker_may_measure_its_days_and_delete_one_for_max_disk(
+def test_the_worker_role_can_measure_and_delete_days_for_max_disk(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
 ) -> None:
     set_up(realm, es_node, "t_admin", "--setup-only", "--max-disk", "100MB")
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
-    realm.wait_for_right("t_worker", PASSWORD, f"{INDEX}-x", "monitor")
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
+    realm.wait_for_privilege("t_worker", PASSWORD, f"{INDEX}-x", "monitor")
     indexer = InProcess(
         es_node.url, INDEX, tmp_path, "--es-user", "t_worker", "--es-pass", PASSWORD, "--no-setup"
     )
     _, today = fill(es, INDEX, indexer.day - 1, indexer.day)
-    indexer.days.lowest.save_budget(4_000_000)
-    clock = BudgetClock(lambda: indexer.began)
+    indexer.days.disk_state.save_budget(4_000_000)
+    clock = BudgetClock(earliest=lambda: indexer.began)
     assert DiskBudget(indexer.elastic, indexer.days, 4_000_000, indexer.channel, clock).step()
-    assert left(es, INDEX) == {today}
+    assert remaining(es, INDEX) == {today}
     es.delete(index=STATE_INDEX, id=f"disk:{INDEX}")
     remove(es)
 
 
 @pytest.mark.slow
-def test_a_rotated_password_is_read_from_its_file(
+def test_a_changed_password_is_read_from_its_file(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
     set_up(realm, es_node, "t_admin")
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     jetstream.run_at(200)
@@ -157,9 +161,9 @@ def test_a_rotated_password_is_read_from_its_file(
     ) as process:
         process.wait_for(r"indexed [1-9]")
         realm.change_password("t_worker", "another-password")
-        process.wait_for("holding what we have")
+        process.wait_for("holding the events in flight")
         secret.write_text("another-password")
-        process.wait_for("takes documents again")
+        process.wait_for("accepts documents again")
         jetstream.pause()
         assert process.stop() == 0
         assert process.counted()["quarantined"] == 0
@@ -169,7 +173,7 @@ def test_a_rotated_password_is_read_from_its_file(
 
 
 @pytest.mark.parametrize("options", slow_except([("--no-setup",), ()], ()))
-def test_no_rights_for_the_stats_is_told_and_stops_nothing(
+def test_missing_privileges_for_statistics_are_reported_and_stop_nothing(
     realm: FileRealm,
     es_node: EmbeddedNode,
     es: Elasticsearch,
@@ -179,8 +183,8 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
 ) -> None:
     set_up(realm, es_node, "t_admin")
     role = worker(INDEX) if options else worker_with_setup(INDEX)
-    realm.roles({"t_admin": admin(INDEX), "t_nobody": without_stats(role)})
-    realm.wait_for_right("t_nobody", PASSWORD, f"{INDEX}-x", "index" if options else "manage")
+    realm.roles({"t_admin": setup(INDEX), "t_nobody": without_stats(role)})
+    realm.wait_for_privilege("t_nobody", PASSWORD, f"{INDEX}-x", "index" if options else "manage")
     jetstream.run_at(200)
     with Worker(
         *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana", *options),
@@ -193,58 +197,58 @@ def test_no_rights_for_the_stats_is_told_and_stops_nothing(
         assert process.stop() == 0
         assert process.log.count("403 security_exception") == 1
         assert process.counted()["in flight"] == 0
-        told_by_setup = "skeetslurper-stats left as it is: Elasticsearch denies us" in process.log
-        assert told_by_setup == (not options)
+        is_reported_by_setup = "skeetslurper-stats is not changed: the" in process.log
+        assert is_reported_by_setup == (not options)
     remove(es)
 
 
 @pytest.mark.slow
-def test_the_page_says_which_right_it_lacks_and_shows_posts_once_it_has_it(
+def test_the_page_names_a_missing_privilege_and_shows_posts_with_it(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, jetstream: Simulator, tmp_path: Path
 ) -> None:
     set_up(realm, es_node, "t_admin")
-    realm.roles({"t_admin": admin(INDEX), "t_worker": worker(INDEX), "t_page": page(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX), "t_page": page(INDEX)})
     # Another test changes the password of t_worker.
     realm.add("t_blind", PASSWORD, "t_worker")
     realm.add("t_reader", PASSWORD, "t_worker,t_page")
     jetstream.run_at(200)
     for user, granted in (("t_blind", False), ("t_reader", True)):
-        realm.wait_for_right(user, PASSWORD, f"{INDEX}-x", "read", granted=granted)
+        realm.wait_for_privilege(user, PASSWORD, f"{INDEX}-x", "read", granted=granted)
         with Worker(
             *("--jetstream", jetstream.url, "--es", es_node.url, "--index", INDEX, "--no-kibana"),
             *("--no-setup", "--es-user", user, "--es-pass", PASSWORD, "--stats-interval", "1s"),
             *("--http", "127.0.0.1:0"),
             home=tmp_path,
         ) as process:
-            asked = HttpClient(process)
+            http = HttpClient(process)
             process.wait_for(r"indexed [1-9]")
             es.indices.refresh(index=f"{INDEX}-*")
-            assert asked.wait("/readyz", 200) == "ready\n"
-            lack = f"the worker&#39;s user lacks the privilege to read {INDEX}-*"
-            text = asked.wait("/", 200, '<article class="card post">' if granted else lack)
-            assert text.count(lack) == (0 if granted else 2)
-            assert asked.get("/metrics")[0] == 200
+            assert http.wait("/readyz", 200) == "ready\n"
+            missing = f"the worker&#39;s user has no right to read {INDEX}-*"
+            text = http.wait("/", 200, '<article class="card post">' if granted else missing)
+            assert text.count(missing) == (0 if granted else 2)
+            assert http.get("/metrics")[0] == 200
             assert process.stop() == 0
             assert "WARNING" not in process.log
             assert process.counted()["in flight"] == 0
     remove(es)
 
 
-def test_the_documented_roles_are_the_tested_ones() -> None:
+def test_the_documented_roles_are_those_of_the_code() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    shown = re.findall(r"PUT _security/role/(\w+)\n(\{.*?\n\})", text, flags=re.S)
-    assert {name: json.loads(body) for name, body in shown} == {
+    documented = re.findall(r"PUT _security/role/(\w+)\n(\{.*?\n\})", text, flags=re.S)
+    assert {name: json.loads(body) for name, body in documented} == {
         name: role("bluesky-events") for name, role in ROLES.items()
     }
 
 
 def test_the_documented_api_keys_are_those_of_the_roles(capsys: pytest.CaptureFixture[str]) -> None:
     text = DOCS.read_text(encoding="utf-8")
-    shown = [
+    documented = [
         json.loads(body) for body in re.findall(r"POST _security/api_key\n(\{.*?\n\})", text, flags=re.S)
     ]
-    assert shown == [api_key(role, "bluesky-events") for role in ROLES]
-    for body in shown:
+    assert documented == [api_key(role, "bluesky-events") for role in ROLES]
+    for body in documented:
         for name, role in body["role_descriptors"].items():
             assert role == ROLES[name]("bluesky-events")
     assert main(["skeetslurper_worker", "--api-key"]) == 0
@@ -252,10 +256,10 @@ def test_the_documented_api_keys_are_those_of_the_roles(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_elasticsearch_understands_each_role_and_each_request_for_an_api_key(
+def test_elasticsearch_accepts_each_role_and_each_request_for_an_api_key(
     es: Elasticsearch, role: str
 ) -> None:
-    """It checks them before it stores them, which the small node cannot for lack of a filter."""
+    """They are validated before they are stored, which fails on the embedded node, as it lacks a filter."""
     cannot_store = "Unknown filter type \\[pattern_capture\\]"
     key = api_key(role, INDEX)
     with pytest.raises(BadRequestError, match=cannot_store):
@@ -268,7 +272,7 @@ def test_elasticsearch_understands_each_role_and_each_request_for_an_api_key(
 
 
 @pytest.mark.slow
-def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
+def test_viewers_can_read_all_indices_and_change_nothing(
     realm: FileRealm, es_node: EmbeddedNode, es: Elasticsearch, tmp_path: Path
 ) -> None:
     remove(es)
@@ -276,14 +280,14 @@ def test_people_who_only_look_can_read_all_of_ours_and_change_nothing(
     indexer = InProcess(es_node.url, INDEX, tmp_path)
     indexer.feed(indexer.posts(3))
     es.indices.refresh(index=f"{INDEX}-*")
-    realm.roles({"t_admin": admin(INDEX), "t_viewer": viewer(INDEX)})
+    realm.roles({"t_admin": setup(INDEX), "t_viewer": viewer(INDEX)})
     realm.add("t_viewer", PASSWORD, "t_viewer")
-    realm.wait_for_right("t_viewer", PASSWORD, f"{INDEX}-x", "read")
+    realm.wait_for_privilege("t_viewer", PASSWORD, f"{INDEX}-x", "read")
     with realm.client("t_viewer", PASSWORD) as client:
         assert client.count(index=f"{INDEX}-*")["count"] == 3
         for index in (f"{INDEX}-*", "skeetslurper-*"):
             assert client.search(index=index)["hits"]
-            # Kibana's data views ask for these.
+            # Used by Kibana for data views.
             assert client.field_caps(index=index, fields="*")["fields"]
             assert client.indices.get_mapping(index=index)
         changes: list[Callable[[], object]] = [

@@ -1,95 +1,62 @@
-"""Relatives of Elasticsearch at --es end the start with one line. The answers are made after real ones."""
+"""Products related to Elasticsearch are rejected at startup. The responses are based on real ones."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
 from slurp.config import parse
-from slurp.elastic.client import Elastic, wait_until_ready
+from slurp.elastic.client import Elastic
+from slurp.elastic.readiness import wait_until_ready
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
-
-Answer = tuple[int, dict[str, str], Any]
-
-_HEALTH = {"cluster_name": "docker-cluster", "status": "green", "number_of_nodes": 1}
-_REASON = "Request for uri [/_cluster/health] with method [GET] exists but is not available when running in "
-_SERVERLESS = {"type": "api_not_available_exception", "reason": f"{_REASON}serverless mode"}
-
-
-@contextmanager
-def answering(answer: Answer) -> Iterator[str]:
-    """A server that answers everything so."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = answer
-            data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
+from tests.stub_server import ELASTICSEARCH, Response, StubServer
 
 _JSON = {"Content-Type": "application/json; charset=UTF-8"}
-_OPENSEARCH = _HEALTH | {"discovered_master": True, "discovered_cluster_manager": True}
+_HEALTH = {"cluster_name": "docker-cluster", "status": "green", "number_of_nodes": 1}
+_OPENSEARCH_HEALTH = _HEALTH | {"discovered_master": True, "discovered_cluster_manager": True}
+_REASON = "Request for uri [/_cluster/health] with method [GET] exists but is not available when running in "
+_SERVERLESS_ERROR = {"type": "api_not_available_exception", "reason": f"{_REASON}serverless mode"}
 
 
-def denied(realm: str) -> Answer:
+def unauthorized(realm: str) -> Response:
     headers = {"Content-Type": "text/plain; charset=UTF-8", "WWW-Authenticate": f'Basic realm="{realm}"'}
-    return 401, headers, "Unauthorized"
+    return Response(401, b"Unauthorized", headers)
+
+
+def wait_for(response: Response, wait: str) -> Fatal:
+    """Wait for a server that sends only this response; return the error that ends the wait."""
+    with StubServer(lambda request: response) as server:
+        config = parse(["--es", server.url, "--wait", wait], {"HOME": "/"})
+        elastic = Elastic(config, Secrets(()))
+        with pytest.raises(Fatal) as stopped:
+            wait_until_ready(elastic, config, threading.Event())
+        elastic.close()
+        return stopped.value
 
 
 @pytest.mark.parametrize(
-    ("answer", "product"),
+    ("response", "product"),
     [
+        (Response(200, _OPENSEARCH_HEALTH, _JSON), "OpenSearch"),
+        (unauthorized("OpenSearch Security"), "OpenSearch"),
         (
-            (200, _JSON, _OPENSEARCH),
-            "OpenSearch",
-        ),
-        (denied("OpenSearch Security"), "OpenSearch"),
-        (
-            (
+            Response(
                 410,
-                {**_JSON, "X-Elastic-Product": "Elasticsearch"},
-                {"error": {"root_cause": [_SERVERLESS], **_SERVERLESS}, "status": 410},
+                {"error": {"root_cause": [_SERVERLESS_ERROR], **_SERVERLESS_ERROR}, "status": 410},
+                ELASTICSEARCH,
             ),
             "Elastic Cloud Serverless",
         ),
     ],
 )
-def test_a_relative_of_elasticsearch_is_named_at_once(answer: Answer, product: str) -> None:
-    with answering(answer) as url:
-        config = parse(["--es", url, "--wait", "3s"], {"HOME": "/"})
-        elastic = Elastic(config, Secrets(()))
-        with pytest.raises(
-            Fatal, match=f"^--es: {product} is not supported: .*; use Elasticsearch 8.9"
-        ) as stop:
-            wait_until_ready(elastic, config, threading.Event())
-        assert stop.value.code is Exit.FAILED
-        elastic.close()
+def test_an_unsupported_product_is_named_without_waiting(response: Response, product: str) -> None:
+    error = wait_for(response, "3s")
+    assert str(error).startswith(f"--es: {product} is not supported: ")
+    assert "; use Elasticsearch 8.9" in str(error)
+    assert error.code is Exit.FAILED
 
 
-def test_another_answer_is_waited_for() -> None:
-    with answering(denied("gateway")) as url:
-        config = parse(["--es", url, "--wait", "300ms"], {"HOME": "/"})
-        elastic = Elastic(config, Secrets(()))
-        with pytest.raises(Fatal, match="is not Elasticsearch"):
-            wait_until_ready(elastic, config, threading.Event())
-        elastic.close()
+def test_an_unknown_server_is_named_after_the_wait() -> None:
+    assert "is not Elasticsearch" in str(wait_for(unauthorized("gateway"), "300ms"))

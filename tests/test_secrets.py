@@ -1,14 +1,11 @@
-"""The real program at --log-level debug, in all the ways that fail: no secret is in anything it says."""
+"""Secrets appear in no log, page or metric of the real program at --log-level debug, whatever fails."""
 
 from __future__ import annotations
 
 import html
 import json
-import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -20,11 +17,12 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.kibana.client import KibanaClient, Rejected
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
+from tests.stub_server import JSON, Request, Response, StubServer
 from tests.test_http_worker import HttpClient
 from tests.tiers import slow_except
 from tests.worker import Worker
 
-# Each with something that JSON, the repr of an error or a URL writes in another way.
+# Each contains characters that JSON, the repr of an error or a URL escapes.
 ES_PASS = 'geheim "Es"\\ä'
 KIBANA_PASS = 'leise/"Kib"\\+ana\'1'
 API_KEY = "VnVhQ2ZHY0JDZGJrUW0tZTVhT3g6c2VjcmV0=="
@@ -32,6 +30,7 @@ USER = "worker"
 
 
 def spellings(secret: str) -> set[str]:
+    """Return a secret as it may appear in a text: unchanged, escaped and encoded."""
     return {
         secret,
         json.dumps(secret)[1:-1],
@@ -52,43 +51,17 @@ def assert_hidden(log: str) -> None:
         assert word not in log
 
 
-def ask_for_credentials(request: BaseHTTPRequestHandler) -> None:
-    """Answer as Kibana does where `status.allowAnonymous` is false."""
-    request.send_response(401)
-    request.send_header("kbn-name", "kibana")
-    request.send_header("Content-Length", "0")
-    request.end_headers()
+# As Kibana responds to a request without credentials if `status.allowAnonymous` is false.
+CREDENTIALS_REQUIRED = Response(401, headers={"kbn-name": "kibana"})
 
 
-@contextmanager
-def echo() -> Iterator[str]:
-    """A proxy that is broken and shows the request in its error page, as some do. Without credentials it is
-    Kibana that asks for some."""
-
-    class Echo(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if "Authorization" not in self.headers:
-                ask_for_credentials(self)
-                return
-            shown = f"bad gateway: {dict(self.headers)}"
-            body = json.dumps(
-                {"error": {"type": "proxy_exception", "reason": shown}, "message": shown}, ensure_ascii=False
-            ).encode()
-            self.send_response(502)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def echo(request: Request) -> Response:
+    """Respond like a broken proxy whose error page contains the request, or like Kibana if it has no
+    credentials."""
+    if "Authorization" not in request.headers:
+        return CREDENTIALS_REQUIRED
+    text = f"bad gateway: {dict(request.headers)}"
+    return Response(502, {"error": {"type": "proxy_exception", "reason": text}, "message": text}, JSON)
 
 
 BROKEN = """
@@ -100,7 +73,7 @@ from slurp.kibana.install import Installer
 def fail(*args, **options):
     raise ValueError("with " + os.environ["SKEETSLURPER_ES_PASS"], os.environ["SKEETSLURPER_KIBANA_PASS"])
 
-hosts.connect = Reader.step = Installer.run = fail
+servers.connect = Reader.step = Installer.run = fail
 from slurp.cli import main
 raise SystemExit(main())
 """
@@ -110,10 +83,10 @@ Run = Callable[..., Worker]
 
 @pytest.fixture(params=slow_except(["text", "json"], "text"))
 def run(request: pytest.FixtureRequest, jetstream: Simulator, tmp_path: Path) -> Run:
-    """Start a worker that has all secrets from its environment."""
+    """Return a function that starts a worker with all secrets in its environment."""
     jetstream.generate(20)
 
-    def begin(*options: str, program: Path | None = None, **env: str) -> Worker:
+    def start(*options: str, program: Path | None = None, **env: str) -> Worker:
         return Worker(
             *("--jetstream", jetstream.url, "--log-level", "debug", "--log-format", request.param),
             *("--es-user", USER, *options),
@@ -122,7 +95,7 @@ def run(request: pytest.FixtureRequest, jetstream: Simulator, tmp_path: Path) ->
             **({"program": program} if program else {}),
         )
 
-    return begin
+    return start
 
 
 @pytest.mark.parametrize(
@@ -132,83 +105,72 @@ def run(request: pytest.FixtureRequest, jetstream: Simulator, tmp_path: Path) ->
         ("--es-api-key", API_KEY),
     ],
 )
-def test_a_kibana_that_shows_what_it_was_asked(options: tuple[str, ...]) -> None:
-    """Wherever its words are cut, and with the blanks of the password."""
+def test_an_error_message_of_kibana_with_the_credentials_is_scrubbed(options: tuple[str, ...]) -> None:
+    """Also if the message is cut within the credentials, and with the spaces in the password."""
     padding = count(200)
 
-    class Shows(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if "Authorization" not in self.headers:
-                ask_for_credentials(self)
-                return
-            asked = self.headers["Authorization"].split()[1]
-            shown = asked if "ApiKey" in self.headers["Authorization"] else b64decode(asked).decode()
-            body = json.dumps({"message": f"{'x' * next(padding)} {shown} {asked}"}).encode()
-            self.send_response(403)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def respond(request: Request) -> Response:
+        if "Authorization" not in request.headers:
+            return CREDENTIALS_REQUIRED
+        scheme, encoded = request.headers["Authorization"].split()
+        decoded = encoded if scheme == "ApiKey" else b64decode(encoded).decode()
+        return Response(403, {"message": f"{'x' * next(padding)} {decoded} {encoded}"})
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Shows) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        config = parse(["--kibana", f"http://127.0.0.1:{server.server_port}", *options], {})
+    with StubServer(respond) as server:
+        config = parse(["--kibana", server.url, *options], {})
         secrets = Secrets(config.secrets)
         kibana = KibanaClient(config, secrets)
         for _ in range(110):
             with pytest.raises(Rejected) as refused:
                 kibana.status()
-            told = secrets.scrub(str(refused.value))
+            message = secrets.scrub(str(refused.value))
             for secret in config.secrets:
-                assert secret[:4] not in told
+                assert secret[:4] not in message
         kibana.close()
-        server.shutdown()
 
 
-def test_a_password_that_is_refused(run: Run, es_node: EmbeddedNode) -> None:
+def test_a_rejected_password_is_hidden(run: Run, es_node: EmbeddedNode) -> None:
     with run("--es", es_node.url, "--wait", "500ms", "--no-kibana") as worker:
         assert worker.exit_code() == 2
-    assert "refuses the password" in worker.log
+    assert "rejects the password" in worker.log
     assert_hidden(worker.log)
 
 
-def test_a_proxy_that_shows_what_it_was_asked(run: Run) -> None:
-    with echo() as url:
-        with run("--es", url, "--wait", "500ms", "--no-kibana") as worker:
-            assert worker.exit_code() == 1
+def test_credentials_in_the_error_page_of_a_proxy_are_hidden_in_the_log(run: Run) -> None:
+    with StubServer(echo) as proxy:
+        with run("--es", proxy.url, "--wait", "500ms", "--no-kibana") as with_password:
+            assert with_password.exit_code() == 1
         with run(
-            *("--es", url, "--wait", "500ms", "--kibana-user", USER), SKEETSLURPER_ES_API_KEY=API_KEY
-        ) as keyed:
-            assert keyed.exit_code() == 1
-    for log in (worker.log, keyed.log):
-        assert "authorization" in log.lower(), "it did show it"
+            *("--es", proxy.url, "--wait", "500ms", "--kibana-user", USER), SKEETSLURPER_ES_API_KEY=API_KEY
+        ) as with_key:
+            assert with_key.exit_code() == 1
+    for log in (with_password.log, with_key.log):
+        assert "authorization" in log.lower(), "the error page contains the credentials"
         assert "***" in log
         assert_hidden(log)
 
 
-def test_what_is_shown_of_a_proxy_that_shows_what_it_was_asked(run: Run) -> None:
-    with echo() as url, run("--es", url, "--no-kibana", "--http", "127.0.0.1:0") as worker:
-        asked = HttpClient(worker)
-        ready = asked.wait("/readyz", 503, "bad gateway")
-        shown = html.unescape(asked.get("/")[1])
-        metrics = asked.get("/metrics")[1]
+def test_credentials_in_the_error_page_of_a_proxy_are_hidden_over_http(run: Run) -> None:
+    with StubServer(echo) as proxy, run("--es", proxy.url, "--no-kibana", "--http", "127.0.0.1:0") as worker:
+        http = HttpClient(worker)
+        readiness = http.wait("/readyz", 503, "bad gateway")
+        page = html.unescape(http.get("/")[1])
+        metrics = http.get("/metrics")[1]
         assert worker.stop() == 0
-    for text in (ready, shown):
-        assert "authorization" in text.lower(), "it did show it"
+    for text in (readiness, page):
+        assert "authorization" in text.lower(), "the error page contains the credentials"
         assert "***" in text
-    for text in (ready, shown, metrics, worker.log):
+    for text in (readiness, page, metrics, worker.log):
         assert_hidden(text)
 
 
-def test_nobody_there(run: Run) -> None:
+def test_secrets_are_hidden_if_no_server_listens(run: Run) -> None:
     with run("--es", "http://127.0.0.1:1", "--wait", "100ms") as worker:
         assert worker.exit_code() == 1
     assert_hidden(worker.log)
 
 
-def test_bugs_with_a_secret_in_their_tracebacks(
+def test_secrets_in_tracebacks_are_hidden(
     run: Run, es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     program = tmp_path / "broken.py"
@@ -221,20 +183,20 @@ def test_bugs_with_a_secret_in_their_tracebacks(
         SKEETSLURPER_ES_PASS="changeme",
     ) as worker:
         assert worker.exit_code() == 1
-    assert worker.log.count("Traceback") >= 3, "of a probe, the reader and Kibana"
+    assert worker.log.count("Traceback") >= 3, "one of a probe, of the reader and of the Kibana thread"
     assert worker.log.count("***") >= 6
     assert "changeme" not in worker.log
     assert_hidden(worker.log)
 
 
-def test_kibana_behind_a_proxy_that_shows_what_it_was_asked(
+def test_credentials_in_the_error_page_of_a_proxy_of_kibana_are_hidden(
     run: Run, es_node: EmbeddedNode, fresh_index_prefix: str
 ) -> None:
     with (
-        echo() as url,
+        StubServer(echo) as proxy,
         run(
             *("--es", es_node.url, "--index", fresh_index_prefix, "--es-user", "elastic"),
-            *("--kibana", url, "--kibana-user", USER),
+            *("--kibana", proxy.url, "--kibana-user", USER),
             SKEETSLURPER_ES_PASS="changeme",
         ) as worker,
     ):
@@ -258,7 +220,7 @@ def test_kibana_behind_a_proxy_that_shows_what_it_was_asked(
     ],
 )
 @pytest.mark.parametrize("scheme", ["", "http://", "https://", "wss://", "ftp://"])
-def test_userinfo_in_a_url(
+def test_an_error_about_credentials_in_a_url_does_not_contain_them(
     option: str,
     userinfo: str,
     scheme: str,
@@ -269,7 +231,7 @@ def test_userinfo_in_a_url(
         with pytest.raises(SystemExit) as stopped:
             parse(arguments, environ)
         assert stopped.value.code == 2
-        told = capsys.readouterr().err
-        assert option in told
+        message = capsys.readouterr().err
+        assert option in message
         for part in ("geheim", "heim", "worker:", "ge/"):
-            assert part not in told
+            assert part not in message

@@ -1,4 +1,4 @@
-"""Templates and indices of ours on a real node: put, repeated, upgraded, and left alone."""
+"""The setup on a real node: first and repeated runs, upgrades, and resources that are not changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.config import Config, parse
 from slurp.elastic import templates
-from slurp.elastic.setup import Setup, create_index, lexicons
+from slurp.elastic.setup import Setup, create_index, load_lexicons
 from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import committed
@@ -29,20 +29,20 @@ def _no_config_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @pytest.fixture
 def prepare(es: Elasticsearch, fresh_index_prefix: str) -> Prepare:
-    """Set up for this test's index with some options, like a start of the program."""
+    """Return a function that runs the setup for the index of the test, as at a start with these options."""
 
     def run(*options: str) -> Setup:
         config = options_for(fresh_index_prefix, *options)
-        work = Setup(config, lexicons(config))
-        work.run(es)
-        return work
+        setup = Setup(config, load_lexicons(config))
+        setup.run(es)
+        return setup
 
     return run
 
 
 @pytest.fixture
 def today(fresh_index_prefix: str) -> str:
-    """The day index of now; asked for at the time of the test, which may be another day than the import."""
+    """The day index of the current day, which may have changed since the import of this module."""
     return time.strftime(f"{fresh_index_prefix}-%Y.%m.%d", time.gmtime())
 
 
@@ -64,48 +64,48 @@ def write_lexicon(folder: Path, **properties: str) -> None:
     (folder / "note.json").write_text(json.dumps(body))
 
 
-def test_a_day_index_is_made_of_all_templates(
+def test_a_day_index_is_composed_of_all_templates(
     es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare
 ) -> None:
     es.cluster.put_component_template(
         name=f"{fresh_index_prefix}@custom",
-        template={"mappings": {"properties": {"mine": {"type": "keyword"}}}},
+        template={"mappings": {"properties": {"custom": {"type": "keyword"}}}},
     )
     prepare("--shards", "2", "--replicas", "0", "--refresh", "7s", "--codec", "best_compression")
     es.indices.create(index=today)
-    made = es.indices.get(index=today)[today]
-    index = made["settings"]["index"]
+    created = es.indices.get(index=today)[today]
+    index = created["settings"]["index"]
     assert (index["number_of_shards"], index["number_of_replicas"]) == ("2", "0")
     assert (index["refresh_interval"], index["codec"]) == ("7000ms", "best_compression")
     assert index["translog"]["durability"] == "request"
-    mapping = made["mappings"]
+    mapping = created["mappings"]
     assert mapping["dynamic"] == "false"
     assert mapping["_meta"]["skeetslurper"]["version"]
-    assert mapping["properties"]["mine"] == {"type": "keyword"}
+    assert mapping["properties"]["custom"] == {"type": "keyword"}
     post = mapping["properties"]["record"]["properties"]["app"]["properties"]["bsky"]["properties"]
     assert post["feed"]["properties"]["post"]["properties"]["text"]["type"] == "text"
     assert count_fields(mapping["properties"]) < 1000
 
 
-def test_a_second_start_changes_nothing_and_a_change_is_put(
+def test_a_second_start_puts_only_what_has_changed(
     es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare()
     put: list[str] = []
     original = type(es.cluster).put_component_template
 
-    def noted(self: object, *, name: str, **body: object) -> object:
+    def record(self: object, *, name: str, **body: object) -> object:
         put.append(name)
         return original(self, name=name, **body)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(es.cluster), "put_component_template", noted)
+    monkeypatch.setattr(type(es.cluster), "put_component_template", record)
     prepare()
     assert put == []
     prepare("--shards", "3")
     assert put == [f"{fresh_index_prefix}@settings"]
 
 
-def test_templates_of_a_newer_version_are_left_alone(
+def test_templates_of_a_newer_version_are_not_changed(
     es: Elasticsearch,
     fresh_index_prefix: str,
     prepare: Prepare,
@@ -127,21 +127,21 @@ def test_templates_of_an_older_version_are_replaced(
     )
     prepare()
     meta = templates.index_template_meta(es, fresh_index_prefix)
-    assert templates.version_of(meta) > (0, 0, 1)
+    assert templates.managed_version(meta) > (0, 0, 1)
 
 
-def test_a_template_of_somebody_else_is_refused(
+def test_a_template_of_the_user_is_rejected(
     es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
 ) -> None:
     es.indices.put_index_template(
         name=fresh_index_prefix, index_patterns=[f"{fresh_index_prefix}-*"], priority=1
     )
-    with pytest.raises(Fatal, match="was not made by us") as stopped:
+    with pytest.raises(Fatal, match="was not created by this program") as stopped:
         prepare()
     assert stopped.value.code is Exit.USAGE
 
 
-def test_a_new_field_of_a_lexicon_can_be_searched_today_and_old_data_stays(
+def test_a_new_field_of_a_lexicon_is_searchable_and_existing_documents_are_kept(
     es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, tmp_path: Path
 ) -> None:
     folder = tmp_path / "lexicons"
@@ -162,60 +162,62 @@ def test_a_new_field_of_a_lexicon_can_be_searched_today_and_old_data_stays(
     assert es.get(index=today, id="old")["_source"]["record"]["org.example.note"]["stars"] == 4
     for untouched in (long_ago, foreign):
         fields = es.indices.get_field_mapping(index=untouched, fields="record.org.example.note.stars")
-        assert not fields[untouched]["mappings"], "outside the lookback"
+        assert not fields[untouched]["mappings"], "older than the updated days"
 
 
-def test_fields_that_the_user_maps_otherwise_keep_no_new_field_out(
+def test_fields_with_another_mapping_do_not_prevent_new_fields(
     es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
 ) -> None:
-    theirs = {
+    customized = {
         "did": {"type": "long"},
         "commit": {"properties": {"rev": {"type": "text"}}},
         "identity": {"type": "nested", "properties": {"handle": {"type": "text"}}},
         "account": {"type": "object", "enabled": False},
         "quote": {"type": "flattened"},
-        "name": {"type": "text", "fields": {"mine": {"type": "text"}}},
+        "name": {"type": "text", "fields": {"custom": {"type": "text"}}},
     }
-    assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}, "properties": theirs})
+    assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}, "properties": customized})
     prepare()
     mapping = es.indices.get_mapping(index=today)[today]["mappings"]
     found = mapping["properties"]
     for name in ("did", "account", "quote"):
-        assert found[name] == theirs[name]
+        assert found[name] == customized[name]
     assert found["commit"]["properties"]["rev"]["type"] == "text"
     assert found["commit"]["properties"]["rkey"]["type"] == "keyword"
     assert found["identity"]["type"] == "nested"
     assert found["identity"]["properties"]["time"]["type"] == "date"
-    assert found["name"]["fields"].keys() == {"mine", "keyword"}
+    assert found["name"]["fields"].keys() == {"custom", "keyword"}
     assert found["record"]["properties"]["app"]
     assert mapping["_meta"] == templates.day_mappings(committed())["_meta"]
-    assert "keeps its mapping" not in caplog.text
+    assert "cannot update the mappings" not in caplog.text
 
 
-def test_a_day_that_can_not_take_new_fields_is_a_warning(
+def test_a_day_index_that_rejects_new_fields_is_a_warning(
     es: Elasticsearch, fresh_index_prefix: str, today: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
 ) -> None:
     full = {"index.mapping.total_fields.limit": 5}
     assert create_index(es, today, mappings={"_meta": {"skeetslurper": {}}}, settings=full)
     prepare()
-    assert f"{today} keeps its mapping" in caplog.text
+    assert f"cannot update the mappings of {today}" in caplog.text
     assert templates.index_template_meta(es, fresh_index_prefix)
 
 
-def test_without_setup_what_is_missing_is_named(
+def test_with_no_setup_missing_resources_are_reported(
     es: Elasticsearch, fresh_index_prefix: str, prepare: Prepare
 ) -> None:
-    with pytest.raises(Fatal, match=f"no index template '{fresh_index_prefix}' of ours.*--setup-only"):
+    with pytest.raises(
+        Fatal, match=f"no index template '{fresh_index_prefix}' created by this program.*--setup-only"
+    ):
         prepare("--no-setup")
     prepare()
     prepare("--no-setup")
 
 
-def test_lexicons_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
+def test_invalid_lexicons_are_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "lexicons"
     write_lexicon(folder, **{f"field{number}": "integer" for number in range(900)})
     with pytest.raises(Fatal, match=r"90[0-9] fields from lexicons and") as stopped:
-        lexicons(options_for("x", "--lexicons", str(folder)))
+        load_lexicons(options_for("x", "--lexicons", str(folder)))
     assert stopped.value.code is Exit.USAGE
     record = {"type": "object", "properties": {}}
     body = {
@@ -224,16 +226,16 @@ def test_lexicons_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
         "defs": {"main": {"type": "record", "key": "tid", "record": record}},
     }
     (folder / "note.json").write_text(json.dumps(body))
-    with pytest.raises(Fatal, match=r"already mapped: app\.bsky\.feed\.post"):
-        lexicons(options_for("x", "--lexicons", str(folder)))
+    with pytest.raises(Fatal, match=r"typed already: app\.bsky\.feed\.post"):
+        load_lexicons(options_for("x", "--lexicons", str(folder)))
 
 
-def test_the_committed_lexicons_fit() -> None:
+def test_the_built_in_lexicons_stay_below_the_field_limit() -> None:
     mapping = templates.day_mappings(committed())
     assert count_fields(mapping["properties"]) < 1000
 
 
-def test_setup_only_is_done_without_a_jetstream(
+def test_setup_only_needs_no_jetstream(
     es: Elasticsearch, es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     options = ("--es", es_node.url, "--index", fresh_index_prefix, "--jetstream", "ws://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Several `--es` share the work, and one that is away is done without."""
+"""Several `--es` nodes: requests are distributed, and an unavailable node is excluded."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tests.test_faults import assert_all_indexed
 from tests.worker import Worker, assert_each_once, checkpoint
 
 
-@pytest.mark.parametrize("away", [False, True])
-def test_nodes_are_used_evenly(
-    es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path, away: bool
+@pytest.mark.parametrize("is_down", [False, True])
+def test_requests_are_distributed_evenly_over_available_nodes(
+    es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path, is_down: bool
 ) -> None:
     with Proxy(es_node.port) as first, Proxy(es_node.port) as second:
-        # To one node by two roads, which is all that the client can see of two nodes.
-        urls = [f"http://127.0.0.1:{one.port}" for one in (first, second)]
+        # Two proxies to one node, which the client sees as two nodes.
+        urls = [f"http://127.0.0.1:{proxy.port}" for proxy in (first, second)]
         indexer = InProcess(urls[0], fresh_index_prefix, tmp_path, "--es", urls[1])
         frames = indexer.posts(30)
-        if away:
+        if is_down:
             second.__exit__(None, None, None)
-        before = [one.count(b"/_bulk") for one in (first, second)]
+        before = [proxy.count(b"/_bulk") for proxy in (first, second)]
         for at in range(0, 30, 3):
             counted = indexer.feed(frames[at : at + 3])
         assert_all_indexed(es, fresh_index_prefix, counted, frames)
-        used = [one.count(b"/_bulk") - was for one, was in zip((first, second), before, strict=True)]
-    if away:
+        used = [proxy.count(b"/_bulk") - count for proxy, count in zip((first, second), before, strict=True)]
+    if is_down:
         assert used == [10, 0]
     else:
         assert sum(used) == 10
@@ -43,7 +43,7 @@ def test_nodes_are_used_evenly(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accepts", [True, False], ids=["accepts", "drops packets"])
-def test_a_silent_node_delays_nothing_and_is_used_again_when_it_answers(
+def test_an_unresponsive_node_delays_nothing_and_is_used_again_when_it_responds(
     es_node: EmbeddedNode,
     es: Elasticsearch,
     jetstream: Simulator,
@@ -51,8 +51,12 @@ def test_a_silent_node_delays_nothing_and_is_used_again_when_it_answers(
     tmp_path: Path,
     accepts: bool,
 ) -> None:
-    with Proxy(es_node.port) as sound, Proxy(es_node.port) as silent:
-        urls = [option for one in (sound, silent) for option in ("--es", f"http://127.0.0.1:{one.port}")]
+    with Proxy(es_node.port) as healthy, Proxy(es_node.port) as unresponsive:
+        urls = [
+            option
+            for proxy in (healthy, unresponsive)
+            for option in ("--es", f"http://127.0.0.1:{proxy.port}")
+        ]
         with Worker(
             *("--jetstream", jetstream.url, *urls, "--index", fresh_index_prefix, "--since", "0"),
             *("--no-kibana", "--stats-interval", "1s"),
@@ -63,23 +67,23 @@ def test_a_silent_node_delays_nothing_and_is_used_again_when_it_answers(
             worker.wait_until_counted(lambda now: now["indexed"] > 2_000)
             before = statistics.median(checkpoint_ages(es, fresh_index_prefix, seconds=3))
             if accepts:
-                silent.silence()
+                unresponsive.silence()
             else:
-                silent.ignore_connections()
-            said = len(worker.lines)
+                unresponsive.ignore_connections()
+            line_count = len(worker.lines)
             ages = checkpoint_ages(es, fresh_index_prefix, seconds=20)
-            lags = lags_in(worker.lines[said:])
+            lags = lags_in(worker.lines[line_count:])
             print(f"age of the checkpoint before: {before:.1f} s, then: {sorted(ages)}")
             print(f"lag: {lags}")
-            # A request to the silent node has 90 s. Usual is a lag of one flush, which is a second.
+            # A request to the unresponsive node would end after 90 s. The usual lag is one flush, a second.
             assert max(lags) < 15
             assert statistics.median(lags) < 3
             assert statistics.median(ages) < before + 4
 
-            silent.recover()
-            before, deadline = silent.count(b"/_bulk"), time.monotonic() + 60
-            while silent.count(b"/_bulk") < before + 3:
-                assert time.monotonic() < deadline, "it is not used again"
+            unresponsive.recover()
+            before, deadline = unresponsive.count(b"/_bulk"), time.monotonic() + 60
+            while unresponsive.count(b"/_bulk") < before + 3:
+                assert time.monotonic() < deadline, "the node is not used again"
                 time.sleep(0.1)
             jetstream.pause()
             worker.wait_until_counted(lambda now: now["received"] >= jetstream.published)
@@ -88,7 +92,7 @@ def test_a_silent_node_delays_nothing_and_is_used_again_when_it_answers(
 
 
 def checkpoint_ages(es: Elasticsearch, index: str, seconds: float) -> list[float]:
-    """How old the saved position was, several times a second."""
+    """Return the ages of the checkpoint in seconds, measured several times a second."""
     ages, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
         saved = checkpoint(es, index)
@@ -99,6 +103,6 @@ def checkpoint_ages(es: Elasticsearch, index: str, seconds: float) -> list[float
 
 
 def lags_in(lines: list[str]) -> list[float]:
-    """The lag of each stats line, in seconds."""
+    """Return the lag in each stats line, in seconds."""
     found = re.findall(r"\| lag (?:(\d+)m ?)?([\d.]+)s", "\n".join(lines))
     return [60 * int(minutes or 0) + float(seconds) for minutes, seconds in found]

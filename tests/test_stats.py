@@ -16,9 +16,10 @@ from elasticsearch import AuthorizationException, ConflictError, Elasticsearch
 
 from slurp import __version__
 from slurp.config import parse
-from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.client import Elastic
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.setup import Setup
-from slurp.elastic.templates import STATS_INDEX, asset, is_ours
+from slurp.elastic.templates import STATS_INDEX, asset, is_managed
 from slurp.embedded.node import EmbeddedNode
 from slurp.lexicons import committed
 from slurp.logs import Secrets
@@ -122,7 +123,7 @@ def test_a_number_is_used_again_until_its_write_is_answered(caplog: pytest.LogCa
     assert [request["version"] for request in node.written] == [1, 2, 3, 4]
     assert [request["document"]["received"] for request in node.written] == [100, 200, 300, 100]
     assert [request["document"]["interval_ms"] for request in node.written][2:] == [90_000, 30_000]
-    assert caplog.text.count("go into the next document: no answer in time") == 1, "told once"
+    assert caplog.text.count("go into the next document: no response in time") == 1, "told once"
 
 
 def test_another_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -132,14 +133,14 @@ def test_another_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
     node.fails = [ConnectionTimeout("late"), denied, denied]
     for _ in range(3):
         stats.write(LATER, STATE, within=30)
-    assert caplog.text.count("no answer in time") == 1
+    assert caplog.text.count("no response in time") == 1
     assert caplog.text.count("403 security_exception: x") == 1
 
 
 def test_known_trouble_is_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
     outage_log = OutageLog()
     node, stats = recorded(outage_log)
-    outage_log.trouble("away")
+    outage_log.failing("away")
     node.fails = [ConnectionTimeout("late")]
     stats.write(LATER, STATE, within=30)
     assert "next document" not in caplog.text
@@ -251,7 +252,7 @@ def test_a_deleted_index_comes_back_with_its_mapping(
     assert [one["received"] for one in stats_documents(es, fresh_index_prefix)] == [90]
     mapping = es.indices.get_mapping(index=STATS_INDEX)[STATS_INDEX]["mappings"]
     assert mapping["dynamic"] == "false"
-    assert is_ours(mapping["_meta"])
+    assert is_managed(mapping["_meta"])
     assert mapping["properties"] == asset("stats")["mappings"]["properties"]
 
 

@@ -9,15 +9,15 @@ from elasticsearch import Elasticsearch
 
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.features import Features
-from slurp.elastic.lifecycle import Retention, remembered
+from slurp.elastic.days import Clocks
+from slurp.elastic.lifecycle import Retention, RetentionOptions, enforced_retention
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.times import day_of
 from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
 from tests.test_http_worker import HttpClient
-from tests.test_lifecycle import elastic, index, left, make  # noqa: F401 - fixtures
+from tests.test_lifecycle import create_days, elastic, index, remaining  # noqa: F401 - fixtures
 from tests.test_worker_faults import SETTABLE
 from tests.watched import IdleWorker
 from tests.worker import PROGRAM, Worker, count, wait_for_documents
@@ -32,6 +32,7 @@ class World:
     def __init__(self, ahead: float = 0.0) -> None:
         self.now, self.ahead, self.ticks, self.stream = NOW, ahead, 100.0, 0.0
         self.clock = StreamClock(lambda: int(self.stream * 1e6), lambda: self.now + self.ahead, self.tick)
+        self.clocks = Clocks(self.clock.probable, self.clock.earliest, self.tick)
 
     def tick(self) -> float:
         return self.ticks
@@ -133,7 +134,7 @@ def test_an_event_expires_by_the_earlier_of_clock_and_stream(elastic: Elastic) -
     today = int(NOW) // DAY
 
     def expired(age: int, seen_us: int | None = None) -> bool:
-        days = DailyIndices(elastic, "ev", 30, no_templates, world.clock.probable, world.clock.earliest)
+        days = DailyIndices(elastic, "ev", 30, no_templates, world.clocks)
         return days.is_expired(today - age, seen_us)
 
     # The first batch of a first run: nothing is known but what is in it.
@@ -153,9 +154,7 @@ def test_tomorrow_is_made_where_the_stream_is(
     world.stream = NOW // DAY * DAY - 60
     made: list[int] = []
     monkeypatch.setattr(DailyIndices, "ensure", lambda self, day: made.append(day))
-    DailyIndices(
-        elastic, "ev", 30, no_templates, world.clock.probable, world.clock.earliest
-    ).ensure_tomorrow()
+    DailyIndices(elastic, "ev", 30, no_templates, world.clocks).ensure_tomorrow()
     assert made == [int(NOW) // DAY]
 
 
@@ -165,15 +164,15 @@ def test_retention_deletes_nothing_before_the_stream_is_known_and_then_by_it(
     index: str,  # noqa: F811
 ) -> None:
     today = int(NOW) // DAY
-    gone, *kept = make(es, index, today - 31, today - 30, today - 1, today)
+    gone, *kept = create_days(es, index, today - 31, today - 30, today - 1, today)
     world = World(ahead=31 * DAY)
-    retention = Retention(elastic, index, 30, Features(), world.clock.earliest, world.tick)
+    retention = Retention(elastic, RetentionOptions(index, 30), world.clocks)
     assert not retention.step()
-    assert len(left(es, index)) == 4
-    assert remembered(es, index) is None, "the first look is still to come"
+    assert len(remaining(es, index)) == 4
+    assert enforced_retention(es, index) is None, "the first look is still to come"
     world.stream = NOW
     assert retention.step()
-    assert left(es, index) == {*kept}
+    assert remaining(es, index) == {*kept}
     assert gone not in kept
 
 
@@ -181,8 +180,8 @@ def test_retention_deletes_nothing_before_the_stream_is_known_and_then_by_it(
 
 
 # After the clock is settable: what is imported before keeps the real one.
-MEASURES_QUICKLY = """from slurp import streamclock
-streamclock._MEASURE = 2.0
+MEASURES_QUICKLY = """from slurp.pipeline import stream_clock
+stream_clock._MEASURE = 2.0
 from skeetslurper import main
 """
 
@@ -200,7 +199,7 @@ def test_a_clock_a_month_ahead_deletes_no_day_and_expires_no_event(
     program.write_text(source.format(root=PROGRAM.parent))
     offset.write_text(str(31 * DAY))
     today = indexer.day
-    make(es, fresh_index_prefix, today - 40, today - 10, today - 1)
+    create_days(es, fresh_index_prefix, today - 40, today - 10, today - 1)
     past = f"{fresh_index_prefix}-{day_of(today - 40)}"
     jetstream.run_at(500)
     options = (
@@ -222,6 +221,6 @@ def test_a_clock_a_month_ahead_deletes_no_day_and_expires_no_event(
         counted = worker.counted()
     assert counted["expired"] == 0
     assert counted["received"] == counted["indexed"] == count(es, fresh_index_prefix)
-    names = left(es, fresh_index_prefix)
+    names = remaining(es, fresh_index_prefix)
     assert {f"{fresh_index_prefix}-{day_of(today - age)}" for age in (10, 1)} <= names
     assert past not in names

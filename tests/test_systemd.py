@@ -14,8 +14,9 @@ from typing import Any, cast
 import pytest
 
 from slurp.config import parse
-from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.outage_log import OutageLog
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import Position
 from slurp.logs import Secrets

@@ -63,9 +63,9 @@ def test_a_frame_that_raises_any_exception_is_a_dead_letter(
         build = document.build
         monkeypatch.setattr(indexer_module, "build", lambda event, *rest: fail(event) or build(event, *rest))
     elif step == "_look":
-        look = indexer.unknown_fields.look
-        monkeypatch.setattr(indexer.unknown_fields, "look", lambda event: fail(event) or look(event))
-    elif step == "fast_path":
+        look = indexer.unknown_fields.find
+        monkeypatch.setattr(indexer.unknown_fields, "find", lambda event: fail(event) or look(event))
+    elif step == "express":
         render = fast_path.FastPath.render
         monkeypatch.setattr(
             fast_path.FastPath, "render", lambda self, frame, *rest: fail(frame) or render(self, frame, *rest)
@@ -191,8 +191,8 @@ def test_indexers_that_wait_for_a_day_index_report_heartbeats(
         hung.wait(60)
         raise ConnectionTimeout("silent")
 
-    monkeypatch.setattr(days_module, "_uuid_and_mark", hang)
-    monkeypatch.setattr(days_module, "_BEAT_EVERY", 0.01, raising=False)
+    monkeypatch.setattr(days_module, "_uuid_and_meta", hang)
+    monkeypatch.setattr(days_module, "_HEARTBEAT_INTERVAL", 0.01, raising=False)
     beats = [0] * 10
     threads = []
     for number in range(10):

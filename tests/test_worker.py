@@ -236,7 +236,7 @@ def test_elasticsearch_away_for_20_seconds(
             time.sleep(1)
             most = max(most, worker.resident())
         node.start()
-        worker.wait_for("takes documents again", timeout=60)
+        worker.wait_for("accepts documents again", timeout=60)
         deadline = time.monotonic() + 150
         while count(es, fresh_index_prefix) < len(jetstream.frames) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -358,7 +358,7 @@ def test_a_second_signal_stops_at_once(own_node: OwnNode, jetstream: Simulator, 
     with Worker(*options, home=tmp_path) as worker:
         worker.wait_for("created index")
         node.kill()
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         worker.process.send_signal(signal.SIGINT)
         time.sleep(2)  # within a second it would be the same request
         assert worker.process.poll() is None, "it is still trying within its grace"
@@ -375,7 +375,7 @@ def test_what_can_not_be_flushed_is_said(own_node: OwnNode, jetstream: Simulator
     with Worker(*options, home=tmp_path) as worker:
         worker.wait_for("created index")
         node.kill()
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         asked = time.monotonic()
         assert worker.stop() == 0
         assert time.monotonic() - asked < 12
@@ -450,7 +450,7 @@ def test_a_wrong_password_ends_soon_and_is_not_shown(
     with start("--es-pass", "geheim-und-falsch") as worker:
         assert worker.exit_code(timeout=20) == 2
         assert time.monotonic() - asked < 15
-        assert "refuses the password of user 'elastic'" in worker.log
+        assert "rejects the password of user 'elastic'" in worker.log
         assert "geheim" not in worker.log
 
 
@@ -473,7 +473,7 @@ def test_a_port_that_is_no_elasticsearch(jetstream: Simulator, tmp_path: Path, s
             *("--jetstream", jetstream.url, "--es", url, "--no-kibana", "--wait", "3s"), home=tmp_path
         ) as worker:
             assert worker.exit_code(timeout=20) == 1
-            assert f"what answers at {url} is not Elasticsearch" in worker.log
+            assert f"the server at {url} is not Elasticsearch" in worker.log
         server.shutdown()
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slurp.config import Config, parse
-from slurp.elastic.client import Elastic, OutageLog
+from slurp.elastic.client import Elastic
+from slurp.elastic.outage_log import OutageLog
 from slurp.events.position import LIVE, Position
 from slurp.logs import Secrets
 from slurp.monitoring.elastic_probe import ElasticProbe

@@ -1,4 +1,4 @@
-"""Bulk requests: actions in, one answer per action out, whatever the request as a whole met."""
+"""Bulk requests that return one result for each action, also if a request as a whole is rejected."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, cast
 import orjson
 from elasticsearch import ApiError, Elasticsearch, helpers
 
-from slurp.elastic.client import BULK_TIMEOUT, error_of
+from slurp.elastic.client import BULK_TIMEOUT, error_details
 from slurp.elastic.error_classes import Item
-from slurp.elastic.response_checks import UnexpectedAnswer
+from slurp.elastic.response_checks import UnexpectedResponse
 
 MAX_CHUNK_BYTES = 10_000_000
 
@@ -19,127 +19,134 @@ _FILTER_PATH = (
     "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 )
 
-# These come back for the request as a whole and mean one of its items, or its size.
-_GUILTY_INSIDE = (400, 413)
+# A request that is rejected with one of these contains an invalid item, or is too large.
+_REJECTED_FOR_CONTENT = (400, 413)
 
-
-# Nearly every answer.
+# Shared, because it is the result of nearly every action.
 _CREATED = Item(201)
 
-
-# One action of a bulk request, serialised: a line, a second for a `create`, and no line break behind
-# them. In one piece, as the bulk helper handles each piece of an action.
+# One action of a bulk request as NDJSON: one line, for a `create` two, without a newline at the end. It is a
+# single bytes object because the bulk helper processes each line of an action separately.
 Action = bytes
 
 
 def create(index: str, doc_id: str, body: bytes) -> Action:
-    """The action that adds a document, `body` (JSON), unless its `_id` is there. The others need no
-    escaping: both are made of letters, digits, dots, dashes and underscores."""
+    """Return an action that stores `body` (JSON) unless a document with this `_id` exists.
+
+    Index and `_id` consist of letters, digits, dots, dashes and underscores and need no escaping.
+    """
     return f'{{"create":{{"_index":"{index}","_id":"{doc_id}"}}}}\n'.encode() + body
 
 
-def create_beside(index: str, doc_id: str, body: bytes, routing: str) -> Action:
-    """The same, in the shard of the document whose `_id` is `routing`."""
+def create_routed(index: str, doc_id: str, body: bytes, routing: str) -> Action:
+    """Return the same action for the shard of the document whose `_id` is `routing`."""
     return f'{{"create":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}\n'.encode() + body
 
 
-def delete_beside(index: str, doc_id: str, routing: str) -> Action:
-    """The action that takes such a document away."""
+def delete_routed(index: str, doc_id: str, routing: str) -> Action:
+    """Return an action that deletes a document created by `create_routed`."""
     return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}'.encode()
 
 
-def id_of(action: Action) -> str:
-    """The `_id` that an action is about."""
+def action_id(action: Action) -> str:
+    """Return the `_id` of the document of an action."""
     (target,) = orjson.loads(action.split(b"\n", 1)[0]).values()
     return str(target["_id"])
 
 
-# What a request took: seconds, and whether it was answered.
-Took = Callable[[float, bool], None]
+# Called after each request with its duration in seconds and whether a result for each action was received.
+RequestObserver = Callable[[float, bool], None]
 
 
 def send(
     client: Elasticsearch,
     actions: Sequence[Action],
-    beat: Callable[[], None] = lambda: None,
-    took: Took = lambda seconds, answered: None,
+    heartbeat: Callable[[], None] = lambda: None,
+    observe: RequestObserver = lambda seconds, has_response: None,
 ) -> Iterator[Item]:
-    """One answer per action, in their order.
+    """Send actions and yield one result for each, in their order.
 
-    A request refused as a whole for what is in it is halved until the guilty item stands alone.
-    Raises ApiError for the other refusals and TransportError when there is no answer: then some of
-    the actions without an answer may have been applied, which sending them again tells (409). `beat`
-    is called before each request, `took` after it.
+    A request that is rejected for its content is bisected until the invalid action is the only one.
+    `heartbeat` is called before each request, `observe` after it.
+
+    Raises ApiError for other rejections and TransportError if there is no response. Some of the actions
+    without a result may have been applied then; the result of a repeated `create` is 409 for these.
     """
-    beat()
+    heartbeat()
     try:
-        answers = _timed(client, actions, beat, took)
+        items = _observed_request(client, actions, heartbeat, observe)
     except ApiError as error:
-        if error.status_code not in _GUILTY_INSIDE:
+        if error.status_code not in _REJECTED_FOR_CONTENT:
             raise
         if len(actions) > 1:
             middle = len(actions) // 2
-            yield from send(client, actions[:middle], beat, took)
-            yield from send(client, actions[middle:], beat, took)
+            yield from send(client, actions[:middle], heartbeat, observe)
+            yield from send(client, actions[middle:], heartbeat, observe)
             return
-        answers = [Item(error.status_code, *error_of(error))]
-    yield from answers
+        items = [Item(error.status_code, *error_details(error))]
+    yield from items
 
 
-def _timed(
-    client: Elasticsearch, actions: Sequence[Action], beat: Callable[[], None], took: Took
+def _observed_request(
+    client: Elasticsearch,
+    actions: Sequence[Action],
+    heartbeat: Callable[[], None],
+    observe: RequestObserver,
 ) -> list[Item]:
-    began, answered = time.monotonic(), False
+    started, has_response = time.monotonic(), False
     try:
-        answers = request(client, actions, beat)
-        answered = True
+        items = request(client, actions, heartbeat)
+        has_response = True
     finally:
-        took(time.monotonic() - began, answered)
-    return answers
+        observe(time.monotonic() - started, has_response)
+    return items
 
 
 def request(
-    client: Elasticsearch, actions: Sequence[Action], beat: Callable[[], None] = lambda: None
+    client: Elasticsearch, actions: Sequence[Action], heartbeat: Callable[[], None] = lambda: None
 ) -> list[Item]:
-    """One request, or several where it is too large for one: one answer per action. Raises as `send` does,
-    and ApiError whatever it is refused for. `beat` is called for each answer."""
-    # A finite batch a call: over an endless generator parallel_bulk never returns after an error.
-    # raise_on_exception stays on: the helper can't unfold an exception over serialised actions.
-    found = helpers.parallel_bulk(
+    """Send actions in one request, or in several if they are too large for one; return one result for each.
+
+    `heartbeat` is called for each result. Raises TransportError as `send` does, and ApiError for any
+    rejection.
+    """
+    # A finite batch for each call: with an endless generator, parallel_bulk does not return after an error.
+    # raise_on_exception stays on: the helper cannot assign an exception to serialized actions.
+    results = helpers.parallel_bulk(
         client,
         cast(Any, actions),
         thread_count=1,
         chunk_size=len(actions),
         max_chunk_bytes=MAX_CHUNK_BYTES,
-        expand_action_callback=cast(Any, _as_it_is),
+        expand_action_callback=cast(Any, _no_expansion),
         raise_on_error=False,
         filter_path=_FILTER_PATH,
         timeout=BULK_TIMEOUT,
     )
     items = []
-    for _, answer in found:
-        beat()
-        items.append(_item(answer))
+    for _, result in results:
+        heartbeat()
+        items.append(_item(result))
     if len(items) != len(actions):
-        raise UnexpectedAnswer(f"{len(items)} answers to {len(actions)} actions of a bulk request")
+        raise UnexpectedResponse(f"{len(items)} results for {len(actions)} actions of a bulk request")
     return items
 
 
-def _as_it_is(action: Action) -> tuple[Action, None]:
+def _no_expansion(action: Action) -> tuple[Action, None]:
     return action, None
 
 
-def _item(answer: dict[str, Any]) -> Item:
-    (fields,) = answer.values()
+def _item(result: dict[str, Any]) -> Item:
+    (fields,) = result.values()
     error = fields.get("error")
     if error is None:
-        # Elasticsearch 8 answers 200 and `noop` for a document that an ingest pipeline dropped.
+        # Elasticsearch 8 returns 200 and `noop` for a document that an ingest pipeline dropped.
         return (
             _CREATED if fields["status"] == 201 else Item(fields["status"], result=fields.get("result", ""))
         )
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))
-    caused = error.get("caused_by")
-    cause = caused.get("reason") if isinstance(caused, dict) else None
+    caused_by = error.get("caused_by")
+    cause = caused_by.get("reason") if isinstance(caused_by, dict) else None
     return Item(fields["status"], str(error.get("type", "")), f"{reason} ({cause})" if cause else reason)

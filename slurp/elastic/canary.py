@@ -1,8 +1,9 @@
-"""Errors of an unknown type: the document's fault, or the cluster's?
+"""Canary documents, which show whether an unknown error type is caused by the document or by the cluster.
 
-Asked with a canary: a document that is known to be good is created, and deleted again, in the shard that
-rejected the other one. If the shard takes it, the document is at fault. A user's pipeline may reject the
-canary, which lacks what events have; then a copy of an event that was accepted just now is the second one.
+A canary is a document that is known to be valid. It is created, and deleted again, in the shard that rejected
+a document. If the shard accepts the canary, the document caused the error. A user's ingest pipeline may
+reject the canary because it lacks the fields of events; then a copy of an event that was accepted just before
+is used as a second canary.
 """
 
 from __future__ import annotations
@@ -12,87 +13,91 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 
-from slurp.elastic.bulk import Action, create_beside, delete_beside, id_of, request
+from slurp.elastic.bulk import Action, action_id, create_routed, delete_routed, request
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.error_classes import Item, ItemClass, classify, may_pass
+from slurp.elastic.error_classes import Item, ItemClass, classify, is_transient
 
 log = logging.getLogger(__name__)
 
 _CANARY = b'{"kind":"canary"}'
 _TIMEOUT = 15.0
 _NOT_FOUND = 404
-# Seconds for which an error that may pass is waited for before anybody is asked.
-_ASK_AFTER = 30.0
+# Seconds for which an error that may be transient is retried before a canary is sent.
+_RETRY_PERIOD = 30.0
 
 
-class Canaries:
-    """The questions about one batch. Answers hold for one attempt to send it: for one `begin`."""
+class CanaryCheck:
+    """The canary checks for one batch. Results are valid for one attempt to send it, until
+    `begin_attempt`."""
 
-    def __init__(self, elastic: Elastic, days: DailyIndices, beat: Callable[[], None]) -> None:
+    def __init__(self, elastic: Elastic, days: DailyIndices, heartbeat: Callable[[], None]) -> None:
         self._elastic = elastic
         self._days = days
-        self._beat = beat
-        # By day, the action of a document that was accepted.
-        self._taken: dict[int, Action] = {}
-        # By day and type of the error: why the canary was not taken ('' if it was), and when to ask.
-        self._troubles: dict[tuple[int, str], str] = {}
+        self._heartbeat = heartbeat
+        # By day: the action of a document that was accepted.
+        self._accepted: dict[int, Action] = {}
+        # By day and error type: why the canary was not accepted ('' if it was), and when to send one.
+        self._problems: dict[tuple[int, str], str] = {}
         self._due: dict[tuple[int, str], float] = {}
 
-    def begin(self, taken: Iterable[tuple[int, Action]]) -> None:
-        """Note the days and actions of the documents that were accepted in this attempt."""
-        self._taken.update(taken)
-        self._troubles.clear()
+    def begin_attempt(self, accepted: Iterable[tuple[int, Action]]) -> None:
+        """Discard the results of the last attempt; `accepted` are days and actions accepted in this one."""
+        self._accepted.update(accepted)
+        self._problems.clear()
 
-    def ask(self, day: int, action: Action, item: Item) -> tuple[ItemClass, Item]:
-        """Return DOCUMENT or HOLD for an error that `judge` does not know, and the item, with what is known.
+    def resolve(self, day: int, action: Action, item: Item) -> tuple[ItemClass, Item]:
+        """Return DOCUMENT_ERROR or CLUSTER_ERROR for an UNKNOWN_ERROR, and the item with the result added.
 
-        An error of the server (5xx) may be everybody's while no other document of that day was taken: it is
-        waited for, like one whose status says that it passes. One that lasts is asked about as well.
+        A server error (5xx) may affect all documents as long as no other document of that day was accepted.
+        It is retried for _RETRY_PERIOD first, as is an error with a transient status. If it lasts, a canary
+        is sent.
         """
-        question = day, item.type
-        if question not in self._troubles:
+        key = day, item.type
+        if key not in self._problems:
             now = time.monotonic()
-            waits = may_pass(item) or (item.status >= 500 and day not in self._taken)
-            if waits and now < self._due.setdefault(question, now + _ASK_AFTER):
-                return ItemClass.HOLD, item
-            self._troubles[question] = self._send(day, id_of(action), item)
-            self._due[question] = now + (_ASK_AFTER if self._troubles[question] else 0)
-        if trouble := self._troubles[question]:
-            return ItemClass.HOLD, item._replace(reason=f"{item.reason}; and {trouble}")
-        return ItemClass.DOCUMENT, item
+            may_recover = is_transient(item) or (item.status >= 500 and day not in self._accepted)
+            if may_recover and now < self._due.setdefault(key, now + _RETRY_PERIOD):
+                return ItemClass.CLUSTER_ERROR, item
+            self._problems[key] = self._check(day, action_id(action), item)
+            self._due[key] = now + (_RETRY_PERIOD if self._problems[key] else 0)
+        if problem := self._problems[key]:
+            return ItemClass.CLUSTER_ERROR, item._replace(reason=f"{item.reason}; and {problem}")
+        return ItemClass.DOCUMENT_ERROR, item
 
-    def _send(self, day: int, routing: str, item: Item) -> str:
-        """Return why the shard of the document with the `_id` `routing` takes no canary; '' if it does."""
-        verdict, trouble = self._try(day, _CANARY, routing, item)
-        if verdict is ItemClass.UNKNOWN and (accepted := self._taken.get(day)) is not None:
-            _, trouble = self._try(day, accepted.split(b"\n", 1)[1], routing, item)
-        return trouble
+    def _check(self, day: int, routing: str, item: Item) -> str:
+        """Return why the shard of the document with the `_id` `routing` rejects canaries; '' if it
+        accepts."""
+        result, problem = self._send(day, _CANARY, routing, item)
+        if result is ItemClass.UNKNOWN_ERROR and (accepted := self._accepted.get(day)) is not None:
+            _, problem = self._send(day, accepted.split(b"\n", 1)[1], routing, item)
+        return problem
 
-    def _try(self, day: int, body: bytes, routing: str, item: Item) -> tuple[ItemClass, str]:
-        """Send one canary; return what became of it, and why that does not prove the document at fault."""
-        self._beat()
+    def _send(self, day: int, body: bytes, routing: str, item: Item) -> tuple[ItemClass, str]:
+        """Send one canary; return its result, and why this does not prove a document error ('' if it
+        does)."""
+        self._heartbeat()
         index = self._days.name(day)
         client = self._elastic.client.options(request_timeout=_TIMEOUT)
         canary = f"canary-{uuid.uuid4().hex}"
         try:
-            # One request: of two, the second may be rejected, and the canary would stay.
+            # One request: if the second of two requests failed, the canary would stay in the index.
             actions = [
-                create_beside(index, canary, body, routing),
-                delete_beside(index, canary, routing),
+                create_routed(index, canary, body, routing),
+                delete_routed(index, canary, routing),
             ]
-            taken, removed = request(client, actions)
+            created, deleted = request(client, actions)
         except FAILURES as error:
-            return ItemClass.HOLD, f"{index} takes no canary either ({describe(error)})"
-        verdict = classify(taken)
-        if verdict is ItemClass.DROPPED:
-            # The pipeline works; of the shard this says nothing.
-            known = day in self._taken
-            return verdict, "" if known else f"a pipeline of {index} drops the canary that asks about it"
-        if verdict is not ItemClass.INDEXED:
-            return verdict, f"{index} takes no canary either ({taken})"
+            return ItemClass.CLUSTER_ERROR, f"{index} rejects a canary document as well ({describe(error)})"
+        result = classify(created)
+        if result is ItemClass.DROPPED:
+            # The pipeline works, but this tells nothing about the shard.
+            is_conclusive = day in self._accepted
+            return result, "" if is_conclusive else f"a pipeline of {index} drops the canary document"
+        if result is not ItemClass.INDEXED:
+            return result, f"{index} rejects a canary document as well ({created})"
         # 404: a user's pipeline moved it to another index.
-        if classify(removed) is not ItemClass.INDEXED and removed.status != _NOT_FOUND:
-            log.warning("%s keeps the canary %s: %s", index, canary, removed)
-        log.debug("%s takes a canary, so the document is at fault: %s", index, item)
-        return verdict, ""
+        if classify(deleted) is not ItemClass.INDEXED and deleted.status != _NOT_FOUND:
+            log.warning("cannot delete the canary document %s from %s: %s", canary, index, deleted)
+        log.debug("%s accepts a canary document, so this is a document error: %s", index, item)
+        return result, ""

@@ -1,35 +1,36 @@
-"""One index a day: named by the event, created before its first document."""
+"""Day indices: one index for each day, named by the day of the event and created before its first
+document."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
-from slurp.elastic.lowest_day import LowestDay
-from slurp.elastic.setup import create_index, has_our_template
-from slurp.elastic.templates import DAY_AT_LEAST, is_of_our_template, winner_for
+from slurp.elastic.days import SECONDS_PER_DAY, Clocks
+from slurp.elastic.disk_state import DiskState
+from slurp.elastic.setup import create_index, has_managed_template
+from slurp.elastic.templates import MINIMAL_DAY_MAPPINGS, effective_template, is_from_template
 from slurp.errors import Fatal
 from slurp.events.times import day_of
 from slurp.replay_command import ReplayCommand
 
 log = logging.getLogger(__name__)
 
-_DAY = 86_400
-_AHEAD = 3600
-# Seconds until a day that was found in order is looked at again: somebody may delete it while we write.
-_TRUST = 60.0
-# Seconds between two beats of a thread that waits while another one looks.
-_BEAT_EVERY = 1.0
+# Seconds before midnight at which the index of the next day is created.
+_CREATE_AHEAD = 3600
+# Seconds until an index that was found correct is checked again, since it may be deleted at any time.
+_CHECK_INTERVAL = 60.0
+# Seconds between two heartbeats of a thread that waits for the check of another thread.
+_HEARTBEAT_INTERVAL = 1.0
 
 
 class DailyIndices:
-    """Names, creates and expires day indices. Days count from 1970-01-01, UTC."""
+    """The day indices of one `--index`: their names, creation and expiry. Thread-safe."""
 
     def __init__(
         self,
@@ -37,178 +38,180 @@ class DailyIndices:
         index: str,
         retention_days: int | None,
         put_templates: Callable[[Elasticsearch], None],
-        clock: Callable[[], float] = time.time,
-        earliest: Callable[[], float | None] = time.time,
-        *,
-        fill: ReplayCommand | None = None,
+        clocks: Clocks | None = None,
+        replay_command: ReplayCommand | None = None,
     ) -> None:
-        """`clock` tells the time (Unix seconds) and `earliest` the time that it is at least, by which days
-        expire; None while nothing is known of that."""
-        self.lowest = LowestDay(elastic, index)
+        """`retention_days` None keeps all days. `put_templates` is called when the index template is
+        missing."""
+        self.disk_state = DiskState(elastic, index)
         self._elastic = elastic
         self.index = index
-        self._retention = retention_days
+        self._retention_days = retention_days
         self._put_templates = put_templates
-        self._clock = clock
-        self._earliest = earliest
-        self._fill = fill or ReplayCommand()
+        self._clocks = clocks or Clocks()
+        self._replay_command = replay_command or ReplayCommand()
         self._lock = threading.Lock()
-        self._seen: dict[int, float] = {}
-        # How many looks have failed, and the last one that did: its day and error.
-        self._failures = 0
-        self._failed: tuple[int, Exception] | None = None
-        # What tells an index from a later one of the same name.
+        # When the index of each day was last found correct, by the monotonic clock.
+        self._checked_at: dict[int, float] = {}
+        # The number of failed checks, and the day and error of the last check if it failed.
+        self._failure_count = 0
+        self._last_failure: tuple[int, Exception] | None = None
+        # The UUID tells an index from a later one of the same name.
         self._uuids: dict[int, str] = {}
 
     def name(self, day: int) -> str:
+        """Return the name of the index of a day."""
         return f"{self.index}-{day_of(day)}"
 
-    def is_expired(self, day: int, seen_us: int | None = None) -> bool:
-        """A replay must not bring back a day that retention, or --max-disk, has deleted.
+    def is_expired(self, day: int, event_us: int | None = None) -> bool:
+        """Return whether a day is past retention or was deleted for --max-disk; a replay must not restore it.
 
-        While it is not known how late it is at least, `seen_us`, the time of an event of the same batch, has
-        to do; then the clock.
+        While no lower bound of the time is known, the time is the earlier of the clock and `event_us`, the
+        time of an event of the same batch in Unix microseconds.
         """
-        if self.is_cut(day):
+        if self.is_deleted_for_disk(day):
             return True
-        if self._retention is None:
+        if self._retention_days is None:
             return False
-        now = self._earliest()
+        now = self._clocks.earliest()
         if now is None:
-            now = self._clock() if seen_us is None else min(self._clock(), seen_us / 1e6)
-        return day < int(now) // _DAY - self._retention
+            now = self._clocks.now() if event_us is None else min(self._clocks.now(), event_us / 1e6)
+        return day < int(now) // SECONDS_PER_DAY - self._retention_days
 
-    def is_cut(self, day: int) -> bool:
-        """Return whether `day` was deleted for --max-disk, or lies before one that was."""
-        return day < self.lowest.day
+    def is_deleted_for_disk(self, day: int) -> bool:
+        """Return whether `day`, or a later day, was deleted for --max-disk."""
+        return day < self.disk_state.oldest_day
 
-    def ensure(self, day: int, beat: Callable[[], None] = lambda: None) -> None:
-        """Create the index of `day` unless it is there, and look once a minute whether it still is.
+    def ensure(self, day: int, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Create the index of a day if it does not exist, and check once a minute that it still exists.
 
-        An index born without our template would take any field for ever, so nothing is written to one.
-        `beat` is called before each request, and each second while another thread makes them. What that
-        thread fails with is raised here as well: one after the other would each wait for a silent cluster.
+        An index that is created without the index template would accept any field permanently, so no document
+        is written before this check. `heartbeat` is called before each request, and each second while another
+        thread makes the requests. If the check of that thread fails, its error is raised here as well: if
+        each thread repeated the check, each would wait for an unresponsive cluster.
 
-        Raises what the client raises, and Fatal for an index that is not ours.
+        Raises the exceptions of the client, and Fatal for an index that this program did not create.
         """
-        if self._is_trusted(day):
+        if self._is_checked(day):
             return
-        if day in self._seen:
-            # Whoever comes while another thread looks again goes on with what was seen a minute ago.
+        if day in self._checked_at:
+            # During a repeated check by another thread, the result of the last check is used.
             if not self._lock.acquire(blocking=False):
                 return
-            failures = self._failures
+            failure_count = self._failure_count
         else:
-            failures = self._failures
-            while not self._lock.acquire(timeout=_BEAT_EVERY):
-                beat()
+            failure_count = self._failure_count
+            while not self._lock.acquire(timeout=_HEARTBEAT_INTERVAL):
+                heartbeat()
         try:
-            if self._is_trusted(day):
+            if self._is_checked(day):
                 return
-            if self._failures != failures and (failed := self._failed) is not None and failed[0] == day:
-                raise failed[1]
+            failure = self._last_failure
+            if self._failure_count != failure_count and failure is not None and failure[0] == day:
+                raise failure[1]
             try:
-                self._look(day, beat)
+                self._check(day, heartbeat)
             except Exception as error:
-                self._failures, self._failed = self._failures + 1, (day, error)
+                self._failure_count, self._last_failure = self._failure_count + 1, (day, error)
                 raise
-            self._seen[day], self._failed = time.monotonic(), None
+            self._checked_at[day], self._last_failure = self._clocks.monotonic(), None
         finally:
             self._lock.release()
 
-    def _is_trusted(self, day: int) -> bool:
-        seen = self._seen.get(day)
-        return seen is not None and time.monotonic() - seen < _TRUST
+    def _is_checked(self, day: int) -> bool:
+        checked_at = self._checked_at.get(day)
+        return checked_at is not None and self._clocks.monotonic() - checked_at < _CHECK_INTERVAL
 
-    def _look(self, day: int, beat: Callable[[], None]) -> None:
+    def _check(self, day: int, heartbeat: Callable[[], None]) -> None:
         name, client = self.name(day), self._elastic.client.options(request_timeout=30)
-        beat()
-        uuid, mark = _uuid_and_mark(client, name)
-        beat()
-        self._keep_template(client, needed=uuid is None)
+        heartbeat()
+        uuid, meta = _uuid_and_meta(client, name)
+        heartbeat()
+        self._restore_template(client, is_required=uuid is None)
         if uuid is None:
-            beat()
-            made = create_index(client, name, mappings=DAY_AT_LEAST)
-            beat()
-            # If not, another worker was quicker.
-            uuid, mark = _uuid_and_mark(client, name)
+            heartbeat()
+            is_created = create_index(client, name, mappings=MINIMAL_DAY_MAPPINGS)
+            heartbeat()
+            # Also if it was not created here: then another worker has created it.
+            uuid, meta = _uuid_and_meta(client, name)
             if uuid is None:
-                return  # deleted again just now, as the next write will tell
-            if made:
-                beat()
-                self._check_birth(client, name, mark)
+                return  # deleted in between; the next write fails and causes another check
+            if is_created:
+                heartbeat()
+                self._check_new_index(client, name, meta)
                 log.info("created index %s", name)
-        self._compare(day, uuid)
-        if not is_of_our_template(mark):
+        self._warn_if_replaced(day, uuid)
+        if not is_from_template(meta):
             raise Fatal(
-                f"index {name} exists and was not made by us, or without our template: "
+                f"index {name} exists and was not created by this program, or not from its index template: "
                 "delete it or choose another --index"
             )
 
-    def _compare(self, day: int, uuid: str) -> None:
-        """Say so when this is not the index that we have written to."""
+    def _warn_if_replaced(self, day: int, uuid: str) -> None:
+        """Log a warning if the index is not the one that this worker has written to before."""
         if self._uuids.setdefault(day, uuid) != uuid:
             log.warning(
-                "index %s was deleted while we ran: what it held is gone, and it begins anew. What servers "
-                "still have can be had again: %s",
+                "index %s was deleted while the worker was running: its documents are lost, and it starts "
+                "empty. Events that servers still have can be read again: %s",
                 self.name(day),
-                self._fill.advice(day * _DAY * 1_000_000),
+                self._replay_command.advice(day * SECONDS_PER_DAY * 1_000_000),
             )
             self._uuids[day] = uuid
 
-    def _keep_template(self, client: Elasticsearch, needed: bool) -> None:
-        """Put our index template if it is gone. A day that is there can be filled without one."""
-        if has_our_template(client, self.index):
+    def _restore_template(self, client: Elasticsearch, is_required: bool) -> None:
+        """Put the index template if it is missing. It is required only to create an index."""
+        if has_managed_template(client, self.index):
             return
-        log.warning("index template %r is gone, putting it again", self.index)
+        log.warning("index template %r is missing, restoring it", self.index)
         try:
             self._put_templates(client)
-            if not has_our_template(client, self.index):
+            if not has_managed_template(client, self.index):
                 raise Fatal(
-                    f"index template {self.index!r} is missing, and the component templates are of a newer "
-                    "version, which we leave alone: run that version with --setup-only, or delete "
+                    f"index template {self.index!r} is missing, and the component templates, which are of a "
+                    "newer version, are not changed: run that version with --setup-only, or delete "
                     f"{self.index}@settings, {self.index}@mappings and {self.index}@lexicons"
                 )
         except (Fatal, AuthorizationException) as error:
-            if needed:
+            if is_required:
                 raise
-            log.warning("no new day can be made: %s", describe(error))
+            log.warning("cannot create new day indices: %s", describe(error))
 
-    def _check_birth(self, client: Elasticsearch, name: str, mark: Any) -> None:
-        """Take back an index that another template went into."""
-        if is_of_our_template(mark):
+    def _check_new_index(self, client: Elasticsearch, name: str, meta: Any) -> None:
+        """Delete a new index that was created from another template. Raises Fatal for such an index."""
+        if is_from_template(meta):
             return
         try:
             client.indices.delete(index=name)
         except AuthorizationException:
-            log.warning("index %s is not what we need and we may not delete it: delete it", name)
-        winner = winner_for(client, name)
+            log.warning(
+                "index %s has wrong mappings, and the privilege to delete it is missing: delete it", name
+            )
+        other = effective_template(client, name)
         raise Fatal(
-            f"index {name} was made without our template {self.index!r}: template {winner!r} has a higher "
-            f"priority, so narrow its index_patterns or lower it"
+            f"index {name} was created without the index template {self.index!r}: template {other!r} has a "
+            "higher priority, so narrow its index_patterns or lower its priority"
         )
 
     def ensure_tomorrow(self) -> None:
-        """Create tomorrow's index in the last hour of today: at midnight everybody is in a hurry."""
-        now = int(self._clock())
-        if _DAY - now % _DAY <= _AHEAD:
-            self.ensure(now // _DAY + 1)
+        """Create the index of the next day in the last hour of a day, so that it exists at midnight."""
+        now = int(self._clocks.now())
+        if SECONDS_PER_DAY - now % SECONDS_PER_DAY <= _CREATE_AHEAD:
+            self.ensure(now // SECONDS_PER_DAY + 1)
 
     def forget(self, day: int) -> None:
-        """The index of `day` is missing after all: look again before the next write."""
-        # Without the lock: whoever holds it may wait for a silent cluster.
-        self._seen.pop(day, None)
+        """Check the index of a day again before the next write, since a write found that it is missing."""
+        # Without the lock, which another thread may hold while it waits for an unresponsive cluster.
+        self._checked_at.pop(day, None)
 
 
-def _uuid_and_mark(client: Elasticsearch, name: str) -> tuple[str | None, Any]:
-    """What tells an index from others of its name, and the `_meta` of its mapping. None: there is none."""
-    wanted = "*.settings.index.uuid,*.mappings._meta"
+def _uuid_and_meta(client: Elasticsearch, name: str) -> tuple[str | None, Any]:
+    """Return the UUID of an index and the `_meta` of its mappings; (None, None) if it does not exist."""
     try:
-        answer = client.indices.get(index=name, filter_path=wanted)
+        response = client.indices.get(index=name, filter_path="*.settings.index.uuid,*.mappings._meta")
     except NotFoundError:
         return None, None
-    # Under another name where a day was shrunk or mounted, and its own is an alias.
-    found = next(iter(answer.values()), None)
+    # The key is another name if the index was shrunk or mounted and `name` is an alias.
+    found = next(iter(response.values()), None)
     if found is None:
         return None, None
     return found["settings"]["index"]["uuid"], found.get("mappings", {}).get("_meta")

@@ -1,8 +1,9 @@
-"""Whose fault is a failed item: the document's, the cluster's, our rights', or unknown.
+"""Classification of the result of one bulk action: stored, failed because of the document, the cluster, or
+missing privileges, or of unknown cause.
 
-Decided by `error.type`: on a real cluster a closed index, the shard limit and a missing pipeline
-are 400 like a bad document, the flood-stage block is 429, a missing right is a 403 inside a 200, and a
-document that a user's pipeline fails on is a 500.
+The decision is made by `error.type`, because the HTTP status is ambiguous on a real cluster: a closed index,
+the shard limit and a missing pipeline are 400 like an invalid document, the flood-stage disk block is 429, a
+missing privilege is a 403 item inside a 200 response, and a failure in a user's ingest pipeline is 500.
 """
 
 from __future__ import annotations
@@ -12,41 +13,46 @@ from typing import NamedTuple
 
 
 class ItemClass(Enum):
-    INDEXED = "indexed"
-    DUPLICATE = "duplicate"
-    DROPPED = "taken, and dropped by a pipeline: there is no document"
-    DOCUMENT = "the document's fault: quarantine"
-    HOLD = "cluster trouble: hold and retry"
-    DENIED = "credentials or rights: stop sending"
-    UNKNOWN = "never seen: ask a canary"
+    INDEXED = "stored by this request"
+    DUPLICATE = "already in the index"
+    DROPPED = "accepted, then dropped by an ingest pipeline: no document is stored"
+    DOCUMENT_ERROR = "the document is invalid: quarantine it"
+    CLUSTER_ERROR = "the cluster cannot store it now: hold and retry"
+    ACCESS_DENIED = "credentials or privileges are missing: hold, and end the program if this lasts"
+    UNKNOWN_ERROR = "unknown error type: test with a canary document"
 
 
-# The type of an item for which there was none.
-NO_ANSWER = "no_answer"
+# The error type of an item for which no response was received.
+NO_RESPONSE = "no_response"
 
 
 class Item(NamedTuple):
-    """The answer to one item of a bulk request."""
+    """The result of one action of a bulk request."""
 
     status: int
     type: str = ""
     reason: str = ""
     result: str = ""
-    # Whether the request failed as a whole, which says nothing of a single document.
-    whole: bool = False
+    # True if the request failed as a whole, which does not tell anything about a single document.
+    is_whole_request: bool = False
 
     def __str__(self) -> str:
-        if self.type == NO_ANSWER:
+        if self.type == NO_RESPONSE:
             return self.reason
         return f"{self.status} {self.type}: {self.reason}"
 
 
-_DOCUMENT_TYPES = frozenset(
+_DOCUMENT_ERROR_TYPES = frozenset(
     ("document_parsing_exception", "mapper_parsing_exception", "strict_dynamic_mapping_exception")
 )
-# An illegal argument is the document's only when it names something in the document.
-_DOCUMENT_REASONS = ("contains at least one immense term", "id is too long", "failed to parse", "field name")
-_CLUSTER_TYPES = frozenset(
+# An illegal_argument_exception is a document error only if its reason names a part of the document.
+_DOCUMENT_ERROR_REASONS = (
+    "contains at least one immense term",
+    "id is too long",
+    "failed to parse",
+    "field name",
+)
+_CLUSTER_ERROR_TYPES = frozenset(
     (
         "already_closed_exception",
         "circuit_breaking_exception",
@@ -75,33 +81,39 @@ _CLUSTER_TYPES = frozenset(
         "validation_exception",
     )
 )
-_CLUSTER_REASONS = ("pipeline with id", "maximum normal shards open", "maximum shards open", "is_write_index")
-_DENIED_TYPES = frozenset(("security_exception",))
-# "Later": a request time-out, too many requests, and a server behind that is away.
-_TRANSIENT = frozenset((408, 429, 502, 503, 504))
+_CLUSTER_ERROR_REASONS = (
+    "pipeline with id",
+    "maximum normal shards open",
+    "maximum shards open",
+    "is_write_index",
+)
+_ACCESS_DENIED_TYPES = frozenset(("security_exception",))
+# Request time-out, too many requests, and an upstream server that is unavailable.
+_TRANSIENT_STATUSES = frozenset((408, 429, 502, 503, 504))
 
 
-def may_pass(item: Item) -> bool:
-    """Whether an error says by its status that it does not last."""
-    return item.status in _TRANSIENT
+def is_transient(item: Item) -> bool:
+    """Return whether the HTTP status of an error means that a later attempt may succeed."""
+    return item.status in _TRANSIENT_STATUSES
 
 
 def classify(item: Item) -> ItemClass:
-    if item.type in _DENIED_TYPES or item.status == 401:
-        return ItemClass.DENIED
-    if item.whole:
-        return ItemClass.HOLD
+    """Return the class of the result of one action."""
+    if item.type in _ACCESS_DENIED_TYPES or item.status == 401:
+        return ItemClass.ACCESS_DENIED
+    if item.is_whole_request:
+        return ItemClass.CLUSTER_ERROR
     if 200 <= item.status < 300:
         return ItemClass.DROPPED if item.result == "noop" else ItemClass.INDEXED
     if item.status == 409:
         return ItemClass.DUPLICATE
-    if item.type in _DOCUMENT_TYPES:
-        return ItemClass.DOCUMENT
-    if item.type in _CLUSTER_TYPES:
-        return ItemClass.HOLD
+    if item.type in _DOCUMENT_ERROR_TYPES:
+        return ItemClass.DOCUMENT_ERROR
+    if item.type in _CLUSTER_ERROR_TYPES:
+        return ItemClass.CLUSTER_ERROR
     if item.type == "illegal_argument_exception":
-        if any(text in item.reason for text in _CLUSTER_REASONS):
-            return ItemClass.HOLD
-        if any(text in item.reason for text in _DOCUMENT_REASONS):
-            return ItemClass.DOCUMENT
-    return ItemClass.UNKNOWN
+        if any(text in item.reason for text in _CLUSTER_ERROR_REASONS):
+            return ItemClass.CLUSTER_ERROR
+        if any(text in item.reason for text in _DOCUMENT_ERROR_REASONS):
+            return ItemClass.DOCUMENT_ERROR
+    return ItemClass.UNKNOWN_ERROR

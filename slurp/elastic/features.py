@@ -1,4 +1,4 @@
-"""What the nodes of a cluster can do. Asked, not assumed: a small distribution lacks some of it."""
+"""Detection of the features of a cluster: a minimal distribution lacks some of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 from elasticsearch import Elasticsearch
 
-_NAMES = {
+# For the log: each feature and the consequence if it is missing.
+_DESCRIPTIONS = {
     "pipeline": "ingest processors (no ingest pipeline)",
-    "lifecycle": "index lifecycle management (we delete old days ourselves)",
+    "lifecycle": "index lifecycle management (the worker deletes old days)",
     "folding": "analysis filters (text search without folding and CJK bigrams)",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Each is true when every node has it."""
+    """The optional features; each is True if every node has it."""
 
     pipeline: bool = False
     lifecycle: bool = False
@@ -25,18 +26,22 @@ class Features:
 
     @property
     def missing(self) -> list[str]:
-        return [_NAMES[field.name] for field in fields(self) if not getattr(self, field.name)]
+        """Descriptions of the missing features."""
+        return [_DESCRIPTIONS[field.name] for field in fields(self) if not getattr(self, field.name)]
 
 
 def detect(client: Elasticsearch) -> Features:
-    """Raises what the client raises; needs the cluster privilege `monitor`."""
-    found = client.nodes.info(
+    """Return the features of the cluster.
+
+    Needs the cluster privilege `monitor`. Raises the exceptions of the client.
+    """
+    response = client.nodes.info(
         metric="plugins,ingest",
         filter_path="nodes.*.version,nodes.*.ingest.processors.type,nodes.*.modules.name",
     ).body
-    nodes = list(found.get("nodes", {}).values())
-    modules = _on_each(nodes, lambda node: node.get("modules", []), "name")
-    processors = _on_each(nodes, lambda node: node.get("ingest", {}).get("processors", []), "type")
+    nodes = list(response.get("nodes", {}).values())
+    modules = _on_each_node(nodes, lambda node: node.get("modules", []), "name")
+    processors = _on_each_node(nodes, lambda node: node.get("ingest", {}).get("processors", []), "type")
     return Features(
         pipeline=processors >= {"pipeline", "set"},
         lifecycle="x-pack-ilm" in modules,
@@ -44,6 +49,6 @@ def detect(client: Elasticsearch) -> Features:
     )
 
 
-def _on_each(nodes: list[Mapping[str, Any]], entries: Any, key: str) -> set[str]:
+def _on_each_node(nodes: list[Mapping[str, Any]], entries: Any, key: str) -> set[str]:
     sets = [{entry[key] for entry in entries(node)} for node in nodes]
     return set.intersection(*sets) if sets else set()

@@ -1,4 +1,7 @@
-"""A node of the Elasticsearch client that bounds answers: a broken proxy may send one without end."""
+"""An HTTP node for the Elasticsearch client that limits the size and duration of responses.
+
+Without limits, a broken proxy that sends an endless response would exhaust memory or block a thread.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,44 @@ from urllib3 import HTTPConnectionPool
 
 from slurp.response_body import read_body
 
-# A bulk request of 5 MB whose items all fail is answered with some 25 MB.
-MOST_BYTES = 100 * 10**6
-# For requests that set no time-out of their own.
-_WITHIN = 90.0
+# The response to a 5 MB bulk request in which every item fails has about 25 MB.
+MAX_RESPONSE_BYTES = 100 * 10**6
+# Seconds; for requests without a time-out of their own.
+_DEFAULT_TIMEOUT = 90.0
 
 
-class _Answer(NamedTuple):
-    """What the node reads of an answer."""
+class _Response(NamedTuple):
+    """The attributes of a urllib3 response that the node of the client reads."""
 
     status: int
     headers: Mapping[str, str]
     data: bytes
 
 
-class _Pool:
-    """A connection pool of urllib3 that reads answers within bounds."""
+class _BoundedPool:
+    """A wrapper of a urllib3 connection pool that reads response bodies within the limits."""
 
     def __init__(self, pool: HTTPConnectionPool, clock: Callable[[], float]) -> None:
         self._pool = pool
         self._clock = clock
         self.close = pool.close
 
-    def urlopen(self, method: str, target: str, **options: Any) -> _Answer:
-        answer = self._pool.urlopen(method, target, preload_content=False, **options)
-        deadline = self._clock() + (options.get("timeout") or _WITHIN)
-        data = read_body(answer, MOST_BYTES, deadline, self._clock)
-        return _Answer(answer.status, answer.headers, data)
+    def urlopen(self, method: str, target: str, **options: Any) -> _Response:
+        response = self._pool.urlopen(method, target, preload_content=False, **options)
+        deadline = self._clock() + (options.get("timeout") or _DEFAULT_TIMEOUT)
+        data = read_body(response, MAX_RESPONSE_BYTES, deadline, self._clock)
+        return _Response(response.status, response.headers, data)
 
 
-class BoundedAnswers(Urllib3HttpNode):
-    """Reads at most MOST_BYTES of an answer, for no longer after its head than a request may last."""
+class BoundedNode(Urllib3HttpNode):
+    """A node whose response bodies have at most MAX_RESPONSE_BYTES and arrive within the request time-out.
+
+    The time for the body starts when the headers have been received.
+    """
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
         if config.ssl_context is not None:
-            # It knows whom to believe; the library would add the public CAs to it.
+            # The context defines the trusted CA; the library would add the public CAs to it.
             self.pool.ca_certs = None  # type: ignore[attr-defined]
-        self.pool = cast(HTTPConnectionPool, _Pool(self.pool, time.monotonic))
+        self.pool = cast(HTTPConnectionPool, _BoundedPool(self.pool, time.monotonic))

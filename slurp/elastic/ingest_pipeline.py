@@ -1,8 +1,9 @@
-"""The ingest pipeline of day indices: `<index>` is ours and calls `<index>@custom`, which is the user's.
+"""The ingest pipeline of day indices: the managed pipeline `<index>` calls the user's pipeline
+`<index>@custom`.
 
-A pipeline costs the node CPU for each event, so ours is attached, as `index.default_pipeline`, only while
-there is one to call. Another default pipeline, of a day or in the component template `<index>@custom`, was
-chosen by the user and stays.
+A pipeline costs the node CPU time for each event. So the managed one is attached to the day indices, as
+`index.default_pipeline`, only while there is a user's pipeline to call. Another default pipeline, of a day
+index or in the component template `<index>@custom`, was chosen by the user and is not changed.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from typing import Any
 
 from elasticsearch import ApiError, AuthorizationException, Elasticsearch, NotFoundError
 
-from slurp.elastic.client import Elastic, describe, error_of
-from slurp.elastic.lifecycle import EVERY, our_days
+from slurp.elastic.client import Elastic, describe, error_details
+from slurp.elastic.days import managed_day_indices
+from slurp.elastic.lifecycle import CHECK_INTERVAL
 from slurp.elastic.templates import (
-    MARK,
+    MANAGED_META,
     Change,
-    belongs_to_others,
     component_template,
-    is_ours,
-    put_part,
+    is_foreign_or_newer,
+    is_managed,
+    put_if_changed,
 )
 
 log = logging.getLogger(__name__)
@@ -30,13 +32,14 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 _SETTING = "default_pipeline"
-_RETRY_AFTER = 60.0
+# Seconds until a check that failed is repeated.
+_RETRY_INTERVAL = 60.0
 
 
 def put_pipeline(client: Elasticsearch, index: str) -> Change:
-    """Put our pipeline unless it is there."""
-    body = _pipeline(index)
-    return put_part(
+    """Put the managed pipeline, unless it exists in this form."""
+    body = _pipeline_body(index)
+    return put_if_changed(
         f"ingest pipeline {index!r}",
         find_pipeline(client, index),
         body,
@@ -50,23 +53,26 @@ def put_pipeline(client: Elasticsearch, index: str) -> Change:
     )
 
 
-def _pipeline(index: str) -> Json:
-    """It rejects no document: one that the user's pipeline fails on is marked and indexed."""
+def _pipeline_body(index: str) -> Json:
+    """Return a pipeline that rejects no document: if the user's pipeline fails, the document is stored with
+    the error."""
     return {
         "description": f"Calls {index}@custom, where it exists",
         "processors": [{"pipeline": {"name": custom_name(index), "ignore_missing_pipeline": True}}],
         "on_failure": [
             {"set": {"field": "event.pipeline_error", "value": "{{{_ingest.on_failure_message}}}"}}
         ],
-        "_meta": MARK,
+        "_meta": MANAGED_META,
     }
 
 
 def custom_name(index: str) -> str:
+    """Return the name of the user's pipeline."""
     return f"{index}@custom"
 
 
 def find_pipeline(client: Elasticsearch, name: str) -> Json | None:
+    """Return the body of an ingest pipeline, None if it does not exist."""
     try:
         found: Json | None = client.ingest.get_pipeline(id=name).body.get(name)
     except NotFoundError:
@@ -74,103 +80,111 @@ def find_pipeline(client: Elasticsearch, name: str) -> Json | None:
     return found
 
 
-class Attachment:
-    """Attaches the pipeline to the days of `index`, present and future, or detaches it: `apply`.
+class PipelineAttachment:
+    """The managed pipeline as the default pipeline of present and future day indices of one `--index`.
 
-    `step` does so once an hour, for a pipeline of the user's may appear and go while the worker runs.
+    `apply` attaches or detaches it. `step` does so once an hour, since the user may create or delete a
+    pipeline while the worker is running.
     """
 
     def __init__(self, index: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._index = index
         self._monotonic = monotonic
         self._due = 0.0
-        # Days that took no change: they are not tried again.
-        self._left: set[str] = set()
+        # Indices that rejected the change; it is not tried again.
+        self._rejecting: set[str] = set()
 
-    def step(self, elastic: Elastic, beat: Callable[[], None]) -> bool:
-        """Return whether it looked. Raises what the client raises for a cluster in trouble."""
+    def step(self, elastic: Elastic, heartbeat: Callable[[], None]) -> bool:
+        """Call `apply` if a check is due; return whether it was. Raises the exceptions of the client."""
         now = self._monotonic()
         if now < self._due:
             return False
-        self._due = now + _RETRY_AFTER
+        self._due = now + _RETRY_INTERVAL
         try:
-            self.apply(elastic.client.options(request_timeout=30), beat)
+            self.apply(elastic.client.options(request_timeout=30), heartbeat)
         except AuthorizationException as error:
-            log.warning("the ingest pipeline of day indices stays as it is: %s", describe(error))
-        self._due = now + EVERY
+            log.warning("the ingest pipeline of day indices is not changed: %s", describe(error))
+        self._due = now + CHECK_INTERVAL
         return True
 
-    def apply(self, client: Elasticsearch, beat: Callable[[], None] = lambda: None) -> None:
-        """Bring template and days to what the pipelines ask for. Raises what the client raises.
+    def apply(self, client: Elasticsearch, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Attach or detach the pipeline, depending on the pipelines that exist.
 
-        `beat` is called before each day that is changed.
+        `heartbeat` is called before each index that is changed. Raises the exceptions of the client.
         """
-        self._due = self._monotonic() + EVERY
-        wanted = self._is_wanted(client)
-        if wanted and find_pipeline(client, self._index) is None:
-            # First: documents of an index whose pipeline is missing are rejected.
+        self._due = self._monotonic() + CHECK_INTERVAL
+        is_wanted = self._is_wanted(client)
+        if is_wanted and find_pipeline(client, self._index) is None:
+            # Before it is attached: an index rejects documents if its default pipeline is missing.
             put_pipeline(client, self._index)
-        self._change_template(client, wanted)
+        self._change_template(client, is_wanted)
         custom = component_template(client, f"{self._index}@custom")
         if custom is None or _SETTING not in _index_settings(custom):
-            self._change_days(client, wanted, beat)
+            self._change_indices(client, is_wanted, heartbeat)
 
     def _is_wanted(self, client: Elasticsearch) -> bool:
-        """Whether there is a pipeline of the user's: one that ours calls, or one under the name of ours."""
+        """Return whether there is a user's pipeline: `<index>@custom`, or one in place of the managed one."""
         if find_pipeline(client, custom_name(self._index)) is not None:
             return True
-        there = find_pipeline(client, self._index)
-        return there is not None and not is_ours(there.get("_meta"))
+        pipeline = find_pipeline(client, self._index)
+        return pipeline is not None and not is_managed(pipeline.get("_meta"))
 
-    def _change_template(self, client: Elasticsearch, wanted: bool) -> None:
-        """For the days to come. Only this setting is touched: another worker may have other options."""
+    def _change_template(self, client: Elasticsearch, is_wanted: bool) -> None:
+        """Change the setting for future day indices, and no other one: another worker may have other
+        options."""
         name = f"{self._index}@settings"
-        there = component_template(client, name)
-        if there is None or belongs_to_others(there.get("_meta")):
+        component = component_template(client, name)
+        if component is None or is_foreign_or_newer(component.get("_meta")):
             return
-        settings = _index_settings(there)
-        # One of another name is not ours.
-        if settings.get(_SETTING) != (None if wanted else self._index):
+        settings = _index_settings(component)
+        # A default pipeline of another name was chosen by the user.
+        if settings.get(_SETTING) != (None if is_wanted else self._index):
             return
-        if wanted:
+        if is_wanted:
             settings[_SETTING] = self._index
         else:
             del settings[_SETTING]
-        client.cluster.put_component_template(name=name, template=there["template"], meta=there["_meta"])
-        self._say(wanted)
+        client.cluster.put_component_template(
+            name=name, template=component["template"], meta=component["_meta"]
+        )
+        self._log_change(is_wanted)
 
-    def _say(self, wanted: bool) -> None:
+    def _log_change(self, is_attached: bool) -> None:
         custom = custom_name(self._index)
-        if wanted:
-            log.info("ingest pipeline %s: attached to day indices, as it or %s is yours", self._index, custom)
+        if is_attached:
+            log.info(
+                "ingest pipeline %s: attached to day indices, because it or %s was created by the user",
+                self._index,
+                custom,
+            )
         else:
             log.info("ingest pipeline %s: detached from day indices: there is no %s", self._index, custom)
 
-    def _change_days(self, client: Elasticsearch, wanted: bool, beat: Callable[[], None]) -> None:
+    def _change_indices(self, client: Elasticsearch, is_wanted: bool, heartbeat: Callable[[], None]) -> None:
         found = client.indices.get_settings(index=f"{self._index}-*", name=f"index.{_SETTING}")
         current = {name: body["settings"]["index"][_SETTING] for name, body in found.items()}
-        if not wanted and self._index not in current.values():
+        if not is_wanted and self._index not in current.values():
             return
-        for name in our_days(client, self._index):
-            # A default pipeline of another name is not ours.
-            if current.get(name) != (None if wanted else self._index) or name in self._left:
+        for name in managed_day_indices(client, self._index):
+            # A default pipeline of another name was chosen by the user.
+            if current.get(name) != (None if is_wanted else self._index) or name in self._rejecting:
                 continue
-            beat()
+            heartbeat()
             try:
                 client.indices.put_settings(
-                    index=name, settings={f"index.{_SETTING}": self._index if wanted else None}
+                    index=name, settings={f"index.{_SETTING}": self._index if is_wanted else None}
                 )
             except NotFoundError:
                 continue
             except ApiError as error:
-                if error_of(error)[0] == "security_exception":
+                if error_details(error)[0] == "security_exception":
                     raise
-                # Read-only, say: then nothing is written to it either.
-                self._left.add(name)
+                # For example a read-only index, which does not need the pipeline.
+                self._rejecting.add(name)
                 log.warning("index %s keeps its ingest pipeline: %s", name, describe(error))
 
 
 def _index_settings(component: Json) -> Json:
-    """The index settings in the body of a component template, to be read or changed."""
+    """Return the index settings in the body of a component template, as a reference into it."""
     settings: Json = component["template"].get("settings", {}).get("index", {})
     return settings

@@ -1,191 +1,197 @@
-"""Days past retention go: by our own hand, by name, and by a policy where the cluster has them.
+"""Deletion of days past retention, by the worker and by a lifecycle policy if the cluster supports ILM.
 
-The policy counts from the creation of an index and acts while no worker runs; we count from the day in
-its name, which is right also for a day that was filled later. So we look whether or not there is one.
+The policy counts from the creation of an index and also acts while no worker is running. The worker counts
+from the day in the name of an index, which is also correct for an index that was filled later. So the worker
+deletes days whether or not there is a policy.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
+from slurp.config import Config
 from slurp.elastic.client import Elastic, describe
+from slurp.elastic.days import SECONDS_PER_DAY, Clocks, day_of_index, managed_day_indices
 from slurp.elastic.features import Features
-from slurp.elastic.templates import MARK, STATE_INDEX, Change, is_ours, put_part
+from slurp.elastic.templates import MANAGED_META, STATE_INDEX, Change, put_if_changed
 
 log = logging.getLogger(__name__)
 
-_DAY = 86_400
-EVERY = 3600.0
-# Between the list of what a shorter retention takes and the first deletion: time to think again.
-THINK_AGAIN = 600.0
+# Seconds between two checks, and until a check that failed is repeated.
+CHECK_INTERVAL = 3600.0
+_RETRY_INTERVAL = 60.0
+# Seconds between the announcement of the indices that a shorter retention deletes and the first deletion, so
+# that a mistake can be corrected.
+ANNOUNCEMENT_PERIOD = 600.0
+
+
+@dataclass(frozen=True)
+class RetentionOptions:
+    """The retention of the day indices of one `--index`."""
+
+    index: str
+    days: int | None
+    """None keeps all days."""
+    updates_policy: bool = False
+    """Whether the worker changes the lifecycle policy: False without ILM and with --no-setup."""
+
+    @classmethod
+    def of(cls, config: Config, features: Features) -> RetentionOptions:
+        """Return the retention that `config` sets on a cluster with these features."""
+        return cls(config.index, config.retention_days, features.lifecycle and not config.no_setup)
 
 
 class Retention:
-    """Deletes days past retention. `step` is one look; the first one may only announce."""
+    """Periodic deletion of days past retention.
+
+    The first check after a shorter `--retention` announces the deletions; they follow after
+    ANNOUNCEMENT_PERIOD.
+    """
 
     def __init__(
         self,
         elastic: Elastic,
-        index: str,
-        retention_days: int | None,
-        features: Features,
-        clock: Callable[[], float | None] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        options: RetentionOptions,
+        clocks: Clocks | None = None,
         *,
-        no_setup: bool = False,
         stop: threading.Event | None = None,
-        beat: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`clock` is the time (Unix seconds) that it is at least: nothing is deleted before that is known.
+        """Nothing is deleted while `clocks.earliest` returns None, or after `stop` is set.
 
-        `no_setup` leaves the policy to whoever does the set-up; after `stop` nothing more is deleted.
-        `beat` is called before each deletion: there may be many, and a slow cluster is not a hung thread.
+        `heartbeat` is called before each deletion, since many deletions on a slow cluster take long.
         """
-        self._beat = beat
-        self._stop = stop or threading.Event()
         self._elastic = elastic
-        self._index = index
-        self._retention = retention_days
-        self._has_policy = features.lifecycle and not no_setup
-        self._clock = clock
-        # For waiting: a clock that is set must not cut short the ten minutes, nor put off a look for hours.
-        self._monotonic = monotonic
-        self._due = -1e18
-        self._settled = False
+        self._index = options.index
+        self._days = options.days
+        self._updates_policy = options.updates_policy
+        self._clocks = clocks or Clocks()
+        self._stop = stop or threading.Event()
+        self._heartbeat = heartbeat
+        self._due = float("-inf")
+        self._may_delete = False
 
     def step(self) -> bool:
-        """Cheap until the hour is over; whether it looked. Raises what the client raises for a cluster in
-        trouble."""
-        now = self._monotonic()
-        if now < self._due or (self._retention is not None and self._clock() is None):
+        """Check the retention if a check is due; return whether it was.
+
+        Raises the exceptions of the client.
+        """
+        now = self._clocks.monotonic()
+        if now < self._due or (self._days is not None and self._clocks.earliest() is None):
             return False
-        # Trouble: a minute later again.
-        self._due = now + 60
+        # Holds if the check fails.
+        self._due = now + _RETRY_INTERVAL
         client = self._elastic.client.options(request_timeout=30)
-        if not self._settled and self._announces(client):
-            self._settled = True
-            self._due = now + THINK_AGAIN
+        if not self._may_delete and self._announce(client):
+            self._may_delete = True
+            self._due = now + ANNOUNCEMENT_PERIOD
             return True
-        self._settled = True
+        self._may_delete = True
         self._delete(client)
-        self._due = now + EVERY
+        self._due = now + CHECK_INTERVAL
         return True
 
     def expired(self, client: Elasticsearch) -> list[str]:
-        """Names of our days that are past retention, the oldest first."""
-        now = self._clock()
-        if self._retention is None or now is None:
+        """Return the names of the day indices that are past retention, the oldest first."""
+        now = self._clocks.earliest()
+        if self._days is None or now is None:
             return []
-        oldest = int(now) // _DAY - self._retention
-        ages = {name: day_in(self._index, name) for name in our_days(client, self._index)}
-        return sorted(name for name, day in ages.items() if day is not None and day < oldest)
+        oldest = int(now) // SECONDS_PER_DAY - self._days
+        days = {name: day_of_index(self._index, name) for name in managed_day_indices(client, self._index)}
+        return sorted(name for name, day in days.items() if day is not None and day < oldest)
 
-    def _announces(self, client: Elasticsearch) -> bool:
-        before = remembered(client, self._index)
-        if before is None or not _shorter(self._retention, before["retention_days"]):
+    def _announce(self, client: Elasticsearch) -> bool:
+        """Log which indices a shorter retention will delete; return whether there is anything to announce."""
+        last = enforced_retention(client, self._index)
+        if last is None or not _is_shorter(self._days, last["retention_days"]):
             return False
-        going = self.expired(client)
-        if not going and not self._has_policy:
+        names = self.expired(client)
+        if not names and not self._updates_policy:
             return False
         log.warning(
             "retention is %d days now, it was %s: in %.0f minutes %d index(es) will be deleted: %s",
-            self._retention,
-            before["retention_days"] or "forever",
-            THINK_AGAIN / 60,
-            len(going),
-            ", ".join(going) or "none yet",
+            self._days,
+            last["retention_days"] or "forever",
+            ANNOUNCEMENT_PERIOD / 60,
+            len(names),
+            ", ".join(names) or "none yet",
         )
         return True
 
     def _delete(self, client: Elasticsearch) -> None:
         for name in self.expired(client):
             if self._stop.is_set():
-                return  # a slow cluster must not delay the end; the next start goes on
-            self._beat()
+                return  # a slow cluster must not delay the shutdown; the next start deletes the rest
+            self._heartbeat()
             try:
-                # By name: many clusters refuse to delete by wildcard.
+                # By name: many clusters do not allow deletion by wildcard.
                 client.indices.delete(index=name)
             except NotFoundError:
                 continue
             except AuthorizationException as error:
-                log.warning("%s is past retention and we may not delete it: %s", name, describe(error))
+                log.warning(
+                    "%s is past retention, but the privilege to delete it is missing: %s",
+                    name,
+                    describe(error),
+                )
                 break
-            log.info("deleted %s, past the retention of %s days", name, self._retention)
-        before = remembered(client, self._index)
-        # Only now: a restart within the ten minutes must not make them shorter.
-        if before is None or before["retention_days"] != self._retention:
-            if self._has_policy and before is not None:
+            log.info("deleted %s, past the retention of %s days", name, self._days)
+        last = enforced_retention(client, self._index)
+        # Saved only after the announcement period: a restart within the period must not shorten it.
+        if last is None or last["retention_days"] != self._days:
+            if self._updates_policy and last is not None:
                 self._put_policy(client)
-            remember(client, self._index, self._retention)
+            _save_enforced_retention(client, self._index, self._days)
 
     def _put_policy(self, client: Elasticsearch) -> None:
         try:
-            put_policy(client, self._index, self._retention)
+            put_policy(client, self._index, self._days)
         except AuthorizationException as error:
-            log.warning("the lifecycle policy stays as it is: %s", describe(error))
-
-
-def day_in(index: str, name: str) -> int | None:
-    """The day since 1970-01-01 that `<index>-YYYY.MM.DD` names; None for any other name."""
-    found = re.fullmatch(rf"{re.escape(index)}-([0-9]{{4}})\.([0-9]{{2}})\.([0-9]{{2}})", name)
-    if found is None:
-        return None
-    try:
-        year, month, day = map(int, found.groups())
-        moment = datetime(year, month, day, tzinfo=UTC)
-    except ValueError:
-        return None
-    return int(moment.timestamp()) // _DAY
-
-
-def our_days(client: Elasticsearch, index: str) -> dict[str, Any]:
-    """The day indices that are ours by name *and* mark, with the `_meta` of their mappings."""
-    found = client.indices.get_mapping(index=f"{index}-*", allow_no_indices=True)
-    metas = {name: body["mappings"].get("_meta") for name, body in found.items()}
-    return {name: meta for name, meta in metas.items() if day_in(index, name) is not None and is_ours(meta)}
+            log.warning("the lifecycle policy is not changed: %s", describe(error))
 
 
 def put_policy_unless_shorter(client: Elasticsearch, index: str, retention_days: int | None) -> Change:
-    """Put the policy; one that would take days sooner waits until `Retention` has announced it."""
-    before = remembered(client, index)
+    """Put the policy; with a shorter retention put the last one, until `Retention` has announced the
+    change."""
+    last = enforced_retention(client, index)
     if (
-        before is None
-        or not _shorter(retention_days, before["retention_days"])
+        last is None
+        or not _is_shorter(retention_days, last["retention_days"])
         or find_policy(client, index) is None
     ):
         return put_policy(client, index, retention_days)
-    kept = before["retention_days"]
+    last_days = last["retention_days"]
     log.warning(
         "lifecycle policy %r keeps a retention of %s until a worker has announced and enforced that of %d "
         "days; with --no-setup run --setup-only once more after that",
         index,
-        "forever" if kept is None else f"{kept} days",
+        "forever" if last_days is None else f"{last_days} days",
         retention_days,
     )
-    # Put again all the same: its mark is of this version then.
-    return put_policy(client, index, kept)
+    # Put nevertheless, to update the version in its `_meta`.
+    return put_policy(client, index, last_days)
 
 
 def put_policy(client: Elasticsearch, index: str, retention_days: int | None) -> Change:
-    # With its defaults, as Elasticsearch gives it back: equal ones are not put again.
+    """Put the lifecycle policy for a retention, unless it exists in this form."""
+    # With the default values that Elasticsearch returns, so that an equal policy is recognized.
     phases: dict[str, Any] = {"hot": {"min_age": "0ms", "actions": {}}}
     if retention_days is not None:
-        # An index is made up to an hour before its day, and the day itself is kept as well.
+        # An index is created up to an hour before its day begins, and its day is kept in full.
         age = f"{(retention_days + 1) * 24 + 1}h"
         phases["delete"] = {
             "min_age": age,
             "actions": {"delete": {"delete_searchable_snapshot": True}},
         }
-    policy = {"phases": phases, "_meta": MARK}
-    return put_part(
+    policy = {"phases": phases, "_meta": MANAGED_META}
+    return put_if_changed(
         f"lifecycle policy {index!r}",
         find_policy(client, index),
         policy,
@@ -194,7 +200,7 @@ def put_policy(client: Elasticsearch, index: str, retention_days: int | None) ->
 
 
 def find_policy(client: Elasticsearch, name: str) -> dict[str, Any] | None:
-    """The body of a lifecycle policy; None where there is none of that name."""
+    """Return the body of a lifecycle policy, None if it does not exist."""
     try:
         found: dict[str, Any] = client.ilm.get_lifecycle(name=name).body
     except NotFoundError:
@@ -202,8 +208,8 @@ def find_policy(client: Elasticsearch, name: str) -> dict[str, Any] | None:
     return found[name]["policy"] if name in found else None
 
 
-def remembered(client: Elasticsearch, index: str) -> dict[str, Any] | None:
-    """The retention that was last enforced; None before the first time."""
+def enforced_retention(client: Elasticsearch, index: str) -> dict[str, Any] | None:
+    """Return the document about the retention that was last enforced, None before the first time."""
     try:
         found: dict[str, Any] = client.get(index=STATE_INDEX, id=f"retention:{index}")["_source"]
     except NotFoundError:
@@ -211,7 +217,7 @@ def remembered(client: Elasticsearch, index: str) -> dict[str, Any] | None:
     return found
 
 
-def remember(client: Elasticsearch, index: str, retention_days: int | None) -> None:
+def _save_enforced_retention(client: Elasticsearch, index: str, retention_days: int | None) -> None:
     document = {
         "type": "retention",
         "index": index,
@@ -221,5 +227,5 @@ def remember(client: Elasticsearch, index: str, retention_days: int | None) -> N
     client.index(index=STATE_INDEX, id=f"retention:{index}", document=document)
 
 
-def _shorter(now: int | None, before: int | None) -> bool:
-    return now is not None and (before is None or now < before)
+def _is_shorter(days: int | None, last_days: int | None) -> bool:
+    return days is not None and (last_days is None or days < last_days)

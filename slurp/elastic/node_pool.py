@@ -1,9 +1,9 @@
-"""The Elasticsearch nodes: which one gets the next request, and which are left out until they answer.
+"""The pool of Elasticsearch nodes: selection of a node for each request, and exclusion of unresponsive nodes.
 
-A node that hangs accepts requests and answers none, so a time-out that suits slow answers (90 s) finds it far
-too late. With several nodes a watcher therefore looks at requests that take unusually long and probes their
-node. A slow node answers the probe and keeps its request. A silent one is excluded, and its requests fail at
-once, so that they are sent to another node.
+A node that hangs accepts requests and never responds, and the request time-out, which has to allow for slow
+responses (90 s), detects this far too late. With several nodes, a monitor thread therefore checks requests
+that take unusually long and probes their node. A slow node responds to the probe and keeps its requests. An
+unresponsive node is excluded, and its requests fail immediately, so that they are sent to another node.
 """
 
 from __future__ import annotations
@@ -28,137 +28,141 @@ from elastic_transport import (
     Urllib3HttpNode,
 )
 
-from slurp.elastic.http_node import BoundedAnswers
+from slurp.elastic.http_node import BoundedNode
 
 log = logging.getLogger(__name__)
 
-# Seconds. A first SYN that gets lost is repeated after one.
+# Seconds. The kernel repeats a lost SYN after one second.
 CONNECT_TIMEOUT = 2.0
 PROBE_TIMEOUT = 1.0
 
-# A request is overdue after twice the slowest recent answer of its node, within these limits (seconds). Each
-# answer lowers what counts as the slowest by a tenth.
-_OVERDUE_LEAST = 0.5
-_OVERDUE_MOST = 10.0
-_FADE = 0.9
+# A request is overdue after twice the duration of the slowest recent request to its node, within these limits
+# (seconds). With each response the recorded duration decays by a tenth.
+_MIN_OVERDUE = 0.5
+_MAX_OVERDUE = 10.0
+_DECAY = 0.9
 
-# An excluded node stays out for one second, twice as long each time it is excluded again within a minute.
-_OUT_MOST = 30.0
-_FORGIVEN_AFTER = 60.0
+# Seconds. The first exclusion of a node lasts at least one second, each further one within a minute after the
+# end of the last twice as long, up to the maximum.
+_MAX_EXCLUSION = 30.0
+_EXCLUSION_RESET = 60.0
 
-_LOOK_EVERY = 0.25
+# Seconds between two checks of the monitor.
+_MONITOR_INTERVAL = 0.25
 
-# --es-compress: level of zlib, and the bytes of a request that are worth it.
-_LEVEL = 1
-_COMPRESSED_FROM = 1000
+# --es-compress: the zlib level, and the smallest request body in bytes that is compressed.
+_COMPRESSION_LEVEL = 1
+_MIN_COMPRESSED_BYTES = 1000
 
-_TOO_MANY = 429
+_TOO_MANY_REQUESTS = 429
 
 
-class _Call:
+class _Request:
     """A request in flight."""
 
-    __slots__ = ("connection", "given_up", "started", "status")
+    __slots__ = ("connection", "is_aborted", "started", "status")
 
     def __init__(self, started: float) -> None:
         self.started = started
         self.connection: Any = None
-        self.given_up = False
+        self.is_aborted = False
         self.status: int | None = None
 
 
-# The last request of each thread, as `call`.
+# The attribute `request` is the last request of each thread.
 _current = threading.local()
 
 
-class _Connection:
-    """Mixed into a connection class of urllib3: connects quickly or fails, and is known to its request."""
+class _TrackedConnection:
+    """A mix-in for connection classes of urllib3: limits the time to connect, and registers the connection
+    with the request that uses it."""
 
     def _new_conn(self: Any) -> Any:
-        # Not by a connect time-out of urllib3: that would limit the sending of the request as well.
+        # The connect time-out of urllib3 is no alternative: it also applies to sending the request.
         timeout, self.timeout = self.timeout, min(CONNECT_TIMEOUT, self.timeout or CONNECT_TIMEOUT)
         try:
-            opened = super()._new_conn()  # type: ignore[misc]
+            sock = super()._new_conn()  # type: ignore[misc]
         finally:
             self.timeout = timeout
-        opened.settimeout(timeout)
-        _current.call.connection = self
-        return opened
+        sock.settimeout(timeout)
+        _current.request.connection = self
+        return sock
 
     def request(self: Any, *args: Any, **options: Any) -> Any:
-        _current.call.connection = self
+        _current.request.connection = self
         return super().request(*args, **options)  # type: ignore[misc]
 
 
-class Node(Urllib3HttpNode):
-    """One node, its requests in flight, and whether it is excluded. Thread-safe."""
+class MonitoredNode(Urllib3HttpNode):
+    """One node with its requests in flight and its exclusion state. Thread-safe."""
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
-        # Not by the library, which compresses at level 9; see docs/decisions.md.
+        # The library would compress at level 9; see docs/decisions.md.
         self._compresses, self._http_compress = self._http_compress, False
-        self.pool.ConnectionCls = type("Connection", (_Connection, self.pool.ConnectionCls), {})
-        # With connections of its own: those of the pool may all be in use, or as dead as the node.
-        self._prober = BoundedAnswers(config)
-        self._calls: set[_Call] = set()
+        self.pool.ConnectionCls = type("Connection", (_TrackedConnection, self.pool.ConnectionCls), {})
+        # A node object of its own, since all connections of the pool may be in use or broken.
+        self._probe_node = BoundedNode(config)
+        self._requests: set[_Request] = set()
+        # Seconds; decays with each response.
         self._slowest = 0.0
         self._lock = threading.Lock()
         self._excluded_at: float | None = None
-        self._out_until = 0.0
+        self._excluded_until = 0.0
         self._exclusions = 0
 
     def perform_request(self, *args: Any, **options: Any) -> Any:
-        if self._compresses and len(body := options.get("body") or b"") >= _COMPRESSED_FROM:
-            options["body"] = gzip.compress(body, _LEVEL)
+        if self._compresses and len(body := options.get("body") or b"") >= _MIN_COMPRESSED_BYTES:
+            options["body"] = gzip.compress(body, _COMPRESSION_LEVEL)
             options["headers"] = HttpHeaders({**options["headers"], "content-encoding": "gzip"})
-        call = _current.call = _Call(self.clock())
-        self._calls.add(call)
+        request = _current.request = _Request(self.clock())
+        self._requests.add(request)
         try:
-            answer = super().perform_request(*args, **options)
+            response = super().perform_request(*args, **options)
         except TransportError as error:
-            if call.given_up:
-                raise ConnectionTimeout("the node does not answer", errors=(error,)) from None
+            if request.is_aborted:
+                raise ConnectionTimeout("the node does not respond", errors=(error,)) from None
             raise
         finally:
-            self._calls.discard(call)
-        call.status = answer.meta.status
-        self._slowest = max(self.clock() - call.started, self._slowest * _FADE)
-        return answer
+            self._requests.discard(request)
+        request.status = response.meta.status
+        self._slowest = max(self.clock() - request.started, self._slowest * _DECAY)
+        return response
 
     def close(self) -> None:
         super().close()
-        self._prober.close()
+        self._probe_node.close()
 
     @property
     def in_flight(self) -> int:
-        """Requests that are not answered yet."""
-        return len(self._calls)
+        """The number of requests without a response yet."""
+        return len(self._requests)
 
     @property
-    def overdue(self) -> list[_Call]:
-        """Requests that take much longer than usual."""
-        limit = min(max(2 * self._slowest, _OVERDUE_LEAST), _OVERDUE_MOST)
+    def overdue(self) -> list[_Request]:
+        """The requests that take much longer than recent ones."""
+        limit = min(max(2 * self._slowest, _MIN_OVERDUE), _MAX_OVERDUE)
         now = self.clock()
-        return [call for call in tuple(self._calls) if now - call.started > limit]
+        return [request for request in tuple(self._requests) if now - request.started > limit]
 
     @property
     def is_excluded(self) -> bool:
         return self._excluded_at is not None
 
     @property
-    def may_return(self) -> bool:
-        """Whether an excluded node has been out long enough for a probe to bring it back."""
-        return self.is_excluded and self.clock() >= self._out_until
+    def is_due_for_probe(self) -> bool:
+        """Whether the node is excluded and its minimum exclusion time is over."""
+        return self.is_excluded and self.clock() >= self._excluded_until
 
-    def answers(self) -> bool:
-        """Whether the node answers a small request on a new connection, with any status.
+    def probe(self) -> bool:
+        """Return whether the node responds to a small request on a new connection, with any status.
 
-        Sends no credentials.
+        The request contains no credentials.
         """
         try:
-            self._prober.perform_request(
+            self._probe_node.perform_request(
                 "HEAD", "/", headers=HttpHeaders({"connection": "close"}), request_timeout=PROBE_TIMEOUT
             )
         except TransportError:
@@ -166,58 +170,58 @@ class Node(Urllib3HttpNode):
         return True
 
     def exclude(self, reason: str) -> None:
-        """Leave the node out until it answers."""
+        """Exclude the node from selection until it responds; does nothing if it is excluded already."""
         with self._lock:
             if self.is_excluded:
                 return
             now = self._excluded_at = self.clock()
-            if now - self._out_until >= _FORGIVEN_AFTER:
+            if now - self._excluded_until >= _EXCLUSION_RESET:
                 self._exclusions = 0
-            self._out_until = now + min(2.0**self._exclusions, _OUT_MOST)
+            self._excluded_until = now + min(2.0**self._exclusions, _MAX_EXCLUSION)
             self._exclusions += 1
         log.warning(
-            "Elasticsearch node %s: %s; using the other nodes until it answers", self.base_url, reason
+            "Elasticsearch node %s: %s; using the other nodes until it responds", self.base_url, reason
         )
 
     def readmit(self) -> None:
-        """Use the node again, if it was excluded."""
+        """End the exclusion of the node, if it is excluded."""
         if not self.is_excluded:
             return
         with self._lock:
             since, self._excluded_at = self._excluded_at, None
         if since is not None:
             log.info(
-                "Elasticsearch node %s answers again after %.0f s, using it",
+                "Elasticsearch node %s responds again after %.0f s, using it",
                 self.base_url,
                 self.clock() - since,
             )
 
-    def give_up_overdue(self) -> None:
-        """End the requests that take too long; each fails with ConnectionTimeout on its own thread."""
-        for call in self.overdue:
-            call.given_up = True
-            opened = getattr(call.connection, "sock", None)
-            # None while it connects, which ends soon by itself.
-            if opened is not None:
+    def abort_overdue(self) -> None:
+        """Shut down the connections of overdue requests; each raises ConnectionTimeout on its own thread."""
+        for request in self.overdue:
+            request.is_aborted = True
+            sock = getattr(request.connection, "sock", None)
+            # None while connecting, which ends after CONNECT_TIMEOUT.
+            if sock is not None:
                 with contextlib.suppress(OSError):
-                    # Not a TLS socket's own method: it drops the TLS state that another thread reads with.
-                    socket.socket.shutdown(opened, socket.SHUT_RDWR)
+                    # SSLSocket.shutdown would delete the TLS state that another thread is reading with.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class Nodes(NodePool):
-    """Selects the node with the fewest requests in flight, in turns where several have as few.
+class LeastLoadedPool(NodePool):
+    """A node pool that selects the node with the fewest requests in flight, round robin among equals.
 
-    A node with an overdue request is the last choice, an excluded one none at all unless all are.
-    The client's own pool brings a node back by a real request, which then hangs for its whole time-out. Its
-    round robin counts for each thread, and `parallel_bulk` has new threads for each batch.
+    A node with an overdue request is selected only if all have one, an excluded node only if all are
+    excluded. The client's own pool tests an excluded node with a real request, which then hangs for its whole
+    time-out. Its round robin counts for each thread, and `parallel_bulk` starts new threads for each batch.
     """
 
     def __init__(self, node_configs: list[NodeConfig], node_class: type[BaseNode], **options: Any) -> None:
         super().__init__(node_configs, node_class, **options)
-        self.nodes = cast(list[Node], self.all())
+        self.nodes = cast(list[MonitoredNode], self.all())
         self._turns = itertools.count()
 
-    def get(self) -> Node:
+    def get(self) -> MonitoredNode:
         if len(self.nodes) == 1:
             return self.nodes[0]
         usable = [node for node in self.nodes if not node.is_excluded] or self.nodes
@@ -227,50 +231,52 @@ class Nodes(NodePool):
         return best[next(self._turns) % len(best)]
 
     def mark_dead(self, node: BaseNode, _now: float | None = None) -> None:
-        """A request failed, or was answered with a status that tells of an overloaded or broken node."""
-        status = _current.call.status
-        if len(self.nodes) == 1 or (status is not None and 400 <= status < 500 and status != _TOO_MANY):
+        """Exclude a node after a failed request or a status that indicates an overloaded or broken node."""
+        status = _current.request.status
+        if len(self.nodes) == 1 or (
+            status is not None and 400 <= status < 500 and status != _TOO_MANY_REQUESTS
+        ):
             return
-        reason = "a request failed" if status is None else f"a request was answered with status {status}"
-        cast(Node, node).exclude(reason)
+        reason = "a request failed" if status is None else f"a response had status {status}"
+        cast(MonitoredNode, node).exclude(reason)
 
     def mark_live(self, node: BaseNode) -> None:
-        cast(Node, node).readmit()
+        cast(MonitoredNode, node).readmit()
 
 
-class Watcher:
-    """Probes nodes that seem silent and those that are excluded, on a thread of its own.
+class NodeMonitor:
+    """A thread that probes excluded nodes and nodes with overdue requests.
 
-    Where there is one node, or none answers, nothing is done: sent again, a request would be slow again.
+    With one node, or if no node responds, it aborts no request: a repeated request would be as slow.
     """
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[MonitoredNode]) -> None:
         self._nodes = nodes
-        self._over = threading.Event()
+        self._stop = threading.Event()
 
     def start(self) -> None:
         if len(self._nodes) > 1:
             threading.Thread(target=self._run, name="es-nodes", daemon=True).start()
 
     def stop(self) -> None:
-        self._over.set()
+        self._stop.set()
 
     def step(self) -> None:
-        """Look at each node once."""
+        """Check each node once."""
         for node in self._nodes:
-            if not (node.may_return or node.overdue):
+            if not (node.is_due_for_probe or node.overdue):
                 continue
-            if node.answers():
-                if node.may_return:
+            if node.probe():
+                if node.is_due_for_probe:
                     node.readmit()
                 continue
-            node.exclude("no answer to a request, nor to a probe")
+            node.exclude("no response to a request and to a probe")
             if any(not other.is_excluded for other in self._nodes):
-                node.give_up_overdue()
+                node.abort_overdue()
 
     def _run(self) -> None:
-        while not self._over.wait(_LOOK_EVERY):
+        while not self._stop.wait(_MONITOR_INTERVAL):
             try:
                 self.step()
             except Exception:
-                log.exception("the look at the Elasticsearch nodes failed, which is a bug; looking again")
+                log.exception("the check of the Elasticsearch nodes failed, which is a bug; retrying")

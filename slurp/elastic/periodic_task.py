@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from elasticsearch import ApiError, AuthenticationException
 
-from slurp.elastic.client import BELIEVE_DENIED, FAILURES, Elastic, OutageLog, describe, error_of
+from slurp.elastic.client import CREDENTIALS_TIMEOUT, FAILURES, Elastic, describe, error_details
 from slurp.elastic.error_classes import Item, ItemClass, classify
+from slurp.elastic.outage_log import OutageLog
 
 # Seconds between two log lines about the same failure.
 LOG_EVERY = 60.0
@@ -46,26 +47,26 @@ class PeriodicTask:
                 return
         except FAILURES as error:
             self._check_denial(error)
-            if not self._indexer_log.troubled:
-                self._outage_log.trouble(describe(error))
+            if not self._indexer_log.is_failing:
+                self._outage_log.failing(describe(error))
         else:
             if self._denied_since is not None:
-                self._elastic.granted()
+                self._elastic.credentials_accepted()
             self._denied_since = None
-            self._outage_log.over()
+            self._outage_log.recovered()
 
     def _check_denial(self, error: Exception) -> None:
         if not (isinstance(error, ApiError) and _is_denial(error)):
             self._denied_since = None
             return
         if isinstance(error, AuthenticationException):
-            self._elastic.denied()
+            self._elastic.credentials_rejected()
         # Not the time of the client, which starts anew with each bulk request that succeeds.
         now = self._clock()
         self._denied_since = now if self._denied_since is None else self._denied_since
-        if self._vital and now - self._denied_since >= BELIEVE_DENIED:
-            raise self._elastic.refused(describe(error)) from None
+        if self._vital and now - self._denied_since >= CREDENTIALS_TIMEOUT:
+            raise self._elastic.credentials_error(describe(error)) from None
 
 
 def _is_denial(error: ApiError) -> bool:
-    return classify(Item(error.status_code, *error_of(error))) is ItemClass.DENIED
+    return classify(Item(error.status_code, *error_details(error))) is ItemClass.ACCESS_DENIED

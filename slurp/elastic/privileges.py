@@ -1,4 +1,4 @@
-"""The rights that set-up and worker need: what docs/privileges.md shows, and what the tests use."""
+"""The roles that docs/privileges.md describes: the privileges for setup, worker, page and viewers."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX, STATS_INDEX
 
 Role = dict[str, Any]
 
-_OWN = [STATE_INDEX, DRIFT_INDEX, STATS_INDEX]
+_OWN_INDICES = [STATE_INDEX, DRIFT_INDEX, STATS_INDEX]
 
 
-def admin(index: str) -> Role:
-    """For `--setup-only`. The last two cluster privileges only where the cluster has these features."""
+def setup(index: str) -> Role:
+    """Return the role for `--setup-only`.
+
+    The last two cluster privileges are needed only if the cluster has ingest processors and ILM.
+    """
     return {
         "cluster": ["monitor", "manage_index_templates", "manage_ingest_pipelines", "manage_ilm"],
         "indices": [
             {"names": [f"{index}-*"], "privileges": ["view_index_metadata", "manage"]},
-            {"names": _OWN, "privileges": ["view_index_metadata", "create_index", "manage", "read"]},
+            {"names": _OWN_INDICES, "privileges": ["view_index_metadata", "create_index", "manage", "read"]},
         ],
     }
 
 
 def worker(index: str) -> Role:
-    """For a worker with `--no-setup`: the least.
+    """Return the role with the fewest privileges, for a worker with `--no-setup`.
 
-    The last two cluster privileges let it check what the set-up put; without them it warns that it cannot.
+    The last two cluster privileges allow it to check the setup; without them it logs a warning.
     """
     return {
         "cluster": ["monitor", "read_pipeline", "read_ilm"],
         "indices": [
             {
                 "names": [f"{index}-*"],
-                # delete: the canary of an unknown error. delete_index: days past retention, or above
-                # --max-disk, which monitor is for.
+                # delete: for canary documents. delete_index: for days past retention or above --max-disk.
+                # monitor: to measure the size of days for --max-disk.
                 "privileges": [
                     "create_index",
                     "view_index_metadata",
@@ -47,27 +50,28 @@ def worker(index: str) -> Role:
                     "monitor",
                 ],
             },
-            {"names": _OWN, "privileges": ["view_index_metadata", "maintenance", "read", "index"]},
+            {"names": _OWN_INDICES, "privileges": ["view_index_metadata", "maintenance", "read", "index"]},
         ],
     }
 
 
 def worker_with_setup(index: str) -> Role:
-    """For a worker that does the set-up itself at every start: both."""
-    first, second = admin(index), worker(index)
-    indices: dict[tuple[str, ...], set[str]] = {}
+    """Return the role for a worker that performs the setup at each start: the union of both roles."""
+    first, second = setup(index), worker(index)
+    privileges_by_names: dict[tuple[str, ...], set[str]] = {}
     for entry in (*first["indices"], *second["indices"]):
-        indices.setdefault(tuple(entry["names"]), set()).update(entry["privileges"])
+        privileges_by_names.setdefault(tuple(entry["names"]), set()).update(entry["privileges"])
     return {
         "cluster": first["cluster"],
         "indices": [
-            {"names": list(names), "privileges": sorted(rights)} for names, rights in indices.items()
+            {"names": list(names), "privileges": sorted(privileges)}
+            for names, privileges in privileges_by_names.items()
         ],
     }
 
 
 def page(index: str) -> Role:
-    """Beside one of the others, for a worker with `--http`: what its page shows of the documents."""
+    """Return the role that a worker with `--http` needs in addition, to show documents on its page."""
     return {
         "cluster": [],
         "indices": [{"names": [f"{index}-*"], "privileges": ["read", "view_index_metadata"]}],
@@ -75,14 +79,14 @@ def page(index: str) -> Role:
 
 
 def viewer(index: str) -> Role:
-    """For people who only look: with Kibana's dashboards and Discover, or with searches of their own."""
+    """Return the read-only role for users of Kibana or of the search API."""
     return {
         "cluster": [],
         "indices": [
-            # All of ours, by pattern: dashboards read the statistics as well.
+            # By pattern, because dashboards also read the statistics.
             {"names": [f"{index}-*", "skeetslurper-*"], "privileges": ["read", "view_index_metadata"]}
         ],
-        # As Kibana stores "read" for all features of a space.
+        # As stored by Kibana for the privilege "read" on all features of a space.
         "applications": [
             {"application": "kibana-.kibana", "privileges": ["space_read"], "resources": ["space:default"]}
         ],
@@ -90,35 +94,31 @@ def viewer(index: str) -> Role:
 
 
 ROLES = {
-    "skeetslurper_setup": admin,
+    "skeetslurper_setup": setup,
     "skeetslurper_worker": worker,
     "skeetslurper_worker_with_setup": worker_with_setup,
     "skeetslurper_page": page,
     "skeetslurper_viewer": viewer,
 }
-# What a role is of no use without: a worker has one key.
-_BESIDE = {"skeetslurper_page": ("skeetslurper_worker",)}
+# Roles that an API key for a role contains in addition, because a worker has only one key.
+_ADDITIONAL_ROLES = {"skeetslurper_page": ("skeetslurper_worker",)}
 
 
 def api_key(role: str, index: str) -> dict[str, Any]:
-    """The body of the request that creates an API key with the privileges of a role."""
-    names = (*_BESIDE.get(role, ()), role)
+    """Return the body of the request that creates an API key with the privileges of a role."""
+    names = (*_ADDITIONAL_ROLES.get(role, ()), role)
     return {"name": role, "role_descriptors": {name: ROLES[name](index) for name in names}}
 
 
-def _role(role: str, index: str) -> Role:
-    return ROLES[role](index)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the body of a role, or of the request for an API key with its privileges, as JSON."""
+    """Print the body of a role, or of a request that creates an API key with its privileges, as JSON."""
     parser = argparse.ArgumentParser(prog="python -m slurp.elastic.privileges", description=main.__doc__)
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("index", nargs="?", default="bluesky-events", help="(default: bluesky-events)")
-    parser.add_argument("--api-key", action="store_true", help="the request that creates an API key")
+    parser.add_argument("--api-key", action="store_true", help="print a request that creates an API key")
     options = parser.parse_args(arguments)
-    body = (api_key if options.api_key else _role)(options.role, options.index)
-    print(json.dumps(body, indent=2))
+    role, index = options.role, options.index
+    print(json.dumps(api_key(role, index) if options.api_key else ROLES[role](index), indent=2))
     return 0
 
 

@@ -1,4 +1,5 @@
-"""What the cluster must hold before the first document: policy, pipeline, templates, our own indices."""
+"""The setup of Elasticsearch before the first document: lifecycle policy, ingest pipeline, templates, and the
+indices for state, unknown fields and statistics."""
 
 from __future__ import annotations
 
@@ -13,24 +14,25 @@ from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 from slurp import __version__
 from slurp.config import Config
 from slurp.elastic import lifecycle
-from slurp.elastic.client import describe, error_of
+from slurp.elastic.client import describe, error_details
+from slurp.elastic.days import SECONDS_PER_DAY, day_of_index, managed_day_indices
 from slurp.elastic.features import Features, detect
-from slurp.elastic.ingest_pipeline import Attachment, find_pipeline, put_pipeline
+from slurp.elastic.ingest_pipeline import PipelineAttachment, find_pipeline, put_pipeline
 from slurp.elastic.templates import (
     DRIFT_INDEX,
-    MARK,
+    MANAGED_META,
     STATE_INDEX,
     STATS_INDEX,
     Change,
-    Layout,
+    IndexOptions,
     Templates,
     asset,
     component_meta,
     day_mappings,
     index_template_meta,
-    is_ours,
-    numbers,
-    version_of,
+    is_managed,
+    managed_version,
+    parse_version,
 )
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import Compiled, LexiconError, committed, compile, load, merge
@@ -38,22 +40,26 @@ from slurp.lexicons.mapping import count_fields
 
 log = logging.getLogger(__name__)
 
+# The indices besides day indices, with the names of their assets.
 _OWN_INDICES = {STATE_INDEX: "state", DRIFT_INDEX: "drift", STATS_INDEX: "stats"}
 
-# How far back days without a retention get the fields of a new version.
-_LOOKBACK = 3
+# Without a retention, only this many past days get the fields of a new version.
+_MAPPED_DAYS = 3
 _GRANTED_BY = re.compile(r"granted by the (cluster|index) privileges \[([a-z_]+)")
 
 
-def lexicons(config: Config) -> Compiled:
-    """The record types to map: ours and those of `--lexicons`. Raises Fatal when they don't go together."""
+def load_lexicons(config: Config) -> Compiled:
+    """Return the record types to map: the built-in ones and those of `--lexicons`.
+
+    Raises Fatal if the files are invalid or cannot be combined with the built-in ones.
+    """
     base = committed()
     if config.lexicons is None:
         return base
     try:
         extra = compile(load(config.lexicons), base=base)
-        others = count_fields(asset("events")["mappings"]["properties"])
-        merged = merge(base, extra, other_fields=others)
+        common_fields = count_fields(asset("events")["mappings"]["properties"])
+        merged = merge(base, extra, other_fields=common_fields)
     except (LexiconError, OSError) as error:
         raise Fatal(f"--lexicons: {error}", Exit.USAGE) from None
     for warning in extra.warnings:
@@ -62,7 +68,7 @@ def lexicons(config: Config) -> Compiled:
 
 
 class Setup:
-    """The set-up of one `--index`. `run` can be repeated: what is right already is left as it is."""
+    """The setup for one `--index`. `run` is idempotent: it changes only missing or different resources."""
 
     def __init__(self, config: Config, compiled: Compiled, clock: Callable[[], float] = time.time) -> None:
         self._config = config
@@ -71,15 +77,19 @@ class Setup:
         self._clock = clock
         self._changes: dict[str, Change] = {}
         self.features = Features()
-        # None where the set-up, and with it the pipeline of each day, is not ours to change.
-        self.attachment: Attachment | None = None
+        # None if the setup, including the pipeline of day indices, is not changed by this worker.
+        self.attachment: PipelineAttachment | None = None
 
     def run(self, client: Elasticsearch) -> None:
-        """Raises what the client raises, and Fatal where a privilege or (--no-setup) a part is missing."""
+        """Put all resources; with --no-setup only check that they exist.
+
+        Raises the exceptions of the client, and Fatal if a privilege or, with --no-setup, a resource is
+        missing.
+        """
         try:
             self.features = detect(client)
         except AuthorizationException as error:
-            self._without_right(client, error)
+            self._check_without_privilege(client, error)
             return
         if self._config.no_setup:
             if missing := list(self._missing(client)):
@@ -93,14 +103,16 @@ class Setup:
         try:
             self._put(client)
         except AuthorizationException as error:
-            self._without_right(client, error)
+            self._check_without_privilege(client, error)
         else:
             self._report()
 
     def put_templates(self, client: Elasticsearch) -> None:
-        """Put the templates again, which somebody has deleted while we run."""
+        """Put the templates again after they were deleted while the worker was running."""
         if self._config.no_setup:
-            raise Fatal(f"index template {self._index!r} is gone: an administrator has to run --setup-only")
+            raise Fatal(
+                f"index template {self._index!r} is missing: an administrator has to run --setup-only"
+            )
         self._templates().put(client)
         if self.attachment is not None:
             self.attachment.apply(client)
@@ -110,10 +122,10 @@ class Setup:
             try:
                 self._note(f"index {name}", _put_own_index(client, name))
             except AuthorizationException as error:
-                # A worker without stats is still a worker.
+                # Statistics are optional.
                 if name != STATS_INDEX:
                     raise
-                log.warning("%s left as it is: Elasticsearch denies us %s", name, missing_privilege(error))
+                log.warning("%s is not changed: %s is missing", name, missing_privilege(error))
         if self.features.lifecycle:
             policy = lifecycle.put_policy_unless_shorter(client, self._index, self._config.retention_days)
             self._note(f"lifecycle policy {self._index}", policy)
@@ -125,48 +137,54 @@ class Setup:
         if Change.LEFT_ALONE not in changes.values():
             self._add_new_fields(client)
         if self.features.pipeline:
-            attachment = Attachment(self._index)
+            attachment = PipelineAttachment(self._index)
             attachment.apply(client)
             self.attachment = attachment
 
-    def _note(self, part: str, change: Change) -> None:
-        # A start that tries again finds unchanged what it has put itself.
-        if change is not Change.UNCHANGED or part not in self._changes:
-            self._changes[part] = change
+    def _note(self, resource: str, change: Change) -> None:
+        # A retried setup finds the resources unchanged that its first attempt has put.
+        if change is not Change.UNCHANGED or resource not in self._changes:
+            self._changes[resource] = change
 
     def _report(self) -> None:
-        told = []
+        summary = []
         for change in Change:
-            parts = [part for part, became in self._changes.items() if became is change]
-            if parts:
-                told.append(f"{change.value}: {', '.join(parts)}")
-        log.info("set-up: %s", "; ".join(told))
+            names = [name for name, done in self._changes.items() if done is change]
+            if names:
+                summary.append(f"{change.value}: {', '.join(names)}")
+        log.info("setup: %s", "; ".join(summary))
 
     def _templates(self) -> Templates:
         config = self._config
-        layout = Layout(config.shards, config.replicas, config.refresh, config.codec, config.max_disk)
-        return Templates(self._index, layout, self.features, self._compiled)
+        options = IndexOptions(config.shards, config.replicas, config.refresh, config.codec, config.max_disk)
+        return Templates(self._index, options, self.features, self._compiled)
 
     def _add_new_fields(self, client: Elasticsearch) -> None:
-        """Days that may still be written get what a new version maps."""
+        """Add the fields of a new version to the day indices that may still receive documents."""
         mappings = day_mappings(self._compiled)
         retention = self._config.retention_days
-        oldest = int(self._clock()) // 86_400 - (_LOOKBACK if retention is None else retention)
-        for name, meta in lifecycle.our_days(client, self._index).items():
-            day = lifecycle.day_in(self._index, name)
+        oldest = int(self._clock()) // SECONDS_PER_DAY - (_MAPPED_DAYS if retention is None else retention)
+        for name, meta in managed_day_indices(client, self._index).items():
+            day = day_of_index(self._index, name)
             if day is None or day < oldest or meta == mappings["_meta"]:
                 continue
-            if version_of(meta) > numbers(__version__):
+            if managed_version(meta) > parse_version(__version__):
                 continue
-            there = mapping_of(client, name).get("properties", {})
-            _put_mapping(client, name, _absent(mappings["properties"], there), mappings["_meta"])
+            existing = mapping_of(client, name).get("properties", {})
+            new_fields = _missing_fields(mappings["properties"], existing)
+            _put_mapping(client, name, new_fields, mappings["_meta"])
 
     def _missing(self, client: Elasticsearch) -> Iterator[str]:
-        yield from _missing_part(
-            f"index template {self._index!r}", index_template_meta(client, self._index), ours=True
+        """Yield a description of each problem with the existing setup."""
+        yield from _problem(
+            f"index template {self._index!r}",
+            index_template_meta(client, self._index),
+            must_be_managed=True,
         )
         for name in self._templates().components:
-            yield from _missing_part(f"component template {name!r}", component_meta(client, name), ours=True)
+            yield from _problem(
+                f"component template {name!r}", component_meta(client, name), must_be_managed=True
+            )
         if self.features.pipeline:
             yield from self._missing_unless_denied(
                 f"ingest pipeline {self._index!r}", lambda: find_pipeline(client, self._index)
@@ -177,75 +195,78 @@ class Setup:
             )
         for name in _OWN_INDICES:
             try:
-                there = index_exists(client, name)
+                exists = index_exists(client, name)
             except AuthorizationException:
                 if name != STATS_INDEX:
                     raise
-                continue  # the first document that can't be written will tell
-            if not there:
+                continue  # the first write of statistics reports the missing privilege
+            if not exists:
                 yield f"there is no index {name}"
 
-    def _missing_unless_denied(self, part: str, find: Callable[[], dict[str, Any] | None]) -> Iterator[str]:
+    def _missing_unless_denied(
+        self, resource: str, find: Callable[[], dict[str, Any] | None]
+    ) -> Iterator[str]:
         try:
             found = find()
         except AuthorizationException as error:
-            log.warning("%s is not checked: Elasticsearch denies us %s", part, missing_privilege(error))
+            log.warning("%s is not checked: %s is missing", resource, missing_privilege(error))
             return
-        yield from _missing_part(part, None if found is None else found.get("_meta", {}))
+        yield from _problem(resource, None if found is None else found.get("_meta", {}))
 
-    def _without_right(self, client: Elasticsearch, error: AuthorizationException) -> None:
-        """Fewer rights are no trouble while somebody else has done the set-up."""
-        right = missing_privilege(error)
+    def _check_without_privilege(self, client: Elasticsearch, error: AuthorizationException) -> None:
+        """Accept a missing privilege if the setup was done before; raise Fatal if it is incomplete."""
+        privilege = missing_privilege(error)
         try:
             missing = list(self._missing(client))
         except AuthorizationException:
-            missing = ["we may not even look at what is there"]
+            missing = ["the privileges to check the setup are missing as well"]
         if missing:
             raise Fatal(
-                f"Elasticsearch denies us {right}, and {'; '.join(missing)}: grant it, or let an "
+                f"{privilege} in Elasticsearch is missing, and {'; '.join(missing)}: grant it, or let an "
                 "administrator run --setup-only once",
                 Exit.USAGE,
             ) from None
-        log.warning("set-up left as it is: Elasticsearch denies us %s", right)
+        log.warning("the setup is not changed: %s is missing", privilege)
 
 
-def _missing_part(part: str, meta: Any, *, ours: bool = False) -> Iterator[str]:
-    """What is wrong with a part of the set-up: `meta` is its `_meta`, None where there is no such part.
+def _problem(resource: str, meta: Any, *, must_be_managed: bool = False) -> Iterator[str]:
+    """Yield a description of the problem with a resource of the setup, if there is one.
 
-    `ours` requires that this program created it.
+    `meta` is its `_meta`, None if it does not exist.
     """
-    if meta is None or (ours and not is_ours(meta)):
-        yield f"there is no {part}{' of ours' if ours else ''}"
-    elif is_ours(meta) and version_of(meta) < numbers(__version__):
-        yield f"{part} is of an older version"
+    if meta is None or (must_be_managed and not is_managed(meta)):
+        yield f"there is no {resource}{' created by this program' if must_be_managed else ''}"
+    elif is_managed(meta) and managed_version(meta) < parse_version(__version__):
+        yield f"{resource} is of an older version"
 
 
 def missing_privilege(error: AuthorizationException) -> str:
-    """Its name, as Elasticsearch tells it: the least of those that would do."""
-    reason = error_of(error)[1]
-    found = _GRANTED_BY.search(reason)
-    return f"the {found[1]} privilege {found[2]!r}" if found else f"a privilege ({describe(error)})"
+    """Return the missing privilege; of several sufficient ones the first, which is the least powerful."""
+    reason = error_details(error)[1]
+    match = _GRANTED_BY.search(reason)
+    return f"the {match[1]} privilege {match[2]!r}" if match else f"a privilege ({describe(error)})"
 
 
-def has_our_template(client: Elasticsearch, index: str) -> bool:
-    return is_ours(index_template_meta(client, index))
+def has_managed_template(client: Elasticsearch, index: str) -> bool:
+    """Return whether the index template exists and was created by this program."""
+    return is_managed(index_template_meta(client, index))
 
 
 def create_index(client: Elasticsearch, name: str, **body: Any) -> bool:
-    """Create an index; False when it is there already."""
+    """Create an index; return False if it exists already."""
     try:
         client.indices.create(index=name, **body)
     except BadRequestError as error:
-        if error_of(error)[0] == "resource_already_exists_exception":
+        if error_details(error)[0] == "resource_already_exists_exception":
             return False
         raise
     return True
 
 
 def index_exists(client: Elasticsearch, name: str) -> bool:
-    """Return whether there is an index, or an alias, of that name. Raises what the client raises.
+    """Return whether an index, or an alias, of that name exists. Raises the exceptions of the client.
 
-    By GET: the answer to a HEAD has no body, so that a rejection could not be told from that of a proxy.
+    Uses GET: a response to HEAD has no body, so a rejection could not be distinguished from that of a proxy.
     """
     try:
         client.indices.get(index=name, filter_path="*.settings.index.uuid")
@@ -255,70 +276,73 @@ def index_exists(client: Elasticsearch, name: str) -> bool:
 
 
 def mapping_of(client: Elasticsearch, name: str) -> dict[str, Any]:
-    """Return the mapping of an index, which may stand behind an alias of that name."""
+    """Return the mappings of an index, or of the index that an alias of that name points to."""
     found = client.indices.get_mapping(index=name)
     return next((body["mappings"] for body in found.values()), {})
 
 
 def create_own_index(client: Elasticsearch, name: str) -> bool:
-    """Create one of our indices with its explicit mapping; False when it is there already."""
-    return create_index(client, name, **_own_index(name))
+    """Create the index for state, unknown fields or statistics with its explicit mappings.
+
+    Return False if it exists already.
+    """
+    return create_index(client, name, **_own_index_body(name))
 
 
-def _own_index(name: str) -> dict[str, Any]:
+def _own_index_body(name: str) -> dict[str, Any]:
     body = asset(_OWN_INDICES[name])
-    body["mappings"]["_meta"] = MARK
+    body["mappings"]["_meta"] = MANAGED_META
     return body
 
 
 def _put_own_index(client: Elasticsearch, name: str) -> Change:
-    # Looked at first: to create is a privilege that a later start can do without.
+    # Checked first, so that later starts do not need the privilege to create the index.
     try:
-        found = mapping_of(client, name).get("_meta")
+        meta = mapping_of(client, name).get("_meta")
     except NotFoundError:
         if create_own_index(client, name):
             return Change.CREATED
-        found = None
-    if version_of(found) == numbers(__version__):
+        meta = None
+    if managed_version(meta) == parse_version(__version__):
         return Change.UNCHANGED
-    if version_of(found) > numbers(__version__):
+    if managed_version(meta) > parse_version(__version__):
         return Change.LEFT_ALONE
-    mappings = _own_index(name)["mappings"]
-    done = _put_mapping(client, name, mappings["properties"], mappings["_meta"])
-    return Change.REPLACED if done else Change.LEFT_ALONE
+    mappings = _own_index_body(name)["mappings"]
+    is_updated = _put_mapping(client, name, mappings["properties"], mappings["_meta"])
+    return Change.REPLACED if is_updated else Change.LEFT_ALONE
 
 
 def _put_mapping(client: Elasticsearch, name: str, properties: dict[str, Any], meta: dict[str, Any]) -> bool:
-    """Return whether the index took it."""
+    """Update the mappings of an index; return whether Elasticsearch accepted the change."""
     try:
         client.indices.put_mapping(index=name, properties=properties, meta=meta)
     except (BadRequestError, NotFoundError) as error:
-        log.warning("%s keeps its mapping: %s", name, describe(error))
+        log.warning("cannot update the mappings of %s: %s", name, describe(error))
         return False
-    log.info("%s: mapping brought up to date", name)
+    log.info("%s: mappings updated", name)
     return True
 
 
-def _absent(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the properties `wanted` that `there` lacks.
+def _missing_fields(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the properties `wanted` that `existing` lacks.
 
-    One field that the user maps otherwise would make Elasticsearch refuse all of them.
+    If a single field conflicts with the user's mapping, Elasticsearch rejects the whole request.
     """
     new: dict[str, Any] = {}
     for name, field in wanted.items():
-        old = there.get(name)
+        old = existing.get(name)
         if old is None:
             new[name] = field
-        elif inner := _absent(field.get("properties", {}), old.get("properties", {})):
-            if _takes_properties(old):
-                # Without its type, a nested object would be asked to become a plain one.
+        elif inner := _missing_fields(field.get("properties", {}), old.get("properties", {})):
+            if _accepts_properties(old):
+                # Without its type, the request would change a nested object to a plain one.
                 new[name] = {"type": old.get("type", "object"), "properties": inner}
         elif old.get("type") == field.get("type") and (
-            inner := _absent(field.get("fields", {}), old.get("fields", {}))
+            inner := _missing_fields(field.get("fields", {}), old.get("fields", {}))
         ):
             new[name] = {**old, "fields": inner}
     return new
 
 
-def _takes_properties(field: Mapping[str, Any]) -> bool:
+def _accepts_properties(field: Mapping[str, Any]) -> bool:
     return field.get("type", "object") in ("object", "nested") and field.get("enabled", True) is not False

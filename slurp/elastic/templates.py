@@ -1,7 +1,9 @@
-"""The templates that day indices are made from: what they hold, and when they are put.
+"""The templates of day indices: their content, and the conditions under which they are put.
 
-Three component templates of ours, `<index>@settings`, `<index>@mappings` and `<index>@lexicons`, one
-of the user's, `<index>@custom`, which need not exist, and the index template `<index>` over them.
+The index template `<index>` is composed of three managed component templates, `<index>@settings`,
+`<index>@mappings` and `<index>@lexicons`, and the user's `<index>@custom`, which need not exist.
+
+An index, a template or another resource is *managed* if this program created it, which its `_meta` shows.
 """
 
 from __future__ import annotations
@@ -32,16 +34,17 @@ STATE_INDEX = "skeetslurper-state"
 DRIFT_INDEX = "skeetslurper-drift"
 STATS_INDEX = "skeetslurper-stats"
 
-# Ours carry this in `_meta`: without it, an index or template is somebody else's.
+# The key in `_meta` that all managed resources have.
 _OWNER = "skeetslurper"
-MARK = {_OWNER: {"version": __version__}}
-# What a day index is asked for at its creation: closed and known as ours, whatever template it meets.
-DAY_AT_LEAST: Json = {"dynamic": False, "_meta": {_OWNER: {}}}
+MANAGED_META = {_OWNER: {"version": __version__}}
+# The mappings in the request that creates a day index: no dynamic fields, and managed, whatever template
+# matches.
+MINIMAL_DAY_MAPPINGS: Json = {"dynamic": False, "_meta": {_OWNER: {}}}
 
-# Above the defaults of Elastic's own templates, below what an administrator would use to override.
+# Above the priority of Elastic's built-in templates, below one that an administrator would use to override.
 _PRIORITY = 300
 
-# No plugin: these filters come with every full distribution.
+# These filters are no plugin; every full distribution contains them.
 _ANALYSIS = {
     "analyzer": {
         "default": {
@@ -54,7 +57,7 @@ _ANALYSIS = {
 
 
 class Change(Enum):
-    """What a start made of a part of the set-up."""
+    """The result of the setup for one resource."""
 
     CREATED = "created"
     REPLACED = "replaced"
@@ -62,47 +65,50 @@ class Change(Enum):
     LEFT_ALONE = "left alone"
 
 
-def put_part(part: str, there: Json | None, body: Json, put: Callable[[], object]) -> Change:
-    """Put a part of the set-up unless it is as wanted; what others made, or a newer version, is left alone.
+def put_if_changed(resource: str, existing: Json | None, body: Json, put: Callable[[], object]) -> Change:
+    """Put a resource unless it exists in this form, or was created by the user or by a newer version.
 
-    `there` is what has its name, None where there is nothing; `body` is what is wanted, with our `_meta`.
+    `resource` describes it for the log, `existing` is the existing body (None if there is none), `body` is
+    the wanted one with MANAGED_META, and `put` sends it.
     """
-    if there is not None and belongs_to_others(there.get("_meta")):
-        log.warning("%s is of a newer version or not ours, leaving it alone", part)
+    if existing is not None and is_foreign_or_newer(existing.get("_meta")):
+        log.warning("%s was created by the user or by a newer version; not changing it", resource)
         return Change.LEFT_ALONE
-    if there is not None and {name: there.get(name) for name in body} == body:
+    if existing is not None and {name: existing.get(name) for name in body} == body:
         return Change.UNCHANGED
     put()
-    return Change.CREATED if there is None else Change.REPLACED
+    return Change.CREATED if existing is None else Change.REPLACED
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What the user may choose about day indices. `replicas` None lets the cluster choose 0 or 1;
-    `max_disk` is in bytes, None or 0 without a bound."""
+class IndexOptions:
+    """The options of the user for day indices."""
 
     shards: int = 1
     replicas: int | None = None
+    """None lets the cluster choose 0 or 1."""
     refresh: float = 5.0
+    """Seconds."""
     codec: str = "default"
     max_disk: int | None = None
+    """Bytes; None or 0 for no limit."""
 
 
 class Templates:
-    """The bodies for one `--index`, each with our version and a hash of its content in `_meta`."""
+    """The bodies for one `--index`, each with the program version and a hash of its content in `_meta`."""
 
-    def __init__(self, index: str, layout: Layout, features: Features, lexicons: Compiled) -> None:
+    def __init__(self, index: str, options: IndexOptions, features: Features, lexicons: Compiled) -> None:
         self.index = index
         self.mappings = day_mappings(lexicons)
         base = asset("events")
         lexicon_body = dict(lexicons.component_template)
         self.components: dict[str, Json] = {
             f"{index}@settings": {
-                # Without `default_pipeline`, which comes and goes: see slurp/elastic/ingest_pipeline.py.
-                "template": {"settings": {"index": _settings(index, base, layout, features)}},
+                # Without `default_pipeline`, which is added and removed by slurp/elastic/ingest_pipeline.py.
+                "template": {"settings": {"index": _settings(index, base, options, features)}},
                 "_meta": {},
             },
-            f"{index}@mappings": {"template": {"mappings": _own_mappings(base)}, "_meta": {}},
+            f"{index}@mappings": {"template": {"mappings": _common_mappings(base)}, "_meta": {}},
             f"{index}@lexicons": {
                 "template": lexicon_body["template"],
                 "_meta": lexicon_body["_meta"][_OWNER],
@@ -115,93 +121,96 @@ class Templates:
             "composed_of": [*self.components, custom],
             "ignore_missing_component_templates": [custom],
             "template": {"mappings": {"_meta": self.mappings["_meta"]}},
-            # A bulk into a day that somebody has deleted is refused, and `DailyIndices` makes the day again.
+            # A bulk request for a deleted index is rejected, so that `DailyIndices` creates the index again.
             "allow_auto_create": False,
             "_meta": {},
         }
         for body in (*self.components.values(), self.index_template):
-            body["_meta"] = {_OWNER: {**MARK[_OWNER], "hash": _hash(body), **body["_meta"]}}
+            body["_meta"] = {_OWNER: {**MANAGED_META[_OWNER], "hash": _hash(body), **body["_meta"]}}
 
     def put(self, client: Elasticsearch) -> dict[str, Change]:
-        """Put what is missing or differs, unless a newer version's are there: then all are left alone.
+        """Put the templates that are missing or differ; change none if one of them is of a newer version.
 
-        Raises Fatal for a template of somebody else under one of our names.
+        Raises Fatal if a template of one of these names was not created by this program.
         """
-        there = {name: component_meta(client, name) for name in self.components}
-        there[self.index] = index_template_meta(client, self.index)
-        for name, meta in there.items():
-            if meta is not None and not is_ours(meta):
+        metas = {name: component_meta(client, name) for name in self.components}
+        metas[self.index] = index_template_meta(client, self.index)
+        for name, meta in metas.items():
+            if meta is not None and not is_managed(meta):
                 raise Fatal(
-                    f"template {name!r} exists and was not made by us: delete it or choose another --index",
+                    f"template {name!r} exists and was not created by this program: delete it or choose "
+                    "another --index",
                     Exit.USAGE,
                 )
-        newer = {name for name, meta in there.items() if version_of(meta) > numbers(__version__)}
+        newer = {name for name, meta in metas.items() if managed_version(meta) > parse_version(__version__)}
         if newer:
             log.warning(
-                "the templates of a newer version are there (%s), leaving them alone",
-                ", ".join(sorted(newer)),
+                "not changing the templates, which are of a newer version: %s", ", ".join(sorted(newer))
             )
-            return dict.fromkeys(there, Change.LEFT_ALONE)
+            return dict.fromkeys(metas, Change.LEFT_ALONE)
         for name, body in self.components.items():
-            if there[name] != body["_meta"]:
+            if metas[name] != body["_meta"]:
                 client.cluster.put_component_template(
                     name=name, template=body["template"], meta=body["_meta"]
                 )
-        if there[self.index] != self.index_template["_meta"]:
-            client.indices.put_index_template(name=self.index, **_parameters(self.index_template))
-        wanted = {**self.components, self.index: self.index_template}
+        if metas[self.index] != self.index_template["_meta"]:
+            client.indices.put_index_template(name=self.index, **_client_parameters(self.index_template))
+        bodies = {**self.components, self.index: self.index_template}
         return {
             name: Change.CREATED
             if meta is None
             else Change.UNCHANGED
-            if meta == wanted[name]["_meta"]
+            if meta == bodies[name]["_meta"]
             else Change.REPLACED
-            for name, meta in there.items()
+            for name, meta in metas.items()
         }
 
 
-def segment_limit(max_disk: int) -> int:
-    """Return the bytes above which merges make no segment, for a budget in bytes: at most the default."""
+def max_segment_size(max_disk: int) -> int:
+    """Return the largest segment in bytes that merges create for a `--max-disk` in bytes: at most 5 GB, which
+    is the default of Elasticsearch."""
     return min(max_disk // 20, 5_000_000_000)
 
 
-def _translog_limit(max_disk: int) -> int:
+def _max_translog_size(max_disk: int) -> int:
     return min(max_disk // 20, 512_000_000)
 
 
 def day_mappings(lexicons: Compiled) -> Json:
-    """Everything that a day index maps, with the mark."""
-    own = _own_mappings(asset("events"))
-    merged = {**own, "properties": {**own["properties"], **lexicons.mapping["properties"]}}
-    return {**merged, "_meta": {_OWNER: {**MARK[_OWNER], "hash": _hash(merged)}}}
+    """Return the complete mappings of a day index, with `_meta`."""
+    common = _common_mappings(asset("events"))
+    merged = {**common, "properties": {**common["properties"], **lexicons.mapping["properties"]}}
+    return {**merged, "_meta": {_OWNER: {**MANAGED_META[_OWNER], "hash": _hash(merged)}}}
 
 
-def is_ours(meta: Any) -> bool:
+def is_managed(meta: Any) -> bool:
+    """Return whether a `_meta` shows that this program created the resource."""
     return isinstance(meta, dict) and _OWNER in meta
 
 
-def is_of_our_template(meta: Any) -> bool:
-    """The mark of an index that our template went into: only the template's has a hash."""
-    return is_ours(meta) and isinstance(meta[_OWNER], dict) and "hash" in meta[_OWNER]
+def is_from_template(meta: Any) -> bool:
+    """Return whether the `_meta` of an index comes from the managed index template, which adds a hash."""
+    return is_managed(meta) and isinstance(meta[_OWNER], dict) and "hash" in meta[_OWNER]
 
 
-def version_of(meta: Any) -> tuple[int, ...]:
-    """The version in our mark; () where there is none, which is older than any."""
-    mark = meta.get(_OWNER) if isinstance(meta, dict) else None
-    return numbers(str(mark.get("version", ""))) if isinstance(mark, dict) else ()
+def managed_version(meta: Any) -> tuple[int, ...]:
+    """Return the program version in a `_meta`; () if there is none, which compares as older than any."""
+    managed = meta.get(_OWNER) if isinstance(meta, dict) else None
+    return parse_version(str(managed.get("version", ""))) if isinstance(managed, dict) else ()
 
 
-def belongs_to_others(meta: Any) -> bool:
-    """Whether something under one of our names was not created by this program, or by a newer version."""
-    return not is_ours(meta) or version_of(meta) > numbers(__version__)
+def is_foreign_or_newer(meta: Any) -> bool:
+    """Return whether a resource must not be changed: not created by this program, or by a newer version."""
+    return not is_managed(meta) or managed_version(meta) > parse_version(__version__)
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def parse_version(version: str) -> tuple[int, ...]:
+    """Return the first three numbers in a version."""
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def index_template_meta(client: Elasticsearch, name: str) -> Any:
-    """`_meta` of an index template; {} where it has none, None where there is no such template."""
+    """Return the `_meta` of an index template; {} if it has none, None if the template does not exist."""
     try:
         found = client.indices.get_index_template(name=name)["index_templates"]
     except NotFoundError:
@@ -209,56 +218,57 @@ def index_template_meta(client: Elasticsearch, name: str) -> Any:
     return found[0]["index_template"].get("_meta", {}) if found else None
 
 
-def winner_for(client: Elasticsearch, index: str) -> str | None:
-    """The index template that an index of this name is made from.
+def effective_template(client: Elasticsearch, index: str) -> str | None:
+    """Return the name of the index template that applies to a new index of this name, None if none does.
 
-    Simulating it would tell what it gets and the losers, but not the winner, and takes more rights.
+    The simulate API returns the settings and the overlapping templates, but not this name, and it requires
+    more privileges.
     """
-    found = [
+    matching = [
         (entry["index_template"].get("priority", 0), entry["name"])
         for entry in client.indices.get_index_template()["index_templates"]
         if any(_matches(pattern, index) for pattern in entry["index_template"]["index_patterns"])
     ]
-    return str(max(found)[1]) if found else None
+    return str(max(matching)[1]) if matching else None
 
 
 def asset(name: str) -> Json:
-    """A JSON file of `slurp/elastic/assets`."""
+    """Return the content of a JSON file in `slurp/elastic/assets`."""
     text = (files("slurp.elastic") / "assets" / f"{name}.json").read_text(encoding="utf-8")
     loaded: Json = json.loads(text)
     return loaded
 
 
-def _own_mappings(base: Mapping[str, Any]) -> Json:
+def _common_mappings(base: Mapping[str, Any]) -> Json:
     mappings: Json = base["mappings"]
-    # Records are mapped by the lexicons; a closed `record` here would win over them.
+    # The lexicons map the records; a disabled `record` here would override them.
     if mappings["properties"].get("record", {}).get("enabled") is False:
         properties = {name: body for name, body in mappings["properties"].items() if name != "record"}
         mappings = {**mappings, "properties": properties}
     return mappings
 
 
-def _settings(index: str, base: Mapping[str, Any], layout: Layout, features: Features) -> Json:
+def _settings(index: str, base: Mapping[str, Any], options: IndexOptions, features: Features) -> Json:
     settings: Json = dict(base.get("settings", {}).get("index", {}))
     settings.pop("auto_expand_replicas", None)
-    if layout.replicas is None:
+    if options.replicas is None:
         settings["auto_expand_replicas"] = "0-1"
     else:
-        settings["number_of_replicas"] = layout.replicas
+        settings["number_of_replicas"] = options.replicas
     settings |= {
-        "number_of_shards": layout.shards,
-        "refresh_interval": f"{layout.refresh * 1000:.0f}ms",
-        "codec": layout.codec,
-        # An acknowledgement must mean disk.
+        "number_of_shards": options.shards,
+        "refresh_interval": f"{options.refresh * 1000:.0f}ms",
+        "codec": options.codec,
+        # A document must be on disk when it is acknowledged.
         "translog": {"durability": "request"},
         "mapping": {"total_fields": {"limit": MAX_FIELDS}},
     }
-    if layout.max_disk:
-        # By default Elasticsearch remembers the size for ten seconds, lets the translog grow for a minute,
-        # which is a gigabyte at full speed, and merges up to 5 GB at once.
+    if options.max_disk:
+        # By default Elasticsearch caches the size of an index for ten seconds, lets the translog grow for a
+        # minute, which is a gigabyte at full speed, and merges segments of up to 5 GB.
         settings["store"] = {"stats_refresh_interval": "500ms"}
-        settings["translog"]["flush_threshold_size"] = f"{_translog_limit(layout.max_disk)}b"
-        settings["merge"] = {"policy": {"max_merged_segment": f"{segment_limit(layout.max_disk)}b"}}
+        settings["translog"]["flush_threshold_size"] = f"{_max_translog_size(options.max_disk)}b"
+        settings["merge"] = {"policy": {"max_merged_segment": f"{max_segment_size(options.max_disk)}b"}}
     if features.lifecycle:
         settings["lifecycle"] = {"name": index}
     if features.folding:
@@ -271,7 +281,7 @@ def _matches(pattern: str, index: str) -> bool:
 
 
 def component_template(client: Elasticsearch, name: str) -> Json | None:
-    """The body of a component template; None where there is none of that name."""
+    """Return the body of a component template, None if it does not exist."""
     try:
         found = client.cluster.get_component_template(name=name)["component_templates"]
     except NotFoundError:
@@ -280,13 +290,13 @@ def component_template(client: Elasticsearch, name: str) -> Json | None:
 
 
 def component_meta(client: Elasticsearch, name: str) -> Any:
-    """`_meta` of a component template; {} where it has none, None where there is no such template."""
+    """Return the `_meta` of a component template; {} if it has none, None if the template does not exist."""
     found = component_template(client, name)
     return None if found is None else found.get("_meta", {})
 
 
-def _parameters(body: Json) -> Json:
-    """The client calls `_meta` `meta`."""
+def _client_parameters(body: Json) -> Json:
+    """Return a body as parameters of the client, which calls `_meta` `meta`."""
     return {("meta" if name == "_meta" else name): value for name, value in body.items()}
 
 

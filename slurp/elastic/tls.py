@@ -1,8 +1,8 @@
-"""TLS to Elasticsearch by the fingerprint of its CA, which Elasticsearch prints when it is set up.
+"""TLS to Elasticsearch, verified by the CA fingerprint that Elasticsearch prints during its setup.
 
-The client library has an option of that name, but then checks neither host names nor whether the chain is
-valid. Here the fingerprint only finds the CA among the certificates that the server sends; the connection is
-then verified by that CA as with `--es-ca`.
+The client library has an option of that name, but it then checks neither the host name nor the certificate
+chain. Here the fingerprint only selects the CA among the certificates that the server sends; the connection
+is then verified with that CA, as with `--es-ca`.
 """
 
 from __future__ import annotations
@@ -14,55 +14,59 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-_TIMEOUT = 5.0
+# Seconds, for sockets without a time-out.
+_DEFAULT_TIMEOUT = 5.0
 
 
 class PinnedContext(ssl.SSLContext):
-    """Believes in the one CA that has a certain fingerprint. Made by `pinned`."""
+    """A context that trusts only the CA with a given fingerprint. Created by `pinned_context`."""
 
     fingerprint: str
-    looking: ssl.SSLContext
-    known = False
+    probe_context: ssl.SSLContext
+    is_ca_loaded = False
 
     def wrap_socket(self, sock: Any, *args: Any, **options: Any) -> Any:
-        """As that of an SSLContext; the first time the CA is looked for, by a connection of its own."""
-        if not self.known:
-            self._find(sock.getpeername()[:2], options.get("server_hostname"), sock.gettimeout())
+        """Wrap a socket as SSLContext does. The first call loads the CA over a connection of its own."""
+        if not self.is_ca_loaded:
+            self._load_ca(sock.getpeername()[:2], options.get("server_hostname"), sock.gettimeout())
         return super().wrap_socket(sock, *args, **options)
 
-    def _find(self, address: tuple[str, int], name: str | None, timeout: float | None) -> None:
+    def _load_ca(self, address: tuple[str, int], name: str | None, timeout: float | None) -> None:
         with (
-            socket.create_connection(address, timeout=timeout or _TIMEOUT) as plain,
-            self.looking.wrap_socket(plain, server_hostname=name) as looking,
+            socket.create_connection(address, timeout=timeout or _DEFAULT_TIMEOUT) as plain,
+            self.probe_context.wrap_socket(plain, server_hostname=name) as probe,
         ):
-            for certificate in _chain(looking):
+            for certificate in _received_chain(probe):
                 if sha256(certificate).hexdigest() == self.fingerprint:
                     self.load_verify_locations(cadata=certificate)
-                    self.known = True
+                    self.is_ca_loaded = True
                     return
         raise ssl.SSLCertVerificationError(
             1,
-            "no certificate that the server sends has the fingerprint of --es-ca-fingerprint; "
-            "a CA that it does not send needs --es-ca",
+            "none of the certificates that the server sends has the fingerprint of --es-ca-fingerprint; "
+            "use --es-ca for a CA that the server does not send",
         )
 
 
-def pinned(fingerprint: str, cert: Path | None, key: Path | None) -> PinnedContext:
-    """Return a context that verifies by the CA with this SHA-256, and shows the client certificate `cert`."""
+def pinned_context(fingerprint: str, cert: Path | None, key: Path | None) -> PinnedContext:
+    """Return a context that verifies the server with the CA of this SHA-256 fingerprint.
+
+    `cert` and `key` are the client certificate, if there is one.
+    """
     context = PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # What it sees is not believed, and no request is sent by it.
-    looking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    looking.check_hostname, looking.verify_mode = False, ssl.CERT_NONE
-    for one in (context, looking):
+    # Used only to receive the certificates: it verifies nothing, and no request is sent over it.
+    probe_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    probe_context.check_hostname, probe_context.verify_mode = False, ssl.CERT_NONE
+    for each in (context, probe_context):
         if cert is not None:
-            one.load_cert_chain(cert, key)
-    context.fingerprint, context.looking = fingerprint, looking
+            each.load_cert_chain(cert, key)
+    context.fingerprint, context.probe_context = fingerprint, probe_context
     return context
 
 
-def _chain(connection: ssl.SSLSocket) -> Iterator[bytes]:
-    """Yield the certificates that a server has sent, in DER."""
+def _received_chain(connection: ssl.SSLSocket) -> Iterator[bytes]:
+    """Yield the certificates that the server has sent, in DER."""
     if hasattr(connection, "get_unverified_chain"):  # Python 3.13
         yield from connection.get_unverified_chain()
         return

@@ -17,7 +17,7 @@ from slurp import __version__
 from slurp.backoff import Backoff
 from slurp.config import Config
 from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.elastic.templates import numbers
+from slurp.elastic.templates import parse_version
 from slurp.kibana import objects
 from slurp.kibana.client import Conflict, Key, KibanaClient, NotReady, Rejected, Unauthorized
 from slurp.kibana.comparison import digest
@@ -75,7 +75,7 @@ def classify(
     edited = existing.get("updated_at") != record.updated_at and existing_digest != record.seen
     if record.ours == built_digest and not edited:
         return ObjectState.CURRENT
-    if numbers(record.version) > numbers(version):
+    if parse_version(record.version) > parse_version(version):
         return ObjectState.NEWER
     return ObjectState.EDITED if edited else ObjectState.REPLACE
 
@@ -261,7 +261,7 @@ def _title(one: Json) -> str:
 
 
 def _counted(keys: Iterable[Key]) -> str:
-    """Return the numbers of objects by type: `1 data view, 2 dashboards`."""
+    """Return the parse_version of objects by type: `1 data view, 2 dashboards`."""
     counts: dict[str, int] = {}
     for kind, _ in keys:
         counts[kind] = counts.get(kind, 0) + 1

@@ -79,11 +79,11 @@ class ElasticProbe:
             client.cluster.health(filter_path="status")
         except FAILURES as error:
             if isinstance(error, AuthenticationException):
-                self._elastic.denied()
+                self._elastic.credentials_rejected()
             self._reason = self._scrub(describe(error))
             if self._down_since is None:
                 self._down_since = began
         else:
-            self._elastic.granted()
+            self._elastic.credentials_accepted()
             self._down_since = None
         self._checked_at = self._clock()

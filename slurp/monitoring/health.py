@@ -49,7 +49,7 @@ class Health:
             reasons.append(self._stream(down))
         if (outage := self._probe.down) is not None:
             reasons.append(f"Elasticsearch: down for {format_duration(outage[0])}: {outage[1]}")
-        elif (lasting := status.outage_log.lasting) is not None:
+        elif (lasting := status.outage_log.lasting_outage) is not None:
             reasons.append(
                 f"Elasticsearch: accepts no documents for {format_duration(lasting[0])}: "
                 f"{self._scrub(lasting[1])}"

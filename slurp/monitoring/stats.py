@@ -116,7 +116,7 @@ class Stats:
         }
         log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
         self._notify(line)
-        if self._unknown_fields is not None and (news := self._unknown_fields.news()):
+        if self._unknown_fields is not None and (news := self._unknown_fields.new_names()):
             log.info("%s", news)
         if not now.adds_up:
             log.error("the counters do not add up, which is a bug: please report this line")

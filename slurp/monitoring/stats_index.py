@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from elasticsearch import Elasticsearch, NotFoundError
 
 from slurp import __version__
-from slurp.elastic.client import FAILURES, Elastic, OutageLog, describe
+from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import STATS_INDEX
 from slurp.pipeline.progress import OUTCOMES, Rates, Snapshot
@@ -78,7 +79,7 @@ class StatsIndex:
     def _log(self, reason: str) -> None:
         """Log each kind of reason once in a row, and nothing during an outage that indexers report."""
         kind = reason.split(":")[0]
-        if kind != self._logged and not self._outage_log.troubled:
+        if kind != self._logged and not self._outage_log.is_failing:
             self._logged = kind
             log.warning(
                 "cannot write statistics to %s (they will be part of the next document): %s",

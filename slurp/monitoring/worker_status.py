@@ -6,7 +6,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from slurp.elastic.client import REQUEST_TIMEOUT, OutageLog
+from slurp.elastic.client import REQUEST_TIMEOUT
+from slurp.elastic.outage_log import OutageLog
 from slurp.pipeline.batches import BatchQueue
 from slurp.pipeline.build import INDEXER
 from slurp.pipeline.channel import Channel
@@ -77,7 +78,7 @@ class WorkerStatus:
         """
         waits = self._waits()
         late = [wait for wait in waits if wait > _LATE]
-        if not late or self.outage_log.troubled:
+        if not late or self.outage_log.is_failing:
             return ""
         return (
             f"Elasticsearch: no response to {len(late)} of {len(waits)} indexers for {max(late):.0f} s; "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slurp.config import Config
 from slurp.documents.document import TYPED
-from slurp.elastic.bulk import Took
+from slurp.elastic.bulk import RequestObserver
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.delivery import Destination, IndexerHooks
@@ -41,7 +41,7 @@ class PipelineHooks:
     beat_of: Callable[[str], Callable[[], None]] = lambda name: lambda: None
     on_gap: GapCallback = ignore_gap
     batch_took: Callable[[float], None] = lambda seconds: None
-    bulk_took: Took = lambda seconds, answered: None
+    bulk_took: RequestObserver = lambda seconds, answered: None
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ from elasticsearch import helpers
 from slurp.config import Config
 from slurp.documents.document import build
 from slurp.elastic.bulk import Action, send
-from slurp.elastic.client import FAILURES, Elastic, OutageLog, describe, wait_until_ready
+from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
+from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import ItemClass, classify
-from slurp.elastic.lifecycle import day_in
-from slurp.elastic.setup import Setup, lexicons
+from slurp.elastic.outage_log import OutageLog
+from slurp.elastic.readiness import wait_until_ready
+from slurp.elastic.setup import Setup, load_lexicons
 from slurp.errors import Exit, Fatal, Stopped, describe_bug
 from slurp.events.frames import BadFrame, parse
 from slurp.events.times import parse_time
@@ -97,7 +99,7 @@ class Replay:
         return self._last_progress is not None and time.monotonic() - self._last_progress >= self._limit
 
     def _stall_reason(self) -> str:
-        lasting = self._outage_log.lasting
+        lasting = self._outage_log.lasting_outage
         reason = lasting[1] if lasting else "no response"
         return f"Elasticsearch: {reason}; stopped after {self._limit:.0f} s without progress (--wait)"
 
@@ -137,7 +139,7 @@ class Replay:
 
     def _work(self) -> bool:
         """Replay; return whether all is in Elasticsearch now."""
-        compiled = lexicons(self._config)
+        compiled = load_lexicons(self._config)
         if self._path is not None:
             # Before the wait, so that a wrong name is reported immediately.
             self._path.open("rb").close()
@@ -159,7 +161,7 @@ class Replay:
         work = Setup(replace(config, no_setup=True), compiled)
         work.run(elastic.client)
         indices = DailyIndices(elastic, config.index, config.retention_days, work.put_templates)
-        indices.lowest.load()
+        indices.disk_state.load()
         with path.open("rb") as lines, _remaining(path) as remaining:
             pipeline = build_pipeline(
                 replace(config, indexers=1),
@@ -208,7 +210,7 @@ class Replay:
                 elif found is ItemClass.DROPPED:
                     self._kept += 1
                     log.warning("stays in quarantine: an ingest pipeline drops it")
-                elif found in (ItemClass.DOCUMENT, ItemClass.DUPLICATE, ItemClass.UNKNOWN):
+                elif found in (ItemClass.DOCUMENT_ERROR, ItemClass.DUPLICATE, ItemClass.UNKNOWN_ERROR):
                     self._kept += 1
                     log.warning("stays in quarantine: %s", item)
                 else:
@@ -246,7 +248,7 @@ def _overwrite(hit: dict[str, Any], index: str, types: Container[str]) -> Action
     except Exception as error:
         log.warning("%s stays in quarantine: no document can be built: %s", hit["_id"], describe_bug(error))
         return None
-    if document.id != hit["_id"] or day_in(index, hit["_index"]) is None:
+    if document.id != hit["_id"] or day_of_index(index, hit["_index"]) is None:
         log.warning("%s was not written by this program; skipping it", hit["_id"])
         return None
     header = {

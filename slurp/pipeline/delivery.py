@@ -11,11 +11,12 @@ from elastic_transport import TransportError
 from elasticsearch import ApiError
 
 from slurp.backoff import Backoff
-from slurp.elastic.bulk import Action, Took, send
-from slurp.elastic.canary import Canaries
-from slurp.elastic.client import BELIEVE_DENIED, Elastic, OutageLog, describe, error_of
+from slurp.elastic.bulk import Action, RequestObserver, send
+from slurp.elastic.canary import CanaryCheck
+from slurp.elastic.client import CREDENTIALS_TIMEOUT, Elastic, describe, error_details
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.error_classes import NO_ANSWER, Item, ItemClass, classify
+from slurp.elastic.error_classes import NO_RESPONSE, Item, ItemClass, classify
+from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.errors import describe_bug
 from slurp.events.frames import BadFrame
@@ -57,7 +58,7 @@ class IndexerHooks:
 
     beat: Callable[[], None] = lambda: None
     batch_took: Callable[[float], None] = lambda seconds: None
-    bulk_took: Took = lambda seconds, answered: None
+    bulk_took: RequestObserver = lambda seconds, answered: None
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class _Attempt:
 
     @property
     def denied(self) -> bool:
-        return any(found is ItemClass.DENIED for found, _ in self.errors.values())
+        return any(found is ItemClass.ACCESS_DENIED for found, _ in self.errors.values())
 
 
 class Delivery:
@@ -112,7 +113,7 @@ class Delivery:
         self._quarantine = quarantine
         self._unknown_fields = unknown_fields
         self._hooks = hooks
-        self._canaries = Canaries(self._elastic, self._indices, hooks.beat)
+        self._canaries = CanaryCheck(self._elastic, self._indices, hooks.beat)
         self._letters: list[DeadLetter] = []
 
     def run(self, pending: list[PendingEvent]) -> list[DeadLetter]:
@@ -131,9 +132,9 @@ class Delivery:
                 log.warning("%d event(s) to quarantine, the last: %s", len(attempt.quarantined), reason)
             for (day, _), (found, item) in attempt.errors.items():
                 self._report(found, item, day)
-            if not attempt.denied and any(item.type != NO_ANSWER for item in items):
+            if not attempt.denied and any(item.type != NO_RESPONSE for item in items):
                 # A success, or an error that is not about our privileges.
-                self._elastic.granted()
+                self._elastic.credentials_accepted()
             if len(attempt.held) < len(pending):
                 backoff.reset()
             pending = attempt.held + attempt.suspected + attempt.quarantined
@@ -143,7 +144,7 @@ class Delivery:
                 self._shutdown.wait(backoff.next())
             else:
                 # Each document was accepted, or rejected for a reason of its own: no outage.
-                self._outage_log.over()
+                self._outage_log.recovered()
         return self._letters
 
     def _send(self, pending: list[PendingEvent]) -> list[Item]:
@@ -159,7 +160,7 @@ class Delivery:
         except ApiError as error:
             failed = repeat(_whole(error))
         except TransportError as error:
-            failed = repeat(Item(503, NO_ANSWER, describe(error), whole=True))
+            failed = repeat(Item(503, NO_RESPONSE, describe(error), is_whole_request=True))
         responses = chain(items, failed)
         return [missing.get(event.day) or next(responses) for event in pending]
 
@@ -177,7 +178,7 @@ class Delivery:
     def _evaluate(self, pending: list[PendingEvent], items: list[Item]) -> _Attempt:
         """Count the events that are done, and sort the others by what to do with them."""
         classes = [classify(item) for item in items]
-        self._canaries.begin(
+        self._canaries.begin_attempt(
             (event.day, event.action)
             for event, found in zip(pending, classes, strict=True)
             if found in _STORED
@@ -188,9 +189,9 @@ class Delivery:
                 self._indexed(event)
             elif found is ItemClass.DUPLICATE:
                 self._outcome.duplicates += 1
-            elif found is ItemClass.UNKNOWN:
-                verdict, item = self._canaries.ask(event.day, event.action, response)
-                was_suspected, event.suspected = event.suspected, verdict is ItemClass.DOCUMENT
+            elif found is ItemClass.UNKNOWN_ERROR:
+                verdict, item = self._canaries.resolve(event.day, event.action, response)
+                was_suspected, event.suspected = event.suspected, verdict is ItemClass.DOCUMENT_ERROR
                 if event.suspected and not was_suspected:
                     # The cause of the rejection may have ended before the canary was sent: try once more.
                     attempt.suspected.append(event)
@@ -212,9 +213,9 @@ class Delivery:
         """Decide about an event that was not stored."""
         if found is ItemClass.DROPPED:
             self._outcome.dropped += 1
-        elif found is ItemClass.DOCUMENT:
+        elif found is ItemClass.DOCUMENT_ERROR:
             self._reject(attempt, event, item)
-        elif self._indices.is_cut(event.day):
+        elif self._indices.is_deleted_for_disk(event.day):
             self._outcome.expired += 1  # its day was deleted while it was in flight
         else:
             attempt.held.append(event)
@@ -236,16 +237,16 @@ class Delivery:
             self._letters.append(unusable(event.frame, error))
 
     def _report(self, found: ItemClass, item: Item, day: int) -> None:
-        self._outage_log.trouble(str(item))
+        self._outage_log.failing(str(item))
         if item.type == "index_not_found_exception":
             self._indices.forget(day)
         # A shutdown does not wait for a new password: the next run reads what is held again.
         if (
-            found is ItemClass.DENIED
-            and self._elastic.denied() >= BELIEVE_DENIED
+            found is ItemClass.ACCESS_DENIED
+            and self._elastic.credentials_rejected() >= CREDENTIALS_TIMEOUT
             and not self._shutdown.stop.is_set()
         ):
-            raise self._elastic.refused(str(item))
+            raise self._elastic.credentials_error(str(item))
 
 
 def unusable(frame: bytes, error: Exception) -> DeadLetter:
@@ -255,4 +256,4 @@ def unusable(frame: bytes, error: Exception) -> DeadLetter:
 
 def _whole(error: ApiError) -> Item:
     """Return the item for a request that was rejected as a whole, which says nothing about one document."""
-    return Item(error.status_code, *error_of(error), whole=True)
+    return Item(error.status_code, *error_details(error), is_whole_request=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,15 +11,14 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError
 
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.elastic.lifecycle import THINK_AGAIN, day_in
-from slurp.elastic.lowest_day import date_of
-from slurp.elastic.templates import is_ours, segment_limit
+from slurp.elastic.days import SECONDS_PER_DAY, Clocks, date_of, day_of_index
+from slurp.elastic.lifecycle import ANNOUNCEMENT_PERIOD
+from slurp.elastic.templates import is_managed, max_segment_size
 from slurp.pipeline.channel import Channel
 from slurp.units import format_size
 
 log = logging.getLogger(__name__)
 
-_DAY = 86_400
 # Segments of the largest size that merges write before the old ones are deleted.
 _MERGES = 2
 # Bytes per second that Elasticsearch writes at most: the expected growth until a faster one is measured.
@@ -52,18 +50,11 @@ class _Sizes:
 
 
 @dataclass(frozen=True)
-class BudgetClock:
-    """Clocks of the disk budget.
+class BudgetClock(Clocks):
+    """Clocks of the disk budget. While `earliest` returns None, no day is deleted."""
 
-    Attributes:
-        earliest: Unix seconds that it is at least; None while unknown, and then nothing is deleted.
-        monotonic: monotonic seconds.
-        update: asks a server for a later bound of `earliest`; returns whether there is one.
-    """
-
-    earliest: Callable[[], float | None] = time.time
-    monotonic: Callable[[], float] = time.monotonic
     update: Callable[[], bool] = lambda: False
+    """Raises `earliest` by the newest event of a server; returns whether it did."""
 
 
 class DiskBudget:
@@ -121,7 +112,7 @@ class DiskBudget:
     @property
     def lowest_day(self) -> int | None:
         """Lowest day that is indexed, in days since 1970-01-01; None when no day was deleted."""
-        return self._days.lowest.day or None
+        return self._days.disk_state.oldest_day or None
 
     def step(self) -> bool:
         """Measure if that is due, and delete days that exceed the budget; return whether it was due.
@@ -132,7 +123,7 @@ class DiskBudget:
         if now < self._due:
             return False
         self._due = now + _RETRY
-        self._days.lowest.load()
+        self._days.disk_state.load()
         if self.limit is None:
             self._due = now + _MAX_WAIT
             return True
@@ -170,17 +161,17 @@ class DiskBudget:
             metric="store,translog",
             filter_path="indices.*.total.store.size_in_bytes,indices.*.total.translog.size_in_bytes",
         ).body.get("indices", {})
-        ours = self._ours(client, [name for name in found if day_in(self._index, name) is not None])
+        ours = self._ours(client, [name for name in found if day_of_index(self._index, name) is not None])
         # Of all copies: replicas need space as well.
         sizes = {name: found[name].get("total", {}) for name in ours}
         days = {
-            day_in(self._index, name) or 0: sum(part["size_in_bytes"] for part in total.values())
+            day_of_index(self._index, name) or 0: sum(part["size_in_bytes"] for part in total.values())
             for name, total in sizes.items()
         }
         used = sum(days.values())
         self._note_growth(used)
         # Merging adds at most the size of the index, as each segment is in one merge at a time.
-        merges = min(max(days.values(), default=0), _MERGES * segment_limit(self.limit))
+        merges = min(max(days.values(), default=0), _MERGES * max_segment_size(self.limit))
         grows = min(self._growth * _REACTION, self.limit * _MAX_GROWTH)
         self.used = used
         return _Sizes(days, used, round(used + merges + grows))
@@ -212,7 +203,7 @@ class DiskBudget:
     def _next_to_delete(self, sizes: _Sizes) -> int | None:
         """Return the day to delete next, None for no day."""
         lowest = min(sizes.days, default=None)
-        if lowest is None or self._days.is_cut(lowest):
+        if lowest is None or self._days.is_deleted_for_disk(lowest):
             return lowest
         today = self._today()
         if today is None or lowest >= today or not self._is_over(sizes):
@@ -221,7 +212,7 @@ class DiskBudget:
 
     def _today(self) -> int | None:
         now = self._earliest()
-        return None if now is None else int(now) // _DAY
+        return None if now is None else int(now) // SECONDS_PER_DAY
 
     def _is_over(self, sizes: _Sizes) -> bool:
         assert self.limit is not None  # noqa: S101
@@ -230,19 +221,19 @@ class DiskBudget:
     def _only_announce(self, sizes: _Sizes, day: int) -> bool:
         """Return whether deletions must wait: a new budget, or one below the last, may be a mistake."""
         assert self.limit is not None  # noqa: S101
-        if self._days.is_cut(day):
+        if self._days.is_deleted_for_disk(day):
             return False
-        now, before = self._monotonic(), self._days.lowest.budget
+        now, before = self._monotonic(), self._days.disk_state.budget
         if self._announced_until is None:
             self._announced_until = now
             if before is None or self.limit < before:
-                self._announced_until = now + THINK_AGAIN
+                self._announced_until = now + ANNOUNCEMENT_PERIOD
                 log.warning(
                     "--max-disk changed from %s to %s: in %.0f minutes the oldest of %d day(s) with %s "
                     "will be deleted, starting with %s",
                     "off" if before is None else format_size(before),
                     format_size(self.limit),
-                    THINK_AGAIN / 60,
+                    ANNOUNCEMENT_PERIOD / 60,
                     len(sizes.days),
                     format_size(sizes.used),
                     self._days.name(day),
@@ -252,8 +243,8 @@ class DiskBudget:
     def _delete(self, client: Elasticsearch, day: int, sizes: _Sizes) -> bool:
         """Save that `day` has expired, then delete its index; return False when that was rejected."""
         assert self.limit is not None  # noqa: S101
-        name, leftover = self._days.name(day), self._days.is_cut(day)
-        self._days.lowest.save(day + 1)
+        name, leftover = self._days.name(day), self._days.is_deleted_for_disk(day)
+        self._days.disk_state.save(day + 1)
         try:
             # Checked again: another program may have created a new index of that name.
             if not _marks(client, name).get(name):
@@ -274,7 +265,7 @@ class DiskBudget:
             "deleted %s (%s): %s",
             name,
             format_size(sizes.days[day]),
-            f"days before {date_of(self._days.lowest.day)} have expired because of --max-disk"
+            f"days before {date_of(self._days.disk_state.oldest_day)} have expired because of --max-disk"
             if leftover
             else f"the daily indices use {format_size(sizes.used)}, with space for merges more than "
             f"--max-disk {format_size(self.limit)}; events before {date_of(day + 1)} expire from now on",
@@ -294,8 +285,8 @@ class DiskBudget:
         assert self.limit is not None  # noqa: S101
         if self._budget_saved or self._announcing or self._today() is None:
             return
-        if self._days.lowest.budget != self.limit:
-            self._days.lowest.save_budget(self.limit)
+        if self._days.disk_state.budget != self.limit:
+            self._days.disk_state.save_budget(self.limit)
         self._budget_saved = True
 
     def _pause_or_resume(self, sizes: _Sizes) -> None:
@@ -330,4 +321,4 @@ def _marks(client: Elasticsearch, pattern: str) -> dict[str, bool]:
     found = client.indices.get_mapping(
         index=pattern, ignore_unavailable=True, filter_path="*.mappings._meta"
     ).body
-    return {name: is_ours(body.get("mappings", {}).get("_meta")) for name, body in found.items()}
+    return {name: is_managed(body.get("mappings", {}).get("_meta")) for name, body in found.items()}

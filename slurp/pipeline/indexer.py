@@ -170,7 +170,7 @@ class Indexer:
         return event
 
     def _unknown_field(self, event: dict[str, Any]) -> UnknownFieldSeen | None:
-        return None if self._unknown_fields is None else self._unknown_fields.look(event)
+        return None if self._unknown_fields is None else self._unknown_fields.find(event)
 
     def _quarantine(self, event: PendingEvent, item: Item, batch: Batch, now_us: int) -> PendingEvent:
         """Return the event with the document for quarantine: its envelope and the raw JSON, unmapped."""

@@ -157,7 +157,7 @@ class PageQueries:
             return query()
         except FAILURES as error:
             if isinstance(error, AuthenticationException):
-                self.elastic.denied()
+                self.elastic.credentials_rejected()
             if isinstance(error, ApiError) and error.status_code == 403:
                 return self._missing_privilege()
             return Unavailable(f"search failed: {clean_label(self.scrub(describe(error)), 300)}")

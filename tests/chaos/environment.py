@@ -91,7 +91,7 @@ class ChaosEnvironment:
             self.realm = FileRealm(self.node)
             self.realm.roles({_ROLE: self.role})
             self.realm.add(USER, self.password, _ROLE)
-            self.realm.wait_for_right(USER, self.password, f"{INDEX}-x", "index")
+            self.realm.wait_for_privilege(USER, self.password, f"{INDEX}-x", "index")
             self.write_password()
             self.runs = self._make_runs()
             self._exits.callback(self.runs.close)
