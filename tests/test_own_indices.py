@@ -35,7 +35,7 @@ def test_the_state_index_is_created_again(
     assert run.save(at(1))
     es.indices.delete(index=STATE_INDEX)
     assert run.save(at(2))
-    assert f"index {STATE_INDEX} was deleted; created it again" in caplog.text
+    assert f"index {STATE_INDEX} was deleted, created it again" in caplog.text
     assert_has_mappings_of_asset(es, STATE_INDEX, "state")
     assert [found.position.cursor for found in start_run().load()] == [2]
 

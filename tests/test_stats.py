@@ -123,7 +123,7 @@ def test_a_number_is_used_again_until_its_write_is_answered(caplog: pytest.LogCa
     assert [request["version"] for request in node.written] == [1, 2, 3, 4]
     assert [request["document"]["received"] for request in node.written] == [100, 200, 300, 100]
     assert [request["document"]["interval_ms"] for request in node.written][2:] == [90_000, 30_000]
-    assert caplog.text.count("go into the next document: no response in time") == 1, "told once"
+    assert caplog.text.count("part of the next document): no response in time") == 1, "told once"
 
 
 def test_another_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:

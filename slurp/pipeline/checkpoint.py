@@ -110,7 +110,7 @@ class Checkpoints:
         client = self._elastic.client.options(request_timeout=15)
         # Even a write that conflicts creates a deleted index again, with dynamic types.
         if not index_exists(client, STATE_INDEX) and create_own_index(client, STATE_INDEX):
-            log.warning("index %s was deleted; created it again", STATE_INDEX)
+            log.warning("index %s was deleted, created it again", STATE_INDEX)
         response = client.index(
             index=STATE_INDEX,
             id=self._subscription.document_id(checkpoint.position.host),
