@@ -227,7 +227,7 @@ def test_without_elasticsearch_the_page_displays_the_state_of_the_worker(offline
 
 
 def test_without_an_index_the_page_says_that_no_events_are_indexed(page: RenderedPage) -> None:
-    assert page.parsed().text.count("no events are indexed yet") == 2
+    assert page.parsed().text.count("no events indexed yet") == 2
 
 
 def test_a_hanging_elasticsearch_does_not_delay_the_page(

@@ -63,7 +63,7 @@ class Dialer:
     def connect(self, server: str, cursor: int | None, known: int | None = None) -> V1Stream:
         """Open a stream from `cursor`, or a live one.
 
-        `known` is the sequence number up to which no event is missing.
+        `known` is the sequence number up to which all events were received.
 
         Raises:
             OSError, WebSocketException: the host cannot be reached, or rejects the connection for now.

@@ -1,4 +1,4 @@
-"""The answers of `/healthz` and `/readyz`: stuck threads, and reasons why no event is indexed."""
+"""The answers of `/healthz` and `/readyz`: stuck threads, and reasons why events are not indexed."""
 
 from __future__ import annotations
 

@@ -327,7 +327,7 @@ class Reader:
             self._backoff.reset()
 
     def _may_change(self, now: float) -> bool:
-        """Return whether no event is in flight, and the stream is live or silent."""
+        """Return whether nothing is in flight, and the stream is live or silent."""
         lag = time.time() * 1e6 - self._cursors.known.time_us
         return self._queue.events == 0 and (lag < _SMALL_LAG_US or now - self._liveness.last_data >= _SILENT)
 

@@ -117,7 +117,7 @@ class ResumeCursors:
         return resume.cursor
 
     def known_to(self, host: str) -> int | None:
-        """Return the sequence number of `host` up to which no event is missing."""
+        """Return the sequence number of `host` up to which all events were received."""
         return self.known.cursor if self.known.host == host else None
 
     def connected(self, stream: V1Stream, requested: int | None, now: float) -> None:

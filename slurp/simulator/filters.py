@@ -37,7 +37,7 @@ class Filter:
 
     @property
     def matches_all(self) -> bool:
-        """Whether no event is filtered out."""
+        """Whether all events match."""
         return not (self.collections or self.prefixes or self.dids or self.max_size)
 
     def matches(self, collection: str, did: str, size: int) -> bool:

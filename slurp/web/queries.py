@@ -244,7 +244,7 @@ class PageQueries:
         # A search by wildcard omits indices without read privilege, and succeeds with no shards.
         if client.indices.exists(index=f"{self.index}-*", allow_no_indices=False):
             return self._missing_privilege()
-        return Unavailable("no events are indexed yet")
+        return Unavailable("no events indexed yet")
 
     def _missing_privilege(self) -> Unavailable:
         return Unavailable(
