@@ -184,7 +184,7 @@ def _check(es: Elasticsearch, jetstream: Simulator, report: Report, when: str) -
 
 
 def main() -> int:
-    """Return 0 when the folder stayed below 110% of the budget and exactly the expected events are indexed."""
+    """Return 0 when the folder stayed below 110% of the budget and the expected events are indexed."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.disk_week", description=__doc__, allow_abbrev=False
     )
