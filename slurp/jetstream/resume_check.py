@@ -24,8 +24,8 @@ TOLERANCE_US = 60_000_000
 # Events from earlier than this before the requested time cost more to replay than to search for their cursor.
 _EARLY_US = 120_000_000
 
-# The v1 wire hides #syncs and the events behind them, so that numbers are missing without a gap. Hidden events
-# come all at once; if this much time is missing as well, it is a gap.
+# The v1 wire hides #syncs and the events behind them, so that numbers are missing without a gap. Hidden
+# events come all at once; if this much time is missing as well, it is a gap.
 V1_TOLERANCE_US = 5_000_000
 
 
