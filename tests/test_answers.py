@@ -57,7 +57,7 @@ def test_a_bulk_request_is_held_and_sent_again(
     frames = behind.posts(20)
     behind.days.ensure(behind.day)
     gateway.fail(PAGES[page], "/_bulk")
-    counted = behind.feed_through_trouble(frames, gateway.pass_on)
+    counted = behind.feed_through_outage(frames, gateway.pass_on)
     assert gateway.answered
     assert (counted.indexed, counted.quarantined, counted.dead_lettered, counted.duplicates) == (20, 0, 0, 0)
     assert count(es, fresh_index_prefix) == 20
@@ -73,7 +73,7 @@ def test_a_day_is_neither_missing_nor_deleted_because_a_gateway_says_so(
     behind.days._seen.clear()  # its minute is over
     gateway.fail(Answer(status))
     frames = behind.posts(20, first=20)
-    counted = behind.feed_through_trouble(frames, gateway.pass_on)
+    counted = behind.feed_through_outage(frames, gateway.pass_on)
     assert counted.indexed == 40
     assert es.indices.get(index=behind.today)[behind.today]["settings"]["index"]["uuid"] == before
 

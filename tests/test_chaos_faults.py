@@ -27,8 +27,8 @@ from tests.chaos.faults import GENTLE, KINDS, LONG
 from tests.chaos.oracle import of_event
 from tests.chaos.plan import orders
 from tests.chaos.runs import Runs
+from tests.harness import reading, until
 from tests.proxy import Proxy
-from tests.reading import reading, until
 
 DAY_US = 86_400_000_000
 

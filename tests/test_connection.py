@@ -29,9 +29,8 @@ from slurp.events.frames import MAX_FRAME, STUB, BadFrame, parse
 from slurp.jetstream.connection import Connection, Messages, connect
 from slurp.jetstream.servers import hang_up, probe
 from slurp.simulator.jetstream import Simulator
-from tests.harness import InProcess, commit
+from tests.harness import InProcess, commit, reading, until
 from tests.hostile import Hostile, frame, head_of, text
-from tests.reading import reading, until
 from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 

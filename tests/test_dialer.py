@@ -26,7 +26,7 @@ from slurp.simulator import wire2
 from slurp.simulator.connection import Manners
 from slurp.simulator.dictionaries import Dictionary as TheirDictionary
 from slurp.simulator.jetstream import Simulator
-from tests.reading import Reading, until
+from tests.harness import Reading, until
 from tests.test_simulator_v2 import publish_resync
 
 

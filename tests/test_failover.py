@@ -20,8 +20,8 @@ from slurp.jetstream.server_monitor import ServerMonitor
 from slurp.jetstream.servers import Probe
 from slurp.pipeline import reader as reader_module
 from slurp.simulator.jetstream import Simulator
+from tests.harness import reading, until
 from tests.proxy import Proxy, self_signed
-from tests.reading import reading, until
 from tests.tiers import slow_except
 
 STALL = ("--stall-timeout", "500ms")

@@ -25,8 +25,7 @@ from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
-from tests.clocks import Clock
-from tests.harness import InProcess
+from tests.harness import Clock, InProcess
 from tests.worker import Worker, assert_each_once, count, run_literally, stats_documents
 
 Start = Callable[..., Worker]

@@ -127,7 +127,7 @@ def test_an_unknown_error_of_the_server_that_passes_puts_nothing_into_quarantine
     def mend() -> None:
         gateway.pipeline = None
 
-    counted = behind.feed_through_trouble(frames, mend)
+    counted = behind.feed_through_outage(frames, mend)
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
@@ -173,7 +173,7 @@ def test_a_canary_that_a_pipeline_drops_shows_nothing_of_the_index(
     def mend() -> None:
         gateway.pipeline = None
 
-    counted = behind.feed_through_trouble(frames, mend)
+    counted = behind.feed_through_outage(frames, mend)
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
     more = behind.posts(20, first=20)

@@ -11,8 +11,8 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import REWIND_EVENTS
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
+from tests.harness import reading
 from tests.proxy import Proxy
-from tests.reading import reading
 from tests.worker import Worker, assert_each_once
 
 PAUSES = 4

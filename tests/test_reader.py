@@ -9,7 +9,7 @@ import pytest
 from slurp.events.position import REWIND_EVENTS, Position
 from slurp.jetstream.servers import host_of, probe, table
 from slurp.simulator.jetstream import Simulator
-from tests.reading import reading, until
+from tests.harness import reading, until
 
 
 def test_a_batch_closes_when_it_is_full(jetstream: Simulator) -> None:

@@ -25,7 +25,7 @@ from slurp.pipeline.reader import Reader
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
-from tests.clocks import Clock
+from tests.harness import Clock
 from tests.worker import Worker, assert_each_once, stats_documents
 
 SECOND = 1_000_000

@@ -17,7 +17,7 @@ import websocket
 
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
-from tests.direct import create_connection
+from tests.harness import create_connection
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 HOUR = 3600.0

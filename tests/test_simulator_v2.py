@@ -18,7 +18,7 @@ from slurp.simulator import wire2
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.conftest import SHARED
-from tests.direct import create_connection
+from tests.harness import create_connection
 from tests.test_simulator_server import BINARY, TEXT, connect, cursors, end_of, hears_nothing, take
 
 HOUR = 3600.0

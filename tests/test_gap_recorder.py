@@ -28,10 +28,9 @@ from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from slurp.startup import Plan
 from slurp.tasks import CheckpointTask
-from tests.clocks import Clock
-from tests.reading import reading, until
+from tests.harness import Clock, reading, until
 from tests.test_gap_worker import gap_documents
-from tests.test_gaps import QUIET, filtered, spoken
+from tests.test_resume import QUIET, filtered, spoken
 from tests.tiers import slow_except
 from tests.worker import PROGRAM, Worker
 

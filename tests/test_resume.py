@@ -17,8 +17,7 @@ from slurp.jetstream.stream_range import oldest_event
 from slurp.pipeline import resume as cursors_module
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
-from tests.clocks import Clock
-from tests.reading import reading, until
+from tests.harness import Clock, reading, until
 from tests.tiers import slow_except
 
 QUIET = "did:plc:aquietaccount"

@@ -369,7 +369,7 @@ def test_events_in_flight_expire_when_their_day_is_deleted(
         indexer.days.lowest.save(indexer.day)
         es.indices.delete(index=yesterday)
 
-    counted = indexer.feed_through_trouble(indexer.posts(20, first=1, days_ago=1), cut)
+    counted = indexer.feed_through_outage(indexer.posts(20, first=1, days_ago=1), cut)
     assert (counted.expired, counted.indexed, counted.in_flight) == (20, 1, 0)
     assert not left(es, fresh_index_prefix)
 
