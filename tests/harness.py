@@ -1,7 +1,7 @@
 """Parts of the pipeline in the test process: a reader on a simulator, or indexers on a real node.
 
-A test of the reader uses `reading`; it keeps the batches instead of sending them to Elasticsearch. A test of the
-indexer uses `InProcess`; it puts frames into the queue itself.
+Tests of the reader use `reading`, which keeps the batches instead of sending them to Elasticsearch. Tests of
+the indexer use `InProcess` and put frames into the queue themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--catch-up`: a run that ends once everything up to now is indexed."""
+"""`--catch-up`: a run that ends once all events that the servers have are indexed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def at(cursor: int | None, seconds: float = 0, host: str = "h1") -> Position:
     return Position(host, cursor, NOW + int(seconds * SECOND))
 
 
-def stand_in(number: int, connected: bool = True, away: bool = False, silent: float = 0.0) -> Reader:
+def fake_reader(number: int, connected: bool = True, away: bool = False, silent: float = 0.0) -> Reader:
     host = f"h{number}"
     return cast(
         Reader,
@@ -47,19 +47,19 @@ def stand_in(number: int, connected: bool = True, away: bool = False, silent: fl
     )
 
 
-class Stage:
-    """Readers, what is acknowledged of theirs, the newest events of their servers, and a clock."""
+class Trial:
+    """Readers, their acknowledged positions, the newest events of their servers, and a clock."""
 
     def __init__(self, *readers: Reader) -> None:
-        self.readers = readers or (stand_in(1),)
+        self.readers = readers or (fake_reader(1),)
         self.counters = Counters(len(self.readers))
         self.queue = BatchQueue(1000, 1000)
         self.now = 0.0
-        self.tips: dict[str, Position | None] = {}
-        self.asked: list[float] = []
+        self.newest: dict[str, Position | None] = {}
+        self.requested_at: list[float] = []
         self._numbers = {reader.number: numbers(1) for reader in self.readers}
         channel = Channel(self.queue, self.counters)
-        self._catch_up = CatchUp(self.readers, channel, 5.0, self._ask, clock=lambda: self.now)
+        self._catch_up = CatchUp(self.readers, channel, 5.0, self._newest_event, clock=lambda: self.now)
 
     def acknowledge(self, position: Position, reader: int = 1) -> None:
         number = next(self._numbers[reader])
@@ -68,138 +68,138 @@ class Stage:
         self.counters.acknowledged(batch, Outcome(indexed=1), BatchAck(position, position.time_us))
 
     def has_caught_up(self, seconds: float = 0.0) -> bool:
-        """After so many more seconds."""
+        """Advance the clock by `seconds`; return whether all readers have caught up then."""
         self.now += seconds
         return self._catch_up.step()
 
-    def _ask(self, server: str) -> Position | None:
-        self.asked.append(self.now)
-        return self.tips.get(server)
+    def _newest_event(self, server: str) -> Position | None:
+        self.requested_at.append(self.now)
+        return self.newest.get(server)
 
 
-def test_it_has_caught_up_once_the_newest_event_is_acknowledged() -> None:
-    stage = Stage()
-    stage.tips["ws://h1"] = at(1000)
-    stage.acknowledge(at(10))
-    assert not stage.has_caught_up(2)
-    stage.acknowledge(at(999))
-    assert not stage.has_caught_up(1)
-    stage.acknowledge(at(1001))
-    assert stage.has_caught_up(1)
-    assert stage.asked == [2.0]
+def test_a_reader_has_caught_up_once_the_newest_event_is_acknowledged() -> None:
+    trial = Trial()
+    trial.newest["ws://h1"] = at(1000)
+    trial.acknowledge(at(10))
+    assert not trial.has_caught_up(2)
+    trial.acknowledge(at(999))
+    assert not trial.has_caught_up(1)
+    trial.acknowledge(at(1001))
+    assert trial.has_caught_up(1)
+    assert trial.requested_at == [2.0]
 
 
-def test_an_answer_of_long_ago_is_asked_for_again() -> None:
-    stage = Stage()
-    stage.tips["ws://h1"] = at(1000)
-    stage.acknowledge(at(10))
-    assert not stage.has_caught_up(2)
-    stage.tips["ws://h1"] = at(2000)
-    stage.acknowledge(at(1001))
-    assert not stage.has_caught_up(20), "a thousand more have come meanwhile"
-    stage.acknowledge(at(2000))
-    assert stage.has_caught_up(4)
-    assert stage.asked == [2.0, 22.0]
+def test_a_newest_event_that_is_reached_late_is_requested_again() -> None:
+    trial = Trial()
+    trial.newest["ws://h1"] = at(1000)
+    trial.acknowledge(at(10))
+    assert not trial.has_caught_up(2)
+    trial.newest["ws://h1"] = at(2000)
+    trial.acknowledge(at(1001))
+    assert not trial.has_caught_up(20), "the server may have a thousand more events meanwhile"
+    trial.acknowledge(at(2000))
+    assert trial.has_caught_up(4)
+    assert trial.requested_at == [2.0, 22.0]
 
 
 @pytest.mark.parametrize("clock", [-6 * 3600, -6, 6, 6 * 3600])
-def test_times_do_not_count_where_there_are_sequence_numbers(clock: float) -> None:
-    stage = Stage()
-    stage.tips["ws://h1"] = at(1000, clock)
-    stage.acknowledge(at(10, clock))
-    assert not stage.has_caught_up(2)
-    stage.acknowledge(at(1000, -1e6))
-    assert stage.has_caught_up(1)
+def test_times_do_not_matter_when_the_server_sends_sequence_numbers(clock: float) -> None:
+    trial = Trial()
+    trial.newest["ws://h1"] = at(1000, clock)
+    trial.acknowledge(at(10, clock))
+    assert not trial.has_caught_up(2)
+    trial.acknowledge(at(1000, -1e6))
+    assert trial.has_caught_up(1)
 
 
-def test_without_sequence_numbers_medians_of_times_count() -> None:
-    stage = Stage()
-    stage.tips["ws://h1"] = at(None, 60)
-    stage.acknowledge(at(None, 0))
-    assert not stage.has_caught_up(2)
-    stage.acknowledge(at(None, 59))
-    assert not stage.has_caught_up(1)
-    stage.acknowledge(at(None, 61))
-    assert stage.has_caught_up(1)
+def test_without_sequence_numbers_the_median_times_are_compared() -> None:
+    trial = Trial()
+    trial.newest["ws://h1"] = at(None, 60)
+    trial.acknowledge(at(None, 0))
+    assert not trial.has_caught_up(2)
+    trial.acknowledge(at(None, 59))
+    assert not trial.has_caught_up(1)
+    trial.acknowledge(at(None, 61))
+    assert trial.has_caught_up(1)
 
 
-def test_numbers_of_another_life_of_the_server_do_not_count() -> None:
-    """Its store was wiped, it counts from 1, and nothing of that is acknowledged yet."""
-    stage = Stage()
-    stage.acknowledge(at(1_000_000))
-    stage.tips["ws://h1"] = at(5, 100)
-    assert not stage.has_caught_up(2)
+def test_sequence_numbers_from_before_a_wipe_do_not_count() -> None:
+    """The store was wiped, numbers restart at 1, and none of the new events is acknowledged yet."""
+    trial = Trial()
+    trial.acknowledge(at(1_000_000))
+    trial.newest["ws://h1"] = at(5, 100)
+    assert not trial.has_caught_up(2)
     # A lower number counts once the median of the times is clearly later.
-    stage.acknowledge(at(6, 100))
-    stage.acknowledge(at(7, 100))
-    assert stage.has_caught_up(1)
+    trial.acknowledge(at(6, 100))
+    trial.acknowledge(at(7, 100))
+    assert trial.has_caught_up(1)
 
 
-def test_a_number_that_is_never_reached_is_given_up() -> None:
-    stage = Stage()
-    stage.tips["ws://h1"] = at(1_000_000)
-    stage.acknowledge(at(10))
-    assert not stage.has_caught_up(2)
-    stage.tips["ws://h1"] = at(5, 100)  # wiped meanwhile
-    stage.acknowledge(at(6, 100))
-    assert not stage.has_caught_up(30)
-    assert not stage.has_caught_up(31)
-    stage.acknowledge(at(7, 100))
-    assert stage.has_caught_up(1)
+def test_a_newest_event_that_is_never_reached_is_discarded_after_a_minute() -> None:
+    trial = Trial()
+    trial.newest["ws://h1"] = at(1_000_000)
+    trial.acknowledge(at(10))
+    assert not trial.has_caught_up(2)
+    trial.newest["ws://h1"] = at(5, 100)  # the server was wiped
+    trial.acknowledge(at(6, 100))
+    assert not trial.has_caught_up(30)
+    assert not trial.has_caught_up(31)
+    trial.acknowledge(at(7, 100))
+    assert trial.has_caught_up(1)
 
 
-def test_a_server_is_not_asked_too_often() -> None:
-    stage = Stage()
+def test_the_newest_event_is_requested_every_ten_seconds_at_most() -> None:
+    trial = Trial()
     for _ in range(600):
-        stage.has_caught_up(0.1)
-    assert 5 <= len(stage.asked) <= 7, "every ten seconds while it does not answer"
+        trial.has_caught_up(0.1)
+    assert 5 <= len(trial.requested_at) <= 7, "every ten seconds while the server does not answer"
 
 
-def test_silence_is_enough_when_nothing_is_in_flight() -> None:
-    stage = Stage(stand_in(1, silent=6))
+def test_a_silent_reader_has_caught_up_once_nothing_is_in_flight() -> None:
+    trial = Trial(fake_reader(1, silent=6))
     batch = Batch(1, "h1", [b""], 1, at(1))
-    stage.queue.reserve(batch, 0)
-    assert not stage.has_caught_up(2)
-    stage.queue.release(batch)
-    assert stage.has_caught_up()
-    assert not stage.asked
+    trial.queue.reserve(batch, 0)
+    assert not trial.has_caught_up(2)
+    trial.queue.release(batch)
+    assert trial.has_caught_up()
+    assert not trial.requested_at
 
 
-def test_an_open_gap_is_waited_for() -> None:
-    stage = Stage(stand_in(1, silent=6))
-    hold = stage.counters.hold(1)
-    assert not stage.has_caught_up(2)
-    stage.counters.release(hold)
-    assert stage.has_caught_up()
+def test_a_hold_of_the_checkpoint_delays_the_end() -> None:
+    trial = Trial(fake_reader(1, silent=6))
+    hold = trial.counters.hold(1)
+    assert not trial.has_caught_up(2)
+    trial.counters.release(hold)
+    assert trial.has_caught_up()
 
 
 @pytest.mark.parametrize(
     ("second", "caught_up"),
     [
-        pytest.param(stand_in(2), False, id="it is behind"),
-        pytest.param(stand_in(2, silent=6), True, id="it has nothing more"),
-        pytest.param(stand_in(2, silent=4), False, id="it may have more"),
-        pytest.param(stand_in(2, connected=False, away=True), True, id="nobody waits for the dead"),
-        pytest.param(stand_in(2, connected=False), False, id="it is about to connect"),
+        pytest.param(fake_reader(2), False, id="behind"),
+        pytest.param(fake_reader(2, silent=6), True, id="silent for long"),
+        pytest.param(fake_reader(2, silent=4), False, id="silent for a moment"),
+        pytest.param(fake_reader(2, connected=False, away=True), True, id="unreachable"),
+        pytest.param(fake_reader(2, connected=False), False, id="about to connect"),
     ],
 )
-def test_all_that_are_connected_must_have_caught_up(second: Reader, caught_up: bool) -> None:
-    stage = Stage(stand_in(1), second)
-    stage.tips = {"ws://h1": at(7), "ws://h2": at(7, host="h2")}
-    stage.has_caught_up(2)
-    stage.acknowledge(at(8), reader=1)
-    assert stage.has_caught_up(1) is caught_up
+def test_all_connected_readers_must_have_caught_up(second: Reader, caught_up: bool) -> None:
+    trial = Trial(fake_reader(1), second)
+    trial.newest = {"ws://h1": at(7), "ws://h2": at(7, host="h2")}
+    trial.has_caught_up(2)
+    trial.acknowledge(at(8), reader=1)
+    assert trial.has_caught_up(1) is caught_up
 
 
-def test_nobody_is_no_reader() -> None:
-    assert not Stage(stand_in(1, connected=False, away=True)).has_caught_up(2)
+def test_a_run_without_a_connected_reader_has_not_caught_up() -> None:
+    assert not Trial(fake_reader(1, connected=False, away=True)).has_caught_up(2)
 
 
-# Real parts
+# On real servers
 
 
 @pytest.mark.parametrize("protocols", ["v1", "v2", "both"])
-def test_the_newest_event_of_a_server(protocols: str) -> None:
+def test_a_server_sends_its_newest_event(protocols: str) -> None:
     with Simulator(port=0, seed=1, protocols=protocols) as jetstream:
         jetstream.generate(1000).run_at(500)
         found = newest_event(jetstream.url)
@@ -209,13 +209,13 @@ def test_the_newest_event_of_a_server(protocols: str) -> None:
     assert found.host == jetstream.url.removeprefix("ws://")
 
 
-def test_the_newest_time_of_a_server_without_numbers() -> None:
+def test_the_newest_event_without_a_sequence_number_has_the_current_time() -> None:
     with Simulator(port=0, seed=1, cursors=False, backdated=0.2, protocols="v1") as jetstream:
         jetstream.run_at(500)
         found = newest_event(jetstream.url)
     assert found is not None
     assert found.cursor is None
-    assert abs(found.time_us / 1e6 - time.time()) < 60, "hours where one of them counts"
+    assert abs(found.time_us / 1e6 - time.time()) < 60, "a back-dated event would be hours off"
 
 
 def test_a_server_that_sends_nothing_has_no_newest_event(jetstream: Simulator) -> None:
@@ -224,20 +224,20 @@ def test_a_server_that_sends_nothing_has_no_newest_event(jetstream: Simulator) -
 
 
 @pytest.fixture(params=slow_except([-6.0, 0.0, 6.0], 6.0), ids=["slow clock", "right clock", "fast clock"])
-def live(request: pytest.FixtureRequest) -> Iterator[Simulator]:
-    """A busy server whose clock is so many seconds ahead of ours, with a back-dated event in 150."""
+def skewed(request: pytest.FixtureRequest) -> Iterator[Simulator]:
+    """A server whose clock is off by some seconds, and that back-dates one event in 150."""
     with Simulator(port=0, seed=1, backdated=1 / 150, clock=lambda: time.time() + request.param) as jetstream:
         yield jetstream
 
 
-def test_it_ends_beside_a_live_stream(
-    live: Simulator, es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+def test_a_worker_ends_beside_a_live_stream_whatever_the_clock_of_the_server(
+    skewed: Simulator, es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
-    live.generate(5000, span=600).run_at(200)
-    options = ("--jetstream", live.url, "--es", es_node.url, "--index", fresh_index_prefix, "--no-kibana")
+    skewed.generate(5000, span=600).run_at(200)
+    options = ("--jetstream", skewed.url, "--es", es_node.url, "--index", fresh_index_prefix, "--no-kibana")
     with Worker(*options, "--since", "0", "--catch-up", home=tmp_path) as worker:
         worker.wait_for("connected to")
-        before = list(live.frames)
+        before = list(skewed.frames)
         assert worker.exit_code(timeout=45) == 0
         assert "caught up" in worker.log
     assert expected(before).keys() <= documents(es, fresh_index_prefix).keys()

@@ -1,4 +1,4 @@
-"""What is told of work beside the indexing that fails, and when it ends the program."""
+"""Periodic tasks: how their failures are logged, and when a failure ends the program."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets
 
 
-def refusal(status: int, kind: str) -> ApiError:
+def rejection(status: int, kind: str) -> ApiError:
     node = NodeConfig("http", "localhost", 9200)
     meta = ApiResponseMeta(status, "1.1", HttpHeaders(), 0.0, node)
     cls = {401: AuthenticationException, 403: AuthorizationException}[status]
     return cls(kind, meta, {"error": {"type": kind, "reason": "no"}})
 
 
-DENIED = refusal(403, "security_exception")
-WRONG = refusal(401, "security_exception")
-BLOCKED = refusal(403, "cluster_block_exception")
-AWAY = NodeUnreachable("refused")
+NO_PRIVILEGE = rejection(403, "security_exception")
+WRONG_PASSWORD = rejection(401, "security_exception")
+BLOCKED = rejection(403, "cluster_block_exception")
+UNREACHABLE = NodeUnreachable("refused")
 
 
-class Work:
-    """A chore on a clock of the test's; `error` is what it meets, `idle` that there is nothing to do."""
+class Trial:
+    """A task on a clock that the test moves. It raises `error`; with `idle` it has nothing to do."""
 
     def __init__(self, folder: Path, *, vital: bool = True) -> None:
         self.now = 1000.0
@@ -40,23 +40,23 @@ class Work:
         self.elastic = Elastic(parse([], {"HOME": str(folder)}), Secrets(()))
         self.task = PeriodicTask(
             self.elastic,
-            self._work,
-            OutageLog(LOG_EVERY, lambda: self.now, "it can't: {}", "it can again"),
+            self._run,
+            OutageLog(LOG_EVERY, lambda: self.now, "task failed: {}", "task succeeded"),
             self.indexers,
             vital=vital,
             clock=lambda: self.now,
         )
 
-    def go_on(self, seconds: int, error: Exception | None = None, *, granted: bool = False) -> None:
-        """An attempt each second. `granted`: meanwhile the indexers deliver."""
+    def run(self, seconds: int, error: Exception | None = None, *, indexing: bool = False) -> None:
+        """Run the task once per second; with `indexing` bulk requests succeed meanwhile."""
         self.error = error
         for _ in range(seconds):
             self.task.run()
             self.now += 1
-            if granted:
+            if indexing:
                 self.elastic.granted()
 
-    def _work(self) -> bool:
+    def _run(self) -> bool:
         if self.idle:
             return False
         if self.error is not None:
@@ -65,75 +65,79 @@ class Work:
 
 
 @pytest.fixture(autouse=True)
-def _no_config_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _without_config_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def test_trouble_is_told_each_minute_with_its_length_and_when_it_is_over(
+def test_a_failure_is_logged_every_minute_with_its_duration_and_when_it_ends(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    work = Work(tmp_path)
-    work.go_on(130, AWAY)
-    work.idle = True
-    work.go_on(5)
-    work.idle = False
-    work.go_on(5)
+    trial = Trial(tmp_path)
+    trial.run(130, UNREACHABLE)
+    trial.idle = True
+    trial.run(5)
+    trial.idle = False
+    trial.run(5)
     assert caplog.messages == [
-        "it can't: refused",
-        "it can't: refused, for 60 s now",
-        "it can't: refused, for 120 s now",
-        "it can again after 135.0 s",
+        "task failed: refused",
+        "task failed: refused, for 60 s now",
+        "task failed: refused, for 120 s now",
+        "task succeeded after 135.0 s",
     ]
 
 
-def test_trouble_that_comes_and_goes_is_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+def test_short_failures_in_a_row_are_logged_once_per_interval(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     now = 1000.0
-    outage_log = OutageLog(10.0, lambda: now, "it can't: {}", "it can again")
+    outage_log = OutageLog(10.0, lambda: now, "task failed: {}", "task succeeded")
     for _ in range(18):
         outage_log.trouble("rejected")
         now += 0.25
         outage_log.over()
         now += 0.25
-    outage_log.trouble("away")
+    outage_log.trouble("unreachable")
     now += 2.5
-    outage_log.trouble("away")
+    outage_log.trouble("unreachable")
     outage_log.over()
     now += 30
-    outage_log.trouble("away again")
+    outage_log.trouble("unreachable again")
     assert caplog.messages == [
-        *("it can't: rejected", "it can again after 0.2 s"),
-        *("it can't: away", "it can again after 2.5 s"),
-        "it can't: away again",
+        *("task failed: rejected", "task succeeded after 0.2 s"),
+        *("task failed: unreachable", "task succeeded after 2.5 s"),
+        "task failed: unreachable again",
     ]
 
 
-def test_trouble_of_the_indexers_is_told_by_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    work = Work(tmp_path)
-    work.indexers.trouble("away")
-    work.go_on(10, AWAY)
-    assert not [message for message in caplog.messages if "it can't" in message]
-    work.indexers.over()
-    work.go_on(1, AWAY)
-    assert "it can't: refused" in caplog.text
+def test_a_failure_is_not_logged_while_the_indexers_log_an_outage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = Trial(tmp_path)
+    trial.indexers.trouble("unreachable")
+    trial.run(10, UNREACHABLE)
+    assert not [message for message in caplog.messages if "task failed" in message]
+    trial.indexers.over()
+    trial.run(1, UNREACHABLE)
+    assert "task failed: refused" in caplog.text
 
 
-@pytest.mark.parametrize("error", [DENIED, WRONG])
-def test_a_vital_right_that_lacks_for_a_minute_ends_the_program(tmp_path: Path, error: Exception) -> None:
-    work = Work(tmp_path)
-    work.go_on(59, error, granted=True)
-    work.go_on(1)
-    work.go_on(60, error, granted=True)
+@pytest.mark.parametrize("error", [NO_PRIVILEGE, WRONG_PASSWORD])
+def test_a_vital_task_without_a_privilege_for_a_minute_ends_the_program(
+    tmp_path: Path, error: Exception
+) -> None:
+    trial = Trial(tmp_path)
+    trial.run(59, error, indexing=True)
+    trial.run(1)
+    trial.run(60, error, indexing=True)
     with pytest.raises(Fatal, match=r"and its privileges .*security_exception") as stopped:
-        work.go_on(1, error)
+        trial.run(1, error)
     assert stopped.value.code is Exit.USAGE
 
 
-def test_other_trouble_and_rights_that_are_not_vital_end_nothing(tmp_path: Path) -> None:
-    work = Work(tmp_path)
-    work.go_on(200, BLOCKED)
-    work.go_on(59, DENIED)
-    work.go_on(200, AWAY)
-    work.go_on(59, DENIED)
-    Work(tmp_path, vital=False).go_on(200, DENIED)
+def test_other_failures_and_tasks_that_are_not_vital_do_not_end_the_program(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.run(200, BLOCKED)
+    trial.run(59, NO_PRIVILEGE)
+    trial.run(200, UNREACHABLE)
+    trial.run(59, NO_PRIVILEGE)
+    Trial(tmp_path, vital=False).run(200, NO_PRIVILEGE)

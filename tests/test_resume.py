@@ -1,4 +1,4 @@
-"""What a reader makes of servers that begin elsewhere than asked: wiped, clamped, or only quiet."""
+"""Resuming at servers that were wiped, no longer have the requested events, or have no event to send."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slurp.events.position import Gap, Position
 from slurp.jetstream.resume_check import Finding, Found, ResumeCheck
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import oldest_event
-from slurp.pipeline import resume as cursors_module
+from slurp.pipeline import resume as resume_module
 from slurp.simulator.connection import Manners
 from slurp.simulator.jetstream import Simulator
 from tests.harness import Clock, reading, until
@@ -29,113 +29,120 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def short(clock: Clock) -> Iterator[Simulator]:
-    """Looks back a quarter of an hour only."""
+def short_lookback(clock: Clock) -> Iterator[Simulator]:
+    """A server that keeps the events of 15 minutes."""
     with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=900)) as simulator:
         yield simulator
 
 
 @pytest.fixture
-def long(clock: Clock) -> Iterator[Simulator]:
+def long_lookback(clock: Clock) -> Iterator[Simulator]:
+    """A server that keeps the events of 36 hours."""
     with Simulator(port=0, seed=1, clock=clock) as simulator:
         yield simulator
 
 
-def spoken(clock: Clock) -> dict[str, Any]:
-    """An event of the quiet account."""
+def quiet_event(clock: Clock) -> dict[str, Any]:
+    """Return an event of the account QUIET."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(clock()))
     return {"did": QUIET, "kind": "identity", "identity": {"did": QUIET, "seq": 1, "time": stamp}}
 
 
-def last(simulator: Simulator) -> Position:
+def last_position(simulator: Simulator) -> Position:
     event = orjson.loads(simulator.frames[-1])
     return Position(host_of(simulator.url), event["cursor"], event["time_us"])
 
 
-def ago(time_us: int) -> float:
+def seconds_since(time_us: int) -> float:
     return time.time() - time_us / 1e6
 
 
-# A server that counts anew
+# A server whose sequence numbers restart
 
 
-def test_a_stale_number_beyond_the_end_does_not_go_live_in_silence(long: Simulator, clock: Clock) -> None:
-    long.generate(10_000, span=1000)
-    with reading(long) as run:
+def test_a_cursor_beyond_the_newest_event_does_not_silently_start_live(
+    long_lookback: Simulator, clock: Clock
+) -> None:
+    long_lookback.generate(10_000, span=1000)
+    with reading(long_lookback) as run:
         until(lambda: len(run.frames) == 10_000)
-        long.faults.refuse(503, "booting")
-        long.restart(wiped=True)
-        missed = long.generate(500, span=0.1).frames
-        until(lambda: len(long.connections) == 3 and run.reader.connected)
-        long.generate(10, span=0.001)
-        until(lambda: set(long.frames) <= set(run.frames))
+        long_lookback.faults.refuse(503, "booting")
+        long_lookback.restart(wiped=True)
+        missed = long_lookback.generate(500, span=0.1).frames
+        until(lambda: len(long_lookback.connections) == 3 and run.reader.connected)
+        long_lookback.generate(10, span=0.001)
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
     assert set(missed) <= set(run.frames)
-    cursors = [one.cursor for one in long.connections if not (one.ended or "").startswith("refused")]
-    assert len(cursors) == 3, "asked twice after the restart, and no more"
+    cursors = [one.cursor for one in long_lookback.connections if not (one.ended or "").startswith("refused")]
+    assert len(cursors) == 3, "two connections after the restart, and no more"
     assert cursors[1] is not None and 510 < cursors[1] < 10_000
-    assert cursors[2] is not None and 290 < ago(cursors[2]) < 900, "by time"
+    assert cursors[2] is not None and 290 < seconds_since(cursors[2]) < 900, "the cursor is a time"
 
 
-def test_a_stale_number_in_range_leads_to_other_events(
-    long: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_a_cursor_at_which_the_server_has_other_events_now_is_detected_by_their_times(
+    long_lookback: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock.ago = 3600
-    long.generate(10_000)
-    known = last(long)
-    with reading(long) as run:
+    long_lookback.generate(10_000)
+    known = last_position(long_lookback)
+    with reading(long_lookback) as run:
         until(lambda: len(run.frames) == 10_000)
-        long.stop(clean=False)
+        long_lookback.stop(clean=False)
         clock.ago = 0
-        # As it comes up again it has more events than before.
-        long._store.wipe()
-        long.generate(20_000, span=600)
-        long.start()
-        until(lambda: set(long.frames) <= set(run.frames), timeout=30)
-        assert len(long.connections) == 3
+        # After the restart the server has more events than before, so the cursor is valid again.
+        long_lookback._store.wipe()
+        long_lookback.generate(20_000, span=600)
+        long_lookback.start()
+        until(lambda: set(long_lookback.frames) <= set(run.frames), timeout=30)
+        assert len(long_lookback.connections) == 3
         (gap,) = run.gaps
-    assert 0 <= known.time_us - gap.from_us < 60_000_000, "the time of what is acknowledged"
-    assert 550 < ago(gap.to_us) < 650
+    assert 0 <= known.time_us - gap.from_us < 60_000_000, (
+        "the gap starts at the time of the acknowledged events"
+    )
+    assert 550 < seconds_since(gap.to_us) < 650
     assert "later than what we had; reconnecting with a time as cursor" in caplog.text
 
 
-def test_a_wiped_server_is_noticed_by_the_next_run(long: Simulator, clock: Clock) -> None:
-    """By the times of what comes two blocks before the number of the checkpoint."""
+def test_the_next_run_detects_a_wiped_server(long_lookback: Simulator, clock: Clock) -> None:
+    """By the times of the events of the rewind, two blocks before the cursor of the checkpoint."""
     clock.ago = 3600
-    long.generate(5000)
-    known = last(long)
-    long._store.wipe()
+    long_lookback.generate(5000)
+    known = last_position(long_lookback)
+    long_lookback._store.wipe()
     clock.ago = 0
-    long.generate(8000, span=600)
-    with reading(long, known=known) as run:
-        until(lambda: set(long.frames) <= set(run.frames))
+    long_lookback.generate(8000, span=600)
+    with reading(long_lookback, known=known) as run:
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
         assert len(run.gaps) == 1
 
 
-def test_a_server_that_was_killed_is_no_wiped_one(long: Simulator, caplog: pytest.LogCaptureFixture) -> None:
-    long.generate(10_000)
-    with reading(long) as run:
+def test_a_server_that_was_killed_is_not_taken_for_a_wiped_one(
+    long_lookback: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    long_lookback.generate(10_000)
+    with reading(long_lookback) as run:
         until(lambda: len(run.frames) == 10_000)
-        long.restart(unclean=500)
-        until(lambda: len(long.connections) == 2)
-        long.generate(10, span=0.01)
-        until(lambda: set(long.frames) <= set(run.frames))
-        assert len(long.connections) == 2
+        long_lookback.restart(unclean=500)
+        until(lambda: len(long_lookback.connections) == 2)
+        long_lookback.generate(10, span=0.01)
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
+        assert len(long_lookback.connections) == 2
         assert not run.gaps
     assert "with a time as cursor" not in caplog.text
 
 
-def test_a_number_of_the_user_that_is_not_there_yet(long: Simulator) -> None:
-    """No time is known of it, so all there is gets read, once."""
-    long.generate(100)
-    with reading(long, start=1_000_000) as run:
+def test_a_user_cursor_beyond_the_newest_event_reads_all_events_once(long_lookback: Simulator) -> None:
+    """The time of that cursor is unknown, so all events of the server are read, once."""
+    long_lookback.generate(100)
+    with reading(long_lookback, start=1_000_000) as run:
         until(lambda: run.reader.connected)
-        long.generate(10, span=0.001)
-        until(lambda: set(long.frames) <= set(run.frames))
-        assert [one.cursor for one in long.connections] == [1_000_000, 0]
+        long_lookback.generate(10, span=0.001)
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
+        assert [one.cursor for one in long_lookback.connections] == [1_000_000, 0]
 
 
 @pytest.mark.parametrize("start", [0, 5000, None])
-def test_a_server_without_numbers_is_asked_by_time(start: int | None) -> None:
+def test_a_server_without_sequence_numbers_is_resumed_with_a_time(start: int | None) -> None:
     with Simulator(port=0, seed=1, cursors=False) as old, reading(old, start=start) as run:
         until(lambda: run.reader.connected)
         old.generate(100, span=0.1)
@@ -148,116 +155,118 @@ def test_a_server_without_numbers_is_asked_by_time(start: int | None) -> None:
         assert not run.gaps
 
 
-def test_what_stays_foreign_is_taken_the_second_time(
-    long: Simulator, monkeypatch: pytest.MonkeyPatch
+def test_a_stream_that_fails_the_check_twice_is_accepted(
+    long_lookback: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a server does, and however wrong we are about it: no circles."""
-    monkeypatch.setattr(ResumeCheck, "look", lambda *_: Finding(Found.FOREIGN, reason="is odd"))
-    long.generate(1000)
-    with reading(long) as run:
-        until(lambda: set(long.frames) <= set(run.frames))
-        assert len(long.connections) == 2
+    """Else unexpected behavior of a server, or a bug in the check, would cause endless reconnects."""
+    monkeypatch.setattr(ResumeCheck, "look", lambda *_: Finding(Found.FOREIGN, reason="is wrong"))
+    long_lookback.generate(1000)
+    with reading(long_lookback) as run:
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
+        assert len(long_lookback.connections) == 2
 
 
-def test_a_clock_of_ours_that_is_behind_makes_no_server_a_wiped_one(
-    long: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_a_slow_clock_of_this_machine_does_not_make_a_server_look_wiped(
+    long_lookback: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock.ago = -3600
-    long.generate(10_000, span=10)
-    long.faults.cut_after(9_000)
-    with reading(long) as run:
-        until(lambda: set(long.frames) <= set(run.frames))
-        assert len(long.connections) == 2
+    long_lookback.generate(10_000, span=10)
+    long_lookback.faults.cut_after(9_000)
+    with reading(long_lookback) as run:
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
+        assert len(long_lookback.connections) == 2
         assert not run.gaps
     assert "with a time as cursor" not in caplog.text
 
 
 @pytest.mark.slow
-def test_what_a_foreign_connection_sent_does_not_move_us(long: Simulator, clock: Clock) -> None:
-    """The cut comes before the first batch was full: its events must not count as our place."""
+def test_events_of_a_connection_that_fails_the_check_do_not_change_the_position(
+    long_lookback: Simulator, clock: Clock
+) -> None:
+    """The connection is cut before the first batch is full, so its events must not count as received."""
     clock.ago = 3600
-    long.generate(5000)
-    known = last(long)
-    long._store.wipe()
+    long_lookback.generate(5000)
+    known = last_position(long_lookback)
+    long_lookback._store.wipe()
     clock.ago = 0
-    long.generate(8000, span=600)
-    long.faults.cut_after(3)
-    with reading(long, known=known, options=("--flush", "5s", "--batch", "10000")) as run:
-        until(lambda: set(long.frames) <= set(run.frames))
-    assert len(long.connections) == 2
+    long_lookback.generate(8000, span=600)
+    long_lookback.faults.cut_after(3)
+    with reading(long_lookback, known=known, options=("--flush", "5s", "--batch", "10000")) as run:
+        until(lambda: set(long_lookback.frames) <= set(run.frames))
+    assert len(long_lookback.connections) == 2
 
 
-# Clamped to the floor
+# A cursor before the oldest event
 
 
 @pytest.mark.parametrize("by", ["number", "time", "another host"])
-def test_a_gap_is_told_where_the_server_does_not_go_back_so_far(
-    short: Simulator, clock: Clock, by: str
+def test_a_gap_is_reported_when_the_server_no_longer_has_the_events(
+    short_lookback: Simulator, clock: Clock, by: str
 ) -> None:
     clock.ago = 7200
-    short.generate(1000, span=1)
-    known = last(short)
+    short_lookback.generate(1000, span=1)
+    known = last_position(short_lookback)
     clock.ago = 0
-    short.generate(7000, span=7000)
+    short_lookback.generate(7000, span=7000)
     if by == "time":
         known = Position(known.host, None, known.time_us)
     elif by == "another host":
         known = Position("elsewhere.example", 5, known.time_us)
-    with reading(short, known=known) as run:
-        until(lambda: run.frames and run.frames[-1] == short.frames[-1])
+    with reading(short_lookback, known=known) as run:
+        until(lambda: run.frames and run.frames[-1] == short_lookback.frames[-1])
         (gap,) = run.gaps
         assert len(run.frames) < 1500
-    assert gap.host == host_of(short.url)
+    assert gap.host == host_of(short_lookback.url)
     assert gap.from_us == known.time_us
-    assert 890 < ago(gap.to_us) < 910
-    assert len(short.connections) == (2 if by == "number" else 1)
+    assert 890 < seconds_since(gap.to_us) < 910
+    assert len(short_lookback.connections) == (2 if by == "number" else 1)
 
 
-def test_what_lies_within_the_lookback_is_no_gap(short: Simulator, clock: Clock) -> None:
+def test_events_within_the_lookback_are_not_a_gap(short_lookback: Simulator, clock: Clock) -> None:
     clock.ago = 600
-    short.generate(1000, span=1)
-    known = last(short)
+    short_lookback.generate(1000, span=1)
+    known = last_position(short_lookback)
     clock.ago = 0
-    short.generate(1000, span=590)
+    short_lookback.generate(1000, span=590)
     elsewhere = Position("elsewhere.example", 5, known.time_us)
     for start in (known, Position(known.host, None, known.time_us), elsewhere):
-        with reading(short, known=start) as run:
-            until(lambda run=run: run.frames and run.frames[-1] == short.frames[-1])  # type: ignore[misc]
+        with reading(short_lookback, known=start) as run:
+            until(lambda run=run: run.frames and run.frames[-1] == short_lookback.frames[-1])  # type: ignore[misc]
             assert not run.gaps
-    assert len(short.connections) == 3
+    assert len(short_lookback.connections) == 3
 
 
-def test_the_beginning_is_wherever_it_is(short: Simulator, clock: Clock) -> None:
+def test_cursor_0_starts_at_the_oldest_event_without_a_gap(short_lookback: Simulator, clock: Clock) -> None:
     clock.ago = 7200
-    short.generate(1000)
+    short_lookback.generate(1000)
     clock.ago = 0
-    short.generate(1000)
-    with reading(short, start=0) as run:
+    short_lookback.generate(1000)
+    with reading(short_lookback, start=0) as run:
         until(lambda: len(run.frames) == 1000)
         assert not run.gaps
 
 
-def test_imported_events_hide_no_gap(short: Simulator, clock: Clock) -> None:
-    """Back-dated ones among the first: some tell nothing."""
+def test_back_dated_events_do_not_hide_a_gap(short_lookback: Simulator, clock: Clock) -> None:
+    """Two of the first events are imported and back-dated by more than a day."""
     clock.ago = 7200
-    short.generate(100, span=1)
-    known = last(short)
+    short_lookback.generate(100, span=1)
+    known = last_position(short_lookback)
     clock.ago = 300
-    imported = spoken(clock) | {"time_us": known.time_us - 10**11}
-    short.publish([imported, imported])
-    short.generate(100, span=1)
-    with reading(short, known=Position(known.host, None, known.time_us)) as run:
+    back_dated = quiet_event(clock) | {"time_us": known.time_us - 10**11}
+    short_lookback.publish([back_dated, back_dated])
+    short_lookback.generate(100, span=1)
+    with reading(short_lookback, known=Position(known.host, None, known.time_us)) as run:
         until(lambda: len(run.frames) == 102)
         (gap,) = run.gaps
-    assert 295 < ago(gap.to_us) < 305
+    assert 295 < seconds_since(gap.to_us) < 305
 
 
-# Shorter than a minute
+# Gaps shorter than a minute
 
 
 @pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
 def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
-    """A server with a short lookback, and three cuts that are a little longer."""
+    """The lookback of the server is 20 s, and each of three outages lasts 45 s."""
     manners = Manners(lookback=20)
     with Simulator(port=0, seed=1, clock=clock, manners=manners) as server:
         clock.ago = 200
@@ -271,8 +280,8 @@ def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
                 server.start()
                 until(lambda: parse(run.frames[-1])["cursor"] == len(server.frames))
             gaps = list(run.gaps)
-    had = {parse(frame)["cursor"] for frame in run.frames}
-    missing = [event for event in map(orjson.loads, server.frames) if event["cursor"] not in had]
+    received = {parse(frame)["cursor"] for frame in run.frames}
+    missing = [event for event in map(orjson.loads, server.frames) if event["cursor"] not in received]
     assert len(missing) > 10_000
     assert len(gaps) == 3
     assert max(gap.seconds for gap in gaps) < 60
@@ -283,11 +292,13 @@ def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
-def test_a_short_gap_behind_a_filter_is_told_where_the_server_refuses(clock: Clock, wire: str) -> None:
+def test_a_short_gap_of_a_filtered_stream_is_reported_when_the_server_rejects_the_cursor(
+    clock: Clock, wire: str
+) -> None:
     with Simulator(port=0, seed=1, clock=clock, manners=Manners(lookback=20)) as server:
         clock.ago = 100
         server.generate(1000, span=1)
-        known = last(server)
+        known = last_position(server)
         clock.ago = 55
         server.generate(12_000, span=45)
         posts = ("--protocol", wire, "--collections", "app.bsky.feed.post")
@@ -298,67 +309,70 @@ def test_a_short_gap_behind_a_filter_is_told_where_the_server_refuses(clock: Clo
                 assert run.gaps[0].from_cursor == 1001
                 assert 15 < run.gaps[0].seconds < 45
             else:
-                # Where nothing is refused, silence behind a filter says nothing; see docs/operations.md.
+                # v1 rejects no cursor, and a filtered stream may be silent; see docs/operations.md.
                 assert not run.gaps
 
 
-# Behind a filter
+# Filtered streams
 
 
-def filtered(simulator: Simulator, clock: Clock) -> Position:
-    """A stream with two events of the quiet account, two hours apart; we were away in between."""
+def publish_around_outage(simulator: Simulator, clock: Clock) -> Position:
+    """Publish events of QUIET two hours apart; return the position of a reader that stopped in between."""
     clock.ago = 7200
-    simulator.publish([spoken(clock)])
+    simulator.publish([quiet_event(clock)])
     simulator.generate(1000, span=1)
     clock.ago = 5400
-    away = Position(host_of(simulator.url), None, int(clock() * 1e6))
+    stopped_at = Position(host_of(simulator.url), None, int(clock() * 1e6))
     simulator.generate(1000, span=1)
     clock.ago = 800
     simulator.generate(1000, span=1)
     clock.ago = 0
-    simulator.publish([spoken(clock)])
-    return away
+    simulator.publish([quiet_event(clock)])
+    return stopped_at
 
 
-def asked_for_the_floor(simulator: Simulator) -> bool:
+def requested_oldest_event(simulator: Simulator) -> bool:
+    """Return whether a second connection has read the oldest event and ended."""
     return any(one.cursor == 0 and one.ended for one in simulator.connections)
 
 
-def test_quiet_behind_a_filter_is_no_gap(long: Simulator, clock: Clock) -> None:
-    away = filtered(long, clock)
-    with reading(long, known=away, options=("--dids", QUIET)) as run:
-        until(lambda: len(run.frames) == 1 and asked_for_the_floor(long))
+def test_silence_of_a_filtered_stream_is_not_a_gap(long_lookback: Simulator, clock: Clock) -> None:
+    stopped_at = publish_around_outage(long_lookback, clock)
+    with reading(long_lookback, known=stopped_at, options=("--dids", QUIET)) as run:
+        until(lambda: len(run.frames) == 1 and requested_oldest_event(long_lookback))
         time.sleep(0.3)
         assert not run.gaps
 
 
-def test_a_gap_behind_a_filter_is_told_by_the_floor(short: Simulator, clock: Clock) -> None:
-    away = filtered(short, clock)
-    with reading(short, known=away, options=("--dids", QUIET)) as run:
+def test_a_gap_of_a_filtered_stream_is_found_by_the_oldest_event(
+    short_lookback: Simulator, clock: Clock
+) -> None:
+    stopped_at = publish_around_outage(short_lookback, clock)
+    with reading(short_lookback, known=stopped_at, options=("--dids", QUIET)) as run:
         until(lambda: len(run.gaps) == 1)
         assert len(run.frames) == 1
-    assert run.gaps[0].from_us == away.time_us
-    assert 795 < ago(run.gaps[0].to_us) < 805
+    assert run.gaps[0].from_us == stopped_at.time_us
+    assert 795 < seconds_since(run.gaps[0].to_us) < 805
 
 
-@pytest.mark.parametrize("lookback", ["short", "long"])
-def test_without_any_event_the_floor_is_asked_for_after_a_while(
+@pytest.mark.parametrize("lookback", ["short_lookback", "long_lookback"])
+def test_the_oldest_event_is_requested_when_a_filtered_stream_stays_silent(
     lookback: str, clock: Clock, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursors_module, "_CHECK_SILENCE_AFTER", 0.3)
+    monkeypatch.setattr(resume_module, "_CHECK_SILENCE_AFTER", 0.3)
     server: Simulator = request.getfixturevalue(lookback)
-    away = filtered(server, clock)
-    with reading(server, known=away, options=("--dids", "did:plc:nobody")) as run:
-        until(lambda: asked_for_the_floor(server))
+    stopped_at = publish_around_outage(server, clock)
+    with reading(server, known=stopped_at, options=("--dids", "did:plc:nobody")) as run:
+        until(lambda: requested_oldest_event(server))
         time.sleep(0.5)
-        assert len(run.gaps) == (1 if lookback == "short" else 0)
-        assert len(server.connections) == 2, "once is enough"
+        assert len(run.gaps) == (1 if lookback == "short_lookback" else 0)
+        assert len(server.connections) == 2, "the oldest event is requested once"
 
 
-def test_the_floor_of_a_server_that_says_nothing(long: Simulator) -> None:
-    assert oldest_event(long.url, timeout=0.3) is None
+def test_a_server_that_sends_nothing_has_no_oldest_event(long_lookback: Simulator) -> None:
+    assert oldest_event(long_lookback.url, timeout=0.3) is None
     assert oldest_event("ws://127.0.0.1:1", timeout=0.3) is None
 
 
-def test_a_gap_has_a_length() -> None:
+def test_the_length_of_a_gap_is_in_seconds() -> None:
     assert Gap("a", 10**15, 10**15 + 90_000_000).seconds == 90
