@@ -105,7 +105,7 @@ def error_frame(bad: Simulator) -> None:
     bad.faults.close(1008, "ConsumerTooSlow", times=None)
 
 
-BAD: dict[str, tuple[Host, str]] = {
+FAILURES: dict[str, tuple[Host, str]] = {
     "sends nothing": (simulated(lambda bad: bad.faults.stall(pongs=False, times=None)), "no data for"),
     "sends pongs": (simulated(lambda bad: bad.faults.stall(pongs=True, times=None)), "no data for"),
     "no handshake": (simulated(lambda bad: bad.faults.delay(float("inf"), times=None)), "no answer in time"),
@@ -127,7 +127,7 @@ BAD: dict[str, tuple[Host, str]] = {
 
 
 @pytest.mark.parametrize(
-    "kind", slow_except(BAD, "sends nothing", "closes", "cuts", "garbage", "503", "untrusted")
+    "kind", slow_except(FAILURES, "sends nothing", "closes", "cuts", "garbage", "503", "untrusted")
 )
 def test_a_failing_host_fails_over_to_the_next_one(
     jetstream: Simulator,
@@ -141,7 +141,7 @@ def test_a_failing_host_fails_over_to_the_next_one(
     for name in ("NO_PROXY", "no_proxy"):
         # A proxy would resolve the name itself.
         monkeypatch.setenv(name, "jetstream.invalid")
-    host, reason = BAD[kind]
+    host, reason = FAILURES[kind]
     jetstream.generate(300)
     with host(tmp_path) as bad, reading(bad, jetstream, options=STALL) as run:
         until(lambda: set(jetstream.frames) <= set(run.frames))
@@ -191,7 +191,7 @@ def test_a_half_open_tcp_connection_is_replaced(jetstream: Simulator) -> None:
 
 
 def test_a_half_open_tcp_connection_of_a_filtered_stream_is_replaced(jetstream: Simulator) -> None:
-    options = (*STALL, "--dids", "did:plc:nobody")
+    options = (*STALL, "--dids", "did:plc:withoutevents")
     with Proxy(jetstream.port) as proxy, reading(proxy.url, start=None, options=options) as run:
         until(lambda: run.reader.connected)
         time.sleep(1.2)

@@ -146,7 +146,7 @@ def test_a_silent_stream_is_reconnected_even_if_pongs_arrive(jetstream: Simulato
 
 @pytest.mark.slow
 def test_pongs_keep_a_silent_filtered_stream_connected(jetstream: Simulator) -> None:
-    options = ("--stall-timeout", "2s", "--dids", "did:plc:nobody")
+    options = ("--stall-timeout", "2s", "--dids", "did:plc:withoutevents")
     with reading(jetstream, options=options):
         until(lambda: jetstream.connections)
         time.sleep(5)

@@ -362,7 +362,7 @@ def test_the_oldest_event_is_requested_when_a_filtered_stream_stays_silent(
     monkeypatch.setattr(resume_module, "_CHECK_SILENCE_AFTER", 0.3)
     server: Simulator = request.getfixturevalue(lookback)
     stopped_at = publish_around_outage(server, clock)
-    with reading(server, known=stopped_at, options=("--dids", "did:plc:nobody")) as run:
+    with reading(server, known=stopped_at, options=("--dids", "did:plc:withoutevents")) as run:
         until(lambda: requested_oldest_event(server))
         time.sleep(0.5)
         assert len(run.gaps) == (1 if lookback == "short_lookback" else 0)

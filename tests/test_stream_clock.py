@@ -145,7 +145,7 @@ def test_an_event_expires_by_the_earlier_of_clock_and_stream(elastic: Elastic) -
     assert expired(31)
 
 
-def test_the_index_of_tomorrow_is_that_after_the_day_of_the_stream(
+def test_the_index_for_tomorrow_follows_the_day_of_the_stream(
     elastic: Elastic,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
