@@ -82,7 +82,7 @@ class Trial:
         clocks = BudgetClock(clock or self.clock, lambda: self.ticks)
         return DiskBudget(self.elastic, days, limit, self.channel, clocks)
 
-    def measure(self, budget: DiskBudget, seconds: float = 60.0) -> None:
+    def step(self, budget: DiskBudget, seconds: float = 60.0) -> None:
         """Advance the clock, and measure, delete and pause as the worker does."""
         self.ticks += seconds
         assert budget.step()
@@ -112,7 +112,7 @@ def test_the_oldest_days_are_deleted_until_the_rest_fits_with_space_for_merges(
     today = trial.today
     _, second, third, last = fill(es, trial.index, today - 3, today - 2, today - 1, today)
     budget = trial.budget(8)
-    trial.measure(budget)
+    trial.step(budget)
     assert left(es, trial.index) == {second, third, last}, "three days of 2 MB fit, with a tenth for merges"
     assert trial.lowest() == date_of(today - 2)
     assert budget.used is not None
@@ -126,7 +126,7 @@ def test_the_oldest_days_are_deleted_until_the_rest_fits_with_space_for_merges(
     assert message.endswith(
         f"more than --max-disk 8 MB; events before {date_of(today - 2)} expire from now on"
     )
-    trial.measure(budget)
+    trial.step(budget)
     assert left(es, trial.index) == {second, third, last}
 
 
@@ -135,7 +135,7 @@ def test_the_size_of_the_translog_counts(trial: Trial, es: Elasticsearch) -> Non
     es.indices.create(index=name, settings={"refresh_interval": "-1"})
     es.index(index=name, document={"noise": "x" * 3_000_000})
     budget = trial.budget(100)
-    trial.measure(budget)
+    trial.step(budget)
     assert budget.used is not None
     assert budget.used > 3 * MB
 
@@ -147,7 +147,7 @@ def test_only_indices_with_our_mark_count_and_are_deleted(trial: Trial, es: Elas
     es.indices.put_index_template(name=f"{trial.index}z", index_patterns=[unmarked], priority=900)
     fill(es, trial.index, trial.today - 9)
     budget = trial.budget(3)
-    trial.measure(budget)
+    trial.step(budget)
     assert left(es, trial.index) == {marked, unmarked, f"{trial.index}-x-{day_of(trial.today - 9)}"}
     assert budget.used is not None
     assert budget.used < 2 * MB
@@ -165,7 +165,7 @@ def test_the_day_is_saved_before_its_index_is_deleted(
         saves.append((day, left(es, trial.index)))
 
     monkeypatch.setattr(LowestDay, "save", recorded_save)
-    trial.measure(trial.budget(4))
+    trial.step(trial.budget(4))
     assert saves == [(trial.today, {first, second})]
     assert left(es, trial.index) == {second}
 
@@ -175,7 +175,7 @@ def test_an_index_that_a_kill_left_is_deleted_by_the_next_run(trial: Trial, es: 
     trial.days().lowest.save(trial.today)
     budget = trial.budget(100)
     assert budget.lowest_day == trial.today
-    trial.measure(budget)
+    trial.step(budget)
     assert left(es, trial.index) == {second}
 
 
@@ -206,10 +206,10 @@ def test_a_worker_without_a_budget_loads_the_lowest_day_of_another_worker(
 ) -> None:
     first, _ = fill(es, trial.index, trial.today - 1, trial.today)
     other = trial.budget(None)
-    trial.measure(other)
+    trial.step(other)
     assert other.lowest_day is None
-    trial.measure(trial.budget(4))
-    trial.measure(other)
+    trial.step(trial.budget(4))
+    trial.step(other)
     assert other.lowest_day == trial.today
     assert first not in left(es, trial.index)
     assert not trial.channel.queue.paused
@@ -225,14 +225,14 @@ def test_deletions_for_a_new_or_smaller_budget_are_announced_ten_minutes_before(
     for before in ("off", "100 MB"):
         caplog.clear()
         budget = trial.budget(4, saved=False)
-        trial.measure(budget)
+        trial.step(budget)
         message = f"--max-disk changed from {before} to 4 MB: in 10 minutes the oldest of 2 day(s)"
         assert message in caplog.text
-        trial.measure(budget, THINK_AGAIN - 1)
+        trial.step(budget, THINK_AGAIN - 1)
         assert len(left(es, trial.index)) == 2
         assert not trial.channel.queue.paused
         trial.days().lowest.save_budget(100 * MB)
-    trial.measure(budget, 60)
+    trial.step(budget, 60)
     assert len(left(es, trial.index)) == 1
     assert trial.days().lowest.budget == 4 * MB
 
@@ -240,7 +240,7 @@ def test_deletions_for_a_new_or_smaller_budget_are_announced_ten_minutes_before(
 def test_nothing_is_deleted_while_the_current_time_is_unknown(trial: Trial, es: Elasticsearch) -> None:
     fill(es, trial.index, trial.today - 2, trial.today - 1)
     budget = trial.budget(3, clock=lambda: None)
-    trial.measure(budget)
+    trial.step(budget)
     assert len(left(es, trial.index)) == 2
     assert not trial.channel.queue.paused
 
@@ -249,7 +249,7 @@ def test_a_clock_a_month_ahead_does_not_delete_today(trial: Trial, es: Elasticse
     _, today = fill(es, trial.index, trial.today - 1, trial.today)
     stream_us = int(trial.clock.now * 1e6)
     wrong = StreamClock(lambda: stream_us, lambda: trial.clock.now + 30 * 86_400, lambda: trial.ticks)
-    trial.measure(trial.budget(2, clock=wrong.earliest))
+    trial.step(trial.budget(2, clock=wrong.earliest))
     assert left(es, trial.index) == {today}
     assert trial.channel.queue.paused
 
@@ -257,12 +257,12 @@ def test_a_clock_a_month_ahead_does_not_delete_today(trial: Trial, es: Elasticse
 def test_future_days_count_and_are_not_deleted(trial: Trial, es: Elasticsearch) -> None:
     names = fill(es, trial.index, trial.today, trial.today + 1, trial.today + 300)
     budget = trial.budget(6)
-    trial.measure(budget)
+    trial.step(budget)
     assert left(es, trial.index) == {*names}
     assert budget.error.startswith(f"reading is paused: {names[0]} and later days use 6 MB, ")
 
 
-def test_reading_pauses_until_midnight_when_today_alone_exceeds_the_budget(
+def test_reading_pauses_until_midnight_with_one_error_when_today_exceeds_the_budget(
     trial: Trial, es: Elasticsearch, caplog: pytest.LogCaptureFixture
 ) -> None:
     [name] = fill(es, trial.index, trial.today)
@@ -270,7 +270,7 @@ def test_reading_pauses_until_midnight_when_today_alone_exceeds_the_budget(
     watched.status.starting = ""
     budget = watched.status.disk = trial.budget(2)
     for _ in range(5):
-        trial.measure(budget)
+        trial.step(budget)
     assert trial.channel.queue.paused
     assert left(es, trial.index) == {name}
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -280,7 +280,7 @@ def test_reading_pauses_until_midnight_when_today_alone_exceeds_the_budget(
     assert watched.health.unready() == [budget.error]
     assert "reading_paused 1.0" in metrics(watched)
     trial.clock.now += 86_400
-    trial.measure(budget)
+    trial.step(budget)
     assert not trial.channel.queue.paused
     assert not left(es, trial.index)
     assert not watched.health.unready()
@@ -303,7 +303,7 @@ def test_a_newer_time_from_a_server_lets_the_day_before_be_deleted_instead_of_pa
 
     budget = trial.budget(2, clock=lambda: earliest[0])
     budget._update_clock = update
-    trial.measure(budget)
+    trial.step(budget)
     assert not left(es, trial.index)
     assert not trial.channel.queue.paused
     assert f"{yesterday} uses" not in caplog.text
@@ -321,7 +321,7 @@ def test_a_server_is_queried_for_the_time_once_per_minute(trial: Trial, es: Elas
 
     budget._update_clock = update
     for _ in range(13):
-        trial.measure(budget, 5)
+        trial.step(budget, 5)
     assert len(updated_at) == 2
 
 
@@ -335,7 +335,7 @@ def test_disk_usage_budget_and_lowest_day_are_metrics(trial: Trial, es: Elastics
     assert "skeetslurper_disk" not in metrics(watched)
     budget = watched.status.disk = trial.budget(4)
     assert "skeetslurper_disk_bytes" not in metrics(watched)
-    trial.measure(budget)
+    trial.step(budget)
     text = metrics(watched)
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values["skeetslurper_disk_limit_bytes"]) == 4 * MB
