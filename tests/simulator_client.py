@@ -13,7 +13,7 @@ import pytest
 import websocket
 
 from slurp.simulator.jetstream import Simulator
-from tests.direct import create_connection
+from tests.harness import create_connection
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 

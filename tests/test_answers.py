@@ -63,7 +63,7 @@ def test_a_bulk_request_is_retried_after_an_unexpected_response(
     frames = behind.posts(20)
     behind.days.ensure(behind.day)
     gateway.send_always(RESPONSES[name], "/_bulk")
-    counted = behind.feed_through_trouble(frames, gateway.forward_all)
+    counted = behind.feed_through_outage(frames, gateway.forward_all)
     assert gateway.overridden
     assert (counted.indexed, counted.quarantined, counted.dead_lettered, counted.duplicates) == (20, 0, 0, 0)
     assert count(es, fresh_index_prefix) == 20
@@ -79,7 +79,7 @@ def test_a_response_of_a_gateway_neither_creates_nor_deletes_a_day_index(
     behind.days._checked_at.clear()  # the check interval is over
     gateway.send_always(Response(status, HTML_PAGE, HTML))
     frames = behind.posts(20, first=20)
-    counted = behind.feed_through_trouble(frames, gateway.forward_all)
+    counted = behind.feed_through_outage(frames, gateway.forward_all)
     assert counted.indexed == 40
     assert es.indices.get(index=behind.today)[behind.today]["settings"]["index"]["uuid"] == before
 

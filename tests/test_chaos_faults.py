@@ -28,8 +28,8 @@ from tests.chaos.faults import KINDS, LONG, WITHOUT_REPLAY
 from tests.chaos.oracle import hash_event
 from tests.chaos.schedule import random_faults
 from tests.chaos.worker_runs import WorkerRuns
+from tests.harness import reading, until
 from tests.proxy import Proxy
-from tests.reading import reading, until
 
 DAY_US = 86_400_000_000
 

@@ -30,9 +30,8 @@ from slurp.jetstream.connection import Connection, close_connection, connect
 from slurp.jetstream.message_parser import MessageParser
 from slurp.jetstream.servers import probe_servers
 from slurp.simulator.jetstream import Simulator
-from tests.harness import InProcess, commit
+from tests.harness import InProcess, commit, reading, until
 from tests.hostile import Hostile, frame, head_of, text
-from tests.reading import reading, until
 from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 

@@ -14,7 +14,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
-from tests.reading import until
+from tests.harness import until
 from tests.test_simulator_v2 import publish_resync
 from tests.v2_reading import ZSTD, events, paths, published, reading
 

@@ -1,4 +1,4 @@
-"""Servers that fail in every way we could think of, each beside one that is well."""
+"""Failover from servers that fail in all known ways to a healthy one, and changes to a better server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from slurp.jetstream.server_monitor import ServerMonitor
 from slurp.jetstream.servers import ServerProbe
 from slurp.pipeline import reader as reader_module
 from slurp.simulator.jetstream import Simulator
+from tests.harness import reading, until
 from tests.proxy import Proxy, self_signed
-from tests.reading import reading, until
 from tests.tiers import slow_except
 
 STALL = ("--stall-timeout", "500ms")
@@ -31,19 +31,19 @@ Host = Callable[[Path], AbstractContextManager[str]]
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once, so that three failures take no seconds."""
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry within 0.1 s: three failures make a failover."""
     monkeypatch.setattr(reader_module, "Backoff", lambda: Backoff(first=0.02, cap=0.1))
 
 
-def simulated(order: Callable[[Simulator], object]) -> Host:
-    """A simulator with a fault that stays."""
+def simulated(inject: Callable[[Simulator], object]) -> Host:
+    """Return a simulator with a permanent fault."""
 
     @contextmanager
     def host(folder: Path) -> Iterator[str]:
         with Simulator(port=0, seed=9) as bad:
             bad.generate(50)
-            order(bad)
+            inject(bad)
             yield bad.url
 
     return host
@@ -57,19 +57,19 @@ def untrusted(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def no_tls_at_all(folder: Path) -> Iterator[str]:
+def without_tls(folder: Path) -> Iterator[str]:
     with Simulator(port=0, seed=9) as plain:
         yield plain.url.replace("ws://", "wss://")
 
 
 @contextmanager
-def unknown(folder: Path) -> Iterator[str]:
+def unresolvable(folder: Path) -> Iterator[str]:
     yield "ws://jetstream.invalid"
 
 
 @contextmanager
-def no_http(folder: Path) -> Iterator[str]:
-    """Something else listens there, and says what it is in bytes that are no UTF-8."""
+def not_http(folder: Path) -> Iterator[str]:
+    """Listen with another protocol, whose greeting is not valid UTF-8."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -89,15 +89,15 @@ def no_http(folder: Path) -> Iterator[str]:
 @contextmanager
 def endless_garbage(folder: Path) -> Iterator[str]:
     with Simulator(port=0, seed=9) as bad:
-        over = threading.Event()
+        stop = threading.Event()
 
-        def babble() -> None:
-            while not over.wait(0.05):
+        def send_garbage() -> None:
+            while not stop.wait(0.05):
                 bad.faults.garbage("no event", times=1)
 
-        threading.Thread(target=babble, daemon=True).start()
+        threading.Thread(target=send_garbage, daemon=True).start()
         yield bad.url
-        over.set()
+        stop.set()
 
 
 def error_frame(bad: Simulator) -> None:
@@ -105,7 +105,7 @@ def error_frame(bad: Simulator) -> None:
     bad.faults.close(1008, "ConsumerTooSlow", times=None)
 
 
-BAD: dict[str, tuple[Host, str]] = {
+FAILURES: dict[str, tuple[Host, str]] = {
     "sends nothing": (simulated(lambda bad: bad.faults.stall(pongs=False, times=None)), "no data for"),
     "sends pongs": (simulated(lambda bad: bad.faults.stall(pongs=True, times=None)), "no data for"),
     "no handshake": (simulated(lambda bad: bad.faults.delay(float("inf"), times=None)), "no answer in time"),
@@ -119,17 +119,17 @@ BAD: dict[str, tuple[Host, str]] = {
     "500": (simulated(lambda bad: bad.faults.refuse(500, times=None)), "HTTP 500"),
     "503": (simulated(lambda bad: bad.faults.refuse(503, "booting", times=None)), "HTTP 503 booting"),
     "untrusted": (untrusted, "certificate verify failed: self-signed certificate"),
-    "no TLS": (no_tls_at_all, "can't connect"),
-    "no DNS": (unknown, "Name or service not known|name resolution"),
-    "no HTTP": (no_http, "Invalid header line"),
-    "nobody": (simulated(lambda bad: bad.stop()), "Connection refused"),
+    "no TLS": (without_tls, "can't connect"),
+    "no DNS": (unresolvable, "Name or service not known|name resolution"),
+    "another protocol": (not_http, "Invalid header line"),
+    "not listening": (simulated(lambda bad: bad.stop()), "Connection refused"),
 }
 
 
 @pytest.mark.parametrize(
-    "kind", slow_except(BAD, "sends nothing", "closes", "cuts", "garbage", "503", "untrusted")
+    "kind", slow_except(FAILURES, "sends nothing", "closes", "cuts", "garbage", "503", "untrusted")
 )
-def test_a_bad_host_is_left_for_the_next_one(
+def test_a_failing_host_fails_over_to_the_next_one(
     jetstream: Simulator,
     kind: str,
     tmp_path: Path,
@@ -139,22 +139,24 @@ def test_a_bad_host_is_left_for_the_next_one(
     caplog.set_level("INFO")
     monkeypatch.setattr(dialer, "_HANDSHAKE_TIMEOUT", 1.0)
     for name in ("NO_PROXY", "no_proxy"):
-        # A proxy would look the name up itself.
+        # A proxy would resolve the name itself.
         monkeypatch.setenv(name, "jetstream.invalid")
-    host, reason = BAD[kind]
+    host, reason = FAILURES[kind]
     jetstream.generate(300)
     with host(tmp_path) as bad, reading(bad, jetstream, options=STALL) as run:
         until(lambda: set(jetstream.frames) <= set(run.frames))
         assert run.reader.server == jetstream.url
         assert run.reader.failover.in_cooldown(bad)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(told) == 3, "three failures in a row"
-    assert all(re.search(reason, line) for line in told), told
-    assert f"; failing over to {jetstream.url.removeprefix('ws://')} in " in told[-1]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 3, "three failures in a row"
+    assert all(re.search(reason, line) for line in warnings), warnings
+    assert f"; failing over to {jetstream.url.removeprefix('ws://')} in " in warnings[-1]
 
 
-def test_a_long_stall_is_no_good_service(jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stall time-out of a minute or more, each handshake used to wipe the slate."""
+def test_a_connection_without_data_does_not_reset_the_failure_count(
+    jetstream: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--stall-timeout` of a minute or more, each handshake used to reset it."""
     monkeypatch.setattr(reader_module, "_RESET_AFTER", 0.3)
     with Simulator(port=0, seed=9) as bad:
         bad.faults.stall(times=None)
@@ -163,7 +165,9 @@ def test_a_long_stall_is_no_good_service(jetstream: Simulator, monkeypatch: pyte
             until(lambda: len(run.frames) == 100)
 
 
-def test_good_service_wipes_the_slate(jetstream: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failure_count_resets_after_a_period_of_received_data(
+    jetstream: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reader_module, "_RESET_AFTER", 0.2)
     with Simulator(port=0, seed=9) as other, reading(jetstream, other) as run:
         jetstream.run_at(200)
@@ -175,8 +179,8 @@ def test_good_service_wipes_the_slate(jetstream: Simulator, monkeypatch: pytest.
         assert not other.connections
 
 
-def test_half_open_tcp(jetstream: Simulator) -> None:
-    """No FIN and no RST comes, as when a router forgets a connection."""
+def test_a_half_open_tcp_connection_is_replaced(jetstream: Simulator) -> None:
+    """No FIN or RST arrives, as when a router drops the state of a connection."""
     jetstream.run_at(200)
     with Proxy(jetstream.port) as proxy, reading(proxy.url, options=STALL) as run:
         until(lambda: len(run.frames) > 50)
@@ -186,21 +190,21 @@ def test_half_open_tcp(jetstream: Simulator) -> None:
         until(lambda: set(jetstream.frames) == set(run.frames))
 
 
-def test_half_open_tcp_behind_a_filter(jetstream: Simulator) -> None:
-    options = (*STALL, "--dids", "did:plc:nobody")
+def test_a_half_open_tcp_connection_of_a_filtered_stream_is_replaced(jetstream: Simulator) -> None:
+    options = (*STALL, "--dids", "did:plc:withoutevents")
     with Proxy(jetstream.port) as proxy, reading(proxy.url, start=None, options=options) as run:
         until(lambda: run.reader.connected)
         time.sleep(1.2)
-        assert proxy.accepted == 1, "pongs suffice"
+        assert proxy.accepted == 1, "pongs keep the connection"
         proxy.freeze()
         until(lambda: proxy.accepted == 2)
 
 
-def test_tls_with_a_certificate_that_the_machine_trusts(
+def test_tls_needs_a_certificate_that_the_machine_trusts_and_the_right_name(
     jetstream: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, context = self_signed(tmp_path)
-    # What OpenSSL takes for the certificates of the machine.
+    # OpenSSL reads the certificates that the machine trusts from this file.
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     jetstream.generate(100)
     with Proxy(jetstream.port, context) as proxy:
@@ -212,34 +216,34 @@ def test_tls_with_a_certificate_that_the_machine_trusts(
             assert run.reader.server == jetstream.url
 
 
-# Going back to a better host
+# Changing to a better server
 
 
 def probes(**seconds: float | None) -> Callable[[object], list[ServerProbe]]:
-    """What a probe of servers a, b, c would find."""
-    found = [ServerProbe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
-    return lambda _: sorted(found, key=lambda one: one.median)
+    """Return a probe of servers that measures these handshake times, None for an unreachable server."""
+    results = [ServerProbe(url, [] if time is None else [time] * 3) for url, time in seconds.items()]
+    return lambda _: sorted(results, key=lambda one: one.median)
 
 
 def failover_at(server: str, cooldown: str = "") -> Failover:
-    """The failover of a reader that reads `server`, after it has left another one for its failures."""
-    found = Failover([cooldown, server] if cooldown else [server])
-    while found.current != server:
-        found.failed()
-    return found
+    """Return the failover of a reader that reads `server`; `cooldown` is a server that it has left."""
+    failover = Failover([cooldown, server] if cooldown else [server])
+    while failover.current != server:
+        failover.failed()
+    return failover
 
 
-def monitor(found: Failover, **seconds: float | None) -> ServerMonitor:
-    return ServerMonitor(found, list(seconds), probe=probes(**seconds))
+def monitor_of(failover: Failover, **seconds: float | None) -> ServerMonitor:
+    return ServerMonitor(failover, list(seconds), probe=probes(**seconds))
 
 
-def test_only_what_is_better_twice_in_a_row_is_better() -> None:
-    at = failover_at("b")
-    looking = monitor(at, a=0.02, b=0.1)
-    looking.check()
-    assert at.preferred == (("a", "b"), ""), "once may be luck"
-    looking.check()
-    assert at.preferred == (("a", "b"), "its handshake takes 20 ms instead of 100 ms")
+def test_a_server_must_be_faster_in_two_probes_in_a_row_to_be_preferred() -> None:
+    failover = failover_at("b")
+    monitor = monitor_of(failover, a=0.02, b=0.1)
+    monitor.check()
+    assert failover.preferred == (("a", "b"), ""), "one fast probe may be chance"
+    monitor.check()
+    assert failover.preferred == (("a", "b"), "its handshake takes 20 ms instead of 100 ms")
 
 
 @pytest.mark.parametrize(
@@ -251,51 +255,53 @@ def test_only_what_is_better_twice_in_a_row_is_better() -> None:
         ({"a": None, "b": 0.1}, ""),
         ({"a": 0.02, "b": 0.1}, "a"),
     ],
-    ids=["a little", "both quick", "ours is busy", "away", "left for its failures"],
+    ids=["slightly faster", "both fast", "current one fails the probe", "unreachable", "in cooldown"],
 )
-def test_what_is_no_reason_to_change(seconds: dict[str, float | None], cooldown: str) -> None:
-    at = failover_at("b", cooldown)
-    looking = monitor(at, **seconds)
+def test_the_server_is_not_changed_without_a_clear_advantage(
+    seconds: dict[str, float | None], cooldown: str
+) -> None:
+    failover = failover_at("b", cooldown)
+    monitor = monitor_of(failover, **seconds)
     for _ in range(3):
-        looking.check()
-    assert at.preferred[1] == ""
+        monitor.check()
+    assert failover.preferred[1] == ""
 
 
-def test_a_silent_server_is_no_better_however_quick() -> None:
-    at = failover_at("b")
+def test_a_silent_server_is_never_preferred_however_fast() -> None:
+    failover = failover_at("b")
     silent = ServerProbe("a", [0.001] * 3, listened=True)
     busy = ServerProbe("c", [0.01] * 3, listened=True, first_event=0.1)
-    ours = ServerProbe("b", [0.1] * 3, listened=True, first_event=0.1)
-    for ranked, reason in (([busy, ours, silent], "10 ms"), ([ours, silent], "")):
-        looking = ServerMonitor(at, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[misc]
+    current = ServerProbe("b", [0.1] * 3, listened=True, first_event=0.1)
+    for ranked, reason in (([busy, current, silent], "10 ms"), ([current, silent], "")):
+        monitor = ServerMonitor(failover, "", probe=lambda _, ranked=ranked: ranked)  # type: ignore[misc]
         for _ in range(2):
-            looking.check()
-        assert reason in at.preferred[1]
-        assert bool(at.preferred[1]) is bool(reason)
-    # Those that send may all be barred.
-    at = failover_at("b", "c")
-    looking = ServerMonitor(at, "", probe=lambda _: [busy, ours, silent])
+            monitor.check()
+        assert reason in failover.preferred[1]
+        assert bool(failover.preferred[1]) is bool(reason)
+    # All servers that send events may be in cooldown.
+    failover = failover_at("b", "c")
+    monitor = ServerMonitor(failover, "", probe=lambda _: [busy, current, silent])
     for _ in range(2):
-        looking.check()
-    assert at.preferred[1] == ""
+        monitor.check()
+    assert failover.preferred[1] == ""
 
 
-def test_a_server_with_v2_is_better_at_once_whatever_the_latency() -> None:
-    legacy, slow = ServerProbe("a", [0.01] * 3), ServerProbe("b", [2.0] * 3, v2=True)
-    at = failover_at("a")
-    ServerMonitor(at, "", probe=lambda _: [slow, legacy]).check()
-    assert at.preferred == (("b", "a"), "it has the v2 protocol")
+def test_a_server_with_v2_is_preferred_immediately_whatever_its_latency() -> None:
+    v1_only, slow = ServerProbe("a", [0.01] * 3), ServerProbe("b", [2.0] * 3, v2=True)
+    failover = failover_at("a")
+    ServerMonitor(failover, "", probe=lambda _: [slow, v1_only]).check()
+    assert failover.preferred == (("b", "a"), "it has the v2 protocol")
 
 
 @pytest.mark.parametrize("sends", [True, False])
-def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> None:
-    quick = ServerProbe("a", [0.001] * 3, listened=True, first_event=0.01)
-    ours = ServerProbe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
-    at = failover_at("b")
-    looking = ServerMonitor(at, "", probe=lambda _: [ours, quick])
+def test_a_server_with_only_v1_is_never_preferred_to_one_with_v2(sends: bool) -> None:
+    fast = ServerProbe("a", [0.001] * 3, listened=True, first_event=0.01)
+    current = ServerProbe("b", [2.0] * 3, v2=True, listened=True, first_event=0.01 if sends else None)
+    failover = failover_at("b")
+    monitor = ServerMonitor(failover, "", probe=lambda _: [current, fast])
     for _ in range(3):
-        looking.check()
-    assert at.preferred == (("b", "a"), "")
+        monitor.check()
+    assert failover.preferred == (("b", "a"), "")
 
 
 @pytest.mark.parametrize(
@@ -306,20 +312,20 @@ def test_a_server_of_v1_alone_is_never_better_than_one_with_v2(sends: bool) -> N
         ([ServerProbe("a", [0.1]), ServerProbe("b")], 300),
         ([ServerProbe("b", [0.1], v2=True), ServerProbe("a", [0.1])], 300),
     ],
-    ids=["on v2", "all of v1", "one is away", "one has v2"],
+    ids=["current one has v2", "all have only v1", "one is unreachable", "another one has v2"],
 )
-def test_it_looks_more_often_while_v1_is_read_and_v2_may_come_back(
+def test_servers_are_probed_more_often_while_v1_is_read_and_another_may_have_v2(
     probes: list[ServerProbe], wait: float
 ) -> None:
-    looking = ServerMonitor(failover_at("a", "b"), "", probe=lambda _: probes, clock=lambda: 0.0)
-    looking.check()
-    assert looking._due == wait
+    monitor = ServerMonitor(failover_at("a", "b"), "", probe=lambda _: probes, clock=lambda: 0.0)
+    monitor.check()
+    assert monitor._due == wait
 
 
-def test_after_a_while_fail_over_begins_with_the_best_again(
+def test_failover_prefers_the_best_server_again_after_its_cooldown(
     jetstream: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not with the next in the list, which may be a legacy host."""
+    """It does not use the next one in the list, which may be a legacy host."""
     monkeypatch.setattr(failover_module, "_COOLDOWN", 0.1)
     with Simulator(port=0, seed=2) as second, Simulator(port=0, seed=3) as legacy:
         jetstream.stop()
@@ -333,7 +339,7 @@ def test_after_a_while_fail_over_begins_with_the_best_again(
             assert not legacy.connections
 
 
-def test_a_legacy_host_comes_after_all_others_and_all_are_tried(jetstream: Simulator) -> None:
+def test_failover_tries_all_servers_in_order(jetstream: Simulator) -> None:
     jetstream.generate(10)
     with reading("ws://127.0.0.1:1", "ws://127.0.0.1:2", jetstream) as run:
         until(lambda: len(run.frames) == 10)
@@ -341,9 +347,10 @@ def test_a_legacy_host_comes_after_all_others_and_all_are_tried(jetstream: Simul
         assert run.reader.failover.in_cooldown("ws://127.0.0.1:2")
 
 
-def test_when_all_fail_none_is_blamed(jetstream: Simulator) -> None:
-    """As when the network of this machine is down: the first that answers again is read, the best one
-    may be gone back to."""
+def test_no_server_stays_in_cooldown_when_all_have_failed(jetstream: Simulator) -> None:
+    """As when the network of this machine is down: the first server that answers is read, and a change to the
+    best one is possible.
+    """
     jetstream.generate(10)
     jetstream.stop()
     with reading("ws://127.0.0.1:1", jetstream) as run:
@@ -353,7 +360,9 @@ def test_when_all_fail_none_is_blamed(jetstream: Simulator) -> None:
         until(lambda: len(run.frames) == 10)
 
 
-def test_a_change_waits_for_a_quiet_moment(jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_server_is_changed_only_when_no_events_are_in_flight(
+    jetstream: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     jetstream.run_at(500)
     with (
@@ -363,31 +372,33 @@ def test_a_change_waits_for_a_quiet_moment(jetstream: Simulator, caplog: pytest.
         until(lambda: run.channel.queue.events > 100)
         run.reader.failover.prefer([better.url, jetstream.url], "for a test")
         time.sleep(1)
-        assert not better.connections, "something waits for an answer"
+        assert not better.connections, "events are in flight"
         better.generate(10, span=1)
         run.start_consuming()
-        # The record of a connection is there before its request was read.
+        # The simulator records a connection before it has read the request.
         until(lambda: better.connections and better.connections[0].cursor is not None)
         cursor = better.connections[0].cursor
         assert cursor is not None
-        assert 290 < time.time() - cursor / 1e6 < 330, "by time, five minutes back"
+        assert 290 < time.time() - cursor / 1e6 < 330, "the cursor is a time five minutes ago"
         until(lambda: set(better.frames) <= set(run.frames))
-    before = [record for record in caplog.records if "switching from" in record.getMessage()]
-    assert len(before) == 1
-    assert before[0].getMessage().endswith(": for a test")
-    assert not [record for record in caplog.records if record.levelname == "WARNING"], "nobody is blamed"
+    changes = [record for record in caplog.records if "switching from" in record.getMessage()]
+    assert len(changes) == 1
+    assert changes[0].getMessage().endswith(": for a test")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], (
+        "a change is not a failure"
+    )
 
 
-def test_a_change_waits_until_it_has_caught_up(jetstream: Simulator) -> None:
+def test_the_server_is_changed_only_after_the_reader_has_caught_up(jetstream: Simulator) -> None:
     old = Simulator(port=0, seed=2, clock=lambda: time.time() - 3600)
     with old, reading(old, jetstream) as run:
         run.reader.failover.prefer([jetstream.url], "for a test")
         old.run_at(200)
         until(lambda: len(run.frames) > 200)
-        assert not jetstream.connections, "an hour would be read again"
+        assert not jetstream.connections, "a change now would replay an hour"
 
 
-def test_the_order_of_a_probe_is_that_of_fail_over(jetstream: Simulator) -> None:
+def test_failover_uses_the_order_of_the_last_probe(jetstream: Simulator) -> None:
     with Simulator(port=0, seed=2) as second, Simulator(port=0, seed=3) as third:
         third.generate(10)
         with reading(jetstream, second, third, start=None) as run:
@@ -398,7 +409,7 @@ def test_the_order_of_a_probe_is_that_of_fail_over(jetstream: Simulator) -> None
             assert not second.connections
 
 
-def test_a_host_is_barred_for_twice_as_long_each_time(jetstream: Simulator) -> None:
+def test_the_cooldown_of_a_server_doubles_each_time(jetstream: Simulator) -> None:
     bad = "ws://127.0.0.1:1"
     jetstream.run_at(100)
     with reading(bad, jetstream, start=None) as run:

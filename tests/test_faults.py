@@ -42,7 +42,7 @@ def test_a_closed_index_is_waited_for(es: Elasticsearch, indexer: InProcess, fre
     frames = indexer.posts()
     indexer.feed(frames[:1])
     es.indices.close(index=indexer.today)
-    counted = indexer.feed_through_trouble(frames[1:], lambda: es.indices.open(index=indexer.today))
+    counted = indexer.feed_through_outage(frames[1:], lambda: es.indices.open(index=indexer.today))
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
@@ -56,7 +56,7 @@ def test_a_block_is_waited_for(
     indexer.feed(frames[:1])
     name = f"index.blocks.{block}"
     es.indices.put_settings(index=indexer.today, settings={name: True})
-    counted = indexer.feed_through_trouble(
+    counted = indexer.feed_through_outage(
         frames[1:], lambda: es.indices.put_settings(index=indexer.today, settings={name: None})
     )
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
@@ -70,7 +70,7 @@ def test_a_missing_pipeline_is_waited_for(
     # The small node has no processors, but pipelines without any.
     pipeline, setting = f"{fresh_index_prefix}-pipeline", "index.default_pipeline"
     es.indices.put_settings(index=indexer.today, settings={setting: pipeline})
-    counted = indexer.feed_through_trouble(
+    counted = indexer.feed_through_outage(
         frames[1:], lambda: es.ingest.put_pipeline(id=pipeline, processors=[])
     )
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
@@ -90,7 +90,7 @@ def test_the_shard_limit_is_waited_for(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, no_more_shards: None
 ) -> None:
     frames = indexer.posts()
-    counted = indexer.feed_through_trouble(
+    counted = indexer.feed_through_outage(
         frames, lambda: es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
     )
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
@@ -110,7 +110,7 @@ def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
         es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
 
     both = [frame for pair in zip(yesterday, today, strict=True) for frame in pair]
-    counted = indexer.feed_through_trouble(both, mend)
+    counted = indexer.feed_through_outage(both, mend)
     assert before == [10], "all of yesterday"
     assert_all_indexed(es, fresh_index_prefix, counted, both)
     assert counted.duplicates == 1, "what was answered for is not sent again"
@@ -154,7 +154,7 @@ def test_a_primary_that_is_away_is_waited_for(
     monkeypatch.setattr("slurp.elastic.bulk.BULK_TIMEOUT", "100ms")
     make_without_primary(es, indexer.today)
     frames = indexer.posts()
-    counted = indexer.feed_through_trouble(frames, lambda: give_primary(es, indexer.today))
+    counted = indexer.feed_through_outage(frames, lambda: give_primary(es, indexer.today))
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
@@ -172,7 +172,7 @@ def test_each_item_of_a_bulk_has_its_own_answer(
     yesterday = indexer.days.name(indexer.day - 1)
     es.indices.close(index=yesterday)
     mixed = [frame for group in zip_longest(there, held[1:], new, refused) for frame in group if frame]
-    counted = indexer.feed_through_trouble(mixed, lambda: es.indices.open(index=yesterday))
+    counted = indexer.feed_through_outage(mixed, lambda: es.indices.open(index=yesterday))
     assert counted.adds_up
     assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (6 + 9 + 10, 2, 0)
     assert counted.duplicates == 5, "only what failed is sent again"
@@ -268,7 +268,7 @@ def test_an_answer_that_never_comes_makes_no_storm(
         took.append(time.monotonic() - began)
         proxy.release_answers()
 
-    counted = behind.feed_through_trouble(frames, mend)
+    counted = behind.feed_through_outage(frames, mend)
     # Four time-outs, and the least of a back-off of 0.2, 0.4, 0.8 and 1.6 s.
     assert took[0] > 4 * 0.3 + 0.1 + 0.2 + 0.4 + 0.8
     assert_all_indexed(es, fresh_index_prefix, counted, frames)

@@ -22,7 +22,7 @@ from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
-from tests.clocks import Clock
+from tests.harness import Clock
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once, run_literally
 

@@ -1,4 +1,4 @@
-"""A gap from the warning to its end: told, remembered once, filled from a server that goes back further."""
+"""Gaps of a worker: logged, recorded once, and filled from a server that has the events."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from slurp.pipeline.gaps import GapRecorder
 from slurp.pipeline.progress import Counters
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
-from tests.clocks import Clock
-from tests.harness import InProcess
+from tests.harness import Clock, InProcess
 from tests.worker import Worker, assert_each_once, count, run_literally, stats_documents
 
 Start = Callable[..., Worker]
@@ -43,6 +42,7 @@ def gap_documents(es: Elasticsearch, index: str) -> list[dict[str, Any]]:
 
 
 def summary(worker: Worker) -> str:
+    """Return the log line with the totals of a run."""
     return next(line for line in worker.lines if "total, " in line)
 
 
@@ -52,17 +52,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def short(clock: Clock) -> Iterator[Simulator]:
-    """Looks back a quarter of an hour only."""
+def short_lookback(clock: Clock) -> Iterator[Simulator]:
+    """A server that keeps the events of 15 minutes."""
     with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=900)) as simulator:
         yield simulator
 
 
 @pytest.fixture
-def start(es_node: EmbeddedNode, short: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    def begin(*options: str) -> Worker:
+def start(es_node: EmbeddedNode, short_lookback: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
+    def start_worker(*options: str) -> Worker:
         if "--jetstream" not in options:
-            options = ("--jetstream", short.url, *options)
+            options = ("--jetstream", short_lookback.url, *options)
         return Worker(
             *("--es", es_node.url, "--index", fresh_index_prefix, "--no-kibana"),
             *("--stats-interval", "1s", "--flush", "200ms"),
@@ -70,65 +70,70 @@ def start(es_node: EmbeddedNode, short: Simulator, fresh_index_prefix: str, tmp_
             home=tmp_path,
         )
 
-    return begin
+    return start_worker
 
 
-def test_a_gap_is_told_and_filled_from_another_server(
-    start: Start, short: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+def test_a_gap_is_reported_with_the_command_that_fills_it_from_another_server(
+    start: Start,
+    short_lookback: Simulator,
+    clock: Clock,
+    es: Elasticsearch,
+    fresh_index_prefix: str,
+    tmp_path: Path,
 ) -> None:
     clock.ago = 7200
-    short.generate(1000, span=1)
+    short_lookback.generate(1000, span=1)
     with start("--since", "0", "--catch-up") as worker:
         assert worker.exit_code() == 0
         assert "gaps 0 " in summary(worker)
     clock.ago = 0
-    short.generate(7000, span=7000)
+    short_lookback.generate(7000, span=7000)
 
     with Simulator(port=0, seed=1) as other:
-        # The same network, with numbers of its own.
-        events = [orjson.loads(frame) for frame in short.frames]
+        # The same events with other sequence numbers.
+        events = [orjson.loads(frame) for frame in short_lookback.frames]
         other.publish({**event, "cursor": event["cursor"] + 100_000} for event in events)
-        # It knows the other one, but reads from the first: the probe of the second is slow.
+        # A slow probe of the other server makes the worker read from the first one.
         other.faults.delay(0.5, times=3)
-        servers = ("--jetstream", short.url, "--jetstream", other.url)
+        servers = ("--jetstream", short_lookback.url, "--jetstream", other.url)
         with start("--catch-up", *servers) as worker:
-            told = worker.wait_for(r"WARNING +reader-1 +gap: \S+ has no events from .* \(1h4\d.*\)")[0]
+            warning = worker.wait_for(r"WARNING +reader-1 +gap: \S+ has no events from .* \(1h4\d.*\)")[0]
             assert worker.exit_code() == 0
             counted = worker.counted()
         assert "gaps 1 " in summary(worker)
         assert counted["indexed"] < 1500
         assert sum(one["gaps"] for one in stats_documents(es, fresh_index_prefix)) == 1
         (document,) = gap_documents(es, fresh_index_prefix)
-        assert short.url.endswith(document["host"])
+        assert short_lookback.url.endswith(document["host"])
         assert 6200 < document["seconds"] < 6400
         assert document["from"] < document["to"] < document["found_at"]
         assert count(es, fresh_index_prefix) < 2500
 
-        line = next(line for line in worker.lines if told in line)
+        line = next(line for line in worker.lines if warning in line)
         command = line.partition("run beside this worker: ")[2]
         assert command.endswith(f" --jetstream {other.url}")
         filled = run_literally(command, tmp_path)
         assert filled.returncode == 0, filled.stderr
         assert "gaps 0 " in filled.stderr
-    assert_each_once(es, fresh_index_prefix, short.frames)
+    assert_each_once(es, fresh_index_prefix, short_lookback.frames)
 
 
 @pytest.mark.slow
-def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
+def test_a_gap_that_is_found_again_after_a_kill_is_recorded_once(
     start: Start,
-    short: Simulator,
+    short_lookback: Simulator,
     clock: Clock,
     indexer: InProcess,
     es: Elasticsearch,
     fresh_index_prefix: str,
 ) -> None:
     clock.ago = 7200
-    short.generate(1000, span=1)
+    short_lookback.generate(1000, span=1)
     with start("--since", "0", "--catch-up") as worker:
         assert worker.exit_code() == 0
     clock.ago = 0
-    short.generate(7000, span=7000)
-    # Midnight may lie between the two, or just ahead.
+    short_lookback.generate(7000, span=7000)
+    # The day may change before the worker indexes.
     for day in (indexer.day, indexer.day + 1):
         indexer.days.ensure(day)
     es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": True})
@@ -138,13 +143,13 @@ def test_a_gap_that_is_found_again_after_a_kill_is_written_once(
             worker.wait_for("gap: ")
             worker.wait_for("holding the events in flight")
             worker.wait_for("gaps 1")
-            time.sleep(2)  # it is written with the checkpoint, each second
+            time.sleep(2)  # it is recorded with the checkpoint, each second
             worker.kill()
     es.indices.put_settings(index=f"{fresh_index_prefix}-*", settings={"index.blocks.write": False})
     assert len(gap_documents(es, fresh_index_prefix)) == 1
 
 
-# The parts
+# The recorder
 
 
 @pytest.fixture
@@ -158,55 +163,55 @@ def elastic(
     return elastic
 
 
-def gaps_of(elastic: Elastic, index: str, counters: Counters | None = None, **more: Any) -> GapRecorder:
+def recorder_of(elastic: Elastic, index: str, counters: Counters | None = None, **more: Any) -> GapRecorder:
     servers = ["wss://one.example", "wss://two.example"]
     return GapRecorder(elastic, Subscription(index), servers, counters or Counters(), **more)
 
 
 def test_every_field_of_a_gap_is_mapped(elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str) -> None:
-    gaps = gaps_of(elastic, fresh_index_prefix)
-    gaps.report(1, GAP)
-    gaps.write()
+    recorder = recorder_of(elastic, fresh_index_prefix)
+    recorder.report(1, GAP)
+    recorder.write()
     (document,) = gap_documents(es, fresh_index_prefix)
-    unmapped = {"dids"}  # how many; searched by nobody
+    unmapped = {"dids"}  # their number, which no search uses
     assert document.keys() - unmapped <= asset("state")["mappings"]["properties"].keys()
     assert document["from"] == "2026-11-18T11:06:40.123+00:00"
     assert document["seconds"] == 3599.877
 
 
-def test_gaps_that_begin_at_one_time_are_two(
+def test_gaps_that_start_at_the_same_time_are_recorded_separately(
     elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing was acknowledged between them, so the time they begin at is the same."""
-    gaps = gaps_of(elastic, fresh_index_prefix)
+    """No event between them was acknowledged, so both start at the time of the same event."""
+    recorder = recorder_of(elastic, fresh_index_prefix)
     for first in (1001, 5001):
-        gaps.report(1, replace(GAP, from_cursor=first, to_cursor=first + 999))
-    gaps.write()
+        recorder.report(1, replace(GAP, from_cursor=first, to_cursor=first + 999))
+    recorder.write()
     found = gap_documents(es, fresh_index_prefix)
     assert sorted((one["from_cursor"], one["to_cursor"]) for one in found) == [(1001, 2000), (5001, 6000)]
     assert "UTC (1h, cursors 5001 to 6000)" in caplog.text
 
 
-def test_the_command_goes_back_to_whole_seconds(
+def test_the_command_starts_at_the_full_second_before_the_gap(
     elastic: Elastic, fresh_index_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gaps_of(elastic, fresh_index_prefix).report(1, GAP)
+    recorder_of(elastic, fresh_index_prefix).report(1, GAP)
     assert "--replay-from 2026-11-18T11:06:40Z --jetstream wss://two.example\n" in caplog.text
 
 
-def test_a_write_that_fails_is_tried_again(
+def test_a_failed_write_is_retried(
     elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gaps = gaps_of(elastic, fresh_index_prefix)
-    gaps.report(1, GAP)
-    gaps.report(1, GAP)
+    recorder = recorder_of(elastic, fresh_index_prefix)
+    recorder.report(1, GAP)
+    recorder.report(1, GAP)
 
-    def away(self: Elasticsearch, **_: object) -> None:
+    def times_out(self: Elasticsearch, **_: object) -> None:
         raise ConnectionTimeout("late")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Elasticsearch, "index", away)
+        patched.setattr(Elasticsearch, "index", times_out)
         with pytest.raises(ConnectionTimeout):
-            gaps.write()
-    gaps.write()
+            recorder.write()
+    recorder.write()
     assert len(gap_documents(es, fresh_index_prefix)) == 1

@@ -130,7 +130,7 @@ def test_a_transient_server_error_of_unknown_type_quarantines_nothing(
     def repair() -> None:
         gateway.pipeline = None
 
-    counted = behind.feed_through_trouble(frames, repair)
+    counted = behind.feed_through_outage(frames, repair)
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
@@ -176,7 +176,7 @@ def test_a_dropped_canary_is_conclusive_only_if_other_documents_are_accepted(
     def repair() -> None:
         gateway.pipeline = None
 
-    counted = behind.feed_through_trouble(frames, repair)
+    counted = behind.feed_through_outage(frames, repair)
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
     more = behind.posts(20, first=20)

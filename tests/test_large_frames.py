@@ -13,8 +13,7 @@ from slurp.documents.document import build
 from slurp.events.frames import MAX_FRAME_BYTES, BadFrame, parse, parse_notice
 from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
-from tests.harness import InProcess, commit
-from tests.reading import reading, until
+from tests.harness import InProcess, commit, reading, until
 
 
 def escaped(number: int, size: int) -> bytes:

@@ -23,7 +23,7 @@ from slurp.pipeline.disk_budget import BudgetClock, DiskBudget
 from slurp.simulator.jetstream import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
-from tests.test_disk import fill
+from tests.test_disk_budget import fill
 from tests.test_faults import assert_all_indexed
 from tests.test_http_worker import HttpClient
 from tests.test_lifecycle import remaining
@@ -121,7 +121,7 @@ def test_roles_are_sufficient_and_a_missing_privilege_is_named(
     def restore() -> None:
         realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX)})
 
-    counted = indexer.feed_through_trouble(frames[1:], restore)
+    counted = indexer.feed_through_outage(frames[1:], restore)
     assert_all_indexed(es, INDEX, counted, frames)
     indexer.unknown_fields.flush(indexer.elastic.client)
     remove(es)

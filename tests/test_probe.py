@@ -12,7 +12,7 @@ from slurp.jetstream import servers
 from slurp.jetstream.servers import format_probes, host_of, probe_servers
 from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
-from tests.reading import until
+from tests.harness import until
 from tests.tiers import slow_except
 from tests.worker import Worker
 

@@ -1,4 +1,4 @@
-"""The reader alone, between a real WebSocket server and a consumer that keeps what it gets."""
+"""The reader alone, between a real WebSocket server and a consumer that keeps all batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from slurp.events.position import REWIND_EVENTS, Position
 from slurp.jetstream.servers import format_probes, host_of, probe_servers
 from slurp.simulator.jetstream import Simulator
-from tests.reading import reading, until
+from tests.harness import reading, until
 
 
 def test_a_batch_closes_when_it_is_full(jetstream: Simulator) -> None:
@@ -20,13 +20,13 @@ def test_a_batch_closes_when_it_is_full(jetstream: Simulator) -> None:
         assert run.frames == jetstream.frames
 
 
-def test_a_batch_closes_in_time_when_the_stream_falls_silent(jetstream: Simulator) -> None:
+def test_a_partial_batch_closes_in_time_when_the_stream_is_silent(jetstream: Simulator) -> None:
     jetstream.generate(3)
     with reading(jetstream) as run:
         until(lambda: len(run.frames) == 3, timeout=2)
 
 
-def test_a_cut_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
+def test_a_lost_connection_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
     jetstream.generate(10_000)
     jetstream.faults.cut_after(9000)
     with reading(jetstream) as run:
@@ -39,8 +39,8 @@ def test_a_cut_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
     assert run.counters.snapshot().reconnects == 1
 
 
-def test_a_close_with_1001_is_resumed_with_a_rewind(jetstream: Simulator) -> None:
-    """A server whose disk is full says the same, and uses its last block of numbers again."""
+def test_a_close_with_1001_is_resumed_with_the_same_rewind(jetstream: Simulator) -> None:
+    """A server whose disk is full closes with 1001 too, and reuses the sequence numbers of its last block."""
     jetstream.generate(10_000)
     jetstream.faults.close(1001, "server shutting down", after=9000)
     with reading(jetstream) as run:
@@ -49,8 +49,8 @@ def test_a_close_with_1001_is_resumed_with_a_rewind(jetstream: Simulator) -> Non
     assert len(run.frames) == 10_000 + REWIND_EVENTS
 
 
-def test_numbers_used_again_after_1001_lose_no_event(jetstream: Simulator) -> None:
-    """What a full disk does: other events under the numbers of the last block, and an orderly close."""
+def test_sequence_numbers_reused_after_1001_lose_no_event(jetstream: Simulator) -> None:
+    """As with a full disk: other events under the numbers of the last block, and an orderly close."""
     jetstream.generate(20_000)
     with reading(jetstream) as run:
         for times in (1, 2, 3):
@@ -65,8 +65,8 @@ def test_numbers_used_again_after_1001_lose_no_event(jetstream: Simulator) -> No
     assert not run.gaps
 
 
-def test_the_rewind_is_counted_in_numbers_alone(jetstream: Simulator) -> None:
-    """A minute of a catch-up is far more than two blocks, a minute of a small network far less."""
+def test_the_rewind_is_a_number_of_events_and_not_a_time(jetstream: Simulator) -> None:
+    """A minute of a catch-up has far more events than two blocks, a minute of a small network far fewer."""
     jetstream.generate(50_000, span=60)
     jetstream.faults.cut_after(40_000)
     with reading(jetstream) as run:
@@ -74,7 +74,7 @@ def test_the_rewind_is_counted_in_numbers_alone(jetstream: Simulator) -> None:
     assert len(run.frames) == 50_000 + REWIND_EVENTS
 
 
-def test_a_start_rewinds_too(jetstream: Simulator) -> None:
+def test_a_start_from_a_checkpoint_rewinds_too(jetstream: Simulator) -> None:
     jetstream.generate(10_000)
     known = Position(host_of(jetstream.url), 9000, int(time.time() * 1e6))
     with reading(jetstream, known=known) as run:
@@ -82,9 +82,9 @@ def test_a_start_rewinds_too(jetstream: Simulator) -> None:
     assert jetstream.connections[0].cursor == 9001 - REWIND_EVENTS
 
 
-def test_a_start_that_the_user_names_is_exact(jetstream: Simulator) -> None:
+def test_a_start_cursor_set_by_the_user_is_exact(jetstream: Simulator) -> None:
     jetstream.generate(10_000)
-    # Neither a refusal nor a cut before the first event changes that.
+    # A rejected handshake or a lost connection before the first event does not change that.
     jetstream.faults.refuse(503, "booting")
     jetstream.faults.cut_after()
     with reading(jetstream, start=9000) as run:
@@ -92,8 +92,8 @@ def test_a_start_that_the_user_names_is_exact(jetstream: Simulator) -> None:
     assert [one.cursor for one in jetstream.connections[1:]] == [9000, 9000]
 
 
-def test_cuts_one_after_the_other_lead_no_farther_back(jetstream: Simulator) -> None:
-    """Each comes before what was read again is over."""
+def test_repeated_cuts_do_not_move_the_cursor_further_back(jetstream: Simulator) -> None:
+    """Each one happens during the replay of the rewind."""
     jetstream.generate(30_000)
     for _ in range(3):
         jetstream.faults.cut_after(1000)
@@ -103,11 +103,11 @@ def test_cuts_one_after_the_other_lead_no_farther_back(jetstream: Simulator) -> 
     assert [one.cursor for one in jetstream.connections] == [20_001 - REWIND_EVENTS] * 4
 
 
-def test_a_close_without_data_does_not_undo_a_rewind(jetstream: Simulator) -> None:
+def test_a_connection_without_data_does_not_change_the_next_cursor(jetstream: Simulator) -> None:
     jetstream.generate(10_000)
     with reading(jetstream) as run:
         until(lambda: len(run.frames) == 10_000)
-        # One for each connection in turn; data on the third would set things right.
+        # One fault for each connection in turn; data on the third would set a new position.
         jetstream.faults.cut_after()
         jetstream.faults.close(1001)
         jetstream.faults.stall()
@@ -116,14 +116,14 @@ def test_a_close_without_data_does_not_undo_a_rewind(jetstream: Simulator) -> No
     assert second.cursor == third.cursor
 
 
-def test_a_frame_torn_in_the_middle_is_read_again(jetstream: Simulator) -> None:
+def test_a_frame_that_was_cut_in_the_middle_is_read_again(jetstream: Simulator) -> None:
     jetstream.generate(100)
     jetstream.faults.cut_after(50, torn=True)
     with reading(jetstream) as run:
         until(lambda: set(run.frames) == set(jetstream.frames))
 
 
-def test_a_live_start_that_lost_its_connection_is_live_no_more(jetstream: Simulator) -> None:
+def test_a_live_start_reconnects_with_a_time_as_cursor(jetstream: Simulator) -> None:
     jetstream.generate(100, span=0.001)
     with reading(jetstream, start=None) as run:
         until(lambda: run.reader.connected)
@@ -136,7 +136,7 @@ def test_a_live_start_that_lost_its_connection_is_live_no_more(jetstream: Simula
 
 
 @pytest.mark.parametrize("pongs", [True, False])
-def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> None:
+def test_a_silent_stream_is_reconnected_even_if_pongs_arrive(jetstream: Simulator, pongs: bool) -> None:
     jetstream.generate(100)
     jetstream.faults.stall(after=50, pongs=pongs)
     with reading(jetstream, options=("--stall-timeout", "500ms")) as run:
@@ -145,8 +145,8 @@ def test_a_silent_stream_is_a_dead_stream(jetstream: Simulator, pongs: bool) -> 
 
 
 @pytest.mark.slow
-def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
-    options = ("--stall-timeout", "2s", "--dids", "did:plc:nobody")
+def test_pongs_keep_a_silent_filtered_stream_connected(jetstream: Simulator) -> None:
+    options = ("--stall-timeout", "2s", "--dids", "did:plc:withoutevents")
     with reading(jetstream, options=options):
         until(lambda: jetstream.connections)
         time.sleep(5)
@@ -156,7 +156,7 @@ def test_quiet_accounts_live_by_their_pongs(jetstream: Simulator) -> None:
 
 
 @pytest.mark.slow
-def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
+def test_silence_is_measured_only_while_the_server_answers_pings(jetstream: Simulator) -> None:
     jetstream.generate(100)
     with reading(jetstream, options=("--catch-up",)) as run:
         until(lambda: len(run.frames) == 100)
@@ -166,8 +166,8 @@ def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
         until(lambda: run.reader.silent_for == 0, timeout=2)
         jetstream.faults.stall(pongs=False)
         time.sleep(4)
-        assert run.reader.silent_for < 2, "from the last answer on there is no saying"
-        # Nor does the silence of one connection count for the next.
+        assert run.reader.silent_for < 2, "silence after the last pong does not count"
+        # The silence of one connection does not count for the next one either.
         jetstream.faults.clear()
         until(lambda: run.reader.silent_for >= 2)
         jetstream.faults.cut_after()
@@ -175,7 +175,7 @@ def test_silence_counts_while_the_server_answers(jetstream: Simulator) -> None:
         assert run.reader.silent_for < 1
 
 
-def test_repeated_failure_leads_to_the_next_host_by_time(jetstream: Simulator) -> None:
+def test_repeated_failures_fail_over_to_the_next_host_with_a_time_as_cursor(jetstream: Simulator) -> None:
     with Simulator(port=0, seed=2) as other:
         jetstream.generate(1000, span=1)
         other.generate(10, span=0.001)
@@ -187,10 +187,10 @@ def test_repeated_failure_leads_to_the_next_host_by_time(jetstream: Simulator) -
             until(lambda: len(run.frames) == 1010)
         cursor = other.connections[0].cursor
         assert cursor is not None
-        assert 290 < newest - cursor / 1e6 < 330, "five minutes back"
+        assert 290 < newest - cursor / 1e6 < 330, "five minutes before the newest event"
 
 
-def test_a_booting_server_is_asked_again(jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_answers_503_is_retried(jetstream: Simulator, caplog: pytest.LogCaptureFixture) -> None:
     jetstream.generate(10)
     jetstream.faults.refuse(503, "booting")
     with reading(jetstream) as run:
@@ -198,7 +198,7 @@ def test_a_booting_server_is_asked_again(jetstream: Simulator, caplog: pytest.Lo
     assert "HTTP 503" in caplog.text
 
 
-def test_a_full_buffer_stops_the_reading_and_the_stop_event_still_ends_it(jetstream: Simulator) -> None:
+def test_a_full_queue_stops_reading_and_the_reader_still_stops(jetstream: Simulator) -> None:
     jetstream.generate(100_000)
     with reading(jetstream, options=("--buffer", "2000"), consume=False) as run:
         until(lambda: run.channel.queue.events == 2000)
@@ -207,7 +207,7 @@ def test_a_full_buffer_stops_the_reading_and_the_stop_event_still_ends_it(jetstr
         assert run.counters.snapshot().received == 2000
 
 
-def test_probing_ranks_servers_and_says_why_others_are_none(jetstream: Simulator) -> None:
+def test_probing_ranks_servers_and_reports_why_others_are_unreachable(jetstream: Simulator) -> None:
     with Simulator(port=0, seed=2) as slow, Simulator(port=0, seed=3) as refusing:
         slow.faults.delay(0.3, times=None)
         refusing.faults.refuse(503, "booting", times=None)
@@ -219,7 +219,7 @@ def test_probing_ranks_servers_and_says_why_others_are_none(jetstream: Simulator
     assert "unreachable: HTTP 503" in text
 
 
-def test_probing_ends_in_time(jetstream: Simulator) -> None:
+def test_probing_ends_within_its_timeout(jetstream: Simulator) -> None:
     jetstream.faults.delay(float("inf"), times=None)
     began = time.monotonic()
     (one,) = probe_servers([jetstream.url], timeout=0.5)

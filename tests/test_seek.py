@@ -18,8 +18,7 @@ from slurp.jetstream.servers import host_of
 from slurp.pipeline import resume as resume_module
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions, ServerOptions
-from tests.clocks import Clock
-from tests.reading import Reading, reading, until
+from tests.harness import Clock, Reading, reading, until
 from tests.tiers import slow_except
 
 SECOND = 1_000_000

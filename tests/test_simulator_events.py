@@ -21,7 +21,7 @@ from slurp.simulator import wire_v2
 from slurp.simulator.__main__ import main
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
-from tests.direct import create_connection
+from tests.harness import create_connection
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 ROOT = Path(__file__).parents[1]

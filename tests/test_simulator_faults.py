@@ -12,7 +12,7 @@ import websocket
 
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
-from tests.direct import create_connection
+from tests.harness import create_connection
 from tests.simulator_client import (
     BINARY,
     PING,

@@ -18,7 +18,7 @@ from slurp.simulator import wire_v2
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from tests.conftest import SHARED
-from tests.direct import create_connection
+from tests.harness import create_connection
 from tests.simulator_client import BINARY, TEXT, connect, cursors, end_of, fetch, receives_nothing
 
 HOUR = 3600.0

@@ -25,8 +25,8 @@ from slurp.jetstream.zstd_dictionary import NoDictionary, fetch_dictionary
 from slurp.kibana import client
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
+from tests.harness import reading, until
 from tests.proxy import Proxy
-from tests.reading import reading, until
 from tests.stub_kibana import StubKibana
 
 ZSTD = ("--protocol", "v2", "--compress", "on")

@@ -23,7 +23,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.jetstream.zstd_dictionary import Dictionary, NoDictionary, fetch_dictionary
 from slurp.simulator.dictionaries import Dictionary as SimulatedDictionary
 from slurp.simulator.jetstream import Simulator
-from tests.reading import until
+from tests.harness import until
 from tests.v2_reading import ZSTD, events, paths, published, reading
 
 

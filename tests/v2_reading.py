@@ -10,7 +10,7 @@ import orjson
 
 from slurp.events.frames import parse
 from slurp.simulator.jetstream import Simulator
-from tests.reading import Reading
+from tests.harness import Reading
 
 ZSTD = ("--protocol", "auto", "--compress", "on")
 
