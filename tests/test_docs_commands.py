@@ -64,7 +64,7 @@ NOT_HERE = {
     r"\"\$\{EDITOR|/(usr|opt)/|chmod 600 \.env": "another folder, as root",
     r"\.venv/bin/pre-commit install$": "changes the hooks of this clone",
     r"\.venv/bin/python -m build$": "tests/test_packaging.py builds",
-    r"python -m slurp\.deadletter replay( FILE| --quarantined)?$": "tests/test_deadletter.py",
+    r"python -m slurp\.deadletter replay( FILE| --quarantined)?$": "tests/test_dead_letters.py",
     r"\.venv/bin/python -m slurp\.(embedded|simulator)$": "run until a signal; tests/test_signals.py",
     r"python -m slurp\.simulator --file ": "runs until a signal; tests/test_simulator_events.py",
     r"skeetslurper \[OPTION\]": "a synopsis",
