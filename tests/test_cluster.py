@@ -1,4 +1,4 @@
-"""A real cluster of three nodes, which loses one, and then one too many."""
+"""A real cluster of three nodes that loses one node, and then the majority."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.worker import Worker, assert_each_once, checkpoint, wait_for_document
 
 @pytest.fixture
 def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
-    """Three nodes that have found each other."""
+    """Yield three nodes that form a cluster."""
     ports = [(free_port(), free_port()) for _ in range(3)]
-    together = {
+    cluster_settings = {
         "discovery.type": None,
         "discovery.seed_hosts": ",".join(f"127.0.0.1:{transport}" for _, transport in ports),
         "cluster.initial_master_nodes": ",".join(f"embedded-{port}" for port, _ in ports),
@@ -33,38 +33,38 @@ def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
             version=es_version,
             heap="300m",
             password=PASSWORD,
-            settings={**together, "transport.port": str(transport)},
+            settings={**cluster_settings, "transport.port": str(transport)},
         )
         for port, transport in ports
     ]
     with contextlib.ExitStack() as stack:
         for node in nodes:
             stack.callback(node.stop)
-        # None is ready before it has found a second one.
+        # In parallel: no node is ready before it has found a second one.
         with ThreadPoolExecutor() as pool:
             list(pool.map(EmbeddedNode.start, nodes))
         yield nodes
 
 
 def health(es: Elasticsearch, status: str) -> Any:
-    """The cluster's, once it is so well."""
+    """Wait until the cluster has this status, for 90 s at most, and return its health."""
     return es.options(request_timeout=120).cluster.health(wait_for_status=status, timeout="90s")
 
 
-def home_of_primary(es: Elasticsearch, index: str) -> str:
-    """The name of the node with the primary of the day that is written to."""
+def node_of_primary(es: Elasticsearch, index: str) -> str:
+    """Return the name of the node with the primary shard of today's index."""
     rows: Any = es.cat.shards(index=f"{index}-*", format="json", h="index,prirep,node").body
-    # The other day, if there is one, is tomorrow.
+    # The first by name: a second index, if there is one, is that of tomorrow.
     return str(min((row["index"], row["node"]) for row in rows if row["prirep"] == "p")[1])
 
 
-# Six starts of Elasticsearch, and an election that takes its time.
+# Six starts of Elasticsearch and a slow election.
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_one_node_may_die_and_a_second_is_waited_for(
+def test_the_worker_survives_one_lost_node_and_waits_for_a_majority(
     cluster: list[EmbeddedNode], jetstream: Simulator, tmp_path: Path
 ) -> None:
-    index = "together"
+    index = "cluster"
     urls = [option for node in cluster for option in ("--es", node.url)]
     with Worker(
         *("--jetstream", jetstream.url, *urls, "--index", index, "--since", "0"),
@@ -75,14 +75,14 @@ def test_one_node_may_die_and_a_second_is_waited_for(
         worker.wait_for(r"indexed [1-9]")
         with client_for(cluster[0]) as es:
             assert health(es, "green")["number_of_nodes"] == 3
-            name = home_of_primary(es, index)
-        first = next(node for node in cluster if name == f"embedded-{node.port}")
+            primary = node_of_primary(es, index)
+        first = next(node for node in cluster if primary == f"embedded-{node.port}")
         second, third = (node for node in cluster if node is not first)
         first.kill()
         before = worker.counted()["indexed"]
         worker.wait_until_counted(lambda now: now["indexed"] > before + 1000)
 
-        # One of three: nobody can be master, and writes wait for one.
+        # One node of three cannot elect a master, and writes wait for a master.
         second.kill()
         worker.wait_until_counted(lambda now: now["in flight"] > 1000)
         second.start()

@@ -1,4 +1,4 @@
-"""Both wires through the real program: the same documents, whichever way they came."""
+"""Both protocols of Jetstream through the worker process: the documents are equal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    """Start a worker; `index` is added to the name of this test's indices."""
+    """Return a function that starts a worker; `index` is appended to the prefix of this test's indices."""
 
     def begin(*options: str, index: str = "", server: str = jetstream.url) -> Worker:
         return Worker(
@@ -45,8 +45,8 @@ def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, 
     return begin
 
 
-def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """`_id` to day and document, without what depends on the server and the hour."""
+def comparable_documents(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return day and document by `_id`, without the fields that depend on host and time of indexing."""
     es.indices.refresh(index=f"{index}-*")
     found = {}
     for hit in helpers.scan(es, index=f"{index}-*", size=5000):
@@ -56,7 +56,7 @@ def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, 
     return found
 
 
-def test_all_wires_make_the_same_documents(
+def test_all_protocols_produce_equal_documents(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
 ) -> None:
     for path in corpus:
@@ -66,25 +66,25 @@ def test_all_wires_make_the_same_documents(
         with start("--catch-up", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
         assert worker.counted()["indexed"] == len(jetstream.frames)
-        found[name] = everything(es, fresh_index_prefix + name)
+        found[name] = comparable_documents(es, fresh_index_prefix + name)
     assert found["a"].keys() == expected(jetstream.frames).keys()
     assert found["a"] == found["b"]
     assert found["a"] == found["c"]
 
 
 @pytest.mark.slow
-def test_recorded_v2_frames_are_the_same_but_for_what_v1_hides(
+def test_recorded_v2_frames_differ_only_in_events_that_v1_omits(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
     if not path.is_file():
-        pytest.skip("the recorded events are not beside the project")
+        pytest.skip(f"recorded events missing: {path}")
     jetstream.load(path)
     found = {}
     for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
         with start("--catch-up", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
-        found[name] = everything(es, fresh_index_prefix + name)
+        found[name] = comparable_documents(es, fresh_index_prefix + name)
     assert found["b"] == found["c"]
     assert len(found["b"]) == 2000
     hidden = {
@@ -97,7 +97,8 @@ def test_recorded_v2_frames_are_the_same_but_for_what_v1_hides(
     assert found["a"] == {doc_id: doc for doc_id, doc in found["b"].items() if doc_id not in hidden}
 
 
-def marked(es: Elasticsearch, index: str) -> list[str]:
+def resync_rkeys(es: Elasticsearch, index: str) -> list[str]:
+    """Return the rkeys of the commits that are marked as part of a resync."""
     return sorted(
         doc["commit"]["rkey"]
         for doc in documents(es, index).values()
@@ -105,7 +106,7 @@ def marked(es: Elasticsearch, index: str) -> list[str]:
     )
 
 
-def test_a_resync_is_indexed_and_not_counted(
+def test_a_resync_is_indexed_but_not_shown_as_events(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     publish_resync(jetstream, rows=40)
@@ -115,13 +116,13 @@ def test_a_resync_is_indexed_and_not_counted(
     assert found.keys() == expected(jetstream.frames).keys()
     (sync,) = [doc for doc in found.values() if doc["kind"] == "sync"]
     assert (sync["did"], sync["sync"]["rev"]) == (DID, "3mptbypluud2a")
-    assert len(marked(es, fresh_index_prefix)) == 40
+    assert len(resync_rkeys(es, fresh_index_prefix)) == 40
     query = scope(View.EVENTS, fresh_index_prefix).query
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - 40
 
 
 @pytest.mark.parametrize("end", slow_except(["stop", "kill"], "kill"))
-def test_a_resync_is_marked_over_a_restart_in_its_middle(
+def test_a_resync_is_marked_across_a_restart(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
 ) -> None:
     publish_resync(jetstream, rows=300)
@@ -129,24 +130,24 @@ def test_a_resync_is_marked_over_a_restart_in_its_middle(
     with start("--batch", "20", *V2) as worker:
         worker.wait_for("received 150")
         jetstream.wait_until(lambda _: count(es, fresh_index_prefix) == 150, timeout=20)
-        time.sleep(1.5)  # the checkpoint follows each second
+        time.sleep(1.5)  # the checkpoint is saved every second
         if end == "stop":
             assert worker.stop() == 0
         else:
             worker.kill()
     saved = checkpoint(es, fresh_index_prefix)
     assert saved is not None
-    assert saved["cursor"] == 6, "where the #sync is"
-    assert len(marked(es, fresh_index_prefix)) == 144
+    assert saved["cursor"] == 6, "the cursor before the #sync"
+    assert len(resync_rkeys(es, fresh_index_prefix)) == 144
     jetstream.faults.clear()
     with start("--catch-up", "--batch", "20", *V2) as worker:
         assert worker.exit_code() == 0
-    assert len(marked(es, fresh_index_prefix)) == 300
+    assert len(resync_rkeys(es, fresh_index_prefix)) == 300
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
 @pytest.mark.slow
-def test_one_checkpoint_serves_both_wires(
+def test_both_protocols_share_one_checkpoint(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     for options in (V1, V2, V1, ZSTD):
@@ -154,19 +155,21 @@ def test_one_checkpoint_serves_both_wires(
         with start("--catch-up", *options) as worker:
             assert worker.exit_code() == 0
         duplicates = worker.counted()["duplicates"]
-        assert duplicates == len(jetstream.frames) - 1500, "less than a rewind"
-        assert checkpoint(es, fresh_index_prefix), "and the only one"
+        assert duplicates == len(jetstream.frames) - 1500, (
+            "all earlier events, because they are fewer than a rewind"
+        )
+        assert checkpoint(es, fresh_index_prefix), "the only checkpoint"
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
-def test_wires_change_under_way_and_nothing_is_lost(
+def test_a_change_of_protocol_loses_no_events(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.generate(6000)
     jetstream.faults.error("ConsumerTooSlow", "far behind", after=2000)
     with start("--protocol", "auto", "--compress", "on") as worker:
         worker.wait_for("ConsumerTooSlow: far behind; trying again")
-        jetstream.faults.refuse(404)  # from now on an older server
+        jetstream.faults.refuse(404)  # as a server without v2
         jetstream.faults.cut_after(1000)
         worker.wait_for("has no v2 wire")
         jetstream.wait_until(lambda _: count(es, fresh_index_prefix) >= 6000, timeout=60)
@@ -175,7 +178,7 @@ def test_wires_change_under_way_and_nothing_is_lost(
 
 
 @pytest.mark.slow
-def test_a_retired_dictionary_and_bombs_stop_nothing(
+def test_a_retired_dictionary_and_a_decompression_bomb_do_not_stop_the_worker(
     start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     jetstream.generate(500)
@@ -201,7 +204,7 @@ def test_a_retired_dictionary_and_bombs_stop_nothing(
 
 
 @pytest.mark.slow
-def test_too_old_a_checkpoint_is_a_gap_that_is_told(
+def test_a_checkpoint_older_than_the_server_is_logged_as_a_gap(
     start: Start, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with Simulator(port=0, seed=1, retain_bytes=700_000) as jetstream:
@@ -209,19 +212,19 @@ def test_too_old_a_checkpoint_is_a_gap_that_is_told(
         with start("--catch-up", *V2, server=jetstream.url) as worker:
             assert worker.exit_code() == 0
         jetstream.generate(3000)
-        floor = orjson.loads(jetstream.frames[0])["cursor"]
-        assert floor > 600
+        oldest = orjson.loads(jetstream.frames[0])["cursor"]
+        assert oldest > 600
         with start("--catch-up", *V2, server=jetstream.url) as worker:
             assert worker.exit_code() == 0
         line = worker.wait_for(r"no longer has .*").string
         assert "WARNING" in line
-        assert f"no longer has what came after cursor 500, reading from its floor, {floor}" in line
-        left = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
-    assert left <= documents(es, fresh_index_prefix).keys()
-    assert count(es, fresh_index_prefix) == 500 + len(left)
+        assert f"no longer has what came after cursor 500, reading from its floor, {oldest}" in line
+        still_available = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
+    assert still_available <= documents(es, fresh_index_prefix).keys()
+    assert count(es, fresh_index_prefix) == 500 + len(still_available)
 
 
-def test_an_older_server_is_read_by_v1(
+def test_a_server_without_v2_is_read_with_v1(
     start: Start, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     with Simulator(port=0, seed=1, protocols="v1") as jetstream:

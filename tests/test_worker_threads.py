@@ -94,9 +94,8 @@ def test_an_error_in_any_thread_stops_the_service(
         monkeypatch.setattr("slurp.service.ServerMonitor", partial(ServerMonitor, every=0.2))
     # Two servers: the server monitor runs only if there are several.
     with Simulator(port=0, seed=2) as other:
-        assert (
-            run_until_exit((*worker_options, *FROM_START, "--jetstream", other.url), tmp_path) is Exit.FAILED
-        )
+        options = (*worker_options, *FROM_START, "--jetstream", other.url)
+        assert run_until_exit(options, tmp_path) is Exit.FAILED
     failures = [record for record in caplog.records if "died, which is a bug" in record.getMessage()]
     assert failures
     for record in failures:
@@ -139,7 +138,6 @@ def test_a_batch_of_a_failed_indexer_is_read_again(
         patch.setattr(Indexer, "_index", fail_in_the_second_batch)
         assert run_until_exit((*worker_options, *FROM_START), tmp_path) is Exit.FAILED
     jetstream.generate(1500, span=0.2)
-    assert (
-        run_until_exit((*worker_options, *FROM_START, "--catch-up", "--flush", "2s"), tmp_path) is Exit.DONE
-    )
+    options = (*worker_options, *FROM_START, "--catch-up", "--flush", "2s")
+    assert run_until_exit(options, tmp_path) is Exit.DONE
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
