@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,17 @@ from tests.conftest import SHARED
 from tests.test_dialer import Bombs
 from tests.test_simulator_v2 import DID, publish_resync
 from tests.tiers import slow_except
-from tests.worker import Worker, checkpoint, count, documents, expected
+from tests.worker import StartWorker, Worker, checkpoint, count, documents, expected
 
 V1 = ("--protocol", "v1")
 V2 = ("--protocol", "v2", "--compress", "off")
 ZSTD = ("--protocol", "v2", "--compress", "on")
 
-Start = Callable[..., Worker]
-
 
 @pytest.fixture
-def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
+def start(
+    es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
+) -> StartWorker:
     """Return a function that starts a worker; `index` is appended to the prefix of this test's indices."""
 
     def begin(*options: str, index: str = "", server: str = jetstream.url) -> Worker:
@@ -57,44 +56,46 @@ def comparable_documents(es: Elasticsearch, index: str) -> dict[str, tuple[str, 
 
 
 def test_all_protocols_produce_equal_documents(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
 ) -> None:
     for path in corpus:
         jetstream.load(path)
-    found = {}
-    for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
+    by_protocol = {}
+    for name, options in (("v1", V1), ("v2", V2), ("zstd", ZSTD)):
         with start("--catch-up", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
         assert worker.counted()["indexed"] == len(jetstream.frames)
-        found[name] = comparable_documents(es, fresh_index_prefix + name)
-    assert found["a"].keys() == expected(jetstream.frames).keys()
-    assert found["a"] == found["b"]
-    assert found["a"] == found["c"]
+        by_protocol[name] = comparable_documents(es, fresh_index_prefix + name)
+    assert by_protocol["v1"].keys() == expected(jetstream.frames).keys()
+    assert by_protocol["v1"] == by_protocol["v2"]
+    assert by_protocol["v1"] == by_protocol["zstd"]
 
 
 @pytest.mark.slow
 def test_recorded_v2_frames_differ_only_in_events_that_v1_omits(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
     if not path.is_file():
         pytest.skip(f"recorded events missing: {path}")
     jetstream.load(path)
-    found = {}
-    for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
+    by_protocol = {}
+    for name, options in (("v1", V1), ("v2", V2), ("zstd", ZSTD)):
         with start("--catch-up", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
-        found[name] = comparable_documents(es, fresh_index_prefix + name)
-    assert found["b"] == found["c"]
-    assert len(found["b"]) == 2000
+        by_protocol[name] = comparable_documents(es, fresh_index_prefix + name)
+    assert by_protocol["v2"] == by_protocol["zstd"]
+    assert len(by_protocol["v2"]) == 2000
     hidden = {
         doc_id: doc
-        for doc_id, (_, doc) in found["b"].items()
+        for doc_id, (_, doc) in by_protocol["v2"].items()
         if doc["kind"] == "sync" or doc.get("commit", {}).get("resync")
     }
     assert len(hidden) == 9
     assert {doc["did"] for doc in hidden.values()} == {"did:plc:scdt35z37x4xluhinovufbey"}
-    assert found["a"] == {doc_id: doc for doc_id, doc in found["b"].items() if doc_id not in hidden}
+    assert by_protocol["v1"] == {
+        doc_id: doc for doc_id, doc in by_protocol["v2"].items() if doc_id not in hidden
+    }
 
 
 def resync_rkeys(es: Elasticsearch, index: str) -> list[str]:
@@ -107,7 +108,7 @@ def resync_rkeys(es: Elasticsearch, index: str) -> list[str]:
 
 
 def test_a_resync_is_indexed_but_not_shown_as_events(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     publish_resync(jetstream, rows=40)
     with start("--catch-up", "--batch", "7", *V2) as worker:
@@ -123,7 +124,7 @@ def test_a_resync_is_indexed_but_not_shown_as_events(
 
 @pytest.mark.parametrize("end", slow_except(["stop", "kill"], "kill"))
 def test_a_resync_is_marked_across_a_restart(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
 ) -> None:
     publish_resync(jetstream, rows=300)
     jetstream.faults.stall(after=150)
@@ -148,7 +149,7 @@ def test_a_resync_is_marked_across_a_restart(
 
 @pytest.mark.slow
 def test_both_protocols_share_one_checkpoint(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     for options in (V1, V2, V1, ZSTD):
         jetstream.generate(1500, span=0.2)
@@ -163,7 +164,7 @@ def test_both_protocols_share_one_checkpoint(
 
 
 def test_a_change_of_protocol_loses_no_events(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.generate(6000)
     jetstream.faults.error("ConsumerTooSlow", "far behind", after=2000)
@@ -179,7 +180,7 @@ def test_a_change_of_protocol_loses_no_events(
 
 @pytest.mark.slow
 def test_a_retired_dictionary_and_a_decompression_bomb_do_not_stop_the_worker(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     jetstream.generate(500)
     jetstream.faults.garbage(Bombs().told.compress(b"[" * 300_000_000), after=100)
@@ -205,7 +206,7 @@ def test_a_retired_dictionary_and_a_decompression_bomb_do_not_stop_the_worker(
 
 @pytest.mark.slow
 def test_a_checkpoint_older_than_the_server_is_logged_as_a_gap(
-    start: Start, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with Simulator(port=0, seed=1, retain_bytes=700_000) as jetstream:
         jetstream.generate(500)
@@ -225,7 +226,7 @@ def test_a_checkpoint_older_than_the_server_is_logged_as_a_gap(
 
 
 def test_a_server_without_v2_is_read_with_v1(
-    start: Start, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+    start: StartWorker, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     with Simulator(port=0, seed=1, protocols="v1") as jetstream:
         jetstream.generate(500)

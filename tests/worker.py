@@ -37,7 +37,6 @@ class Worker:
     ) -> None:
         self.lines: list[str] = []
         self._changed = threading.Condition()
-        self.rss = 0
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")
         }
