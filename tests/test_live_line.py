@@ -29,17 +29,17 @@ INTERVAL = 30.0
 class SimulatedTime:
     """A clock that serves as the stop event and as the counters of the stats thread.
 
-    Waiting advances it by the time waited, reading the counters by half of `step_takes` seconds.
+    Waiting advances it by the time waited, reading the counters by half of `step_duration` seconds.
     """
 
-    def __init__(self, step_takes: float) -> None:
+    def __init__(self, step_duration: float) -> None:
         self.now = 1000.0
-        self._step_takes = step_takes
+        self._step_duration = step_duration
         self._counters = Counters().snapshot()
         self.until = 1000.0 + 10 * INTERVAL + 1
 
     def snapshot(self) -> Snapshot:
-        self.now += self._step_takes / 2
+        self.now += self._step_duration / 2
         return replace(self._counters, at=self.now)
 
     def wait(self, seconds: float) -> bool:
@@ -80,11 +80,11 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-@pytest.mark.parametrize("step_takes", [0.0, 0.07, 1.3])
+@pytest.mark.parametrize("step_duration", [0.0, 0.07, 1.3])
 def test_stats_lines_are_logged_every_interval(
-    is_terminal: bool, step_takes: float, monkeypatch: pytest.MonkeyPatch
+    is_terminal: bool, step_duration: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time, logged_at = SimulatedTime(step_takes), list[float]()
+    time, logged_at = SimulatedTime(step_duration), list[float]()
     screen = cast(Screen, type("Stub", (), {"is_terminal": is_terminal, "show": lambda self, line: None})())
     readers = SimpleNamespace(host="one.example", connected=True)
     status = SimpleNamespace(
@@ -97,7 +97,7 @@ def test_stats_lines_are_logged_every_interval(
     # Late by the duration of a step at most, never early, and the delay does not accumulate.
     assert len(logged_at) == 10
     for number, at in enumerate(logged_at, start=1):
-        assert number * INTERVAL - 0.01 <= at <= number * INTERVAL + 2 * step_takes + 0.01
+        assert number * INTERVAL - 0.01 <= at <= number * INTERVAL + 2 * step_duration + 0.01
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])

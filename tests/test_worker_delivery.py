@@ -104,9 +104,9 @@ def test_sigterm_under_load_shuts_down_cleanly(
     jetstream.run_at(5000)
     with start_worker("--since", "0") as worker:
         worker.wait_for(r"received \d\d,")
-        signalled = time.monotonic()
+        signaled = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - signalled < 25, "the default of --grace"
+        assert time.monotonic() - signaled < 25, "the default of --grace"
         assert worker.lines[-1].endswith("Shutdown complete")
         counted = worker.counted()
     jetstream.pause()

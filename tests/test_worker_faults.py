@@ -36,13 +36,13 @@ def start(worker_options: tuple[str, ...], tmp_path: Path) -> StartWorker:
     return begin
 
 
-def catch_up(start: StartWorker, jetstream: Simulator, *more: str) -> dict[str, int]:
+def catch_up(start: StartWorker, jetstream: Simulator, *options: str) -> dict[str, int]:
     """Run a worker with `--catch-up` until it exits, and return its counters.
 
     It exits soon, because the newest events are recent.
     """
     jetstream.generate(1500, span=0.2)
-    with start("--catch-up", "--flush", "2s", *more) as worker:
+    with start("--catch-up", "--flush", "2s", *options) as worker:
         assert worker.exit_code() == 0
         return worker.counted()
 
@@ -51,9 +51,9 @@ def catch_up(start: StartWorker, jetstream: Simulator, *more: str) -> dict[str, 
 
 
 def assert_clean_shutdown(worker: Worker, within: float) -> None:
-    signalled = time.monotonic()
+    signaled = time.monotonic()
     assert worker.stop() == 0
-    assert time.monotonic() - signalled < within
+    assert time.monotonic() - signaled < within
     assert worker.lines[-1].endswith("Shutdown complete")
     assert "Traceback" not in worker.log
 
@@ -100,9 +100,9 @@ def test_sigterm_during_set_up_stops_within_the_grace_period(start: StartWorker)
         start("--grace", "2s", es=f"http://{hanging.host}") as worker,
     ):
         worker.wait_for("Elasticsearch: cluster 'c'")
-        signalled = time.monotonic()
+        signaled = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - signalled < 6
+        assert time.monotonic() - signaled < 6
         assert "startup did not stop in time" in worker.log
         assert worker.lines[-1].endswith("Shutdown complete")
 
@@ -116,9 +116,9 @@ def test_a_second_signal_during_set_up_stops_immediately(start: StartWorker) -> 
         worker.process.send_signal(signal.SIGTERM)
         worker.wait_for("stopping: a second signal stops immediately")
         time.sleep(1.1)  # a signal within one second of the first counts as the same request
-        signalled = time.monotonic()
+        signaled = time.monotonic()
         assert worker.stop() == 1
-        assert time.monotonic() - signalled < 5
+        assert time.monotonic() - signaled < 5
 
 
 def test_sigterm_before_the_first_batch_is_acknowledged(

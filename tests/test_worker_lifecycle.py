@@ -75,9 +75,9 @@ def test_unflushed_events_are_logged(own_node: OwnNode, jetstream: Simulator, tm
         worker.wait_for("created index")
         node.kill()
         worker.wait_for("holding what we have")
-        signalled = time.monotonic()
+        signaled = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - signalled < 12
+        assert time.monotonic() - signaled < 12
         assert "events in flight will be read again" in worker.log
 
 
