@@ -152,7 +152,7 @@ def test_replay_reports_dead_letters_past_retention(
     with DeadLetterFile(path) as file:
         file.write([DeadLetter(json.dumps(event).encode(), "rejected once")], "host")
     assert main(["replay", str(path), *options(es_node, fresh_index_prefix)]) == 1
-    assert "1 of days past --retention, or deleted for --max-disk, were not sent" in capsys.readouterr().err
+    assert "1 have expired (--retention or --max-disk) and were not sent" in capsys.readouterr().err
     forever = ("--retention", "forever")
     assert main(["replay", str(path), *options(es_node, fresh_index_prefix), *forever]) == 0
 

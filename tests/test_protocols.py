@@ -169,7 +169,7 @@ def test_a_change_of_protocol_loses_no_events(
     jetstream.generate(6000)
     jetstream.faults.error("ConsumerTooSlow", "far behind", after=2000)
     with start("--protocol", "auto", "--compress", "on") as worker:
-        worker.wait_for("ConsumerTooSlow: far behind; trying again")
+        worker.wait_for("ConsumerTooSlow: far behind; reconnecting")
         jetstream.faults.refuse(404)  # as a server without v2
         jetstream.faults.cut_after(1000)
         worker.wait_for("has no v2 wire")

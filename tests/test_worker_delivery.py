@@ -174,7 +174,7 @@ def test_an_upgrade_from_legacy_hosts_loses_no_events(
         jetstream.publish(without_cursor[500:])
         legacy.publish(without_cursor[2500:])
         with start_worker_on(legacy, jetstream) as worker:
-            worker.wait_for(f"Jetstream: 2 of 2 reachable, taking {host}")
+            worker.wait_for(f"Jetstream: 2 of 2 reachable, using {host}")
             worker.wait_for(rf"connected to {host}, reading from cursor \d{{16}}, v2 wire")
             assert worker.exit_code() == 0
             assert worker.counted()["duplicates"] > 0

@@ -24,7 +24,7 @@ from tests.worker import StartWorker, Worker, assert_each_once
 def test_catch_up_without_events_exits_with_1(start_worker: StartWorker) -> None:
     with start_worker("--catch-up", "--wait", "2s") as worker:
         assert worker.exit_code() == 1
-        assert "nothing received" in worker.log
+        assert "no event received within 2 s" in worker.log
 
 
 @pytest.mark.slow
