@@ -1,4 +1,7 @@
-"""Fixtures that several tests share; those of the node and the simulator have files of their own."""
+"""Fixtures that several test files share.
+
+The fixtures of the Elasticsearch node are in fixtures_es.py, those of the simulator in fixtures_jetstream.py.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ from hypothesis import settings
 
 from slurp.embedded.node import EmbeddedNode
 from slurp.options import config_files
+from slurp.simulator.jetstream import Simulator
 from tests.gateway import Gateway
 from tests.harness import InProcess
+from tests.worker import StartWorker, Worker
 
 pytest_plugins = ["tests.fixtures_es", "tests.fixtures_jetstream"]
 
-# No deadline: a machine under load is slow now and then, which says nothing about the example.
-# `make test` chooses the quick profile (--hypothesis-profile), everything else has the full depth.
+# No deadline: on a machine under load any example may be slow.
+# `make test` selects the profile `quick` (--hypothesis-profile); every other run uses `full`.
 settings.register_profile("full", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("full")
@@ -27,20 +32,20 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_configure() -> None:
-    # A shell starts what runs in the background without Ctrl+C, and nohup without SIGHUP. What the tests
-    # start would inherit that.
+    # Shells start background jobs with SIGINT ignored, and nohup starts with SIGHUP ignored. The processes
+    # that the tests start would inherit this.
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     found = [file for file in map(Path, config_files(os.environ)) if file.expanduser().exists()]
     if found:
-        # The workers that are started here would take their options from it.
-        raise pytest.UsageError(f"move {found[0]} away: the tests read it as every worker does")
+        # The workers that the tests start would read their options from this file.
+        raise pytest.UsageError(f"configuration file {found[0]} changes the tests; move it away")
 
 
 @pytest.fixture(scope="session")
 def corpus() -> list[Path]:
-    """Recorded events of the v1 wire: real ones, and those of a simulated network."""
+    """Return the files of recorded v1 frames: of the real network and of a simulated one."""
     names = ("jetstream-v1-real.jsonl", "jetstream-v1-simulated.jsonl")
     paths = [SHARED / "corpus" / name for name in names]
     if not all(path.is_file() for path in paths):
@@ -52,18 +57,43 @@ def corpus() -> list[Path]:
 def indexer(
     es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> InProcess:
-    """Indexing into this test's own indices, without a worker process."""
+    """Return an indexer in the test process that writes to this test's own indices."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return InProcess(es_node.url, fresh_index_prefix, tmp_path)
 
 
 @pytest.fixture
 def gateway(es_node: EmbeddedNode) -> Iterator[Gateway]:
+    """Yield a gateway in front of the node, which can replace the responses."""
     with Gateway(es_node.port) as gateway:
         yield gateway
 
 
 @pytest.fixture
 def behind(gateway: Gateway, fresh_index_prefix: str, tmp_path: Path) -> InProcess:
-    """As `indexer`, by way of the gateway."""
+    """Return an `indexer` whose requests pass through the gateway."""
     return InProcess(gateway.url, fresh_index_prefix, tmp_path)
+
+
+@pytest.fixture
+def worker_options(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str) -> tuple[str, ...]:
+    """Return the options of a worker between this test's simulator and the shared node."""
+    return (
+        *("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix),
+        *("--no-kibana", "--stats-interval", "1s", "--flush", "200ms"),
+    )
+
+
+@pytest.fixture
+def start_worker(worker_options: tuple[str, ...], tmp_path: Path) -> StartWorker:
+    """Return a function that starts a worker process with `worker_options` and more options."""
+    return lambda *options: Worker(*worker_options, *options, home=tmp_path)
+
+
+@pytest.fixture
+def restored_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that a service in the test process replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Fixtures with a real Elasticsearch: one node for all workers of the run, and nodes of a test's own."""
+"""Fixtures with a real Elasticsearch: one node for all xdist workers, and nodes for single tests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ OwnNode = Callable[..., EmbeddedNode]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--es-version", default=DEFAULT_VERSION, help="release of the nodes (%(default)s)")
+    parser.addoption(
+        "--es-version", default=DEFAULT_VERSION, help="Elasticsearch release of the test nodes (%(default)s)"
+    )
 
 
 def client_for(node: EmbeddedNode, password: str = PASSWORD) -> Elasticsearch:
-    """A client that tries once, so that a test sees the first answer."""
+    """Return a client that does not retry, so that a test sees the first response."""
     return Elasticsearch(
         node.url,
         basic_auth=("elastic", password),
@@ -46,7 +48,7 @@ def run_folder(config: pytest.Config) -> Path:
     return base.parent if hasattr(config, "workerinput") else base
 
 
-# First: xdist reads the groups in the same hook.
+# tryfirst: xdist reads the groups in the same hook.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -54,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("cluster_wide"))
 
 
-# Last: the tests have released the node by then.
+# trylast: the fixtures have released the node by then.
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
@@ -63,14 +65,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def shared_node(request: pytest.FixtureRequest, es_version: str) -> Iterator[EmbeddedNode]:
-    """The node of all workers. What a test does there must not disturb the others."""
+    """Yield the node that all xdist workers share. A test must not disturb the others on it."""
     with SharedNode(run_folder(request.config) / "es").use(es_version, PASSWORD) as node:
         yield node
 
 
 @pytest.fixture(scope="session")
 def cluster_wide_node(tmp_path_factory: pytest.TempPathFactory, es_version: str) -> Iterator[EmbeddedNode]:
-    """The node of the tests marked `cluster_wide`, which run one after the other on one worker."""
+    """Yield the node of the tests marked `cluster_wide`, which one xdist worker runs one after the other."""
     data = tmp_path_factory.mktemp("es") / "node"
     node = EmbeddedNode(data, port=0, version=es_version, password=PASSWORD)
     node.start(wait=NODE_TIMEOUT)
@@ -80,46 +82,49 @@ def cluster_wide_node(tmp_path_factory: pytest.TempPathFactory, es_version: str)
 
 @pytest.fixture
 def es_node(request: pytest.FixtureRequest) -> EmbeddedNode:
-    """A running node. Tests that stop or starve a node take one of their own: `own_node`.
+    """Return a running node. Tests that stop or overload a node use `own_node` instead.
 
-    A test that changes or compares what all indices share (cluster settings, users, the state index)
-    has the mark `cluster_wide`, and with it another node than the rest.
+    Tests that change or compare cluster-wide state (cluster settings, users, the state index) are marked
+    `cluster_wide` and get another node than all other tests.
     """
-    marked = request.node.get_closest_marker("cluster_wide")
-    node: EmbeddedNode = request.getfixturevalue("cluster_wide_node" if marked else "shared_node")
+    cluster_wide = request.node.get_closest_marker("cluster_wide")
+    node: EmbeddedNode = request.getfixturevalue("cluster_wide_node" if cluster_wide else "shared_node")
     return node
 
 
 @pytest.fixture
 def es(es_node: EmbeddedNode) -> Iterator[Elasticsearch]:
-    """A client on the node of `es_node`."""
+    """Yield a client of `es_node`."""
     with client_for(es_node) as client:
         yield client
 
 
 @pytest.fixture
 def fresh_index_prefix(es: Elasticsearch) -> Iterator[str]:
-    """A prefix for this test's indices and templates, like `t-1f09ab`; what has it is deleted afterwards."""
+    """Yield a prefix for this test's indices and templates, like `t-1f09ab`; delete them afterwards."""
     prefix = f"t-{secrets.token_hex(3)}"
     yield prefix
     remove(es, prefix)
 
 
 def remove(es: Elasticsearch, prefix: str) -> None:
-    """Delete all indices and templates whose names begin so."""
-    patient = es.options(ignore_status=404)
-    # By name: Elasticsearch refuses to delete by wildcard.
+    """Delete all indices and templates whose names start with `prefix`."""
+    ignoring_404 = es.options(ignore_status=404)
+    # By name: Elasticsearch rejects deletion by wildcard.
     for index in es.indices.get(index=f"{prefix}*", expand_wildcards="all"):
-        patient.indices.delete(index=index)
-    # Component templates last: one that an index template uses cannot be deleted.
-    patient.indices.delete_index_template(name=f"{prefix}*")
-    with contextlib.suppress(ApiError):  # another test's template may still use it
-        patient.cluster.delete_component_template(name=f"{prefix}*")
+        ignoring_404.indices.delete(index=index)
+    # Component templates last: Elasticsearch does not delete one that an index template uses.
+    ignoring_404.indices.delete_index_template(name=f"{prefix}*")
+    with contextlib.suppress(ApiError):  # an index template of another test may use it
+        ignoring_404.cluster.delete_component_template(name=f"{prefix}*")
 
 
 @pytest.fixture
 def own_node(tmp_path: Path, es_version: str) -> Iterator[OwnNode]:
-    """Make nodes for this test alone, not started yet: `own_node(settings={...})`. Stopped at the end."""
+    """Yield a function that returns a new node for this test, not started: `own_node(settings={...})`.
+
+    All of them are stopped at the end of the test.
+    """
     nodes: list[EmbeddedNode] = []
 
     def make(name: str = "node", *, port: int = 0, **options: object) -> EmbeddedNode:

@@ -1,4 +1,4 @@
-"""The `jetstream` fixture: a simulator on a free port, started, with an empty store."""
+"""The fixture `jetstream`: a local Jetstream server without events."""
 
 from __future__ import annotations
 
@@ -11,5 +11,6 @@ from slurp.simulator.jetstream import Simulator
 
 @pytest.fixture
 def jetstream() -> Iterator[Simulator]:
+    """Yield a started simulator on a free port."""
     with Simulator(port=0, seed=1) as simulator:
         yield simulator

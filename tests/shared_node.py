@@ -1,9 +1,9 @@
 """One Elasticsearch node for all xdist workers of a test run.
 
-The first worker that needs the node starts a keeper process (this file as a program). The keeper owns
-the node. Each worker that uses the node holds a shared lock on one file; the keeper stops the node as
-soon as no lock is left. The kernel releases the locks of a process that was killed, so the node ends
-after a failed or interrupted run as well.
+The first xdist worker that needs the node starts a keeper process (this file as a program), which starts
+and stops the node. Each xdist worker holds a shared lock on one file while it uses the node; the keeper
+stops the node as soon as no lock is left. The kernel releases the locks of a killed process, so the node
+also stops after a failed or interrupted run.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import IO
 
 from slurp.embedded.node import EmbeddedNode
 
-# The start of a node takes 10 s, on a machine under load minutes, and its first download as well.
+# Seconds. A node starts in 10 s; on a machine under load, or with its first download, in minutes.
 NODE_TIMEOUT = 240.0
 _START_TIMEOUT = 900.0
 _STOP_TIMEOUT = 60.0
 
 
 class SharedNode:
-    """The files that workers and keeper share, in one folder of the test run."""
+    """The files through which xdist workers and keeper coordinate, in one folder of the test run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,9 +40,9 @@ class SharedNode:
 
     @contextlib.contextmanager
     def use(self, version: str, password: str) -> Iterator[EmbeddedNode]:
-        """Yield the running node, started now if no other process of this run has started it.
+        """Yield the running node; start it if no other process of this run has started it.
 
-        The node object knows address and folders; only the keeper can stop the node.
+        The node object has the address and the folders; only the keeper can stop the node.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with _locked(self._users, fcntl.LOCK_SH):
@@ -61,7 +61,7 @@ class SharedNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=Path(__file__).parents[1],
-                start_new_session=True,  # Ctrl+C is for the workers; the node ends after them
+                start_new_session=True,  # Ctrl+C must reach the xdist workers only; the node stops after them
             )
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._ready.exists():
@@ -73,7 +73,7 @@ class SharedNode:
             time.sleep(0.1)
 
     def keep(self, version: str, password: str) -> None:
-        """Run the node until no worker uses it. This is the keeper's part."""
+        """Run the node until no xdist worker uses it. The keeper process calls this."""
         with contextlib.ExitStack() as held:
             held.enter_context(_locked(self._keeper, fcntl.LOCK_EX))
             node = EmbeddedNode(self._data, port=0, version=version, password=password)
@@ -82,12 +82,12 @@ class SharedNode:
                 draft = self._ready.with_suffix(".new")
                 draft.write_text(json.dumps({"port": node.port}), encoding="utf-8")
                 draft.replace(self._ready)
-                # Held until the node has stopped: a worker that comes now waits, then starts it again.
+                # Held until the node has stopped: an xdist worker that needs it now waits and restarts it.
                 held.enter_context(_locked(self._users, fcntl.LOCK_EX))
                 self._ready.unlink()
 
     def wait_until_stopped(self) -> None:
-        """Return once the keeper has stopped the node, or after a minute."""
+        """Wait until the keeper has stopped the node, for one minute at most."""
         deadline = time.monotonic() + _STOP_TIMEOUT
         while self._keeper.exists() and time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError), _locked(self._keeper, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -96,9 +96,9 @@ class SharedNode:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, how: int) -> Iterator[IO[bytes]]:
+def _locked(path: Path, operation: int) -> Iterator[IO[bytes]]:
     with path.open("ab") as file:
-        fcntl.flock(file, how)
+        fcntl.flock(file, operation)
         yield file
 
 

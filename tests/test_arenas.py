@@ -1,4 +1,4 @@
-"""Threads that come and go share two arenas of the C library."""
+"""All threads share two malloc arenas of the C library."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from slurp.cli import limit_malloc_arenas
 
 if sys.argv[1] == "bound":
     limit_malloc_arenas()
-together = threading.Barrier(8)
+barrier = threading.Barrier(8)
 
 def work():
-    together.wait()
-    kept = [bytes(1000) for _ in range(1000)]
-    together.wait()
+    barrier.wait()
+    allocated = [bytes(1000) for _ in range(1000)]
+    barrier.wait()
 
 threads = [threading.Thread(target=work) for _ in range(8)]
 for thread in threads:
@@ -35,12 +35,13 @@ libc.fflush(out)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no arenas")
-def test_two_arenas() -> None:
+def test_eight_threads_use_two_arenas() -> None:
     assert arenas("free") > 2
     assert arenas("bound") <= 2
 
 
-def arenas(how: str) -> int:
-    program = [sys.executable, "-c", PROGRAM, how]
-    said = subprocess.run(program, check=True, capture_output=True, text=True, timeout=60).stdout
-    return said.count("<heap nr=")
+def arenas(mode: str) -> int:
+    """Return the number of arenas of a process with eight threads."""
+    program = [sys.executable, "-c", PROGRAM, mode]
+    report = subprocess.run(program, check=True, capture_output=True, text=True, timeout=60).stdout
+    return report.count("<heap nr=")

@@ -1,4 +1,4 @@
-"""A real cluster of three nodes that loses one node, and then its quorum."""
+"""A real cluster of three nodes that loses one node, and then the majority."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.worker import Worker, assert_each_once, checkpoint, wait_for_document
 
 @pytest.fixture
 def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
-    """Three nodes that form a cluster."""
+    """Yield three nodes that form a cluster."""
     ports = [(free_port(), free_port()) for _ in range(3)]
     cluster_settings = {
         "discovery.type": None,
@@ -39,28 +39,28 @@ def cluster(tmp_path: Path, es_version: str) -> Iterator[list[EmbeddedNode]]:
     with contextlib.ExitStack() as stack:
         for node in nodes:
             stack.callback(node.stop)
-        # In parallel: a node is ready only after it has found a second one.
+        # In parallel: no node is ready before it has found a second one.
         with ThreadPoolExecutor() as pool:
             list(pool.map(EmbeddedNode.start, nodes))
         yield nodes
 
 
 def health(es: Elasticsearch, status: str) -> Any:
-    """Wait until the cluster has this status, and return its health."""
+    """Wait until the cluster has this status, for 90 s at most, and return its health."""
     return es.options(request_timeout=120).cluster.health(wait_for_status=status, timeout="90s")
 
 
 def node_of_primary(es: Elasticsearch, index: str) -> str:
-    """Return the name of the node with the primary shard of the current day."""
+    """Return the name of the node with the primary shard of today's index."""
     rows: Any = es.cat.shards(index=f"{index}-*", format="json", h="index,prirep,node").body
-    # A second day index, if there is one, is that of the next day.
+    # The first by name: a second index, if there is one, is that of tomorrow.
     return str(min((row["index"], row["node"]) for row in rows if row["prirep"] == "p")[1])
 
 
-# Six starts of Elasticsearch, and an election that takes its time.
+# Six starts of Elasticsearch and a slow election.
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_event_is_lost_when_nodes_fail(
+def test_the_worker_survives_one_lost_node_and_waits_for_a_majority(
     cluster: list[EmbeddedNode], jetstream: Simulator, tmp_path: Path
 ) -> None:
     index = "cluster"
@@ -74,14 +74,14 @@ def test_no_event_is_lost_when_nodes_fail(
         worker.wait_for(r"indexed [1-9]")
         with client_for(cluster[0]) as es:
             assert health(es, "green")["number_of_nodes"] == 3
-            name = node_of_primary(es, index)
-        first = next(node for node in cluster if name == f"embedded-{node.port}")
+            primary = node_of_primary(es, index)
+        first = next(node for node in cluster if primary == f"embedded-{node.port}")
         second, third = (node for node in cluster if node is not first)
         first.kill()
         before = worker.counted()["indexed"]
         worker.wait_until_counted(lambda now: now["indexed"] > before + 1000)
 
-        # One node of three cannot elect a master, and writes wait.
+        # One node of three cannot elect a master, and writes wait for a master.
         second.kill()
         worker.wait_until_counted(lambda now: now["in flight"] > 1000)
         second.start()

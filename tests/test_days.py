@@ -15,7 +15,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Fatal
 from slurp.lexicons import committed
 from tests.harness import InProcess
-from tests.test_faults import assert_all_indexed
+from tests.test_elasticsearch_faults import assert_all_indexed
 from tests.worker import count
 
 

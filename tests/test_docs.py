@@ -1,4 +1,4 @@
-"""Links, commands and names in all pages lead to something that is there."""
+"""Links, commands, options, files and messages in the documentation exist."""
 
 from __future__ import annotations
 
@@ -35,32 +35,33 @@ page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative
 
 
 def anchor(heading: str) -> str:
-    """As GitHub makes it."""
+    """Return the anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip().replace(" ", "-")
 
 
 def anchors(path: Path) -> set[str]:
+    """Return the anchors of all headings of a page."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     return {anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)}
 
 
 def code(path: Path) -> Iterator[str]:
-    """Blocks, and what stands in backticks."""
+    """Yield the lines of code blocks, and the code in backticks."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     for block in re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
-        # Without what a shell takes for a comment.
+        # Without shell comments.
         yield from re.sub(r"(^|\s)#.*", "", block).splitlines()
     yield from re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
-def test_all_pages_are_looked_at() -> None:
+def test_the_list_of_pages_is_complete() -> None:
     assert {"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/cli.md", "elk/README.md"} <= {
         str(path.relative_to(ROOT)) for path in PAGES
     }
 
 
 @page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_an_existing_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
@@ -71,32 +72,32 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @page
-def test_make_knows_its_targets_and_variables(page: Path) -> None:
+def test_make_targets_and_variables_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
     variables = set(re.findall(r"^([A-Z_]+) [?:]?=", MAKEFILE, flags=re.MULTILINE))
     for text in code(page):
-        for said in re.findall(r"(?:^|[;&(]\s*)make ((?:[a-zA-Z_=\d./-]+ ?)+)", text):
-            for word in said.split():
-                name, given, _ = word.partition("=")
-                assert name in (variables if given else targets), f"{page.name}: make {said}"
+        for arguments in re.findall(r"(?:^|[;&(]\s*)make ((?:[a-zA-Z_=\d./-]+ ?)+)", text):
+            for word in arguments.split():
+                name, assignment, _ = word.partition("=")
+                assert name in (variables if assignment else targets), f"{page.name}: make {arguments}"
 
 
 @page
-def test_modules_that_are_run_are_there(page: Path) -> None:
+def test_modules_in_commands_exist(page: Path) -> None:
     for text in code(page):
         for name in re.findall(r"python[\d.]* -m ([\w.]+)", text):
             assert importlib.util.find_spec(name) is not None, f"{page.name}: {text}"
 
 
 @page
-def test_files_that_are_named_are_there(page: Path) -> None:
+def test_named_files_exist(page: Path) -> None:
     for text in code(page):
         for name in re.findall(r"(?<![\w./~-])((?:slurp|tests|deploy|elk|docs|bench)/[\w./-]+)", text):
             assert (ROOT / name.rstrip(".")).exists(), f"{page.name}: {name}"
 
 
-# Of other programs: the text says whose they are.
-OTHERS = {"--only-binary :all:", "--protocols", "--quarantined", "--seconds"}
+# Options of other programs, which the text names.
+OPTIONS_OF_OTHER_PROGRAMS = {"--only-binary :all:", "--protocols", "--quarantined", "--seconds"}
 
 
 @page
@@ -106,11 +107,11 @@ def test_options_of_the_worker_exist(page: Path) -> None:
         if re.match(r"(\S*/)?(python )?skeetslurper(\.py)?( |$)", text):
             for name in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", text):
                 assert name in known, f"{page.name}: {text}"
-        elif text.startswith("--") and text not in OTHERS:
+        elif text.startswith("--") and text not in OPTIONS_OF_OTHER_PROGRAMS:
             assert text.split()[0] in known, f"{page.name}: {text}"
 
 
-def test_every_target_has_a_line_of_help() -> None:
+def test_every_make_target_has_a_help_line() -> None:
     targets = re.findall(r"^([a-z-]+):(.*)$", MAKEFILE, flags=re.MULTILINE)
     assert [name for name, rest in targets if not re.search(r"## \S", rest)] == []
     phony = " ".join(re.findall(r"^\.PHONY: (.+)$", MAKEFILE, flags=re.MULTILINE))
@@ -121,17 +122,17 @@ def test_every_target_has_a_line_of_help() -> None:
     assert set(re.findall(r"^  make (\S+)", shown, flags=re.MULTILINE)) == set(phony.split())
 
 
-def test_the_panel_that_is_shown_can_be_asked_for() -> None:
+def test_the_example_panel_is_valid() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    chart = eval(example, {**vars(panels), **vars(filters)})  # noqa: S307  ours
+    chart = eval(example, {**vars(panels), **vars(filters)})  # noqa: S307  from this repository
     assert list(problems(chart, field_types(chart.view, committed()))) == []
-    used = {one.style for board in DASHBOARDS for one in board.charts if isinstance(one, panels.Series)}
-    assert chart.style in used, "Kibana may not know it"
+    used = {chart.style for board in DASHBOARDS for chart in board.charts if isinstance(chart, panels.Series)}
+    assert chart.style in used, "no dashboard uses this style, so Kibana may not support it"
 
 
-def texts_of_the_program() -> list[str]:
-    """Return every string of the program, with … in place of what is filled in."""
+def string_literals() -> list[str]:
+    """Return every string literal of the program, with … in place of each formatted value."""
     found: list[str] = []
     for path in (ROOT / "slurp").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -143,14 +144,14 @@ def texts_of_the_program() -> list[str]:
     return found
 
 
-def test_quoted_log_messages_are_printed_by_the_program() -> None:
-    """The longest fixed part of each message in docs/troubleshooting.md stands in the source."""
+def test_quoted_log_messages_exist_in_the_source() -> None:
+    """Find the longest fixed part of each message in docs/troubleshooting.md in the source."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     tables = page.partition("## Runbook")[0]
     cells = re.findall(r"^\| (`.*?) \| ", tables, flags=re.MULTILINE)
     quoted = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
     assert len(quoted) > 30
-    printed = "\n".join(texts_of_the_program())
+    printed = "\n".join(string_literals())
     for message in set(quoted) - {"reader-1"}:
         assert max((part.strip(" ;:,.") for part in message.split("…")), key=len) in printed, message
 

@@ -1,4 +1,4 @@
-"""Every command in the pages is run as it stands there, or named here with what keeps it from being run."""
+"""Every command in the documentation is run as written, or listed here with the reason why not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import SHARED
 from tests.proxy import self_signed
 from tests.test_docs import PAGES, ROOT
 
-# What was once done and seen is told in the past, not to be repeated.
+# Pages about the past, whose commands need not work today.
 HISTORY = ("CHANGELOG.md", "docs/decisions.md")
 
 _PROGRAMS = (
@@ -30,7 +30,7 @@ _PROGRAMS = (
 _PROGRAMS += r"|openssl|ssh|sudo|wsl|apt|pipx|chmod|printf|cd|mkdir|install|umask|rm"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:{_PROGRAMS}) \S").match
 
-# In a copy of the project, with these words in place of those that stand for the reader's own.
+# Commands run in a copy of the project, with these values in place of the placeholders.
 PLACEHOLDERS = {
     "DIR": str(SHARED / "lexicons"),
     "NAME": "bsky",
@@ -38,7 +38,7 @@ PLACEHOLDERS = {
     "FILE.ndjson": "dashboards.ndjson",
 }
 
-# Some take the usual ports, as those of tests/test_demo.py do, so one at a time.
+# Some commands use the default ports, as those of tests/test_demo.py do, so they run one at a time.
 pytestmark = pytest.mark.xdist_group("usual ports")
 
 RUN = re.compile(
@@ -48,13 +48,13 @@ RUN = re.compile(
     r"|printf .*\.skeetslurper\.password$|mkdir -p ~/\.local"
     r"|skeetslurper --print-completion (?:bash|fish)"
 ).match
-# Of servers that are not here: their options are checked.
+# These need servers that the tests do not have; their options are parsed.
 PARSED = re.compile(r"\.venv/bin/python skeetslurper\.py --es").match
 COLLECTED = re.compile(r"\.venv/bin/python -m pytest ").match
 DRY = re.compile(r"make ").match
 NOT_HERE = {
     r"(\(?cd (elk|\.\.)|docker |git clone .* && cd )": "Docker; elk/ has tests/test_elk.py",
-    r"curl -u elastic:changeme ": "tests/test_docs_node.py asks a node",
+    r"curl -u elastic:changeme ": "tests/test_docs_node.py runs it",
     r"curl -sv --max-time 5 https://jetstream": "the internet",
     r"git (clone|submodule|tag|rm|commit)": "changes the repository",
     r"skeetslurper --check$": "tests/test_check.py",
@@ -64,7 +64,7 @@ NOT_HERE = {
     r"\"\$\{EDITOR|/(usr|opt)/|chmod 600 \.env": "another folder, as root",
     r"\.venv/bin/pre-commit install$": "changes the hooks of this clone",
     r"\.venv/bin/python -m build$": "tests/test_packaging.py builds",
-    r"python -m slurp\.deadletter replay( FILE| --quarantined)?$": "tests/test_deadletter.py",
+    r"python -m slurp\.deadletter replay( FILE| --quarantined)?$": "tests/test_dead_letters.py",
     r"\.venv/bin/python -m slurp\.(embedded|simulator)$": "run until a signal; tests/test_signals.py",
     r"python -m slurp\.simulator --file ": "runs until a signal; tests/test_simulator_events.py",
     r"skeetslurper \[OPTION\]": "a synopsis",
@@ -72,7 +72,7 @@ NOT_HERE = {
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Lines of shell blocks, and what in backticks begins with the name of a program."""
+    """Yield the lines of shell blocks, and the code in backticks that starts with a program name."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
         for line in re.sub(r"(^|\s)#.*", "", block).splitlines():
@@ -85,7 +85,8 @@ def commands(page: Path) -> Iterator[str]:
 ALL = sorted({c for page in PAGES if str(page.relative_to(ROOT)) not in HISTORY for c in commands(page)})
 
 
-def chosen(rule: object) -> list[str]:
+def matching(rule: object) -> list[str]:
+    """Return the commands that match a rule."""
     return [command for command in ALL if rule(command)]  # type: ignore[operator]
 
 
@@ -95,18 +96,18 @@ def test_every_command_has_a_rule() -> None:
     assert [c for c in ALL if not any(rule(c) for rule in rules) and c not in elsewhere] == []
     assert [c for c in elsewhere if any(rule(c) for rule in rules)] == []
     assert [rule for rule in NOT_HERE if not any(re.match(rule, c) for c in ALL)] == []
-    assert all(len(chosen(rule)) >= 2 for rule in rules)
+    assert all(len(matching(rule)) >= 2 for rule in rules)
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project, to be changed."""
-    there = tmp_path_factory.mktemp("copy")
+    """Return a copy of the project that commands may change."""
+    project = tmp_path_factory.mktemp("copy")
     for name in ("slurp", "docs", "elk"):
-        shutil.copytree(ROOT / name, there / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "skeetslurper.py", there)
-    (there / ".venv").symlink_to(sys.prefix)
-    return there
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "skeetslurper.py", project)
+    (project / ".venv").symlink_to(sys.prefix)
+    return project
 
 
 def run(command: str, folder: Path, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -122,8 +123,8 @@ def run(command: str, folder: Path, home: Path, **variables: str) -> subprocess.
     )
 
 
-@pytest.mark.parametrize("command", chosen(RUN))
-def test_a_command_does_what_the_page_says(
+@pytest.mark.parametrize("command", matching(RUN))
+def test_a_documented_command_succeeds(
     command: str,
     copy: Path,
     jetstream: Simulator,
@@ -139,7 +140,7 @@ def test_a_command_does_what_the_page_says(
         (tmp_path / folder).mkdir(parents=True)
     variables = {}
     if "skeetslurper.py" in command:
-        # Against the servers of this test, until it has caught up.
+        # With the servers of this test, until the worker has caught up.
         jetstream.generate(200)
         variables = {
             "SKEETSLURPER_JETSTREAM": jetstream.url,
@@ -154,8 +155,8 @@ def test_a_command_does_what_the_page_says(
     assert "skeetslurper.py" not in command or "indexed 200 " in done.stderr
 
 
-@pytest.mark.parametrize("command", chosen(PARSED))
-def test_the_options_of_a_command_are_right(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", matching(PARSED))
+def test_the_options_of_a_documented_command_are_valid(command: str, tmp_path: Path) -> None:
     certificate, _ = self_signed(tmp_path)
     secret = tmp_path / "secret"
     secret.write_text("changeme")
@@ -168,40 +169,42 @@ def test_the_options_of_a_command_are_right(command: str, tmp_path: Path) -> Non
     assert (config.es_pass, config.warnings) == ("changeme", ())
 
 
-@pytest.mark.parametrize("command", chosen(COLLECTED))
-def test_pytest_finds_the_tests_of_a_command(command: str) -> None:
+@pytest.mark.parametrize("command", matching(COLLECTED))
+def test_documented_pytest_commands_select_tests(command: str) -> None:
     words = [sys.executable, *shlex.split(command)[1:], "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("command", chosen(DRY))
-def test_make_would_run(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", matching(DRY))
+def test_documented_make_commands_are_valid(command: str, tmp_path: Path) -> None:
     done = run(command.replace("make ", "make -n ", 1), ROOT, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_command_that_hides_a_secret_works(tmp_path: Path) -> None:
+def test_the_suggested_command_protects_a_secret_file(tmp_path: Path) -> None:
     secret = tmp_path / "my 'secret'"
     secret.write_text("changeme")
     secret.chmod(0o644)
-    told = exposure_warning("--es-pass-file", secret, None)
-    assert told is not None
-    assert run(told.partition("to fix it: ")[2], tmp_path, tmp_path).returncode == 0
+    warning = exposure_warning("--es-pass-file", secret, None)
+    assert warning is not None
+    assert run(warning.partition("to fix it: ")[2], tmp_path, tmp_path).returncode == 0
     assert exposure_warning("--es-pass-file", secret, None) is None
 
 
-def test_options_in_messages_exist() -> None:
-    """What a hint in the log, an error or a panel names can be given."""
+def test_options_named_in_messages_exist() -> None:
+    """Find every option that a log message, an error or a panel names."""
     known = {option for action in build_parser()._actions for option in action.option_strings}
-    # Of other commands of this project, and of programs that it calls.
+    # Options of other commands of this project, and of programs that it calls.
     known |= {"--quarantined", "--check", "--output", "--space", "--seconds", "--rate"}
     known |= {"--data", "--port", "--heap", "--password"}
     missing = set()
     for path in (ROOT / "slurp").rglob("*.py"):
         if path.parts[-2] in ("simulator",) or path.name in ("privileges.py", "java.py", "completion.py"):
             continue
-        for said in re.findall(r"(?<![\w-])(--[a-z][a-z-]+[a-z])(?![\w-])", path.read_text(encoding="utf-8")):
-            if said not in known:
-                missing.add(f"{path.relative_to(ROOT)}: {said}")
+        for option in re.findall(
+            r"(?<![\w-])(--[a-z][a-z-]+[a-z])(?![\w-])", path.read_text(encoding="utf-8")
+        ):
+            if option not in known:
+                missing.add(f"{path.relative_to(ROOT)}: {option}")
     assert missing == set()

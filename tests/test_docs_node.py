@@ -1,4 +1,4 @@
-"""What the pages ask Elasticsearch with curl, asked of a real node."""
+"""The Elasticsearch requests with curl in the documentation work on a real node."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CURL = re.compile(r"`curl -u elastic:changeme (?:-X (\w+) )?'localhost:9200(/[^
 COMMANDS = [(found[1] or "GET", found[2]) for text in PAGES.values() for found in _CURL.finditer(text)]
 
 
-def test_no_command_is_written_otherwise() -> None:
+def test_every_curl_command_is_found() -> None:
     assert len(COMMANDS) == sum(text.count("localhost:9200/") for text in PAGES.values()) >= 5
 
 
 @pytest.mark.parametrize(("method", "target"), COMMANDS)
-def test_elasticsearch_knows_what_is_asked(
+def test_elasticsearch_accepts_the_documented_request(
     es: Elasticsearch,
     es_node: EmbeddedNode,
     fresh_index_prefix: str,
@@ -43,10 +43,10 @@ def test_elasticsearch_knows_what_is_asked(
     params = dict(parse_qsl(url.query, keep_blank_values=True))
 
     kind = "text/plain" if "_cat" in url.path else "application/json"
-    answer = es.perform_request(method, url.path, params=params, headers={"accept": kind})
+    response = es.perform_request(method, url.path, params=params, headers={"accept": kind})
 
-    assert answer.meta.status == 200
+    assert response.meta.status == 200
     if method == "DELETE":
         assert not es.indices.exists(index=url.path.removeprefix("/"))
     elif "_cat/indices" in url.path:
-        assert indexer.today in str(answer)
+        assert indexer.today in str(response)

@@ -1,4 +1,4 @@
-"""A slow cluster must not make work that can wait delay the work that can't."""
+"""Housekeeping on a slow cluster does not delay checkpoints or the shutdown."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.worker import Worker, checkpoint
 DELAY = 6.0
 
 
-class SlowToDelete(ThreadingHTTPServer):
-    """Before a node: hands on requests, deletions after `DELAY` seconds."""
+class DelayingDeletes(ThreadingHTTPServer):
+    """A proxy in front of a node that forwards DELETE requests after `DELAY` seconds, others immediately."""
 
     def __init__(self, node: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -34,7 +34,7 @@ class SlowToDelete(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: SlowToDelete
+    server: DelayingDeletes
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -43,18 +43,18 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(DELAY)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with requests.Session() as session:
-            session.trust_env = False  # no proxy between us and loopback
-            answer = session.request(
+            session.trust_env = False  # no proxy for loopback addresses
+            response = session.request(
                 self.command, self.server.node + self.path, data=body, headers=dict(self.headers), timeout=60
             )
-        self.send_response(answer.status_code)
+        self.send_response(response.status_code)
         for name in ("Content-Type", "X-Elastic-Product"):
-            if name in answer.headers:
-                self.send_header(name, answer.headers[name])
-        self.send_header("Content-Length", str(len(answer.content)))
+            if name in response.headers:
+                self.send_header(name, response.headers[name])
+        self.send_header("Content-Length", str(len(response.content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.content)
+            self.wfile.write(response.content)
 
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
@@ -63,15 +63,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def slow(es_node: EmbeddedNode) -> Iterator[SlowToDelete]:
-    with SlowToDelete(es_node.url) as server:
+def slow(es_node: EmbeddedNode) -> Iterator[DelayingDeletes]:
+    with DelayingDeletes(es_node.url) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-def test_slow_deletions_delay_neither_the_checkpoint_nor_the_end(
-    slow: SlowToDelete, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+def test_slow_deletions_delay_neither_the_checkpoint_nor_the_shutdown(
+    slow: DelayingDeletes, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     def start(*options: str) -> Worker:
         return Worker(
@@ -89,11 +89,11 @@ def test_slow_deletions_delay_neither_the_checkpoint_nor_the_end(
     jetstream.run_at(200)
     with start() as worker:
         assert slow.deleting.wait(60)
-        asked = time.monotonic()
-        moved: set[int] = set()
-        while len(moved) < 4:
-            moved.add((checkpoint(es, fresh_index_prefix) or {"cursor": 0})["cursor"])
-            assert time.monotonic() - asked < DELAY, "the checkpoint stands still"
+        deletion_started = time.monotonic()
+        cursors: set[int] = set()
+        while len(cursors) < 4:
+            cursors.add((checkpoint(es, fresh_index_prefix) or {"cursor": 0})["cursor"])
+            assert time.monotonic() - deletion_started < DELAY, "the checkpoint does not advance"
             time.sleep(0.2)
         jetstream.pause()
         assert worker.stop() == 0
@@ -101,4 +101,6 @@ def test_slow_deletions_delay_neither_the_checkpoint_nor_the_end(
     saved = checkpoint(es, fresh_index_prefix)
     assert saved is not None
     assert saved["clean"]
-    assert len(es.indices.get(index=",".join(old), ignore_unavailable=True)) >= 2, "the next start goes on"
+    assert len(es.indices.get(index=",".join(old), ignore_unavailable=True)) >= 2, (
+        "the next start deletes the rest"
+    )

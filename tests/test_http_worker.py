@@ -24,13 +24,11 @@ from slurp.simulator.jetstream import Simulator
 from slurp.web.http_server import HttpServer
 from tests.fixtures_es import PASSWORD, OwnNode
 from tests.proxy import Proxy
-from tests.test_worker_faults import run_to_the_end, signals_as_before
+from tests.test_worker_threads import run_until_exit
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_each_once
 
 Start = Callable[..., Worker]
-
-__all__ = ["signals_as_before"]
 
 
 @pytest.fixture
@@ -297,7 +295,7 @@ def test_a_crash_of_an_http_thread_is_logged_and_indexing_continues(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    signals_as_before: None,
+    restored_signal_handlers: None,
     owner: type,
     name: str,
 ) -> None:
@@ -309,7 +307,7 @@ def test_a_crash_of_an_http_thread_is_logged_and_indexing_continues(
     jetstream.generate(1500, span=0.2)
     options = ("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix)
     more = ("--since", "0", "--no-kibana", "--catch-up", "--flush", "2s", "--http", "0")
-    assert run_to_the_end((*options, *more), tmp_path) is Exit.DONE
+    assert run_until_exit((*options, *more), tmp_path) is Exit.DONE
     thread = "http" if owner is HttpServer else "http-probe"
     assert f"{thread} died, which is a bug; indexing continues" in caplog.text
     assert_each_once(es, fresh_index_prefix, jetstream.frames)

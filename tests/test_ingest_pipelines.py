@@ -16,7 +16,7 @@ from slurp.elastic.bulk import create, create_routed, request
 from slurp.events.identity import event_id
 from tests.gateway import DROPPED, FAILED, Gateway
 from tests.harness import InProcess
-from tests.test_faults import assert_all_indexed
+from tests.test_elasticsearch_faults import assert_all_indexed
 from tests.tiers import slow_except
 from tests.worker import documents
 

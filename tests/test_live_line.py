@@ -1,4 +1,4 @@
-"""The stats line on time, and a live line that stays in one row of the terminal."""
+"""The interval of the stats lines, and the live line, which stays within one row of the terminal."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ from slurp.watchdog import Pulse
 INTERVAL = 30.0
 
 
-class Time:
-    """A clock that waiting and looking move on: a stop event, and counters that say when they were read."""
+class SimulatedTime:
+    """A clock that serves as the stop event and as the counters of the stats thread.
 
-    def __init__(self, step_takes: float) -> None:
+    Waiting advances it by the time waited, reading the counters by half of `step_duration` seconds.
+    """
+
+    def __init__(self, step_duration: float) -> None:
         self.now = 1000.0
-        self._step_takes = step_takes
+        self._step_duration = step_duration
         self._counters = Counters().snapshot()
         self.until = 1000.0 + 10 * INTERVAL + 1
 
     def snapshot(self) -> Snapshot:
-        self.now += self._step_takes / 2
+        self.now += self._step_duration / 2
         return replace(self._counters, at=self.now)
 
     def wait(self, seconds: float) -> bool:
@@ -49,39 +52,39 @@ class Terminal:
     """The two ends of a pseudo-terminal."""
 
     def __init__(self) -> None:
-        self._ours, theirs = pty.openpty()
-        self.stream: TextIO = os.fdopen(theirs, "w")
+        self._master, slave = pty.openpty()
+        self.stream: TextIO = os.fdopen(slave, "w")
 
     def resize(self, columns: int) -> None:
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def read(self) -> str:
-        """Return all that was written; one read may return a part."""
+        """Return everything written to the terminal. A single read may return only a part."""
         self.stream.write("\0")
         self.stream.flush()
         text = ""
         while not text.endswith("\0"):
-            text += os.read(self._ours, 65_536).decode()
+            text += os.read(self._master, 65_536).decode()
         return text.removesuffix("\0")
 
     def close(self) -> None:
         self.stream.close()
-        os.close(self._ours)
+        os.close(self._master)
 
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    one = Terminal()
-    yield one
-    one.close()
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-@pytest.mark.parametrize("step_takes", [0.0, 0.07, 1.3])
-def test_stats_lines_come_every_interval(
-    is_terminal: bool, step_takes: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step_duration", [0.0, 0.07, 1.3])
+def test_stats_lines_are_logged_every_interval(
+    is_terminal: bool, step_duration: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time, told = Time(step_takes), list[float]()
+    time, logged_at = SimulatedTime(step_duration), list[float]()
     screen = cast(Screen, type("Stub", (), {"is_terminal": is_terminal, "show": lambda self, line: None})())
     readers = SimpleNamespace(host="one.example", connected=True)
     status = SimpleNamespace(
@@ -89,25 +92,25 @@ def test_stats_lines_come_every_interval(
     )
     stats = Stats(cast(WorkerStatus, status), screen, INTERVAL)
     began = time.now
-    monkeypatch.setattr(stats, "_log", lambda now, rates: told.append(now.at - began))
+    monkeypatch.setattr(stats, "_log", lambda now, rates: logged_at.append(now.at - began))
     stats.run(cast(threading.Event, time), Pulse("stats", 60))
-    # Late by what a look takes, never early, and not later each time.
-    assert len(told) == 10
-    for number, at in enumerate(told, start=1):
-        assert number * INTERVAL - 0.01 <= at <= number * INTERVAL + 2 * step_takes + 0.01
+    # Late by the duration of a step at most, never early, and the delay does not accumulate.
+    assert len(logged_at) == 10
+    for number, at in enumerate(logged_at, start=1):
+        assert number * INTERVAL - 0.01 <= at <= number * INTERVAL + 2 * step_duration + 0.01
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
-def test_a_live_line_takes_one_row_of_the_terminal(terminal: Terminal, columns: int) -> None:
+def test_a_live_line_fits_one_row_of_the_terminal(terminal: Terminal, columns: int) -> None:
     terminal.resize(columns)
     screen = Screen(terminal.stream)
     screen.show("▸ 1,234 events/s  " + "x" * 300)
     shown = terminal.read().removeprefix("\r\x1b[K")
-    # The arrow may take two columns.
+    # The arrow may be two columns wide.
     assert columns - 3 <= len(shown) <= columns - 1
 
 
-def test_a_resized_terminal_counts_at_once_also_below_a_log_line(terminal: Terminal) -> None:
+def test_a_resize_of_the_terminal_applies_to_the_next_live_line(terminal: Terminal) -> None:
     terminal.resize(100)
     screen = Screen(terminal.stream)
     screen.show("x" * 300)
@@ -120,12 +123,12 @@ def test_a_resized_terminal_counts_at_once_also_below_a_log_line(terminal: Termi
 @pytest.mark.parametrize(
     ("line", "expected"), [("日本語", "日本"), ("ab日本", "ab日"), ("abcdef", "abcde"), ("", "")]
 )
-def test_wide_characters_take_two_columns(line: str, expected: str) -> None:
+def test_wide_characters_count_as_two_columns(line: str, expected: str) -> None:
     assert fit(line, 5) == expected
 
 
-def test_a_terminal_that_does_not_tell_its_size_has_eighty_columns(terminal: Terminal) -> None:
+def test_a_terminal_of_unknown_size_has_eighty_columns(terminal: Terminal) -> None:
     terminal.resize(0)
     assert width_of(terminal.stream) == 79
-    nothing: Any = type("Stub", (), {"fileno": lambda self: -1})()
-    assert width_of(nothing) == 79
+    no_terminal: Any = type("Stub", (), {"fileno": lambda self: -1})()
+    assert width_of(no_terminal) == 79

@@ -24,7 +24,7 @@ from slurp.simulator.jetstream import Simulator
 from tests.file_realm import FileRealm
 from tests.harness import InProcess
 from tests.test_disk_budget import fill
-from tests.test_faults import assert_all_indexed
+from tests.test_elasticsearch_faults import assert_all_indexed
 from tests.test_http_worker import HttpClient
 from tests.test_lifecycle import remaining
 from tests.tiers import slow_except

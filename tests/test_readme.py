@@ -1,4 +1,4 @@
-"""README.md fits on a screen or two and leads to the rest; tests/test_docs.py checks all pages."""
+"""README.md is short and links to all other pages. tests/test_docs.py checks the content of all pages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ README = ROOT / "README.md"
 
 
 def options() -> set[str]:
+    """Return the long options of the worker."""
     actions = build_parser()._actions
     return {name for action in actions for name in action.option_strings if name.startswith("--")}
 
 
 def rows(page: Path) -> list[str]:
-    """Return the options that have a row of a table."""
+    """Return the options that have a table row on a page."""
     return re.findall(
         r"^\| `(?:-\w[^`]*`, `)?(--[a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""Requests that a server rejects for what is in them: final, with its answer. Real sockets."""
+"""Connection requests that a Jetstream server rejects for their filter: the worker does not retry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILTER = ("--collections", "app.*")
 
 
 def dial(jetstream: Simulator, *options: str) -> str:
-    """Connect once; return the message of the Fatal that this must end with."""
+    """Connect once, check that this raises Fatal with the usage exit code, and return its message."""
     config = parse([*options], {})
     with pytest.raises(Fatal) as caught:
         Dialer(config, Subscription.of(config)).connect(jetstream.url, None)
@@ -29,7 +29,7 @@ def dial(jetstream: Simulator, *options: str) -> str:
 
 
 @pytest.mark.parametrize("protocol", ["auto", "v2"])
-def test_a_filter_that_v2_rejects_is_final(jetstream: Simulator, protocol: str) -> None:
+def test_a_filter_that_v2_rejects_is_not_retried(jetstream: Simulator, protocol: str) -> None:
     message = dial(jetstream, "--protocol", protocol, *FILTER)
     assert message.endswith(
         " rejects the filter: InvalidRequest: invalid collection wildcard: app.*; correct --collections app.*"
@@ -37,12 +37,12 @@ def test_a_filter_that_v2_rejects_is_final(jetstream: Simulator, protocol: str) 
     assert len(jetstream.connections) == 1
 
 
-def test_a_request_without_a_filter_that_v2_rejects_is_final(jetstream: Simulator) -> None:
+def test_a_request_without_a_filter_that_v2_rejects_is_not_retried(jetstream: Simulator) -> None:
     jetstream.faults.refuse(400, wire_v2.error_body("InvalidRequest", "no"))
     assert dial(jetstream).endswith("InvalidRequest: no; use another --jetstream host or --protocol v1")
 
 
-def test_the_servers_message_is_printable_and_bounded(jetstream: Simulator) -> None:
+def test_the_message_of_the_server_is_printable_and_bounded(jetstream: Simulator) -> None:
     jetstream.faults.refuse(400, wire_v2.error_body("InvalidRequest", "\x1b[2J\nERROR forged" + "x" * 10_000))
     message = dial(jetstream, *FILTER)
     assert message.isprintable()
@@ -51,12 +51,12 @@ def test_the_servers_message_is_printable_and_bounded(jetstream: Simulator) -> N
 
 def test_v1_accepts_what_v2_rejects(jetstream: Simulator) -> None:
     config = parse(["--protocol", "v1", *FILTER], {})
-    line = Dialer(config, Subscription.of(config)).connect(jetstream.url, None)
-    line.connection.shutdown()
-    assert line.name == "v1"
+    stream = Dialer(config, Subscription.of(config)).connect(jetstream.url, None)
+    stream.connection.shutdown()
+    assert stream.name == "v1"
 
 
-def test_a_filter_that_v1_rejects_is_final(jetstream: Simulator) -> None:
+def test_a_filter_that_v1_rejects_is_not_retried(jetstream: Simulator) -> None:
     dialer = Dialer(parse(["--protocol", "v1"], {}), Subscription("i", ("posts",), ("did:plc:a",)))
     with pytest.raises(Fatal) as caught:
         dialer.connect(jetstream.url, None)
@@ -67,7 +67,7 @@ def test_a_filter_that_v1_rejects_is_final(jetstream: Simulator) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_400_of_a_gateway_before_v1_is_not_final(jetstream: Simulator, times: int) -> None:
+def test_a_400_from_a_gateway_is_retried(jetstream: Simulator, times: int) -> None:
     config = parse(["--protocol", "v1", *FILTER], {})
     dialer = Dialer(config, Subscription.of(config))
     jetstream.faults.refuse(400, "<html>", times=times)
@@ -77,7 +77,7 @@ def test_a_400_of_a_gateway_before_v1_is_not_final(jetstream: Simulator, times: 
     dialer.connect(jetstream.url, None).connection.shutdown()
 
 
-def test_the_worker_ends_with_2_and_says_what_to_correct(
+def test_a_rejected_filter_exits_with_2_and_is_named(
     es_node: EmbeddedNode, fresh_index_prefix: str, jetstream: Simulator, tmp_path: Path
 ) -> None:
     jetstream.generate(10)

@@ -14,7 +14,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
 from tests.proxy import Proxy
-from tests.test_faults import assert_all_indexed
+from tests.test_elasticsearch_faults import assert_all_indexed
 from tests.worker import Worker, assert_each_once, checkpoint
 
 

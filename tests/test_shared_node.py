@@ -1,4 +1,4 @@
-"""The node that the xdist workers share: one for all, and none is left behind."""
+"""The node that the xdist workers share is started once and stopped after its last user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with SharedNode(Path(sys.argv[1])).use(*sys.argv[2:]) as node:
 
 
 @pytest.mark.slow
-def test_the_node_runs_until_its_last_user_has_ended(tmp_path: Path, es_version: str) -> None:
+def test_the_node_runs_until_its_last_user_exits(tmp_path: Path, es_version: str) -> None:
     shared = SharedNode(tmp_path / "es")
     command = [sys.executable, "-c", USER, str(tmp_path / "es"), es_version, PASSWORD]
     root = Path(__file__).parents[1]
@@ -42,5 +42,5 @@ def test_the_node_runs_until_its_last_user_has_ended(tmp_path: Path, es_version:
     assert processes_of(node.data) == []
 
 
-def test_without_a_node_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+def test_waiting_without_a_node_returns_immediately(tmp_path: Path) -> None:
     SharedNode(tmp_path / "es").wait_until_stopped()

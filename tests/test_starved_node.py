@@ -12,7 +12,7 @@ import pytest
 from slurp.embedded.node import EmbeddedNode, NodeOptions
 from tests.fixtures_es import PASSWORD, client_for
 from tests.harness import InProcess, commit
-from tests.test_faults import assert_all_indexed
+from tests.test_elasticsearch_faults import assert_all_indexed
 from tests.worker import count
 
 # One node for all of them.

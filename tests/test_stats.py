@@ -1,4 +1,4 @@
-"""The documents in skeetslurper-stats: each event counted once, whatever becomes of a write."""
+"""The documents in skeetslurper-stats: each event is counted once, also if a write fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slurp.logs import Secrets
 from slurp.monitoring.stats_index import State, StatsIndex, interval
 from slurp.pipeline.progress import Snapshot
 from slurp.simulator.jetstream import Simulator
-from tests.worker import Worker, assert_stats_add_up, stats_documents
+from tests.worker import StartWorker, assert_stats_add_up, stats_documents
 
 START = Snapshot(0, 0, 0, 0, 0, 0, 0, 0, reconnects=0, gaps=0, future_revs=0, newest_us=None, at=100.0)
 LATER = replace(START, received=90, indexed=50, duplicates=20, quarantined=4, dead_lettered=3, dropped=5)
@@ -35,22 +35,22 @@ STATE = State("one.example", True, 3, 1.2345)
 
 
 def after(before: Snapshot, seconds: float, **more: int) -> Snapshot:
-    """`before` with a little more of what is named."""
+    """Return the snapshot `seconds` after `before`, with the named counters increased."""
     counts = {name: getattr(before, name) + count for name, count in more.items()}
     return replace(before, at=before.at + seconds, **counts)
 
 
-def wait_until(true: Callable[[], bool], timeout: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, "not in time"
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(0.1)
 
 
-# Pure
+# Without a node
 
 
-def test_a_document_holds_what_happened_in_between() -> None:
+def test_a_document_holds_the_changes_since_the_previous_one() -> None:
     assert interval(START, LATER, STATE) == {
         "host": "one.example",
         "interval_ms": 10_000,
@@ -75,85 +75,89 @@ def test_a_document_holds_what_happened_in_between() -> None:
     last = interval(LATER, end, State("two.example", False, 0, None))
     assert last.items() >= {"received": 10, "indexed": 16, "duplicates": 0, "reconnects": 0}.items()
     assert last.items() >= {"in_flight": 0, "rate_in": 4.0, "rate_out": 6.4, "interval_ms": 2500}.items()
-    assert "lag_ms" not in last, "unknown"
+    assert "lag_ms" not in last, "the lag is unknown"
 
 
-def test_every_counter_of_the_tally_is_in_a_document() -> None:
-    left_out = {"newest_us", "at"}
-    assert {f.name for f in fields(Snapshot)} - left_out <= interval(START, LATER, STATE).keys()
+def test_every_counter_is_in_a_document() -> None:
+    not_counters = {"newest_us", "at"}
+    assert {f.name for f in fields(Snapshot)} - not_counters <= interval(START, LATER, STATE).keys()
 
 
-class Recorded:
-    """A client that keeps the documents it is given; `fails` are raised first, one a write."""
+class RecordingClient:
+    """A client that records the index requests, and raises the exceptions in `errors`, one per write."""
 
     def __init__(self) -> None:
         self.written: list[dict[str, Any]] = []
-        self.fails: list[Exception] = []
+        self.errors: list[Exception] = []
         self.timeout = 0.0
         self.indices = SimpleNamespace(get_mapping=lambda **_: {})
 
     @property
-    def client(self) -> Recorded:
+    def client(self) -> RecordingClient:
         return self
 
-    def options(self, request_timeout: float) -> Recorded:
+    def options(self, request_timeout: float) -> RecordingClient:
         self.timeout = request_timeout
         return self
 
     def index(self, **request: Any) -> None:
         self.written.append(request)
-        if self.fails:
-            raise self.fails.pop(0)
+        if self.errors:
+            raise self.errors.pop(0)
 
 
-def recorded(outage_log: OutageLog | None = None) -> tuple[Recorded, StatsIndex]:
-    node = Recorded()
-    return node, StatsIndex(cast(Elastic, node), outage_log or OutageLog(), "ev", "", START)
+def stats_index(outage_log: OutageLog | None = None) -> tuple[RecordingClient, StatsIndex]:
+    client = RecordingClient()
+    return client, StatsIndex(cast(Elastic, client), outage_log or OutageLog(), "ev", "", START)
 
 
-def test_a_number_is_used_again_until_its_write_is_answered(caplog: pytest.LogCaptureFixture) -> None:
-    node, stats = recorded()
-    node.fails = [ConnectionTimeout("late"), ConnectionTimeout("late")]
+def test_a_document_number_is_reused_until_its_write_is_acknowledged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client, stats = stats_index()
+    client.errors = [ConnectionTimeout("late"), ConnectionTimeout("late")]
     now = START
     for _ in range(4):
         now = after(now, 30, received=100, indexed=100)
         stats.write(now, STATE, within=30)
-    run = node.written[0]["document"]["run"]
-    assert [request["id"] for request in node.written] == [f"{run}-{n}" for n in (1, 1, 1, 2)]
-    assert [request["version"] for request in node.written] == [1, 2, 3, 4]
-    assert [request["document"]["received"] for request in node.written] == [100, 200, 300, 100]
-    assert [request["document"]["interval_ms"] for request in node.written][2:] == [90_000, 30_000]
-    assert caplog.text.count("part of the next document): no response in time") == 1, "told once"
+    run = client.written[0]["document"]["run"]
+    assert [request["id"] for request in client.written] == [f"{run}-{n}" for n in (1, 1, 1, 2)]
+    assert [request["version"] for request in client.written] == [1, 2, 3, 4]
+    assert [request["document"]["received"] for request in client.written] == [100, 200, 300, 100]
+    assert [request["document"]["interval_ms"] for request in client.written][2:] == [90_000, 30_000]
+    assert caplog.text.count("they will be part of the next document): no answer in time") == 1, "logged once"
 
 
-def test_another_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    node, stats = recorded()
+def test_each_new_reason_of_a_failed_write_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    client, stats = stats_index()
     meta = cast(Any, SimpleNamespace(status=403))
     denied = AuthorizationException("no", meta, {"error": {"type": "security_exception", "reason": "x"}})
-    node.fails = [ConnectionTimeout("late"), denied, denied]
+    client.errors = [ConnectionTimeout("late"), denied, denied]
     for _ in range(3):
         stats.write(LATER, STATE, within=30)
     assert caplog.text.count("no response in time") == 1
     assert caplog.text.count("403 security_exception: x") == 1
 
 
-def test_known_trouble_is_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_write_is_not_logged_during_a_logged_outage(caplog: pytest.LogCaptureFixture) -> None:
     outage_log = OutageLog()
-    node, stats = recorded(outage_log)
-    outage_log.failing("away")
-    node.fails = [ConnectionTimeout("late")]
+    client, stats = stats_index(outage_log)
+    outage_log.failing("not reachable")
+    client.errors = [ConnectionTimeout("late")]
     stats.write(LATER, STATE, within=30)
     assert "next document" not in caplog.text
 
 
 @pytest.mark.parametrize(("within", "timeout"), [(4, 2.0), (-1, 0.1)])
-def test_a_write_has_two_requests_in_its_time(within: float, timeout: float) -> None:
-    node, stats = recorded()
+def test_the_request_timeout_leaves_time_for_two_requests(within: float, timeout: float) -> None:
+    client, stats = stats_index()
     stats.write(LATER, STATE, within)
-    assert node.timeout == timeout
+    assert client.timeout == timeout
 
 
-def test_a_cluster_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_cluster_does_not_block_the_stats_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -171,7 +175,7 @@ def test_a_cluster_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytes
 def elastic(
     es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Elastic:
-    """A client as the worker has it, after the set-up."""
+    """Return a client as the worker uses it, after the set-up."""
     monkeypatch.setenv("HOME", str(tmp_path))
     config = parse(["--es", es_node.url, "--index", fresh_index_prefix], {})
     elastic = Elastic(config, Secrets(()))
@@ -180,29 +184,22 @@ def elastic(
 
 
 @pytest.fixture
-def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Any:
-    def begin(*options: str) -> Worker:
-        return Worker(
-            *("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix),
-            *("--no-kibana", "--stats-interval", "1s", "--flush", "200ms", "--since", "0", *options),
-            home=tmp_path,
-        )
-
-    return begin
+def start(start_worker: StartWorker) -> StartWorker:
+    return lambda *options: start_worker("--since", "0", *options)
 
 
 def test_the_documents_of_a_run_add_up_to_its_summary(
-    start: Callable[..., Worker], jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.run_at(1000)
     jetstream.faults.garbage(after=100)
     with start("--worker-name", "left") as worker:
         worker.wait_for("connected to")
-        # There is a lag once an event is indexed, which takes its time on a machine under load.
+        # `lag_ms` exists once an event is indexed, which may take seconds on a machine under load.
         wait_until(
             lambda: (
-                len(there := stats_documents(es, fresh_index_prefix)) >= 3
-                and there[-1].get("lag_ms") is not None
+                len(written := stats_documents(es, fresh_index_prefix)) >= 3
+                and written[-1].get("lag_ms") is not None
             )
         )
         assert worker.stop() == 0
@@ -210,19 +207,23 @@ def test_the_documents_of_a_run_add_up_to_its_summary(
     assert counted["dead-lettered"]
     found = assert_stats_add_up(es, fresh_index_prefix, counted)
     mapped = asset("stats")["mappings"]["properties"].keys()
-    for one in found:
-        assert one.keys() <= mapped, "an explicit field for each"
-        assert (one["index"], one["worker"], one["version"]) == (fresh_index_prefix, "left", __version__)
-        assert jetstream.url.endswith(one["host"])
-    assert len({one["run"] for one in found}) == 1
-    assert [one["connected"] for one in found][-2:] == [True, False]
+    for document in found:
+        assert document.keys() <= mapped, "each field is in the mapping"
+        assert (document["index"], document["worker"], document["version"]) == (
+            fresh_index_prefix,
+            "left",
+            __version__,
+        )
+        assert jetstream.url.endswith(document["host"])
+    assert len({document["run"] for document in found}) == 1
+    assert [document["connected"] for document in found][-2:] == [True, False]
     assert 0 < found[-2]["lag_ms"] < 60_000
     assert found[1]["interval_ms"] > 900
 
 
 @pytest.mark.cluster_wide
-def test_a_closed_index_delays_the_counts_and_loses_none(
-    start: Callable[..., Worker], jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+def test_a_closed_index_delays_counts_and_loses_none(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.run_at(500)
     with start() as worker:
@@ -239,46 +240,46 @@ def test_a_closed_index_delays_the_counts_and_loses_none(
         counted = worker.counted()
     assert worker.log.count("index_closed_exception") == 1
     found = assert_stats_add_up(es, fresh_index_prefix, counted)
-    assert max(one["interval_ms"] for one in found) > 2500
+    assert max(document["interval_ms"] for document in found) > 2500
 
 
 @pytest.mark.cluster_wide
-def test_a_deleted_index_comes_back_with_its_mapping(
+def test_a_deleted_index_is_created_again_with_its_mapping(
     elastic: Elastic, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     stats = StatsIndex(elastic, OutageLog(), fresh_index_prefix, "", START)
     es.indices.delete(index=STATS_INDEX)
     stats.write(LATER, STATE, within=30)
-    assert [one["received"] for one in stats_documents(es, fresh_index_prefix)] == [90]
+    assert [document["received"] for document in stats_documents(es, fresh_index_prefix)] == [90]
     mapping = es.indices.get_mapping(index=STATS_INDEX)[STATS_INDEX]["mappings"]
     assert mapping["dynamic"] == "false"
     assert is_managed(mapping["_meta"])
     assert mapping["properties"] == asset("stats")["mappings"]["properties"]
 
 
-def test_a_write_whose_answer_was_lost_counts_once(
+def test_a_write_with_a_lost_response_counts_once(
     elastic: Elastic,
     es: Elasticsearch,
     fresh_index_prefix: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sent: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     original = Elasticsearch.index
 
-    def answer_lost(self: Elasticsearch, **request: Any) -> Any:
-        sent.append(request)
-        answer = original(self, **request)
-        if len(sent) == 1:
+    def lose_first_response(self: Elasticsearch, **request: Any) -> Any:
+        requests.append(request)
+        response = original(self, **request)
+        if len(requests) == 1:
             raise ConnectionTimeout("late")
-        return answer
+        return response
 
-    monkeypatch.setattr(Elasticsearch, "index", answer_lost)
+    monkeypatch.setattr(Elasticsearch, "index", lose_first_response)
     stats = StatsIndex(elastic, OutageLog(), fresh_index_prefix, "", START)
     stats.write(LATER, STATE, within=30)
     assert len(stats_documents(es, fresh_index_prefix)) == 1
     end = after(LATER, 30, received=10)
     stats.write(end, STATE, within=30)
     with pytest.raises(ConflictError):
-        original(es, **sent[0])  # the first comes late
+        original(es, **requests[0])  # the first request arrives late
     stats.write(after(end, 30, received=1), STATE, within=30)
-    assert [one["received"] for one in stats_documents(es, fresh_index_prefix)] == [100, 1]
+    assert [document["received"] for document in stats_documents(es, fresh_index_prefix)] == [100, 1]

@@ -1,4 +1,4 @@
-"""What GitHub, pre-commit and editors are told, as far as their own schemas and our tree can judge it."""
+"""The configuration of GitHub, pre-commit and yamllint matches their schemas and the files of the project."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_linters_find_nothing(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_may_only_read_and_ends_some_time(path: Path) -> None:
+def test_workflows_are_read_only_and_have_a_timeout(path: Path) -> None:
     workflow = parsed(path)
     assert workflow["permissions"] == {"contents": "read"}
     assert workflow["concurrency"]["group"]
@@ -59,18 +59,18 @@ def test_a_workflow_may_only_read_and_ends_some_time(path: Path) -> None:
 def test_actions_are_pinned_by_commit() -> None:
     uses = re.findall(r"uses: (.+)", "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS))
     assert len(uses) > 5
-    for one in uses:
-        assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", one), one
-    assert len({one.partition("@")[0] for one in uses}) == len({*uses}), "one version of each"
+    for action in uses:
+        assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action), action
+    assert len({action.partition("@")[0] for action in uses}) == len({*uses}), "one version of each action"
 
 
-def test_a_checkout_keeps_no_token() -> None:
+def test_checkouts_do_not_persist_credentials() -> None:
     checkouts = [step for step in steps() if step.get("uses", "").startswith("actions/checkout@")]
     assert len(checkouts) == 3
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_what_workflows_run_is_there() -> None:
+def test_commands_of_workflows_exist() -> None:
     programs = set()
     for command in [step["run"] for step in steps() if "run" in step]:
         program, *words = shlex.split(command)
@@ -89,13 +89,13 @@ def test_ci_runs_the_linters_and_both_tiers_of_the_tests() -> None:
     assert TARGETS.issuperset(targets)
 
 
-def test_ci_is_tried_on_every_python_that_setup_names() -> None:
+def test_ci_runs_on_every_python_version_in_setup_py() -> None:
     (matrix,) = [job["strategy"]["matrix"] for job in parsed(WORKFLOWS[0])["jobs"].values()]
     named = re.findall(r"Python :: (3\.\d+)\"", (ROOT / "setup.py").read_text(encoding="utf-8"))
     assert matrix["python"] == named
 
 
-def test_the_hooks_have_their_tools() -> None:
+def test_the_tools_of_the_hooks_are_installed() -> None:
     hooks = [hook for repo in parsed(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
     for hook in hooks:
         program, *words = shlex.split(hook["entry"])

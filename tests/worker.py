@@ -1,4 +1,4 @@
-"""The real program in a process of its own, and the oracle that tells what should have come of it."""
+"""The worker in a process of its own, and the oracle that compares documents with published events."""
 
 from __future__ import annotations
 
@@ -23,22 +23,28 @@ from slurp.simulator import wire_v2
 
 PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 
+StartWorker = Callable[..., "Worker"]
+
 
 class Worker:
-    """`skeetslurper.py`, or another `program`, as a child process; its log is kept and can be waited for."""
+    """`skeetslurper.py`, or another `program`, as a child process whose log lines are kept.
+
+    On leaving the `with` block the process is killed; after an error its last 60 lines are printed.
+    """
 
     def __init__(
         self, *options: str, home: Path, env: dict[str, str] | None = None, program: Path = PROGRAM
     ) -> None:
         self.lines: list[str] = []
         self._changed = threading.Condition()
-        self.rss = 0
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("SKEETSLURPER_")
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(program), *options],
             stderr=subprocess.PIPE,
             text=True,
-            env=clean | {"HOME": str(home)} | (env or {}),
+            env=environment | {"HOME": str(home)} | (env or {}),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -59,48 +65,51 @@ class Worker:
         return "\n".join(self.lines)
 
     def wait_for(self, pattern: str, timeout: float = 60) -> re.Match[str]:
-        """Wait until the log has a line that matches."""
-        found = re.compile(pattern).search
+        """Wait until a log line matches the regular expression, and return the match."""
+        search = re.compile(pattern).search
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
                 for line in self.lines:
-                    if match := found(line):
+                    if match := search(line):
                         return match
                 if self.process.poll() is not None and not self._reader.is_alive():
-                    raise AssertionError(f"ended with {self.process.returncode} before {pattern!r}")
+                    raise AssertionError(f"exited with {self.process.returncode} before logging {pattern!r}")
                 if (
                     not self._changed.wait(min(0.2, deadline - time.monotonic()))
                     and time.monotonic() > deadline
                 ):
-                    raise AssertionError(f"no {pattern!r} within {timeout} s")
+                    raise AssertionError(f"no log line matches {pattern!r} within {timeout} s")
 
     def wait_until_counted(self, condition: Callable[[dict[str, int]], bool], timeout: float = 120) -> None:
-        """Wait until the counters of the last stats line are so."""
+        """Wait until `condition` holds for the counters of the last stats line."""
         deadline = time.monotonic() + timeout
         while not condition(self.counted()):
             assert time.monotonic() < deadline, f"not within {timeout} s: {self.counted()}"
             time.sleep(0.1)
 
     def exit_code(self, timeout: float = 60) -> int:
+        """Wait for the process to exit, and return its exit code."""
         code = self.process.wait(timeout)
         self._reader.join(5)
         return code
 
     def stop(self, timeout: float = 60) -> int:
+        """Send SIGTERM, and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.exit_code(timeout)
 
     def kill(self) -> None:
+        """Send SIGKILL, and wait for the process to exit."""
         self.process.kill()
         self.exit_code()
 
     def resident(self) -> int:
-        """Bytes of memory it holds now."""
+        """Return the resident memory of the process, in bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def counted(self) -> dict[str, int]:
-        """The counters of the last stats line."""
+        """Return the counters of the last stats line."""
         return counters(self.lines)[-1]
 
     def _read(self) -> None:
@@ -112,7 +121,7 @@ class Worker:
 
 
 def run_literally(text: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """In a shell that has no variables but these."""
+    """Run a command in a shell that has only HOME, PATH and the given environment variables."""
     return subprocess.run(
         ["sh", "-c", text],
         check=False,
@@ -125,7 +134,7 @@ def run_literally(text: str, home: Path, **variables: str) -> subprocess.Complet
 
 
 def counters(lines: Iterable[str]) -> list[dict[str, int]]:
-    """The counters of each stats line."""
+    """Return the counters of each stats line in the log."""
     outcomes = ("indexed", "duplicates", "quarantined", "dead-lettered", "dropped", "expired")
     names = ("received", *outcomes, "in flight")
     return [
@@ -139,7 +148,7 @@ def counters(lines: Iterable[str]) -> list[dict[str, int]]:
 
 
 def documents(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
-    """Everything in the day indices: `_id` to `_source`. An `_id` in two of them is an error."""
+    """Return all documents of the daily indices, `_id` to `_source`. Fail if an `_id` is in two indices."""
     es.indices.refresh(index=f"{index}-*")
     found: dict[str, dict[str, Any]] = {}
     for hit in helpers.scan(es, index=f"{index}-*", size=5000):
@@ -149,12 +158,13 @@ def documents(es: Elasticsearch, index: str) -> dict[str, dict[str, Any]]:
 
 
 def count(es: Elasticsearch, index: str) -> int:
+    """Return the number of documents in the daily indices."""
     es.indices.refresh(index=f"{index}-*")
     return int(es.count(index=f"{index}-*")["count"])
 
 
 def wait_for_documents(es: Elasticsearch, index: str, number: int, timeout: float = 120) -> None:
-    """Wait until there are so many."""
+    """Wait until the daily indices hold at least `number` documents."""
     deadline = time.monotonic() + timeout
     while (found := count(es, index)) < number:
         assert time.monotonic() < deadline, f"{found} of {number} within {timeout} s"
@@ -162,7 +172,7 @@ def wait_for_documents(es: Elasticsearch, index: str, number: int, timeout: floa
 
 
 def checkpoint(es: Elasticsearch, index: str) -> dict[str, Any] | None:
-    """The saved checkpoint of a test's only subscription."""
+    """Return the saved checkpoint of the only subscription of `index`, or None."""
     es.indices.refresh(index="skeetslurper-state")
     query = {"bool": {"filter": [{"term": {"index": index}}, {"term": {"type": "checkpoint"}}]}}
     hits = es.search(index="skeetslurper-state", query=query)["hits"]["hits"]
@@ -171,7 +181,7 @@ def checkpoint(es: Elasticsearch, index: str) -> dict[str, Any] | None:
 
 
 def stats_documents(es: Elasticsearch, index: str) -> list[dict[str, Any]]:
-    """What workers wrote to skeetslurper-stats for `index`, the oldest first."""
+    """Return the documents about `index` in skeetslurper-stats, the oldest first."""
     es.indices.refresh(index="skeetslurper-stats")
     hits = es.search(
         index="skeetslurper-stats", query={"term": {"index": index}}, sort="@timestamp", size=1000
@@ -180,7 +190,10 @@ def stats_documents(es: Elasticsearch, index: str) -> list[dict[str, Any]]:
 
 
 def assert_stats_add_up(es: Elasticsearch, index: str, counted: dict[str, int]) -> list[dict[str, Any]]:
-    """The documents of the one worker on `index` hold in all what its summary line says."""
+    """Check that the stats documents about `index` add up to the summary line of its only worker.
+
+    Return the documents.
+    """
     found = stats_documents(es, index)
     assert found[-1]["in_flight"] == counted["in flight"]
     names = counted.keys() - {"in flight"}
@@ -190,18 +203,18 @@ def assert_stats_add_up(es: Elasticsearch, index: str, counted: dict[str, int]) 
 
 
 def expected(frames: Iterable[bytes]) -> dict[str, dict[str, Any]]:
-    """The oracle: `_id` to event of everything that was published, in frames of either wire."""
+    """Return the published events by their `_id`, decoded from frames of either protocol: the oracle."""
     messages = map(orjson.loads, frames)
     events = [wire_v2.to_v1_event(message) if "payload" in message else message for message in messages]
     return {event_id(event): event for event in events}
 
 
 def assert_each_once(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> None:
-    """The index holds exactly what was published, and each record unchanged."""
+    """Check that the index holds each published event once, its record unchanged, and nothing else."""
     wanted, found = expected(frames), documents(es, index)
     missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
-    assert not missing, f"{len(missing)} of {len(wanted)} lost"
-    assert not extra, f"{len(extra)} that were never published"
+    assert not missing, f"{len(missing)} of {len(wanted)} events lost"
+    assert not extra, f"{len(extra)} documents of events that were never published"
     for doc_id, event in wanted.items():
         commit = event.get("commit", {})
         if "record" in commit:
@@ -210,7 +223,7 @@ def assert_each_once(es: Elasticsearch, index: str, frames: Iterable[bytes]) -> 
 
 
 def record_in(document: dict[str, Any]) -> Any:
-    """The record of a document, wherever its collection is kept."""
+    """Return the record of a document, mapped (`record`) or unmapped (`other_record`)."""
     if "other_record" in document:
         return document["other_record"]
     return document["record"][document["commit"]["collection"]]

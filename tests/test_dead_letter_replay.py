@@ -1,4 +1,4 @@
-"""`python -m slurp.deadletter replay` as a process: trouble with the cluster, and signals."""
+"""`python -m slurp.deadletter replay` as a process: outages of the cluster, and signals."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FRAMES = 20
 
 @pytest.fixture
 def letters(indexer: InProcess, tmp_path: Path) -> Path:
-    """A file of dead letters that can be indexed now."""
-    path = tmp_path / "letters-of-old.jsonl"
+    """Return a file of dead letters that can be indexed now."""
+    path = tmp_path / "old-letters.jsonl"
     with DeadLetterFile(path) as file:
-        file.write([DeadLetter(frame, "refused once") for frame in indexer.posts(FRAMES)], "host")
+        file.write([DeadLetter(frame, "rejected once") for frame in indexer.posts(FRAMES)], "host")
     return path
 
 
 @pytest.fixture
 def start(letters: Path, fresh_index_prefix: str, tmp_path: Path) -> Iterator[Start]:
-    """Start the command against `127.0.0.1:port`."""
+    """Yield a function that starts the command with the Elasticsearch at `127.0.0.1:port`."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(port: int, *options: str) -> subprocess.Popen[str]:
@@ -56,7 +56,7 @@ def start(letters: Path, fresh_index_prefix: str, tmp_path: Path) -> Iterator[St
 
 
 @pytest.mark.slow
-def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
+def test_replay_stops_without_responses_and_the_next_run_completes(
     es_node: EmbeddedNode, es: Elasticsearch, start: Start, letters: Path, fresh_index_prefix: str
 ) -> None:
     before = letters.read_bytes()
@@ -70,7 +70,7 @@ def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
         assert f"in flight {FRAMES}" in log
         assert "Traceback" not in log
         assert letters.read_bytes() == before
-        assert not Path(f"{letters}.remaining").read_bytes(), "what was not sent is in FILE, and nowhere else"
+        assert not Path(f"{letters}.remaining").read_bytes(), "unsent dead letters stay in FILE only"
     process = start(es_node.port)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log
@@ -78,7 +78,7 @@ def test_a_cluster_that_falls_silent_is_given_up_and_another_run_finishes(
     assert letters.read_bytes() == before
 
 
-def test_no_cluster_at_the_start_is_waited_for_and_given_up(start: Start) -> None:
+def test_replay_waits_for_the_cluster_then_exits_with_1(start: Start) -> None:
     process = start(free_port(), "--wait", "1s")
     _, log = process.communicate(timeout=60)
     assert process.returncode == 1, log
@@ -89,15 +89,15 @@ def test_no_cluster_at_the_start_is_waited_for_and_given_up(start: Start) -> Non
 @pytest.mark.parametrize(
     "number", slow_except([signal.SIGINT, signal.SIGTERM], signal.SIGTERM), ids=lambda number: number.name
 )
-def test_a_signal_during_a_request_is_one_line(
+def test_a_signal_during_a_request_is_one_log_line(
     es_node: EmbeddedNode, start: Start, number: signal.Signals
 ) -> None:
     with Proxy(es_node.port) as proxy:
         proxy.hold_answers(b"/_bulk")
         process = start(proxy.port)
-        until = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while not proxy.count(b"/_bulk"):
-            assert time.monotonic() < until, "no bulk request"
+            assert time.monotonic() < deadline, "no bulk request"
             time.sleep(0.05)
         process.send_signal(number)
         _, log = process.communicate(timeout=30)
@@ -107,11 +107,11 @@ def test_a_signal_during_a_request_is_one_line(
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6])
-def test_a_signal_during_the_imports_is_one_line(start: Start, delay: float) -> None:
+def test_a_signal_during_the_imports_is_one_log_line(start: Start, delay: float) -> None:
     process = start(free_port())
-    until = time.monotonic() + 60
-    while not handles(process.pid, signal.SIGINT, signal.SIGTERM):
-        assert time.monotonic() < until and process.poll() is None, "it never handles signals"
+    deadline = time.monotonic() + 60
+    while not has_handlers(process.pid, signal.SIGINT, signal.SIGTERM):
+        assert time.monotonic() < deadline and process.poll() is None, "no signal handlers installed"
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=60)
@@ -120,8 +120,8 @@ def test_a_signal_during_the_imports_is_one_line(start: Start, delay: float) -> 
     assert "Traceback" not in log
 
 
-def handles(pid: int, *numbers: signal.Signals) -> bool:
-    """Whether a process has handlers for these signals."""
+def has_handlers(pid: int, *numbers: signal.Signals) -> bool:
+    """Return whether a process has handlers for these signals, from /proc."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(status.split("SigCgt:")[1].split()[0], 16)
     return all(caught & 1 << number - 1 for number in numbers)

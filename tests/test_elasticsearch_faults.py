@@ -1,4 +1,4 @@
-"""Trouble of the cluster is waited for and puts nothing into quarantine; odd records lose nothing."""
+"""Faults of the cluster delay events and quarantine none of them; unusual records are stored."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from tests.worker import count, documents
 
 
 def assert_all_indexed(es: Elasticsearch, index: str, counted: Snapshot, frames: list[bytes]) -> None:
+    """Check that all frames are in the index, and none is quarantined or a dead letter."""
     assert counted.adds_up
     assert (counted.quarantined, counted.dead_lettered) == (0, 0)
     assert counted.indexed + counted.duplicates == counted.received
@@ -38,7 +39,7 @@ def assert_all_indexed(es: Elasticsearch, index: str, counted: Snapshot, frames:
     assert not [source for source in found.values() if "quarantine" in source]
 
 
-def test_a_closed_index_is_waited_for(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:
+def test_a_closed_index_delays_events(es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str) -> None:
     frames = indexer.posts()
     indexer.feed(frames[:1])
     es.indices.close(index=indexer.today)
@@ -49,7 +50,7 @@ def test_a_closed_index_is_waited_for(es: Elasticsearch, indexer: InProcess, fre
 @pytest.mark.parametrize(
     "block", slow_except(["write", "read_only_allow_delete", "read_only"], "read_only_allow_delete")
 )
-def test_a_block_is_waited_for(
+def test_an_index_block_delays_events(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, block: str
 ) -> None:
     frames = indexer.posts()
@@ -62,12 +63,12 @@ def test_a_block_is_waited_for(
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
-def test_a_missing_pipeline_is_waited_for(
+def test_a_missing_ingest_pipeline_delays_events(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     frames = indexer.posts()
     indexer.feed(frames[:1])
-    # The small node has no processors, but pipelines without any.
+    # The embedded node has no processors, but accepts a pipeline without processors.
     pipeline, setting = f"{fresh_index_prefix}-pipeline", "index.default_pipeline"
     es.indices.put_settings(index=indexer.today, settings={setting: pipeline})
     counted = indexer.feed_through_outage(
@@ -79,15 +80,15 @@ def test_a_missing_pipeline_is_waited_for(
 
 
 @pytest.fixture
-def no_more_shards(es: Elasticsearch) -> Iterator[None]:
+def shard_limit_reached(es: Elasticsearch) -> Iterator[None]:
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     yield
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
 
 
 @pytest.mark.cluster_wide
-def test_the_shard_limit_is_waited_for(
-    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, no_more_shards: None
+def test_the_shard_limit_delays_events(
+    es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, shard_limit_reached: None
 ) -> None:
     frames = indexer.posts()
     counted = indexer.feed_through_outage(
@@ -97,68 +98,72 @@ def test_the_shard_limit_is_waited_for(
 
 
 @pytest.mark.cluster_wide
-def test_a_limit_that_is_reached_at_midnight_does_not_hold_the_day_before(
+def test_the_shard_limit_at_midnight_does_not_delay_events_of_yesterday(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     yesterday, today = indexer.posts(10, days_ago=1), indexer.posts(10, first=10)
     indexer.feed(yesterday[:1])
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
-    before = []
+    counts = []
 
-    def mend() -> None:
-        before.append(count(es, fresh_index_prefix))
+    def raise_limit() -> None:
+        counts.append(count(es, fresh_index_prefix))
         es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
 
     both = [frame for pair in zip(yesterday, today, strict=True) for frame in pair]
-    counted = indexer.feed_through_outage(both, mend)
-    assert before == [10], "all of yesterday"
+    counted = indexer.feed_through_outage(both, raise_limit)
+    assert counts == [10], "all events of yesterday"
     assert_all_indexed(es, fresh_index_prefix, counted, both)
-    assert counted.duplicates == 1, "what was answered for is not sent again"
+    assert counted.duplicates == 1, "acknowledged events are not sent again"
 
 
 @pytest.mark.cluster_wide
-def test_tomorrow_is_made_once_the_shard_limit_allows_it(
+def test_the_index_of_tomorrow_is_created_once_the_shard_limit_allows_it(
     es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    late = (indexer.day + 1) * 86_400 - 60
+    before_midnight = (indexer.day + 1) * 86_400 - 60
     days = DailyIndices(
-        *(indexer.elastic, indexer.config.index, None), lambda client: None, Clocks(now=lambda: late)
+        *(indexer.elastic, indexer.config.index, None),
+        lambda client: None,
+        Clocks(now=lambda: before_midnight),
     )
-    own_log = OutageLog(failing_message="not yet: {}", recovered_message="there it is")
+    own_log = OutageLog(
+        failing_message="index of tomorrow missing: {}", recovered_message="index of tomorrow exists"
+    )
     task = PeriodicTask(indexer.elastic, days.ensure_tomorrow, own_log, OutageLog())
     es.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
     try:
         task.run()
-        assert "not yet: 400 validation_exception" in caplog.text
+        assert "index of tomorrow missing: 400 validation_exception" in caplog.text
     finally:
         es.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
     task.run()
-    assert "there it is" in caplog.text
+    assert "index of tomorrow exists" in caplog.text
     assert es.indices.exists(index=days.name(indexer.day + 1))
 
 
-def make_without_primary(es: Elasticsearch, index: str) -> None:
-    """As templates say, on no node: a write waits for its primary, and is then answered by 503."""
-    settings = {"index.routing.allocation.require._name": "nobody"}
+def create_without_primary(es: Elasticsearch, index: str) -> None:
+    """Create an index that no node may hold: a write waits for its primary shard, then fails with 503."""
+    settings = {"index.routing.allocation.require._name": "no-such-node"}
     es.indices.create(index=index, settings=settings, wait_for_active_shards=0)
 
 
-def give_primary(es: Elasticsearch, index: str) -> None:
+def allocate_primary(es: Elasticsearch, index: str) -> None:
     es.indices.put_settings(index=index, settings={"index.routing.allocation.require._name": None})
 
 
-def test_a_primary_that_is_away_is_waited_for(
+def test_a_missing_primary_shard_delays_events(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("slurp.elastic.bulk.BULK_TIMEOUT", "100ms")
-    make_without_primary(es, indexer.today)
+    create_without_primary(es, indexer.today)
     frames = indexer.posts()
-    counted = indexer.feed_through_outage(frames, lambda: give_primary(es, indexer.today))
+    counted = indexer.feed_through_outage(frames, lambda: allocate_primary(es, indexer.today))
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
 
 
-def test_each_item_of_a_bulk_has_its_own_answer(
+def test_each_item_of_a_bulk_response_is_handled_separately(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     def numbers(first: int, until: int) -> list[bytes]:
@@ -166,45 +171,46 @@ def test_each_item_of_a_bulk_has_its_own_answer(
 
     mappings = {"dynamic": False, "_meta": {"skeetslurper": {}}, "properties": {"text": {"type": "long"}}}
     es.indices.create(index=indexer.today, mappings=mappings)
-    there, new, refused = numbers(0, 5), numbers(5, 15), indexer.posts(2, first=15)
+    stored, new, rejected = numbers(0, 5), numbers(5, 15), indexer.posts(2, first=15)
     held = indexer.posts(10, first=20, days_ago=1)
-    indexer.feed([*there, *held[:1]])
+    indexer.feed([*stored, *held[:1]])
     yesterday = indexer.days.name(indexer.day - 1)
     es.indices.close(index=yesterday)
-    mixed = [frame for group in zip_longest(there, held[1:], new, refused) for frame in group if frame]
+    mixed = [frame for group in zip_longest(stored, held[1:], new, rejected) for frame in group if frame]
     counted = indexer.feed_through_outage(mixed, lambda: es.indices.open(index=yesterday))
     assert counted.adds_up
     assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (6 + 9 + 10, 2, 0)
-    assert counted.duplicates == 5, "only what failed is sent again"
-    frames = [*there, *held, *new, *refused]
+    assert counted.duplicates == 5, "only failed items are sent again"
+    frames = [*stored, *held, *new, *rejected]
     assert documents(es, fresh_index_prefix).keys() == {event_id(orjson.loads(frame)) for frame in frames}
 
 
-def test_an_item_that_makes_the_whole_request_a_400_is_found(
+def test_an_item_that_fails_the_whole_request_is_isolated(
     es: Elasticsearch, indexer: InProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = indexer.posts(50)
-    guilty = event_id(orjson.loads(frames[17]))
+    invalid_id = event_id(orjson.loads(frames[17]))
 
-    def odd(*arguments: Any) -> Document:
+    def build_invalid(*arguments: Any) -> Document:
         document = build(*arguments)
         identity = document.identity._replace(id="x" * 513)
-        return document._replace(identity=identity) if document.id == guilty else document
+        return document._replace(identity=identity) if document.id == invalid_id else document
 
-    monkeypatch.setattr("slurp.pipeline.indexer.build", odd)
+    monkeypatch.setattr("slurp.pipeline.indexer.build", build_invalid)
     counted = indexer.feed(frames)
     assert counted.adds_up
     assert (counted.indexed, counted.quarantined, counted.duplicates) == (49, 1, 0)
     assert "the last: 400 action_request_validation_exception: Validation Failed: 1: id" in caplog.text
-    found = es.get(index=indexer.today, id=guilty)["_source"]
+    found = es.get(index=indexer.today, id=invalid_id)["_source"]
     assert orjson.loads(found["quarantine"]["raw"]) == orjson.loads(frames[17])
 
 
-# Requests and answers on the wire
+# Requests and responses that a proxy cuts off or delays
 
 
 @pytest.fixture
 def proxy(es_node: EmbeddedNode) -> Iterator[Proxy]:
+    """Yield a proxy in front of the node."""
     with Proxy(es_node.port) as proxy:
         yield proxy
 
@@ -213,77 +219,77 @@ def proxy(es_node: EmbeddedNode) -> Iterator[Proxy]:
 def behind(
     proxy: Proxy, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> InProcess:
-    """As `indexer`, by way of the proxy."""
+    """Return an `indexer` whose requests pass through the proxy."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return InProcess(f"http://127.0.0.1:{proxy.port}", fresh_index_prefix, tmp_path)
 
 
-# Cut within its head an answer can have a status of success, and no body.
+# A response that is cut off within its header can have a status of success and no body.
 @pytest.mark.parametrize(
     "after",
     slow_except([0, 20, 60, 90, 250], 0, 60, 250),
-    ids=["before", "in a line", "in the head", "later", "amid"],
+    ids=["before", "in the status line", "in the header", "later in the header", "in the body"],
 )
 @pytest.mark.parametrize("reset", slow_except([True, False], True), ids=["reset", "closed"])
-def test_an_answer_that_is_cut_short_doubles_nothing(
+def test_a_truncated_response_causes_no_duplicates(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str, after: int, reset: bool
 ) -> None:
     frames = behind.posts()
     proxy.cut_answer(b"/_bulk", after, reset=reset)
     counted = behind.feed(frames)
     assert proxy.count(b"/_bulk") == 2
-    assert counted.duplicates == len(frames), "all was applied the first time"
+    assert counted.duplicates == len(frames), "Elasticsearch applied the first request"
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
     assert count(es, fresh_index_prefix) == len(frames)
 
 
 @pytest.mark.slow
-def test_a_slow_answer_is_waited_for_and_not_asked_for_again(
+def test_a_slow_response_is_awaited_without_a_retry(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str
 ) -> None:
-    make_without_primary(es, behind.today)
+    create_without_primary(es, behind.today)
     frames = behind.posts()
     behind.put(frames)
     with behind.running(1):
-        # Longer than the client waits by itself: 10 s.
+        # Longer than the default request timeout of the client, 10 s.
         time.sleep(11)
         assert (proxy.count(b"/_bulk"), behind.counters.snapshot().in_flight) == (1, len(frames))
-        give_primary(es, behind.today)
+        allocate_primary(es, behind.today)
     assert proxy.count(b"/_bulk") == 1
     assert behind.counters.snapshot().indexed == len(frames)
 
 
-def test_an_answer_that_never_comes_makes_no_storm(
+def test_missing_responses_are_retried_with_back_off(
     es: Elasticsearch, behind: InProcess, proxy: Proxy, fresh_index_prefix: str
 ) -> None:
     frames = behind.posts()
     behind.days.ensure(behind.day)
     behind.elastic._client = behind.elastic.client.options(request_timeout=0.3)
     proxy.hold_answers(b"/_bulk")
-    began, took = time.monotonic(), []
+    began, durations = time.monotonic(), []
 
-    def mend() -> None:
+    def release() -> None:
         while proxy.count(b"/_bulk") < 5:
             time.sleep(0.02)
-        took.append(time.monotonic() - began)
+        durations.append(time.monotonic() - began)
         proxy.release_answers()
 
-    counted = behind.feed_through_outage(frames, mend)
-    # Four time-outs, and the least of a back-off of 0.2, 0.4, 0.8 and 1.6 s.
-    assert took[0] > 4 * 0.3 + 0.1 + 0.2 + 0.4 + 0.8
+    counted = behind.feed_through_outage(frames, release)
+    # Four timeouts, and the shortest delays of a back-off of 0.2, 0.4, 0.8 and 1.6 s.
+    assert durations[0] > 4 * 0.3 + 0.1 + 0.2 + 0.4 + 0.8
     assert_all_indexed(es, fresh_index_prefix, counted, frames)
     assert count(es, fresh_index_prefix) == len(frames)
 
 
-def test_many_refused_documents_are_one_line(
+def test_many_rejected_documents_are_one_log_line(
     es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     mappings = {"dynamic": False, "_meta": {"skeetslurper": {}}, "properties": {"text": {"type": "long"}}}
     es.indices.create(index=indexer.today, mappings=mappings)
     assert indexer.feed(indexer.posts(20)).quarantined == 20
-    told = [record.getMessage() for record in caplog.records if "quarantine" in record.getMessage()]
-    assert len(told) == 1
-    assert told[0].startswith("20 event(s) to quarantine, the last: 400 document_parsing_exception: ")
+    messages = [record.getMessage() for record in caplog.records if "quarantine" in record.getMessage()]
+    assert len(messages) == 1
+    assert messages[0].startswith("20 event(s) to quarantine, the last: 400 document_parsing_exception: ")
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -293,7 +299,7 @@ def nested(depth: int) -> dict[str, Any]:
     return value
 
 
-# JSON as strangers write it: odd keys, deep nesting, wrong types where our lexicons have fields.
+# JSON as any account may write it: unusual keys, deep nesting, wrong types in fields of the lexicons.
 NAMES = st.sampled_from(
     ["text", "langs", "createdAt", "tags", "facets", "reply", "embed", "$type", "", "a..b"]
 )
@@ -333,7 +339,7 @@ COLLECTIONS = st.sampled_from(
         st.tuples(COLLECTIONS, st.dictionaries(KEYS, VALUES, max_size=6) | DEEP), min_size=1, max_size=40
     )
 )
-def test_no_record_is_lost_or_grows_the_mapping(
+def test_any_record_is_stored_and_adds_no_field_to_the_mapping(
     es: Elasticsearch, indexer: InProcess, records: list[tuple[str, Any]]
 ) -> None:
     base = indexer.counters.snapshot().received

@@ -1,3 +1,5 @@
+"""Dead letters: writing them to a file, and replaying the file or quarantined documents."""
+
 from __future__ import annotations
 
 import base64
@@ -22,19 +24,19 @@ from tests.harness import InProcess, commit
 from tests.worker import documents
 
 
-def test_frames_are_kept_byte_for_byte(tmp_path: Path) -> None:
+def test_dead_letters_keep_frames_byte_for_byte(tmp_path: Path) -> None:
     path = tmp_path / "new" / "dead.jsonl"
     with DeadLetterFile(path) as file:
         file.write([DeadLetter(b'{"half', "no JSON"), DeadLetter(b"\xff\x00", "no JSON")], "host")
         file.write([DeadLetter("ü\n".encode(), "odd")], "host")
-    text, binary, odd = (json.loads(line) for line in path.read_text().splitlines())
+    text, binary, line_break = (json.loads(line) for line in path.read_text().splitlines())
     assert (text["frame"], text["reason"], text["host"]) == ('{"half', "no JSON", "host")
     assert base64.b64decode(binary["frame_base64"]) == b"\xff\x00"
-    assert odd["frame"] == "ü\n"
-    assert path.stat().st_mode & 0o077 == 0, "others must not read what authors have deleted"
+    assert line_break["frame"] == "ü\n"
+    assert path.stat().st_mode & 0o077 == 0, "other users must not read records that authors have deleted"
 
 
-def test_half_a_line_of_a_crash_is_left_alone(tmp_path: Path) -> None:
+def test_an_incomplete_line_after_a_crash_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     path.write_bytes(b'{"at":"20')
     with DeadLetterFile(path) as file:
@@ -44,13 +46,13 @@ def test_half_a_line_of_a_crash_is_left_alone(tmp_path: Path) -> None:
     assert json.loads(second)["frame"] == "x"
 
 
-def test_what_can_not_be_written_stops_the_service() -> None:
+def test_a_failed_write_stops_the_service() -> None:
     with DeadLetterFile(Path("/dev/full")) as file, pytest.raises(Fatal, match="No space left") as stopped:
         file.write([DeadLetter(b"x", "r")], "host")
     assert stopped.value.code is Exit.FAILED
 
 
-def test_a_replayed_frame_is_written_once(tmp_path: Path) -> None:
+def test_a_frame_that_is_read_again_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     letters = [DeadLetter(b"\xff1", "r"), DeadLetter(b"2", "r")]
     with DeadLetterFile(path) as file:
@@ -61,23 +63,24 @@ def test_a_replayed_frame_is_written_once(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 3
 
 
-# Replay, on a real node
+# Replay on a real node
 
 
 def options(es_node: EmbeddedNode, index: str) -> list[str]:
+    """Return the options that select the node and the indices."""
     return ["--es", es_node.url, "--index", index]
 
 
-def test_dead_letters_are_fed_again_and_bad_ones_remain(
+def test_replay_indexes_valid_dead_letters_and_keeps_the_rest(
     es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "old.jsonl"
     good = [commit(number, {"text": "good"}) for number in range(3)]
     with DeadLetterFile(path) as file:
-        file.write([DeadLetter(frame, "refused once") for frame in good], "host")
+        file.write([DeadLetter(frame, "rejected once") for frame in good], "host")
         file.write([DeadLetter(b"no JSON", "no JSON")], "other")
-    with path.open("ab") as file_:
-        file_.write(b'{"half a li')
+    with path.open("ab") as appended:
+        appended.write(b'{"half a li')
     for _ in range(2):
         assert main(["replay", str(path), *options(es_node, fresh_index_prefix)]) == 1
         assert documents(es, fresh_index_prefix).keys() == {event_id(json.loads(frame)) for frame in good}
@@ -95,7 +98,7 @@ LEXICON = {
 }
 
 
-def test_the_worker_s_set_up_is_kept_and_its_lexicons_are_typed(
+def test_replay_keeps_the_templates_and_maps_records_by_their_lexicons(
     es: Elasticsearch,
     es_node: EmbeddedNode,
     fresh_index_prefix: str,
@@ -106,35 +109,35 @@ def test_the_worker_s_set_up_is_kept_and_its_lexicons_are_typed(
     folder = tmp_path / "lexicons"
     folder.mkdir()
     (folder / "note.json").write_text(json.dumps(LEXICON))
-    given = (*options(es_node, fresh_index_prefix), "--lexicons", str(folder))
-    config = parse([*given, "--shards", "2"], {})
+    arguments = (*options(es_node, fresh_index_prefix), "--lexicons", str(folder))
+    config = parse([*arguments, "--shards", "2"], {})
     path = tmp_path / "old.jsonl"
     with DeadLetterFile(path) as file:
-        file.write([DeadLetter(commit(1, {"x": 17}, "org.example.note"), "refused once")], "host")
-    assert main(["replay", str(path), *given]) == 2, "there are no templates yet"
+        file.write([DeadLetter(commit(1, {"x": 17}, "org.example.note"), "rejected once")], "host")
+    assert main(["replay", str(path), *arguments]) == 2, "a replay creates no templates"
     Setup(config, load_lexicons(config)).run(es)
 
-    def put() -> Any:
+    def component_templates() -> Any:
         return es.cluster.get_component_template(name=f"{fresh_index_prefix}@*").body
 
-    before = put()
-    assert main(["replay", str(path), *given]) == 0
-    assert put() == before
+    before = component_templates()
+    assert main(["replay", str(path), *arguments]) == 0
+    assert component_templates() == before
     (found,) = documents(es, fresh_index_prefix).values()
     assert found["record"] == {"org.example.note": {"x": 17}}
 
-    # The same for a document in quarantine.
+    # The lexicons apply to a quarantined document as well.
     event = json.loads(commit(2, {"x": 18}, "org.example.note"))
     document = quarantined(
-        event, json.dumps(event).encode(), "host", 1_700_000_000_000_000, "refused by a bug"
+        event, json.dumps(event).encode(), "host", 1_700_000_000_000_000, "rejected because of a bug"
     )
     (day,) = es.indices.get(index=f"{fresh_index_prefix}-*")
     es.index(index=day, id=document.id, document=json.loads(document.body), refresh=True)
-    assert main(["replay", "--quarantined", *given]) == 0
+    assert main(["replay", "--quarantined", *arguments]) == 0
     assert documents(es, fresh_index_prefix)[document.id]["record"] == {"org.example.note": {"x": 18}}
 
 
-def test_letters_past_retention_are_told(
+def test_replay_reports_dead_letters_past_retention(
     es: Elasticsearch,
     es_node: EmbeddedNode,
     indexer: InProcess,
@@ -147,19 +150,19 @@ def test_letters_past_retention_are_told(
     old = int((time.time() - 40 * 86_400) * 1e6)
     event["time_us"], event["commit"]["rev"] = old, tid.from_micros(old)
     with DeadLetterFile(path) as file:
-        file.write([DeadLetter(json.dumps(event).encode(), "refused once")], "host")
+        file.write([DeadLetter(json.dumps(event).encode(), "rejected once")], "host")
     assert main(["replay", str(path), *options(es_node, fresh_index_prefix)]) == 1
-    assert "1 of days past --retention, or deleted for --max-disk, were not sent" in capsys.readouterr().err
+    assert "1 have expired (--retention or --max-disk) and were not sent" in capsys.readouterr().err
     forever = ("--retention", "forever")
     assert main(["replay", str(path), *options(es_node, fresh_index_prefix), *forever]) == 0
 
 
-def test_quarantined_documents_are_freed_once_mended(
+def test_replay_indexes_quarantined_documents_that_are_accepted_now(
     es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     event = json.loads(commit(1, {"text": "good"}, at=indexer.began))
     bad = json.dumps(event).encode()
-    document = quarantined(event, bad, "host", 1_700_000_000_000_000, "refused by a bug")
+    document = quarantined(event, bad, "host", 1_700_000_000_000_000, "rejected because of a bug")
     indexer.feed([commit(2, {}, at=indexer.began)])
     es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
     es.index(
@@ -176,13 +179,13 @@ def test_quarantined_documents_are_freed_once_mended(
 
 
 @pytest.mark.parametrize("mark", ["resync", "bootstrap"])
-def test_what_was_announced_again_stays_marked_when_it_is_freed(
+def test_replay_of_quarantined_documents_keeps_the_marks_of_repeated_records(
     es: Elasticsearch, es_node: EmbeddedNode, indexer: InProcess, fresh_index_prefix: str, mark: str
 ) -> None:
     frame = commit(1, {"text": "good"}, at=indexer.began)
     event = json.loads(frame)
     event["commit"][mark] = True
-    document = quarantined(event, frame, "host", 1_700_000_000_000_000, "refused by a bug")
+    document = quarantined(event, frame, "host", 1_700_000_000_000_000, "rejected because of a bug")
     indexer.feed([commit(2, {}, at=indexer.began)])
     es.index(index=indexer.today, id=document.id, document=json.loads(document.body), refresh=True)
     assert main(["replay", "--quarantined", *options(es_node, fresh_index_prefix)]) == 0

@@ -1,4 +1,4 @@
-"""The dead-letter file: moved away, deleted, full, shared, or no file at all."""
+"""The dead-letter file when it is moved, deleted, replaced, full, shared or not a regular file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.worker import Worker
 
 
 def frames(path: Path) -> list[str]:
+    """Return the frames in a dead-letter file."""
     return [json.loads(line)["frame"] for line in path.read_text().splitlines()]
 
 
@@ -29,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "letters" / "dead.jsonl"
 
 
-def test_letters_go_to_a_new_file_once_the_old_one_was_moved_away(path: Path) -> None:
+def test_a_new_file_is_created_after_the_old_one_was_moved(path: Path) -> None:
     moved = path.with_name("moved.jsonl")
     with DeadLetterFile(path) as file:
         write(file, "1", "2")
@@ -37,11 +38,11 @@ def test_letters_go_to_a_new_file_once_the_old_one_was_moved_away(path: Path) ->
         write(file, "3")
         write(file, "2", "3")
     assert frames(moved) == ["1", "2"]
-    assert frames(path) == ["3", "2"], "what the new file does not have is written again"
+    assert frames(path) == ["3", "2"], "a dead letter that the new file does not hold is written again"
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_another_file_in_its_place_is_taken_and_its_letters_are_known(path: Path) -> None:
+def test_a_file_that_replaces_the_old_one_is_used_with_its_dead_letters(path: Path) -> None:
     other = path.with_name("other.jsonl")
     with DeadLetterFile(other) as file:
         write(file, "1")
@@ -52,19 +53,19 @@ def test_another_file_in_its_place_is_taken_and_its_letters_are_known(path: Path
     assert frames(path) == ["1", "3"]
 
 
-@pytest.mark.parametrize("with_its_folder", [False, True])
-def test_a_file_that_was_deleted_is_made_again(path: Path, with_its_folder: bool) -> None:
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_a_deleted_file_is_created_again(path: Path, with_folder: bool) -> None:
     with DeadLetterFile(path) as file:
         write(file, "1")
         path.unlink()
-        if with_its_folder:
+        if with_folder:
             path.parent.rmdir()
         write(file, "1")
     assert frames(path) == ["1"]
 
 
-def test_a_truncated_file_begins_anew(path: Path) -> None:
-    """What `copytruncate` of logrotate does."""
+def test_a_truncated_file_is_written_from_the_start(path: Path) -> None:
+    """Truncate as `copytruncate` of logrotate does."""
     with DeadLetterFile(path) as file:
         write(file, "1", "2")
         os.truncate(path, 0)
@@ -72,7 +73,7 @@ def test_a_truncated_file_begins_anew(path: Path) -> None:
     assert frames(path) == ["1"]
 
 
-def test_a_full_file_is_rotated_and_what_goes_is_counted(
+def test_a_full_file_is_rotated_and_deleted_dead_letters_are_counted(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     older = path.with_name("dead.jsonl.1")
@@ -81,14 +82,14 @@ def test_a_full_file_is_rotated_and_what_goes_is_counted(
         for number in range(20):
             write(file, f"{number:04}{'x' * size}")
             assert path.stat().st_size <= 1000
-    kept = [int(frame[:4]) for frame in (*frames(older), *frames(path))]
-    assert kept == list(range(kept[0], 20)), "the newest, without a hole"
+    numbers = [int(frame[:4]) for frame in (*frames(older), *frames(path))]
+    assert numbers == list(range(numbers[0], 20)), "the newest dead letters, none missing"
     first, *others = [record.getMessage() for record in caplog.records]
     assert "full (0 MB): renamed to dead.jsonl.1, which the next full one replaces; move that file" in first
-    assert f"older letters are deleted, {kept[0]} since the start" in others[-1]
+    assert f"older letters are deleted, {numbers[0]} since the start" in others[-1]
 
 
-def test_a_letter_larger_than_the_limit_has_the_file_for_itself(path: Path) -> None:
+def test_a_dead_letter_above_the_limit_is_alone_in_its_file(path: Path) -> None:
     with DeadLetterFile(path, limit=100) as file:
         for frame in ("a" * 500, "b" * 500):
             write(file, frame)
@@ -96,40 +97,40 @@ def test_a_letter_larger_than_the_limit_has_the_file_for_itself(path: Path) -> N
     assert frames(path.with_name("dead.jsonl.1")) == ["a" * 500]
 
 
-def test_a_letter_that_was_rotated_away_is_written_again(path: Path) -> None:
-    """A frame must not be suppressed for a letter that is gone."""
+def test_a_dead_letter_that_was_rotated_out_is_written_again(path: Path) -> None:
+    """A frame is a duplicate only of a dead letter that is still in a file."""
     with DeadLetterFile(path, limit=200) as file:
         for frame in ("a" * 150, "b" * 150, "c" * 150, "a" * 150):
             write(file, frame)
     assert frames(path) == ["a" * 150]
 
 
-def test_two_workers_that_share_a_file_rotate_it_once(path: Path) -> None:
+def test_two_workers_with_one_file_rotate_it_once(path: Path) -> None:
     size, total = 200, 30
-    limit = total * size  # two files have room for all letters, if neither is rotated twice
+    limit = total * size  # two files hold all dead letters, if neither is rotated twice
     files = [DeadLetterFile(path, limit) for _ in range(2)]
 
-    def work(which: int) -> None:
-        for number in range(which, total, 2):
-            write(files[which], f"{number:04}{'x' * size}")
+    def write_every_second(start: int) -> None:
+        for number in range(start, total, 2):
+            write(files[start], f"{number:04}{'x' * size}")
 
-    threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
+    threads = [threading.Thread(target=write_every_second, args=(start,)) for start in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     for file in files:
         file.close()
-    kept = [int(frame[:4]) for frame in (*frames(path.with_name("dead.jsonl.1")), *frames(path))]
-    assert sorted(kept) == list(range(total))
+    numbers = [int(frame[:4]) for frame in (*frames(path.with_name("dead.jsonl.1")), *frames(path))]
+    assert sorted(numbers) == list(range(total))
 
 
-def a_folder(path: Path) -> Path:
+def folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
 
 
-def a_pipe(path: Path) -> Path:
+def pipe(path: Path) -> Path:
     path.parent.mkdir()
     os.mkfifo(path)
     return path
@@ -140,38 +141,38 @@ def below_a_file(path: Path) -> Path:
     return path
 
 
-def a_device(path: Path) -> Path:
+def device(path: Path) -> Path:
     return Path("/dev/full")
 
 
-def read_only(path: Path) -> Path:
+def read_only_file(path: Path) -> Path:
     return Path("/proc/sys/kernel/osrelease")
 
 
 UNUSABLE: dict[Callable[[Path], Path], str] = {
-    a_folder: "Is a directory",
-    a_pipe: "not a regular file",
+    folder: "Is a directory",
+    pipe: "not a regular file",
     below_a_file: "Not a directory|File exists",
-    a_device: "not a regular file",
-    read_only: "Permission denied|Read-only file system",
+    device: "not a regular file",
+    read_only_file: "Permission denied|Read-only file system",
 }
 
 
 @pytest.mark.parametrize("make", UNUSABLE)
-def test_what_can_not_be_written_is_told_at_the_start(make: Callable[[Path], Path], path: Path) -> None:
+def test_an_unwritable_file_is_a_usage_error_at_startup(make: Callable[[Path], Path], path: Path) -> None:
     unusable = make(path)
     with pytest.raises(Fatal, match=f"dead-letter file {unusable}: ({UNUSABLE[make]}); make it") as stopped:
         DeadLetterFile(unusable).check()
     assert stopped.value.code is Exit.USAGE
 
 
-def test_dev_null_throws_letters_away() -> None:
+def test_dev_null_discards_dead_letters() -> None:
     with DeadLetterFile(Path(os.devnull)) as file:
         file.check()
         write(file, "1")
 
 
-def test_a_check_changes_nothing_in_the_file(path: Path) -> None:
+def test_a_check_leaves_the_file_unchanged(path: Path) -> None:
     with DeadLetterFile(path) as file:
         file.check()
         assert path.stat().st_mode & 0o077 == 0
@@ -180,10 +181,10 @@ def test_a_check_changes_nothing_in_the_file(path: Path) -> None:
     assert frames(path) == ["1"]
 
 
-# The programs
+# The worker and the replay command
 
 
-def test_a_worker_with_an_unusable_file_ends_before_anything_else(tmp_path: Path) -> None:
+def test_a_worker_with_an_unusable_file_exits_before_it_connects(tmp_path: Path) -> None:
     options = (
         "--dead-letter",
         str(tmp_path),
@@ -198,7 +199,7 @@ def test_a_worker_with_an_unusable_file_ends_before_anything_else(tmp_path: Path
     assert "looking for Jetstream" not in worker.log
 
 
-def test_a_replay_that_can_not_write_what_remains_sends_nothing(
+def test_a_replay_that_cannot_write_the_remaining_dead_letters_sends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     letters = tmp_path / "letters.jsonl"

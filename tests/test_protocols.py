@@ -1,9 +1,8 @@
-"""Both wires through the real worker give the same documents."""
+"""Both protocols of Jetstream through the worker process: the documents are equal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,18 @@ from tests.conftest import SHARED
 from tests.test_simulator_v2 import DID, publish_resync
 from tests.test_zstd_dictionary import Bombs
 from tests.tiers import slow_except
-from tests.worker import Worker, checkpoint, count, documents, expected
+from tests.worker import StartWorker, Worker, checkpoint, count, documents, expected
 
 V1 = ("--protocol", "v1")
 V2 = ("--protocol", "v2", "--compress", "off")
 ZSTD = ("--protocol", "v2", "--compress", "on")
 
-Start = Callable[..., Worker]
-
 
 @pytest.fixture
-def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    """Return a function that starts a worker; `index` is appended to this test's index name."""
+def start(
+    es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, tmp_path: Path
+) -> StartWorker:
+    """Return a function that starts a worker; `index` is appended to the prefix of this test's indices."""
 
     def begin(*options: str, index: str = "", server: str = jetstream.url) -> Worker:
         return Worker(
@@ -46,8 +45,8 @@ def start(es_node: EmbeddedNode, jetstream: Simulator, fresh_index_prefix: str, 
     return begin
 
 
-def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Map `_id` to day and document, without the fields that depend on server and time of arrival."""
+def comparable_documents(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return day and document by `_id`, without the fields that depend on host and time of indexing."""
     es.indices.refresh(index=f"{index}-*")
     found = {}
     for hit in helpers.scan(es, index=f"{index}-*", size=5000):
@@ -57,48 +56,51 @@ def everything(es: Elasticsearch, index: str) -> dict[str, tuple[str, dict[str, 
     return found
 
 
-def test_all_wires_give_the_same_documents(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
+def test_all_protocols_produce_equal_documents(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, corpus: list[Path]
 ) -> None:
     for path in corpus:
         jetstream.load(path)
-    found = {}
-    for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
+    by_protocol = {}
+    for name, options in (("v1", V1), ("v2", V2), ("zstd", ZSTD)):
         with start("--catch-up", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
         assert worker.counted()["indexed"] == len(jetstream.frames)
-        found[name] = everything(es, fresh_index_prefix + name)
-    assert found["a"].keys() == expected(jetstream.frames).keys()
-    assert found["a"] == found["b"]
-    assert found["a"] == found["c"]
+        by_protocol[name] = comparable_documents(es, fresh_index_prefix + name)
+    assert by_protocol["v1"].keys() == expected(jetstream.frames).keys()
+    assert by_protocol["v1"] == by_protocol["v2"]
+    assert by_protocol["v1"] == by_protocol["zstd"]
 
 
 @pytest.mark.slow
-def test_recorded_v2_frames_give_the_same_documents_except_those_hidden_on_v1(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+def test_recorded_v2_frames_differ_only_in_events_that_v1_omits(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     path = SHARED / "corpus" / "jetstream-v2-simulated.jsonl"
     if not path.is_file():
-        pytest.skip("the recorded events are not available")
+        pytest.skip(f"recorded events missing: {path}")
     jetstream.load(path)
-    found = {}
-    for name, options in (("a", V1), ("b", V2), ("c", ZSTD)):
+    by_protocol = {}
+    for name, options in (("v1", V1), ("v2", V2), ("zstd", ZSTD)):
         with start("--catch-up", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
-        found[name] = everything(es, fresh_index_prefix + name)
-    assert found["b"] == found["c"]
-    assert len(found["b"]) == 2000
+        by_protocol[name] = comparable_documents(es, fresh_index_prefix + name)
+    assert by_protocol["v2"] == by_protocol["zstd"]
+    assert len(by_protocol["v2"]) == 2000
     hidden = {
         doc_id: doc
-        for doc_id, (_, doc) in found["b"].items()
+        for doc_id, (_, doc) in by_protocol["v2"].items()
         if doc["kind"] == "sync" or doc.get("commit", {}).get("resync")
     }
     assert len(hidden) == 9
     assert {doc["did"] for doc in hidden.values()} == {"did:plc:scdt35z37x4xluhinovufbey"}
-    assert found["a"] == {doc_id: doc for doc_id, doc in found["b"].items() if doc_id not in hidden}
+    assert by_protocol["v1"] == {
+        doc_id: doc for doc_id, doc in by_protocol["v2"].items() if doc_id not in hidden
+    }
 
 
-def marked(es: Elasticsearch, index: str) -> list[str]:
+def resync_rkeys(es: Elasticsearch, index: str) -> list[str]:
+    """Return the rkeys of the commits that are marked as part of a resync."""
     return sorted(
         doc["commit"]["rkey"]
         for doc in documents(es, index).values()
@@ -106,8 +108,8 @@ def marked(es: Elasticsearch, index: str) -> list[str]:
     )
 
 
-def test_a_resync_is_indexed_and_excluded_from_the_dashboards(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+def test_a_resync_is_indexed_but_not_shown_as_events(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     publish_resync(jetstream, rows=40)
     with start("--catch-up", "--batch", "7", *V2) as worker:
@@ -116,14 +118,14 @@ def test_a_resync_is_indexed_and_excluded_from_the_dashboards(
     assert found.keys() == expected(jetstream.frames).keys()
     (sync,) = [doc for doc in found.values() if doc["kind"] == "sync"]
     assert (sync["did"], sync["sync"]["rev"]) == (DID, "3mptbypluud2a")
-    assert len(marked(es, fresh_index_prefix)) == 40
+    assert len(resync_rkeys(es, fresh_index_prefix)) == 40
     query = scope(View.EVENTS, fresh_index_prefix).query
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - 40
 
 
 @pytest.mark.parametrize("end", slow_except(["stop", "kill"], "kill"))
-def test_a_resync_is_marked_completely_after_a_restart_within_it(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
+def test_a_resync_is_marked_across_a_restart(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, end: str
 ) -> None:
     publish_resync(jetstream, rows=300)
     jetstream.faults.stall(after=150)
@@ -137,37 +139,39 @@ def test_a_resync_is_marked_completely_after_a_restart_within_it(
             worker.kill()
     saved = checkpoint(es, fresh_index_prefix)
     assert saved is not None
-    assert saved["cursor"] == 6, "the position of the #sync"
-    assert len(marked(es, fresh_index_prefix)) == 144
+    assert saved["cursor"] == 6, "the cursor before the #sync"
+    assert len(resync_rkeys(es, fresh_index_prefix)) == 144
     jetstream.faults.clear()
     with start("--catch-up", "--batch", "20", *V2) as worker:
         assert worker.exit_code() == 0
-    assert len(marked(es, fresh_index_prefix)) == 300
+    assert len(resync_rkeys(es, fresh_index_prefix)) == 300
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
 @pytest.mark.slow
-def test_both_wires_use_the_same_checkpoint(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+def test_both_protocols_share_one_checkpoint(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     for options in (V1, V2, V1, ZSTD):
         jetstream.generate(1500, span=0.2)
         with start("--catch-up", *options) as worker:
             assert worker.exit_code() == 0
         duplicates = worker.counted()["duplicates"]
-        assert duplicates == len(jetstream.frames) - 1500, "fewer than the replayed events"
-        assert checkpoint(es, fresh_index_prefix), "exactly one exists"
+        assert duplicates == len(jetstream.frames) - 1500, (
+            "all earlier events, because they are fewer than a rewind"
+        )
+        assert checkpoint(es, fresh_index_prefix), "the only checkpoint"
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
 
 
-def test_no_event_is_lost_when_the_wire_changes(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
+def test_a_change_of_protocol_loses_no_events(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     jetstream.generate(6000)
     jetstream.faults.error("ConsumerTooSlow", "far behind", after=2000)
     with start("--protocol", "auto", "--compress", "on") as worker:
-        worker.wait_for("ConsumerTooSlow: far behind; trying again")
-        jetstream.faults.refuse(404)  # from now on a v1 server
+        worker.wait_for("ConsumerTooSlow: far behind; reconnecting")
+        jetstream.faults.refuse(404)  # as a server without v2
         jetstream.faults.cut_after(1000)
         worker.wait_for("has no v2 wire")
         jetstream.wait_until(lambda _: count(es, fresh_index_prefix) >= 6000, timeout=60)
@@ -176,8 +180,8 @@ def test_no_event_is_lost_when_the_wire_changes(
 
 
 @pytest.mark.slow
-def test_a_rotated_dictionary_and_zstd_bombs_do_not_stop_the_worker(
-    start: Start, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+def test_a_retired_dictionary_and_a_decompression_bomb_do_not_stop_the_worker(
+    start: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     jetstream.generate(500)
     jetstream.faults.garbage(Bombs().sized.compress(b"[" * 300_000_000), after=100)
@@ -202,8 +206,8 @@ def test_a_rotated_dictionary_and_zstd_bombs_do_not_stop_the_worker(
 
 
 @pytest.mark.slow
-def test_an_expired_checkpoint_is_logged_as_a_gap(
-    start: Start, es: Elasticsearch, fresh_index_prefix: str
+def test_a_checkpoint_older_than_the_server_is_logged_as_a_gap(
+    start: StartWorker, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with Simulator(port=0, seed=1, server=ServerOptions(retain_bytes=700_000)) as jetstream:
         jetstream.generate(500)
@@ -216,17 +220,14 @@ def test_an_expired_checkpoint_is_logged_as_a_gap(
             assert worker.exit_code() == 0
         line = worker.wait_for(r"no longer has .*").string
         assert "WARNING" in line
-        assert (
-            f"no longer has the events after cursor 500, reading from its oldest event, cursor {oldest}"
-            in line
-        )
-        left = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
-    assert left <= documents(es, fresh_index_prefix).keys()
-    assert count(es, fresh_index_prefix) == 500 + len(left)
+        assert f"no longer has what came after cursor 500, reading from its floor, {oldest}" in line
+        still_available = {event_id(orjson.loads(frame)) for frame in jetstream.frames}
+    assert still_available <= documents(es, fresh_index_prefix).keys()
+    assert count(es, fresh_index_prefix) == 500 + len(still_available)
 
 
-def test_a_v1_server_is_read_on_v1(
-    start: Start, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+def test_a_server_without_v2_is_read_with_v1(
+    start: StartWorker, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     with Simulator(port=0, seed=1, protocols="v1") as jetstream:
         jetstream.generate(500)
