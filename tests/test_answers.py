@@ -114,7 +114,7 @@ def start(gateway: Gateway, jetstream: Simulator, fresh_index_prefix: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    "page",
+    "name",
     slow_except(["404 html", "401 html", "403 html", "400 html", "200 html", "200 {}"], "404 html"),
 )
 def test_unexpected_responses_delay_the_start_and_the_indexing_without_loss(

@@ -106,7 +106,7 @@ def test_an_endless_response_of_elasticsearch_raises_an_error(monkeypatch: pytes
         for _ in range(8):  # more often than there are connections
             with pytest.raises(FAILURES) as raised:
                 elastic.client.cluster.health()
-            assert describe(raised.value) == "response body larger than 1,000,000 bytes"
+            assert describe(raised.value) == "more than 1,000,000 bytes"
         elastic.close()
 
 

@@ -198,9 +198,10 @@ def test_options_named_in_messages_exist() -> None:
     # Options of other commands of this project, and of programs that it calls.
     known |= {"--quarantined", "--check", "--output", "--space", "--seconds", "--rate"}
     known |= {"--data", "--port", "--heap", "--password"}
+    other_programs = ("privileges.py", "run_as_user.py", "java.py", "completion.py")
     missing = set()
     for path in (ROOT / "slurp").rglob("*.py"):
-        if path.parts[-2] in ("simulator",) or path.name in ("privileges.py", "java.py", "completion.py"):
+        if path.parts[-2] == "simulator" or path.name in other_programs:
             continue
         for option in re.findall(
             r"(?<![\w-])(--[a-z][a-z-]+[a-z])(?![\w-])", path.read_text(encoding="utf-8")

@@ -148,7 +148,7 @@ def test_the_command_for_a_gap_fills_it(
         clock.ago = 0
         publish_on(short_history.generate(7000, span=7000).frames[500:], long_history)
         with Worker(*options, home=tmp_path, env=variables) as worker:
-            line = worker.wait_for(r"gap: .* can fill it: (.*)$")[1]
+            line = worker.wait_for(r"gap: .* from a host that has them: (.*)$")[1]
             needs = {"SKEETSLURPER_ES_PASS": "changeme"} if source == "flags" else {}
             instruction, _, printed = line.partition("run beside this worker: ")
             assert instruction == ("set SKEETSLURPER_ES_PASS and " if needs else "")

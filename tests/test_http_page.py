@@ -241,7 +241,7 @@ def test_a_hanging_elasticsearch_does_not_delay_the_page(
         began = time.monotonic()
         text = hanging.parsed().text
         assert time.monotonic() - began < 3
-    assert text.count("search failed: no answer in time") == 2
+    assert text.count("search failed: no response in time") == 2
 
 
 # Number of queries

@@ -56,8 +56,8 @@ def without_stats(role: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def realm(es_node: EmbeddedNode) -> FileRealm:
-    realm = FileRealm(es_node)
+def realm(cluster_wide_node: EmbeddedNode) -> FileRealm:
+    realm = FileRealm(cluster_wide_node)
     realm.roles({"t_admin": setup(INDEX), "t_worker": worker(INDEX), "t_nobody": {"cluster": ["monitor"]}})
     for name in ("admin", "worker", "nobody"):
         realm.add(f"t_{name}", PASSWORD, f"t_{name}")

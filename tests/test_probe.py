@@ -186,7 +186,7 @@ def test_the_worker_reads_from_the_server_that_sends(
         sender.run_at(200)
         servers = ("--jetstream", silent.url, "--jetstream", sender.url)
         with Worker(*servers, "--es", "http://127.0.0.1:1", "--no-kibana", *options, home=tmp_path) as worker:
-            chosen = worker.wait_for("Jetstream: 2 of 2 reachable, taking (.*)")[1]
+            chosen = worker.wait_for("Jetstream: 2 of 2 reachable, using (.*)")[1]
             worker.wait_for("waiting for|Elasticsearch")
     wanted = "all of them" if "--redundant" in options else host_of(sender.url if listens else silent.url)
     assert chosen == wanted

@@ -166,7 +166,7 @@ def test_two_different_hosts_are_required(
 ) -> None:
     with pytest.raises(SystemExit):
         parse(options, {})
-    assert "--redundant needs --jetstream at least twice" in capsys.readouterr().err
+    assert "--redundant requires two or more --jetstream with different hosts" in capsys.readouterr().err
     assert parse(["--redundant", "--jetstream", "ws://a,ws://b"], {}).redundant
 
 

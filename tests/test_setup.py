@@ -226,7 +226,7 @@ def test_invalid_lexicons_are_rejected(tmp_path: Path) -> None:
         "defs": {"main": {"type": "record", "key": "tid", "record": record}},
     }
     (folder / "note.json").write_text(json.dumps(body))
-    with pytest.raises(Fatal, match=r"typed already: app\.bsky\.feed\.post"):
+    with pytest.raises(Fatal, match=r"already mapped: app\.bsky\.feed\.post"):
         load_lexicons(options_for("x", "--lexicons", str(folder)))
 
 

@@ -95,7 +95,8 @@ def test_a_failing_worker_fails_the_smoke_test(smoke: Smoke, calls: Path, tmp_pa
     done = smoke("--batch", "0", SMOKE_SECONDS="1")
     assert done.returncode == 1
     assert "smoke: the worker exited with code 2; see " in done.stderr
-    assert "--batch: '0' is no whole number" in (tmp_path / "logs" / "worker.log").read_text()
+    log = (tmp_path / "logs" / "worker.log").read_text()
+    assert "--batch: invalid number '0' (use a whole number of 1 or more)" in log
     assert last_call(calls) == "down --volumes --remove-orphans"
 
 

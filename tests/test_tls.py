@@ -331,7 +331,7 @@ def test_a_kibana_with_an_untrusted_certificate_receives_no_password(
     authority: Authority, untrusted: Case
 ) -> None:
     with StubKibana() as stub, Proxy(stub.port, getattr(authority, untrusted.certificate)) as proxy:
-        with pytest.raises(client.NotReady, match=r"TLS: .*a CA of your own: --es-ca"):
+        with pytest.raises(client.NotReady, match=r"TLS: .*for a private CA set --es-ca"):
             kibana(proxy.url.replace("wss:", "https:"), ca_file(authority, untrusted)).status()
         assert proxy.passed == 0
 
