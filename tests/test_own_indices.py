@@ -40,6 +40,7 @@ def test_the_state_index_is_created_again(
     assert [found.position.cursor for found in start_run().load()] == [2]
 
 
+@pytest.mark.cluster_wide
 def test_the_index_of_unknown_fields_is_created_again(es: Elasticsearch, indexer: InProcess) -> None:
     es.indices.delete(index=DRIFT_INDEX)
     count_unknown(indexer.unknown_fields, commit(1, {}, "org.example.note"))
