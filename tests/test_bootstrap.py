@@ -26,9 +26,9 @@ from slurp.web.queries import Overview
 from tests.bootstrapping import DAY_US, announced
 from tests.conftest import SHARED
 from tests.harness import InProcess, commit
-from tests.shown import RenderedPage, fill
+from tests.idle_worker import IdleWorker
+from tests.rendered_page import RenderedPage, fill
 from tests.tiers import slow_except
-from tests.watched import IdleWorker
 from tests.worker import Worker, documents, expected
 
 NOW_US = 1_795_000_000_000_000

@@ -31,7 +31,7 @@ from slurp.jetstream.message_parser import MessageParser
 from slurp.jetstream.servers import probe_servers
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit, reading, until
-from tests.hostile import Hostile, frame, head_of, text
+from tests.hostile_server import Hostile, frame, head_of, text
 from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 

@@ -29,8 +29,8 @@ from slurp.pipeline.channel import Channel
 from slurp.pipeline.disk_budget import BudgetClock, DiskBudget
 from slurp.pipeline.progress import Counters
 from slurp.pipeline.stream_clock import StreamClock
-from tests.test_lifecycle import Clock, remaining
-from tests.watched import IdleWorker
+from tests.idle_worker import IdleWorker
+from tests.test_retention import Clock, remaining
 
 MB = 10**6
 

@@ -15,7 +15,7 @@ from tests import disk_week
 from tests.harness import InProcess
 from tests.test_disk_budget import MB, Trial, fill, trial  # noqa: F401 - fixture
 from tests.test_http_worker import HttpClient
-from tests.test_lifecycle import remaining
+from tests.test_retention import remaining
 from tests.worker import Worker, count, wait_for_documents
 
 # Events of deleted days

@@ -16,7 +16,7 @@ from slurp.documents.urls import page_url
 from slurp.events.frames import parse
 from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.options import NetworkOptions
-from tests.test_documents_hostile import ARRIVED, commit, document
+from tests.test_hostile_records import ARRIVED, commit, document
 
 ME = "did:plc:me"
 AUTHOR = "did:plc:author"

@@ -21,7 +21,7 @@ from slurp.events.frames import BadFrame, parse
 from slurp.events.identity import event_id
 from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.options import NetworkOptions
-from tests.test_documents_hostile import ARRIVED, COLLECTIONS, JSON, commit
+from tests.test_hostile_records import ARRIVED, COLLECTIONS, JSON, commit
 
 Event = dict[str, Any]
 

@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.progress import Outcome
 from tests.harness import InProcess
+from tests.idle_worker import NOWHERE, IdleWorker
+from tests.rendered_page import EVIL, RenderedPage, fill, fill_with_evil, linking, post, served
 from tests.screenshot import CHROMIUM
-from tests.shown import EVIL, RenderedPage, fill, fill_with_evil, linking, post, served
-from tests.watched import NOWHERE, IdleWorker
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: the package chromium)"),

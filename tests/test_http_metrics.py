@@ -13,7 +13,7 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.pipeline.disk_budget import DiskBudget
 from slurp.pipeline.progress import OUTCOMES, Outcome
-from tests.watched import IdleWorker
+from tests.idle_worker import IdleWorker
 
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(

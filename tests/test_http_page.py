@@ -17,9 +17,9 @@ from slurp.web.history import INTERVAL, MINUTES, History
 from slurp.web.page import static_files
 from slurp.web.queries import Overview, PageQueries, Posts, SearchRequest
 from tests.harness import InProcess, commit
+from tests.idle_worker import NOWHERE, IdleWorker
 from tests.proxy import Proxy
-from tests.shown import EVIL, RenderedPage, fill, fill_with_evil, linking, post
-from tests.watched import NOWHERE, IdleWorker
+from tests.rendered_page import EVIL, RenderedPage, fill, fill_with_evil, linking, post
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.events.identity import event_id
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit
-from tests.hostile import Hostile
+from tests.hostile_server import Hostile
 from tests.stub_kibana import ErrorResponse, StubKibana
 from tests.tiers import slow_except
 from tests.worker import Worker, documents

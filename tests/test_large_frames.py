@@ -115,7 +115,7 @@ _PEAK = """
 import resource, sys
 from slurp.jetstream.message_parser import MessageParser
 from slurp.events.frames import BadFrame, MAX_FRAME_BYTES, parse, first_position
-from tests.hostile import text
+from tests.hostile_server import text
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -10,7 +10,7 @@ from slurp.events.position import Position
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.checkpoint import Checkpoint, Checkpoints
 from tests.harness import InProcess, commit
-from tests.test_drift import count_unknown
+from tests.test_unknown_fields import count_unknown
 
 
 def assert_has_mappings_of_asset(es: Elasticsearch, index: str, file: str) -> None:

@@ -26,7 +26,7 @@ from tests.harness import InProcess
 from tests.test_disk_budget import fill
 from tests.test_elasticsearch_faults import assert_all_indexed
 from tests.test_http_worker import HttpClient
-from tests.test_lifecycle import remaining
+from tests.test_retention import remaining
 from tests.tiers import slow_except
 from tests.worker import Worker, assert_stats_add_up
 

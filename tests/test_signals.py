@@ -17,9 +17,9 @@ import pytest
 from slurp.embedded.node import EmbeddedNode
 from slurp.process import StopSignals
 from slurp.simulator.jetstream import Simulator
+from tests.idle_worker import Clock
 from tests.signal_trials import embedded, run_trial, simulator
 from tests.tiers import slow_except
-from tests.watched import Clock
 from tests.worker import PROGRAM, Worker
 
 ROOT = Path(__file__).parents[1]

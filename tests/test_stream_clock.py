@@ -16,10 +16,10 @@ from slurp.events.times import day_of
 from slurp.pipeline.stream_clock import StreamClock
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess
+from tests.idle_worker import IdleWorker
 from tests.test_http_worker import HttpClient
-from tests.test_lifecycle import create_days, elastic, index, remaining  # noqa: F401 - fixtures
+from tests.test_retention import create_days, elastic, index, remaining  # noqa: F401 - fixtures
 from tests.test_worker_faults import SETTABLE
-from tests.watched import IdleWorker
 from tests.worker import PROGRAM, Worker, count, wait_for_documents
 
 DAY = 86_400

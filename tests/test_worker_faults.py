@@ -21,7 +21,7 @@ from slurp.embedded.data_folder import cache_dir
 from slurp.embedded.node import free_port
 from slurp.pipeline.dead_letters import frame_of
 from slurp.simulator.jetstream import Simulator
-from tests.hostile import Hostile
+from tests.hostile_server import Hostile
 from tests.worker import PROGRAM, StartWorker, Worker, assert_each_once, checkpoint, count
 
 

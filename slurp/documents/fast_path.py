@@ -2,7 +2,7 @@
 
 Nearly all of them have exactly the same format. One regular expression for each wire matches this format and
 excludes all values that would need escaping, so that the document is a template. Every other frame takes the
-general path, `parse` and `build`. Both give the same bytes: tests/test_express.py.
+general path, `parse` and `build`. Both give the same bytes: tests/test_fast_path.py.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from slurp.web.page import Page
 from slurp.web.queries import PageQueries
 from slurp.web.web_server import Pages
 from tests.harness import InProcess, commit
-from tests.watched import IdleWorker
+from tests.idle_worker import IdleWorker
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
 
