@@ -103,6 +103,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_resumes_with_a_larger_budg
     assert remaining(es, trial.index) == {today}
 
 
+@pytest.mark.slow
 def test_a_simulated_week_stays_below_its_budget_and_a_replay_creates_no_deleted_day_again(
     tmp_path: Path,
 ) -> None:

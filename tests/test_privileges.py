@@ -113,7 +113,7 @@ def test_roles_are_sufficient_and_a_missing_privilege_is_named(
     # If it is not restored, the worker ends, after a minute unless a test shortens the time.
     unprivileged = InProcess(es_node.url, INDEX, tmp_path, *options, setup=False)
     with monkeypatch.context() as patch, pytest.raises(Fatal, match=r"\(403 security") as stopped:
-        patch.setattr("slurp.pipeline.indexer.CREDENTIALS_TIMEOUT", 0.5)
+        patch.setattr("slurp.pipeline.delivery.CREDENTIALS_TIMEOUT", 0.5)
         unprivileged.feed(frames[1:])
     assert stopped.value.code is Exit.USAGE
     assert unprivileged.elastic.credentials_rejected() >= 0.5
