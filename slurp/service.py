@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 _POLL = 0.1
 
 # Seconds without a beat after which a thread counts as stuck, by the beginning of its name. Most requests
-# have a time-out of 30 s, and long loops beat between them.
+# have a time-out of 30 s, and long loops beat between them. The HTTP server has its own limits.
 _LIMITS = {
     "MainThread": 30.0,
     # Two bulk requests of 90 s, or a few requests of 30 s for a day while another indexer makes them first.
@@ -50,7 +50,7 @@ _LIMITS = {
     "catch-up": 180.0,
     # A probe of all servers.
     "server-monitor": 180.0,
-    # One request for each host, and for each gap.
+    # Several requests of 15 s for each host and gap.
     "checkpoint": 600.0,
     "housekeeping": 600.0,
     "disk": 300.0,
@@ -68,11 +68,11 @@ _MAY_END = ("startup", "kibana", "http", "http-probe")
 # Of `--grace`, the seconds kept for the last checkpoint after the indexers have stopped retrying.
 _RESERVED_FOR_CHECKPOINT = 3.0
 
-# Seconds to wait for threads without which nothing is lost.
+# Seconds to wait for threads that can be abandoned without losing events.
 _WAIT_FOR_KIBANA = 2.0
 _WAIT_FOR_HTTP = 2.0
 
-# --catch-up: events older than this are indexed at the end, in seconds, or in multiples of --flush.
+# --catch-up ends once the lag is below this: seconds, or multiples of --flush.
 _CAUGHT_UP_WITHIN = 5.0
 _CAUGHT_UP_WITHIN_FLUSHES = 5
 
@@ -200,7 +200,7 @@ class Service:
         else:
             if name not in _MAY_END and not self._stop.is_set():
                 self._fail(Exit.FAILED)
-                log.error("%s ended before its time, which is a bug", name)
+                log.error("%s ended unexpectedly, which is a bug", name)
         finally:
             self._watchdog.forget(name)
 
@@ -346,7 +346,7 @@ class Service:
         deadline = self._deadline = time.monotonic() + grace
         reserved = min(_RESERVED_FOR_CHECKPOINT, grace / 4)
         self._shutdown.deadline = retry_until = deadline - reserved
-        # The start-up first: only it starts threads, and it may be about to.
+        # The start-up first, because it may still start threads.
         ended = self._join(["startup"], retry_until)
         ended &= self._join(self._named(READER), retry_until)
         self._channel.queue.close()

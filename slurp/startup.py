@@ -1,6 +1,6 @@
 """The steps of the start-up: choose servers, prepare Elasticsearch, find the start, build the pipeline.
 
-`Service` runs them in the order of their definition, on a thread of their own.
+`Service._start_up` calls them, on a thread of their own.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class Startup:
             start = config.since if config.replay_from is None else config.replay_from
             position = _start_position(host, start)
             if not found:
-                # Before the first frame: a kill in the first second must not cause another start.
+                # Before the first frame: if the worker is killed, the next run must start at this position.
                 self._insist(lambda: checkpoints.save(Checkpoint(position, started=True, clean=True)))
             log.info("starting %s", "live" if start == LIVE else f"at cursor {start}, as configured")
             counters.begin(reader, position, position.time_us)

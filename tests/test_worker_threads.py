@@ -114,7 +114,7 @@ def test_a_thread_that_returns_early_stops_the_service(
 ) -> None:
     monkeypatch.setattr(Indexer, "step", lambda self: False)
     assert run_until_exit((*worker_options, *FROM_START), tmp_path) is Exit.FAILED
-    assert "ended before its time, which is a bug" in caplog.text
+    assert "ended unexpectedly, which is a bug" in caplog.text
 
 
 def test_a_batch_of_a_failed_indexer_is_read_again(

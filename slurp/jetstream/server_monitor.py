@@ -45,13 +45,13 @@ class ServerMonitor:
         self._times = 0
 
     def step(self) -> None:
-        """ServerProbe if the interval has passed, which takes some seconds."""
+        """Probe the servers if the interval has passed; this takes some seconds."""
         if self._clock() < self._due:
             return
         self.check()
 
     def check(self) -> None:
-        """ServerProbe all servers now."""
+        """Probe all servers now."""
         probes = self._probe(self._servers)
         current = next(one for one in probes if one.url == self._failover.current)
         may_have_v2 = any(one.v2 or not one.times for one in probes)

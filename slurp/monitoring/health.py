@@ -65,7 +65,7 @@ class Health:
     def _stream(self, down: float) -> str:
         readers = self._status.readers
         assert readers is not None  # noqa: S101
-        was_connected = any(reader.was_connected for reader in readers)
+        was_connected = readers.was_connected
         state = "down for" if was_connected else "no connection yet after"
         reason = f": {self._scrub(readers.last_error)}" if readers.last_error else ""
         return f"stream: {state} {format_duration(down)}{reason}"

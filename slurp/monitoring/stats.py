@@ -1,4 +1,4 @@
-"""Statistics of a run: a log line every 30 s, a live line on a terminal, a summary at the end."""
+"""Statistics of a run: a periodic log line, a live line on a terminal, a summary at the end."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _LATE = 20.0
 
 @dataclass
 class WorkerStatus:
-    """State of a worker. Only the service writes it, as it starts.
+    """State of a worker. `Service`, `Startup` and the periodic tasks write it; each attribute has one writer.
 
     Attributes:
         began: start of the process, in monotonic seconds; `began_at` in Unix seconds.

@@ -40,9 +40,8 @@ class Batcher:
     def hand_over(self, stream: V1Stream, server: str) -> str:
         """Queue the frames as a batch, waiting for space in the queue: this is the back-pressure.
 
-        Return why the frames were discarded, '' if they were not: the connection began at another place than
-        requested, and has to be made again. During a shutdown they may stay: not received yet, they are read
-        again by the next run.
+        Return why to reconnect, '' for no reason: the stream began at another place than requested, and the
+        frames were discarded. During a shutdown frames may stay here; the next run reads them again.
         """
         if not self.frames:
             return ""

@@ -17,7 +17,7 @@ class Batch:
 
     Attributes:
         number: consecutive for each reader, from 1.
-        size: bytes of all frames.
+        size: bytes of the received frames, including removed notices.
         position: the position of the last event; None when no frame could be decoded.
         arrived: when it was received, in Unix seconds; `arrived_at` is the same on the monotonic clock.
         announced: resyncs among its events, see `slurp.jetstream.resyncs`.
@@ -45,8 +45,8 @@ class Batch:
 class BatchQueue:
     """A `queue.Queue` of batches, bounded in events and bytes.
 
-    The bounds hold from `reserve` until `release`, so they cover queued batches and batches in flight. A
-    batch that is larger than a bound is accepted when there is no other.
+    The bounds hold from `reserve` until `release`, so they cover all events in flight, in the queue or at an
+    indexer. A batch that is larger than a bound is accepted when there is no other.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
@@ -118,23 +118,23 @@ class BatchQueue:
 
     @property
     def events(self) -> int:
-        """Events queued or in flight."""
+        """Events in flight: received and not acknowledged yet."""
         return self._events
 
     @property
     def bytes(self) -> int:
-        """Bytes queued or in flight."""
+        """Bytes in flight: received and not acknowledged yet."""
         return self._bytes
 
     @property
     def queued_events(self) -> int:
-        """Events in the queue, without those in flight. Iterates over all batches: not for every event."""
+        """Events that no indexer has started with. Iterates over all batches: not for every event."""
         with self._queue.mutex:
             return sum(len(batch.frames) for batch in self._queue.queue)
 
     @property
     def depth(self) -> int:
-        """Batches in the queue, without those in flight."""
+        """Batches that no indexer has started with."""
         return self._queue.qsize()
 
     def _fits(self, batch: Batch) -> bool:

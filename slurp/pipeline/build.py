@@ -1,4 +1,4 @@
-"""Wiring of a pipeline: readers, queue, indexers and progress."""
+"""Wiring of a pipeline: the readers and indexers of a channel, which holds queue and progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READER, INDEXER = "reader-", "indexer-"
 
 @dataclass(frozen=True)
 class Records:
-    """Collections whose records have mapped fields, and the counts of fields that their lexicons lack."""
+    """The collections whose records have mapped fields, and the counter of fields without a mapping."""
 
     types: Container[str] = TYPED
     unknown_fields: UnknownFields | None = None

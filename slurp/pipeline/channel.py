@@ -41,7 +41,7 @@ class Shutdown:
         until = self._monotonic() + seconds
         while (left := until - self._monotonic()) > 0 and not self.is_over():
             if self.stop.wait(min(left, _POLL)):
-                # The event no longer blocks, so sleep: one poll is the longest pause of a shutdown.
+                # `stop` is set, so `wait` returns immediately: sleep instead, one poll at most.
                 self._sleep(min(left, _POLL))
                 return
 

@@ -127,7 +127,7 @@ class Checkpoints:
         """
         doc_id = self._subscription.document_id(host)
         try:
-            found = self._elastic.client.get(index=STATE_INDEX, id=doc_id)
+            found = self._elastic.client.options(request_timeout=15).get(index=STATE_INDEX, id=doc_id)
         except NotFoundError:
             log.warning("the checkpoint %s was deleted; writing it again", doc_id)
             self._versions.pop(host, None)

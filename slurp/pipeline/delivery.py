@@ -32,7 +32,7 @@ _STORED = (ItemClass.INDEXED, ItemClass.DUPLICATE)
 _MAX_REASON = 500
 
 
-class NotFlushed(Exception):
+class NotAcknowledged(Exception):
     """The shutdown deadline passed before the batch was acknowledged; the next run reads it again."""
 
 
@@ -119,8 +119,8 @@ class Delivery:
     def run(self, pending: list[PendingEvent]) -> list[DeadLetter]:
         """Send until each event is indexed, a duplicate, quarantined, dropped, expired or a dead letter.
 
-        Raises NotFlushed after the shutdown deadline, and Fatal when the cluster rejects our credentials for
-        long.
+        Raises NotAcknowledged after the shutdown deadline, and Fatal when the cluster rejects our
+        credentials for long.
         """
         backoff = Backoff(first=0.2, cap=10.0)
         while pending:
@@ -140,7 +140,7 @@ class Delivery:
             pending = attempt.held + attempt.suspected + attempt.quarantined
             if attempt.held:
                 if self._shutdown.is_over():
-                    raise NotFlushed
+                    raise NotAcknowledged
                 self._shutdown.wait(backoff.next())
             else:
                 # Each document was accepted, or rejected for a reason of its own: no outage.
@@ -148,7 +148,7 @@ class Delivery:
         return self._letters
 
     def _send(self, pending: list[PendingEvent]) -> list[Item]:
-        """Return one item per event; an error of a whole request stands for all items that it left open."""
+        """Return one item per event; an error of a whole request is used for all events without an item."""
         items: list[Item] = []
         failed: Iterator[Item] = iter(())
         missing: dict[int, Item] = {}

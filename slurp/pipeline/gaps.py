@@ -79,7 +79,7 @@ class GapRecorder:
         with self._lock:
             pending = self._pending.get(doc_id)
             if doc_id in self._known and (gap.possible or not self._known[doc_id]):
-                # Known already. The hold has to last as long as the others: it may be the oldest one.
+                # Already known. Keep this hold as long as the others, because it may be the oldest.
                 if pending is None:
                     self._counters.release(hold)
                 else:
@@ -143,7 +143,7 @@ class GapRecorder:
         # A public server may have the events that another server is missing.
         other = next(url for url in (*self._servers, *PUBLIC_HOSTS) if host_of(url) != gap.host)
         what = (
-            "possible gap: %s sent no events %s and does not tell its oldest event."
+            "possible gap: %s sent no events %s and does not report its oldest event."
             if gap.possible
             else "gap: %s has no events %s."
         )

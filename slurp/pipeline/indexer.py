@@ -23,7 +23,7 @@ from slurp.pipeline.delivery import (
     Delivery,
     Destination,
     IndexerHooks,
-    NotFlushed,
+    NotAcknowledged,
     PendingEvent,
     unusable,
 )
@@ -80,7 +80,7 @@ class Indexer:
             return not (self._queue.drained or self._shutdown.is_over())
         try:
             outcome, ack = self._index(batch)
-        except NotFlushed:
+        except NotAcknowledged:
             return False
         self._counters.acknowledged(batch, outcome, ack)
         self._queue.release(batch)

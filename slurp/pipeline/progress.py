@@ -115,8 +115,8 @@ class AckTracker:
 
     def covers(self, from_us: int, to_us: int) -> bool:
         """Return whether all events of this period are acknowledged, in this run or an earlier one."""
-        # Not the time of `position`, which lies some batches back in a replay, and not the median of the last
-        # batch, which may lie far before its end when a rewind filled it. These values are robust.
+        # The time of `position` lies some batches back in a replay. The median of the last batch may lie far
+        # before its end when a rewind filled it. These values avoid both.
         until = max(self.start_us, self.reached_us, self.newest_us or 0)
         return self.complete_since_us <= from_us and to_us <= until
 

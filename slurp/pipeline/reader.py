@@ -56,11 +56,11 @@ class End(Enum):
 
 
 class Ending(NamedTuple):
-    """How a connection ended. `ours` when the likely reason is that we did not read for long."""
+    """How a connection ended. `caused_by_us` when the likely reason is that we did not read for long."""
 
     end: End
     reason: str
-    ours: bool = False
+    caused_by_us: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Reader:
         number: int = 1,
         hooks: ReaderHooks | None = None,
     ) -> None:
-        """`number` tells the readers of a worker apart, from 1."""
+        """`number` identifies the reader within the worker, from 1."""
         self.number = number
         self.failover = Failover(source.servers)
         self._hooks = hooks or ReaderHooks()
@@ -104,7 +104,7 @@ class Reader:
         self._received_data = False
         self._connections = 0
         self._connected = False
-        self._last_attempt_failed = False
+        self._disconnected = False
         self._down_since = time.monotonic()
         self._last_error = ""
 
@@ -125,8 +125,8 @@ class Reader:
 
     @property
     def away(self) -> bool:
-        """Whether there is no connection, and the last attempt failed."""
-        return self._last_attempt_failed
+        """Whether there is no connection, because one ended or could not be made."""
+        return self._disconnected
 
     @property
     def down_for(self) -> float | None:
@@ -158,13 +158,13 @@ class Reader:
         try:
             stream = self._connect(server)
         except (OSError, websocket.WebSocketException) as error:
-            self._last_attempt_failed = True
+            self._disconnected = True
             return self._after(Ending(End.CUT, f"can't connect: {describe_error(error)}"), began)
         try:
             ending = self._read(stream)
         finally:
             self._down_since = time.monotonic()
-            self._connected, self._last_attempt_failed = False, True
+            self._connected, self._disconnected = False, True
             close_connection(stream.connection)
         return self._after(ending, began)
 
@@ -181,7 +181,7 @@ class Reader:
         self._connections += 1
         self._received_data = False
         self._liveness = self._new_liveness()
-        self._connected, self._last_attempt_failed = True, False
+        self._connected, self._disconnected = True, False
         self._batcher.undecodable_since = None
         return stream
 
@@ -268,8 +268,8 @@ class Reader:
         return None
 
     def _cut(self, reason: str) -> Ending:
-        ours = time.monotonic() - self._waited_at <= _LONG_WAIT_REMEMBERED
-        return Ending(End.CUT, reason, ours)
+        caused_by_us = time.monotonic() - self._waited_at <= _LONG_WAIT_REMEMBERED
+        return Ending(End.CUT, reason, caused_by_us)
 
     def _after(self, ending: Ending, began: float) -> bool:
         """Queue the frames received before the end, and wait for the next attempt; False to stop."""
@@ -288,7 +288,7 @@ class Reader:
         if ending.end is End.CHANGED:
             self._change(ending.reason)
             return True
-        if ending.ours:
+        if ending.caused_by_us:
             return self._wait_for_queue()
         if self._was_good(ending, began):
             self._backoff.reset()

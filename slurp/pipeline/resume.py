@@ -51,7 +51,7 @@ class ReaderHooks:
     """Callbacks of a reader.
 
     Attributes:
-        beat: called whenever the thread comes round.
+        beat: called on each iteration of the thread.
         on_gap: called with each gap.
     """
 
@@ -224,8 +224,8 @@ class ResumeCursors:
     def _look_up_oldest_event(self, server: str, check: ResumeCheck, begins_us: int | None = None) -> None:
         """Find out on a thread whether the server still has the events after our position.
 
-        The stream is read meanwhile, but the checkpoint does not move. If the server does not tell, the gap
-        is a possible one that ends at `begins_us`, or now if no event was received yet.
+        The stream is read meanwhile, but the checkpoint does not move. If the server does not report it, the
+        gap is a possible one that ends at `begins_us`, or now if no event was received yet.
         """
         lookup = host_of(server), check.requested.known.time_us
         if lookup in self._looking_up:
@@ -249,7 +249,7 @@ class ResumeCursors:
         threading.Thread(target=work, name=f"oldest-event-{self._number}", daemon=True).start()
 
     def _oldest_event(self, server: str, check: ResumeCheck) -> Position | None:
-        """Return the position of the server's oldest event; None when it does not tell, or we stop."""
+        """Return the position of the server's oldest event; None when it does not report it, or we stop."""
         backoff = Backoff(first=2.0)
         for attempt in range(_OLDEST_EVENT_ATTEMPTS):
             if attempt and self._stop.wait(backoff.next()):

@@ -1,4 +1,4 @@
-"""The current time, as far as the clock of this machine and the stream agree: days are deleted by it."""
+"""Estimate of the current time from the local clock and the stream, by which days expire."""
 
 from __future__ import annotations
 
