@@ -29,6 +29,7 @@ from slurp.pipeline.channel import Channel
 from slurp.pipeline.disk_budget import BudgetClock, DiskBudget
 from slurp.pipeline.progress import Counters
 from slurp.pipeline.stream_clock import StreamClock
+from tests.harness import until
 from tests.idle_worker import IdleWorker
 from tests.test_retention import Clock, remaining
 
@@ -44,7 +45,21 @@ def fill(es: Elasticsearch, index: str, *days: int, megabytes: float = 2) -> lis
         texts = (base64.b64encode(rng.randbytes(37_500)).decode() for _ in range(round(megabytes * 20)))
         helpers.bulk(es, ({"_index": name, "noise": text} for text in texts))
         es.indices.flush(index=name, force=True)
+        wait_for_size(es, name, megabytes * 0.9 * MB)
     return names
+
+
+def wait_for_size(es: Elasticsearch, name: str, size: float) -> None:
+    """Wait until the statistics show that an index has this many bytes.
+
+    Elasticsearch caches sizes for 500 ms, and another client may just have read them.
+    """
+
+    def has_size() -> bool:
+        total = es.indices.stats(index=name, metric="store,translog")["_all"]["total"]
+        return bool(total["store"]["size_in_bytes"] + total["translog"]["size_in_bytes"] >= size)
+
+    until(has_size)
 
 
 class Trial:
