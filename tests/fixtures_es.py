@@ -50,6 +50,8 @@ def run_folder(config: pytest.Config) -> Path:
 
 # tryfirst: xdist reads the groups in the same hook.
 @pytest.hookimpl(tryfirst=True)
+# tryfirst: xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cluster_wide"):

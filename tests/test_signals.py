@@ -163,7 +163,7 @@ def test_repeated_signals_are_one_request(
         assert worker.counted()["in flight"] == 0
 
 
-@pytest.mark.parametrize("program", ["simulator", "embedded"])
+@pytest.mark.parametrize("program", slow_except(["simulator", "embedded"], "simulator"))
 def test_repeated_signals_stop_the_program_in_order(program: str, tmp_path: Path) -> None:
     with started(*PROGRAMS[program], cwd=tmp_path) as process:
         assert process.stdout is not None

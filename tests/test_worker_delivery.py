@@ -135,6 +135,7 @@ def test_a_start_after_a_clean_shutdown_resumes_with_a_rewind(
     assert_each_once(es, fresh_index_prefix, jetstream.frames)
 
 
+@pytest.mark.slow
 def test_an_upgrade_from_legacy_hosts_loses_no_events(
     es_node: EmbeddedNode, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_an_upgrade_from_legacy_hosts_loses_no_events(
     assert_each_once(es, fresh_index_prefix, network)
 
 
+@pytest.mark.slow
 def test_a_replay_from_live_skips_earlier_events(
     start_worker: StartWorker, jetstream: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:

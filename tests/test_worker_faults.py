@@ -22,6 +22,7 @@ from slurp.embedded.node import free_port
 from slurp.pipeline.dead_letters import frame_of
 from slurp.simulator.jetstream import Simulator
 from tests.hostile_server import Hostile
+from tests.tiers import slow_except
 from tests.worker import PROGRAM, StartWorker, Worker, assert_each_once, checkpoint, count
 
 
@@ -188,7 +189,7 @@ def can_mount(folder: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("kind", slow_except(LIMITS, "a limit"))
 def test_a_full_disk_stops_the_worker_and_the_next_run_resumes(
     start: StartWorker,
     jetstream: Simulator,

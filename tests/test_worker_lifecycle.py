@@ -18,6 +18,7 @@ from slurp.embedded.data_folder import cache_dir
 from slurp.embedded.node import EmbeddedNode, free_port
 from slurp.simulator.jetstream import Simulator
 from tests.fixtures_es import OwnNode
+from tests.tiers import slow_except
 from tests.worker import StartWorker, Worker, assert_each_once
 
 
@@ -141,7 +142,7 @@ def test_startup_waits_for_elasticsearch_then_exits_with_1(jetstream: Simulator,
         assert "Traceback" not in worker.log
 
 
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("silent", slow_except([False, True], False))
 def test_a_wrong_password_exits_with_2_and_is_not_logged(
     start_worker: StartWorker, jetstream: Simulator, silent: bool
 ) -> None:
