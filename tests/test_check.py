@@ -146,7 +146,7 @@ def test_wrong_options_credentials_and_privileges_are_exit_code_2(
     as_worker = run(tmp_path, *options, "--es-user", "t_check", SKEETSLURPER_ES_PASS=PASSWORD)
     assert as_worker.returncode == 2
     assert ": privileges sufficient" in as_worker.stdout
-    assert f"there is no index template '{INDEX}' of ours" in as_worker.stdout
+    assert f"there is no index template '{INDEX}' created by this program" in as_worker.stdout
     assert state_of(es) == before
 
 

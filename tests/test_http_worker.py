@@ -186,7 +186,7 @@ def test_an_outage_of_elasticsearch_is_reported_also_on_a_quiet_stream(
         assert "stream" not in text
         assert client.get("/healthz")[0] == 200
         jetstream.generate(100)
-        worker.wait_for("holding what we have")
+        worker.wait_for("holding the events in flight")
         assert client.metric("elasticsearch_up") == 0
         assert client.metric("ready") == 0
         deadline = time.monotonic() + 10

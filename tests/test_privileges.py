@@ -224,7 +224,7 @@ def test_the_page_names_a_missing_privilege_and_shows_posts_with_it(
             process.wait_for(r"indexed [1-9]")
             es.indices.refresh(index=f"{INDEX}-*")
             assert http.wait("/readyz", 200) == "ready\n"
-            missing = f"the worker&#39;s user has no right to read {INDEX}-*"
+            missing = f"the worker&#39;s user lacks the privilege to read {INDEX}-*"
             text = http.wait("/", 200, '<article class="card post">' if granted else missing)
             assert text.count(missing) == (0 if granted else 2)
             assert http.get("/metrics")[0] == 200
