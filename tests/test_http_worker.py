@@ -207,7 +207,7 @@ def test_an_outage_of_elasticsearch_is_reported_also_on_a_quiet_stream(
         assert node.pid is not None
         os.kill(node.pid, signal.SIGSTOP)
         try:
-            client.wait("/readyz", 503, "down for .*: no answer in time")
+            client.wait("/readyz", 503, "down for .*: no response in time")
         finally:
             os.kill(node.pid, signal.SIGCONT)
         client.wait("/readyz", 200)
