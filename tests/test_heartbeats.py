@@ -174,7 +174,7 @@ def test_a_stuck_optional_thread_does_not_suspend_the_keep_alive() -> None:
 def test_a_pause_between_two_attempts_does_not_count() -> None:
     now = [0.0]
     watchdog = Watchdog(30, lambda line: None, lambda: now[0])
-    pulse = watchdog.pulse("scout", 60)
+    pulse = watchdog.pulse("server-monitor", 60)
     with pulse:
         now[0] += 61
         assert watchdog.stuck == [pulse]
