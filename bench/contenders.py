@@ -179,9 +179,6 @@ class WorkerLog:
         """Return the last lines."""
         return "\n".join(self._lines[-last:])
 
-    def _exited(self) -> bool:
-        return self._process.poll() is not None
-
     def _find(self, text: str) -> str | None:
         return next((line for line in self._lines if text in line), None)
 

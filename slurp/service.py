@@ -310,12 +310,13 @@ class Service:
         self._reading_since = time.monotonic()
         for reader in readers:
             self._spawn(f"{READER}{reader.number}", _repeat(reader.step))
-            if len(servers) > 1 and not config.redundant:
-                monitor = ServerMonitor(reader.failover, servers, self._startup.probe)
-                self._spawn(
-                    "server-monitor",
-                    partial(monitor_servers, monitor, self._stop, self._pulse("server-monitor")),
-                )
+        if len(servers) > 1 and not config.redundant:
+            [reader] = readers
+            monitor = ServerMonitor(reader.failover, servers, self._startup.probe)
+            self._spawn(
+                "server-monitor",
+                partial(monitor_servers, monitor, self._stop, self._pulse("server-monitor")),
+            )
         if config.catch_up:
             self._spawn("catch-up", partial(self._catch_up, readers))
         status.starting = ""

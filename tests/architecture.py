@@ -99,7 +99,6 @@ def cycles() -> list[str]:
     graph: dict[str, set[str]] = {}
     for source, target in edges():
         graph.setdefault(source, set()).add(target)
-    # A package's __init__ runs before its modules; who imports a module of it does not import what it offers.
     found, done = [], set[str]()
 
     def visit(name: str, path: tuple[str, ...]) -> None:

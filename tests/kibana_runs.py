@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +98,6 @@ def install(
     monkeypatch.setenv("HOME", str(tmp_path))
     create_index(es, STATE_INDEX, **asset("state"))
     return InstallerRuns(kibana, es_node.url, fresh_index_prefix, monkeypatch)
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def rename(attributes: Json) -> None:

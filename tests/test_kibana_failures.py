@@ -15,8 +15,9 @@ from slurp.backoff import Backoff
 from slurp.elastic.client import Elastic
 from slurp.kibana.install import Installer
 from slurp.logs import Secrets
+from tests.harness import until
 from tests.kibana_examples import example_objects
-from tests.kibana_runs import InstallerRuns, install, kibana, wait_until
+from tests.kibana_runs import InstallerRuns, install, kibana
 from tests.stub_kibana import StubKibana
 
 # Fixtures.
@@ -31,7 +32,7 @@ def test_the_error_of_an_import_is_logged_once(
         {"type": "search", "id": "s", "error": {"type": "missing_references", "references": references}}
     ]
     thread, _ = install.start()
-    wait_until(lambda: len(kibana.imports) > 3)
+    until(lambda: len(kibana.imports) > 3)
     assert not kibana.objects
     kibana.import_errors = []
     thread.join(60)
@@ -44,7 +45,7 @@ def test_a_wrong_password_is_logged_once_and_retried(
 ) -> None:
     kibana.password = "geheim"
     thread, _ = install.start("--kibana-pass", "falsch")
-    wait_until(lambda: len(kibana.requests) > 5)
+    until(lambda: len(kibana.requests) > 5)
     assert set(kibana.calls) == {"GET /api/status"}
     kibana.password = "falsch"
     thread.join(60)
@@ -58,7 +59,7 @@ def test_the_password_file_is_read_again(install: InstallerRuns, kibana: StubKib
     file = tmp_path / "password"
     file.write_text("falsch\n")
     thread, _ = install.start("--kibana-user", "kib", "--kibana-pass-file", str(file))
-    wait_until(lambda: len(kibana.requests) > 2)
+    until(lambda: len(kibana.requests) > 2)
     file.write_text("geheim\n")
     thread.join(60)
     assert len(kibana.objects) == 4
@@ -75,7 +76,7 @@ def test_the_api_key_file_is_read_again(install: InstallerRuns, kibana: StubKiba
     file = tmp_path / "key"
     file.write_text("YWx0\n")
     thread, _ = install.start("--es-api-key-file", str(file))
-    wait_until(lambda: len(kibana.requests) > 2)
+    until(lambda: len(kibana.requests) > 2)
     file.write_text("a2V5\n")
     thread.join(60)
     assert len(kibana.objects) == 4
@@ -92,7 +93,7 @@ def test_an_id_of_another_space_is_reported(
 ) -> None:
     install()
     _, stop = install.start("--kibana-space", "team")
-    wait_until(lambda: "conflict (" in caplog.text)
+    until(lambda: "conflict (" in caplog.text)
     stop.set()
     assert "index-pattern view exists in another space, so Kibana imported it as" in caplog.text
 
@@ -101,7 +102,7 @@ def test_a_missing_space_is_reported(
     install: InstallerRuns, kibana: StubKibana, caplog: pytest.LogCaptureFixture
 ) -> None:
     thread, _ = install.start("--kibana-space", "nowhere")
-    wait_until(lambda: "space 'nowhere' does not exist" in caplog.text)
+    until(lambda: "space 'nowhere' does not exist" in caplog.text)
     assert not kibana.imports
     kibana.spaces.add("nowhere")
     thread.join(60)
@@ -115,7 +116,7 @@ def test_a_base_path_is_supported(install: InstallerRuns, caplog: pytest.LogCapt
         assert len(kibana.objects) == 4
         root = kibana.url.removesuffix("/kibana")
         _, stop = install.start("--kibana", root)
-        wait_until(lambda: "no Kibana at this path" in caplog.text)
+        until(lambda: "no Kibana at this path" in caplog.text)
         stop.set()
 
 
@@ -124,9 +125,9 @@ def test_a_starting_kibana_is_retried(
 ) -> None:
     kibana.starting = True
     thread, _ = install.start()
-    wait_until(lambda: len(kibana.requests) > 3)
+    until(lambda: len(kibana.requests) > 3)
     kibana.starting, kibana.level = False, "critical"
-    wait_until(lambda: "status critical" in caplog.text)
+    until(lambda: "status critical" in caplog.text)
     kibana.level = "degraded"
     thread.join(60)
     assert len(kibana.objects) == 4
@@ -138,7 +139,7 @@ def test_an_old_kibana_is_reported(
 ) -> None:
     kibana.version = "8.8.2"
     thread, _ = install.start()
-    wait_until(lambda: "version 8.8.2 is not supported (required: 8.9 or later)" in caplog.text)
+    until(lambda: "version 8.8.2 is not supported (required: 8.9 or later)" in caplog.text)
     kibana.version = "8.10.0"
     thread.join(60)
     assert len(kibana.objects) == 4
@@ -158,7 +159,7 @@ def test_a_missing_privilege_is_reported(
 ) -> None:
     kibana.forbidden_paths = ("_export",)
     thread, _ = install.start()
-    wait_until(lambda: "missing privilege: 403 Forbidden by the test" in caplog.text)
+    until(lambda: "missing privilege: 403 Forbidden by the test" in caplog.text)
     kibana.forbidden_paths = ()
     thread.join(60)
     assert len(kibana.objects) == 4
@@ -223,7 +224,7 @@ def test_stopping_interrupts_the_delay(install: InstallerRuns, kibana: StubKiban
     stop = threading.Event()
     thread = threading.Thread(target=installer.run, args=(stop,), daemon=True)
     thread.start()
-    wait_until(lambda: kibana.requests)
+    until(lambda: kibana.requests)
     stop.set()
     thread.join(2)
     assert not thread.is_alive()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from slurp.logs import Secrets
 from slurp.monitoring.stats_index import State, StatsIndex, interval
 from slurp.pipeline.progress import Snapshot
 from slurp.simulator.jetstream import Simulator
+from tests.harness import until
 from tests.worker import StartWorker, assert_stats_add_up, stats_documents
 
 START = Snapshot(0, 0, 0, 0, 0, 0, 0, 0, reconnects=0, gaps=0, future_revs=0, newest_us=None, at=100.0)
@@ -38,13 +38,6 @@ def after(before: Snapshot, seconds: float, **more: int) -> Snapshot:
     """Return the snapshot `seconds` after `before`, with the named counters increased."""
     counts = {name: getattr(before, name) + count for name, count in more.items()}
     return replace(before, at=before.at + seconds, **counts)
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.1)
 
 
 # Without a node
@@ -196,7 +189,7 @@ def test_the_documents_of_a_run_add_up_to_its_summary(
     with start("--worker-name", "left") as worker:
         worker.wait_for("connected to")
         # `lag_ms` exists once an event is indexed, which may take seconds on a machine under load.
-        wait_until(
+        until(
             lambda: (
                 len(written := stats_documents(es, fresh_index_prefix)) >= 3
                 and written[-1].get("lag_ms") is not None
@@ -232,10 +225,10 @@ def test_a_closed_index_delays_counts_and_loses_none(
         try:
             worker.wait_for("cannot write statistics to skeetslurper-stats.* 400 index_closed_exception")
             lines = worker.log.count(" received ")
-            wait_until(lambda: worker.log.count(" received ") >= lines + 3)
+            until(lambda: worker.log.count(" received ") >= lines + 3)
         finally:
             es.indices.open(index=STATS_INDEX, wait_for_active_shards=1)
-        wait_until(lambda: len(stats_documents(es, fresh_index_prefix)) > 1)
+        until(lambda: len(stats_documents(es, fresh_index_prefix)) > 1)
         assert worker.stop() == 0
         counted = worker.counted()
     assert worker.log.count("index_closed_exception") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -38,6 +39,16 @@ def parse_time(text: str) -> int | None:
     except OverflowError:
         return None
     return micros if 0 <= micros <= MAX_TIME_US else None
+
+
+def median(times: Iterable[int]) -> int:
+    """Return the median, the lower one of two. Raises IndexError if there are no times."""
+    return middle(sorted(times))
+
+
+def middle(times: Sequence[int]) -> int:
+    """Return the middle element in the given order, the first of two. Raises IndexError if there is none."""
+    return times[(len(times) - 1) // 2]
 
 
 @lru_cache(maxsize=4096)

@@ -15,8 +15,8 @@ import websocket
 
 from slurp.events.frames import cursor_of
 from slurp.events.identity import instant_us
+from slurp.events.times import middle
 from slurp.jetstream.connection import describe_error
-from slurp.jetstream.resume_check import lower_median
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,4 @@ def first_event_of(events: list[dict[str, Any]]) -> FirstEvent | None:
     if not events or (cursor := cursor_of(events[0])) is None:
         return None
     now_us = int(time.time() * 1e6)
-    return FirstEvent(
-        cursor, lower_median([max(event["time_us"], instant_us(event, now_us)) for event in events])
-    )
+    return FirstEvent(cursor, middle([max(event["time_us"], instant_us(event, now_us)) for event in events]))

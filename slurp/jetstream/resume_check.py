@@ -13,6 +13,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from slurp.events.position import Gap, Position, Resume
+from slurp.events.times import median, middle
 from slurp.units import format_duration
 
 # Events to judge a connection by. The time_us of a single event may be imported; the median decides.
@@ -117,7 +118,7 @@ class ResumeCheck:
 
     def _evaluate_time(self, first: Sequence[Position]) -> CheckResult:
         times = sorted(one.time_us for one in first)
-        begins_us = lower_median(times)
+        begins_us = middle(times)
         if first[0].cursor is not None and begins_us < self.requested.cursor - _EARLY_US:
             early = format_duration((self.requested.cursor - begins_us) / 1e6)
             return CheckResult(Outcome.EARLY, begins_us, f"begins {early} before the requested time")
@@ -129,7 +130,7 @@ class ResumeCheck:
 
     def _evaluate_searched(self, first: Sequence[Position], searched: int) -> CheckResult:
         """The number was found by reading events, so any difference means that they have changed since."""
-        begins_us = lower_median(sorted(one.time_us for one in first))
+        begins_us = median(one.time_us for one in first)
         earliest = first[0].cursor
         if earliest is None or earliest < searched:
             return CheckResult(
@@ -141,7 +142,7 @@ class ResumeCheck:
         return CheckResult(Outcome.OK, begins_us)
 
     def _evaluate_oldest(self, first: Sequence[Position]) -> CheckResult:
-        begins_us = lower_median(sorted(one.time_us for one in first))
+        begins_us = median(one.time_us for one in first)
         # Events older than the known position belong to another store, which goes back further.
         is_older = begins_us < self.requested.known.time_us - TOLERANCE_US
         if self._missing_numbers(first[0]) is None or is_older:
@@ -162,11 +163,11 @@ class ResumeCheck:
         if not known.time_us:
             # The number is from the user; nothing else is known of its event.
             return CheckResult(Outcome.OK)
-        begins_us = lower_median(sorted(one.time_us for one in first))
+        begins_us = median(one.time_us for one in first)
         # Events received before must be as old as they were. The others may be of any time in a quiet stream.
-        replayed = sorted(one.time_us for one in first if (one.cursor or 0) <= (known.cursor or 0))
+        replayed = [one.time_us for one in first if (one.cursor or 0) <= (known.cursor or 0)]
         newest = max(self.newest_us, known.time_us)
-        if min(begins_us, lower_median(replayed) if replayed else begins_us) > newest + TOLERANCE_US:
+        if min(begins_us, median(replayed) if replayed else begins_us) > newest + TOLERANCE_US:
             later = format_duration((begins_us - newest) / 1e6)
             reason = (
                 f"sends {earliest} for requested cursor {cursor}, {later} later than the newest known event"
@@ -176,8 +177,3 @@ class ResumeCheck:
         missing = not self.filtered and self._missing_numbers(first[0]) is not None
         is_gap = missing and (self.v2 or begins_us > newest + V1_TOLERANCE_US)
         return CheckResult(Outcome.GAP if is_gap else Outcome.OK, begins_us)
-
-
-def lower_median(times: Sequence[int]) -> int:
-    """Return the middle element of `times`, the lower one of two: the median if they are sorted."""
-    return times[(len(times) - 1) // 2]

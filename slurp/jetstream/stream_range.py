@@ -12,10 +12,11 @@ from websocket import ABNF
 
 from slurp.events.frames import BadFrame, cursor_of, first_position, parse
 from slurp.events.position import FIRST_TIME_CURSOR, Position
+from slurp.events.times import middle
 from slurp.jetstream.connection import Connection, close_connection, connect, describe_error
-from slurp.jetstream.resume_check import SAMPLE, lower_median
+from slurp.jetstream.resume_check import SAMPLE
 from slurp.jetstream.servers import host_of
-from slurp.jetstream.subscription import V2_PATH
+from slurp.jetstream.subscription import V1_PATH, V2_PATH
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ _OLDEST_TIMEOUT = 10.0
 _NEWEST_TIMEOUT = 5.0
 
 # From the beginning, without filters. The v2 wire rejects a number below its oldest event, but no time.
-_V1_PATH = "/subscribe?cursor=0"
-_V2_PATH = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
+_OLDEST_V1 = f"{V1_PATH}?cursor=0"
+_OLDEST_V2 = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
 
 
 def oldest_event(
@@ -35,13 +36,13 @@ def oldest_event(
     None when the server sends no event in time.
     """
     try:
-        events = first_events(f"{server}{_V2_PATH if v2 else _V1_PATH}", timeout, ca)
+        events = first_events(f"{server}{_OLDEST_V2 if v2 else _OLDEST_V1}", timeout, ca)
     except (OSError, websocket.WebSocketException) as error:
         log.debug("%s: cannot read the oldest event: %s", server, describe_error(error))
         return None
     if not events:
         return None
-    return Position(host_of(server), cursor_of(events[0]), lower_median([one["time_us"] for one in events]))
+    return Position(host_of(server), cursor_of(events[0]), middle([one["time_us"] for one in events]))
 
 
 def first_events(url: str, timeout: float, ca: Path | None = None) -> list[dict[str, Any]]:

@@ -30,7 +30,8 @@ _SERIOUS = ("OutdatedCursor", "FutureCursor")
 class DecodedFrames:
     """Frames without the notices among them, in order, and the data that accompanies them into a batch.
 
-    `position` is where to resume after them; None if no frame is a valid event. `announced`: see `resyncs`.
+    `position` is the position to resume at after them; None if no frame is a valid event.
+    `announced` are cursors of resyncs, see `slurp.jetstream.resyncs`.
     """
 
     frames: list[bytes]

@@ -144,8 +144,9 @@ class Stats:
 
 
 def _lag(now: Snapshot) -> float | None:
-    """Return the seconds between now and the time of the newest acknowledged event, None without one."""
-    return None if now.newest_us is None else round(time.time() - now.newest_us / 1e6, 3)
+    """Return the lag in seconds, to the millisecond; None before the first event."""
+    lag = now.lag(time.time())
+    return None if lag is None else round(lag, 3)
 
 
 def _lag_text(now: Snapshot) -> str:

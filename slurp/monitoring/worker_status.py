@@ -92,5 +92,4 @@ class WorkerStatus:
     @property
     def lag(self) -> float | None:
         """Seconds between now and the time of the newest acknowledged event; None before the first one."""
-        newest = self.counters.snapshot().newest_us
-        return None if newest is None else time.time() - newest / 1e6
+        return self.counters.snapshot().lag(time.time())

@@ -15,6 +15,7 @@ from slurp.elastic.bulk import create
 from slurp.elastic.error_classes import Item
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.events.frames import BadFrame, parse
+from slurp.events.times import median
 from slurp.jetstream import bootstrap, resyncs
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.channel import Channel
@@ -107,7 +108,7 @@ class Indexer:
         times = decoded.times
         return outcome, BatchAck(
             position=batch.position,
-            median_us=sorted(times)[(len(times) - 1) // 2] if times else None,
+            median_us=median(times) if times else None,
             arrived_us=batch.arrived_us,
             delays_us=tuple(decoded.delays),
             future=decoded.future,

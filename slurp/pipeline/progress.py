@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from slurp.events.position import Position, Resume, resume_cursor, resume_elsewhere
+from slurp.events.times import median
 from slurp.pipeline.batches import Batch
 
 # The time of a position is the median over this many batches.
@@ -128,7 +129,7 @@ class AckTracker:
     @property
     def stream_us(self) -> int:
         """Median time of the newest batches, by the servers' clocks; 0 before the first batch."""
-        return _median(self._medians) if self._medians else 0
+        return median(self._medians) if self._medians else 0
 
     def _advance(self, ack: BatchAck, now_us: int) -> None:
         if ack.position is None:
@@ -137,10 +138,10 @@ class AckTracker:
             self._medians.append(ack.median_us)
         if ack.delays_us:
             self._delays.extend(ack.delays_us)
-            self.newest_us = ack.arrived_us - _median(self._delays)
+            self.newest_us = ack.arrived_us - median(self._delays)
         # A median, so that a back-dated event does not cause hours of replay, nor a future one a gap.
         # There is none before the first event that a document could be built from.
-        time_us = _median(self._medians) if self._medians else ack.position.time_us
+        time_us = median(self._medians) if self._medians else ack.position.time_us
         position = replace(ack.position, time_us=min(time_us, now_us))
         # After a rewind, events are acknowledged a second time; the position must not go back.
         before = self.position
@@ -170,6 +171,10 @@ class Snapshot:
     def adds_up(self) -> bool:
         """Whether received = outcomes + in flight (invariant 4)."""
         return self.received == self.in_flight + sum(int(getattr(self, name)) for name in OUTCOMES)
+
+    def lag(self, now: float) -> float | None:
+        """Return the seconds from the newest acknowledged event to `now` (Unix time), None without one."""
+        return None if self.newest_us is None else now - self.newest_us / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +336,3 @@ class Counters:
 
     def _now_us(self) -> int:
         return int(self._clock() * 1e6)
-
-
-def _median(values: Iterable[int]) -> int:
-    """Return the lower median."""
-    ordered = sorted(values)
-    return ordered[(len(ordered) - 1) // 2]

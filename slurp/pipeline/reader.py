@@ -48,7 +48,6 @@ class End(Enum):
     """Why a connection ended."""
 
     STOPPED = "stopped"
-    CLOSED = "closed in order"
     CUT = "cut"
     STALLED = "stalled"
     WRONG_STREAM = "it began at another place than requested"
@@ -336,5 +335,4 @@ def _closed(payload: bytes) -> Ending:
     """Return the ending for a close frame (RFC 6455, section 5.5.1)."""
     code = struct.unpack("!H", payload[:2])[0] if len(payload) >= 2 else 1005
     reason = payload[2:].decode("utf-8", "replace")
-    end = End.CLOSED if code in (1000, 1001) else End.CUT
-    return Ending(end, f"closed with {code} {reason}".rstrip())
+    return Ending(End.CUT, f"closed with {code} {reason}".rstrip())
