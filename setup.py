@@ -74,7 +74,8 @@ setup(
             "playwright>=1.48,<2",
             "psutil>=5.9,<8",
             "PyYAML>=6,<7",
-            "pytest>=8,<10",
+            # pytest-xdist 3.8 ignores xdist_group with pytest 9.2 (pytest-dev/pytest-xdist#1386).
+            "pytest>=8,<9.2",
             # pytest-cov 7 leaves subprocesses to coverage, which measures them from 7.10 on.
             "coverage>=7.10.3,<8",
             "pytest-cov>=7,<8",

@@ -50,8 +50,6 @@ def run_folder(config: pytest.Config) -> Path:
 
 # tryfirst: xdist reads the groups in the same hook.
 @pytest.hookimpl(tryfirst=True)
-# tryfirst: xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cluster_wide"):
@@ -90,6 +88,8 @@ def es_node(request: pytest.FixtureRequest) -> EmbeddedNode:
     `cluster_wide` and get another node than all other tests.
     """
     cluster_wide = request.node.get_closest_marker("cluster_wide")
+    # Without groups, each xdist worker would start a node of its own for these tests.
+    assert not cluster_wide or not hasattr(request.config, "workerinput") or "@" in request.node.nodeid
     node: EmbeddedNode = request.getfixturevalue("cluster_wide_node" if cluster_wide else "shared_node")
     return node
 
