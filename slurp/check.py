@@ -12,7 +12,6 @@ from typing import Any
 from elasticsearch import ApiError, Elasticsearch
 
 from slurp.config import Config
-from slurp.configfile import COMMAND_LINE_ONLY, SECRET_OPTIONS
 from slurp.elastic import privileges, setup
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.features import Features, detect
@@ -24,7 +23,8 @@ from slurp.jetstream.subscription import Subscription
 from slurp.kibana.client import KibanaClient, NotReady, Rejected, Unauthorized
 from slurp.lexicons import Compiled
 from slurp.logs import Secrets, printable
-from slurp.options import build_parser
+from slurp.options.config_file import COMMAND_LINE_ONLY, SECRET_OPTIONS
+from slurp.options.definitions import build_parser
 from slurp.process import StopSignals
 from slurp.proxies import proxies_of
 

@@ -14,15 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from slurp.addresses import Address, is_loopback
-from slurp.configfile import SECRET_OPTIONS
 from slurp.errors import Exit, Fatal
 from slurp.logs import for_journal, is_journal
-from slurp.option_parser import UsageError
-from slurp.option_sources import OptionSources, environment_options
-from slurp.options import build_parser, config_files
-from slurp.replay_command import ReplayCommand
-from slurp.user_folders import user_folder
-from slurp.values import (
+from slurp.options.config_file import SECRET_OPTIONS
+from slurp.options.definitions import build_parser, config_files
+from slurp.options.parser import UsageError
+from slurp.options.sources import OptionSources, environment_options
+from slurp.options.values import (
     SecretFile,
     absolute_path,
     basic_token,
@@ -41,6 +39,8 @@ from slurp.values import (
     parse_space_id,
     split_list,
 )
+from slurp.replay_command import ReplayCommand
+from slurp.user_folders import user_folder
 
 PUBLIC_HOSTS = tuple(f"wss://jetstream.us-{coast}.bsky.network" for coast in ("east", "west"))
 # These support protocol v1 only and sometimes drop events: the probe ranks them after the others.

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slurp.configfile import COMMAND_LINE_ONLY
-from slurp.option_parser import env_variable
-from slurp.options import CONFIG_FILES, build_parser
+from slurp.options.config_file import COMMAND_LINE_ONLY
+from slurp.options.definitions import CONFIG_FILES, build_parser
+from slurp.options.parser import env_variable
 
 FILE = Path(__file__).parents[1] / "docs" / "cli.md"
 
@@ -19,7 +19,7 @@ _FILES = ", ".join(f"`{file}`" for file in CONFIG_FILES)
 _HEAD = f"""\
 # Command-line options
 
-<!-- Made by `python -m slurp.reference build`: edit slurp/options.py instead. -->
+<!-- Made by `python -m slurp.reference build`: edit slurp/options/definitions.py instead. -->
 
 Usage: `skeetslurper [OPTION]…`, in a checkout `.venv/bin/python skeetslurper.py`. No option is required.
 Options are given on the command line, as environment variables, or as lines `name = value` of a

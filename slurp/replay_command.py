@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from slurp.configfile import SECRET_OPTIONS
-from slurp.option_parser import env_variable
-from slurp.option_sources import OptionSources
+from slurp.options.config_file import SECRET_OPTIONS
+from slurp.options.parser import env_variable
+from slurp.options.sources import OptionSources
 
 # The name of the second worker, which keeps its checkpoint apart from that of this worker.
 WORKER_NAME = "fill"

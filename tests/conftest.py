@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from slurp.embedded.node import EmbeddedNode
-from slurp.options import config_files
+from slurp.options.definitions import config_files
 from slurp.simulator.jetstream import Simulator
 from tests.gateway import Gateway
 from tests.harness import InProcess

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slurp.completion import SHELLS
+from slurp.options.completion import SHELLS
 
 PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 

@@ -13,7 +13,7 @@ import pytest
 from slurp.addresses import Address
 from slurp.config import LEGACY_HOSTS, PUBLIC_HOSTS, Config, parse, parse_with_origins
 from slurp.events.position import LIVE
-from slurp.options import build_parser
+from slurp.options.definitions import build_parser
 from tests.usage import usage_error
 
 

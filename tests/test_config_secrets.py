@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurp.config import parse
-from slurp.values import SecretFile, parse_api_key
+from slurp.options.values import SecretFile, parse_api_key
 from tests.usage import usage_error
 
 

@@ -15,7 +15,7 @@ from slurp.kibana import panels
 from slurp.kibana.dashboards import DASHBOARDS, filters
 from slurp.kibana.panel_queries import field_types, problems
 from slurp.lexicons import committed
-from slurp.options import build_parser
+from slurp.options.definitions import build_parser
 from tests.test_readme import options
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import pytest
 
 from slurp.config import parse
 from slurp.embedded.node import EmbeddedNode
-from slurp.options import build_parser
+from slurp.options.definitions import build_parser
+from slurp.options.values import exposure_warning
 from slurp.simulator.jetstream import Simulator
-from slurp.values import exposure_warning
 from tests.conftest import SHARED
 from tests.proxy import self_signed
 from tests.test_docs import PAGES, ROOT

@@ -24,8 +24,8 @@ from slurp.config import parse
 from slurp.elastic.privileges import main as show_role
 from slurp.elastic.privileges import worker_with_setup
 from slurp.embedded.node import EmbeddedNode
-from slurp.option_parser import env_variable
-from slurp.options import build_parser
+from slurp.options.definitions import build_parser
+from slurp.options.parser import env_variable
 from slurp.simulator.jetstream import Simulator
 from slurp.units import parse_duration
 from slurp.web.http_server import HttpServer, Request, Response, text_response

@@ -90,6 +90,8 @@ def test_a_working_worker_is_ready_and_exports_its_counters(
         assert client.wait("/readyz", 200) == "ready\n"
         assert client.get("/healthz") == (200, "alive\n")
         worker.wait_for(r"indexed 2,000 ")
+        # There is no age before the first checkpoint.
+        client.wait("/metrics", 200, r"skeetslurper_checkpoint_age_seconds \d")
         assert client.metric("events_received_total") == 2000
         assert client.metric("events_answered_total", outcome="indexed") == 2000
         assert client.metric("in_flight_events") == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slurp.options import build_parser
+from slurp.options.definitions import build_parser
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -12,9 +12,9 @@ import pytest
 
 from slurp import reference
 from slurp.config import parse
-from slurp.configfile import COMMAND_LINE_ONLY
-from slurp.option_parser import env_variable
-from slurp.options import build_parser
+from slurp.options.config_file import COMMAND_LINE_ONLY
+from slurp.options.definitions import build_parser
+from slurp.options.parser import env_variable
 
 PAGE = reference.FILE.read_text(encoding="utf-8")
 

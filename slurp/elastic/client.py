@@ -21,7 +21,7 @@ from slurp.elastic.response_checks import CheckedElasticsearch
 from slurp.elastic.tls import pinned_context
 from slurp.errors import Exit, Fatal
 from slurp.logs import Secrets, cut
-from slurp.values import basic_token
+from slurp.options.values import basic_token
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from urllib3.exceptions import HTTPError
 
 from slurp.config import Config
 from slurp.logs import Secrets, cut
+from slurp.options.values import basic_token
 from slurp.response_body import read_body
-from slurp.values import basic_token
 
 Json = dict[str, Any]
 Key = tuple[str, str]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import _ArgumentGroup as Group
 from pathlib import Path
 
-from slurp.option_parser import DURATION, POSITIVE, argument_type
-from slurp.values import (
+from slurp.options.parser import DURATION, POSITIVE, argument_type
+from slurp.options.values import (
     parse_api_key,
     parse_fingerprint,
     parse_max_disk,

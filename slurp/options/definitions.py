@@ -11,13 +11,13 @@ from pathlib import Path
 import configargparse
 
 from slurp import __version__, addresses
-from slurp.completion import SHELLS, PrintCompletion
-from slurp.configfile import ConfigFile
-from slurp.elasticsearch_options import add_connection_options, add_index_options, add_kibana_options
 from slurp.events.position import LIVE
-from slurp.option_parser import DURATION, ENV_PREFIX, POSITIVE, OptionParser, argument_type, open_config_file
+from slurp.options.completion import SHELLS, PrintCompletion
+from slurp.options.config_file import ConfigFile
+from slurp.options.elasticsearch import add_connection_options, add_index_options, add_kibana_options
+from slurp.options.parser import DURATION, ENV_PREFIX, POSITIVE, OptionParser, argument_type, open_config_file
+from slurp.options.values import parse_start
 from slurp.units import parse_size
-from slurp.values import parse_start
 
 CONFIG_FILES = ("/etc/skeetslurper.conf", "~/.config/skeetslurper.conf")
 _USER_FILE = "skeetslurper.conf"

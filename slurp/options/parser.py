@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TextIO
 
 import configargparse
 
-from slurp.configfile import suggestion
+from slurp.options.config_file import suggestion
+from slurp.options.values import integer_from
 from slurp.units import parse_duration
-from slurp.values import integer_from
 
 ENV_PREFIX = "SKEETSLURPER_"
 

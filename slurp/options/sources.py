@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import configargparse
 
-from slurp.configfile import COMMAND_LINE_ONLY, SECRET_OPTIONS, suggestion
-from slurp.option_parser import ENV_PREFIX, UsageError, env_variable
+from slurp.options.config_file import COMMAND_LINE_ONLY, SECRET_OPTIONS, suggestion
+from slurp.options.parser import ENV_PREFIX, UsageError, env_variable
 
 # The variables that Kubernetes sets in every container for a Service named skeetslurper or skeetslurper-….
 _KUBERNETES = re.compile(r".*_SERVICE_HOST|.*_SERVICE_PORT(_.+)?|.+_PORT(_\d+_[A-Z]+(_[A-Z]+)?)?").fullmatch

@@ -1,0 +1,1 @@
+"""The options: definitions, sources (command line, environment variables, config files) and values."""
