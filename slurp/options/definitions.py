@@ -209,7 +209,7 @@ def _add_service_options(group: Group) -> None:
         "--dead-letter",
         metavar="FILE",
         type=Path,
-        help="file for frames that can't be decoded or stored (default: dead-letters.jsonl in "
+        help="file for frames that cannot be decoded or stored (default: dead-letters.jsonl in "
         "$STATE_DIRECTORY or ~/.local/share/skeetslurper)",
     )
     group.add_argument(
@@ -259,7 +259,7 @@ def _add_embedded_options(group: Group) -> None:
     group.add_argument(
         "--embedded",
         action="store_true",
-        help="start an Elasticsearch node on this machine if nothing answers at --es",
+        help="start an Elasticsearch node on this machine if nothing responds at --es",
     )
     group.add_argument(
         "--embedded-data",
