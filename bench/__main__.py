@@ -70,7 +70,7 @@ def compare(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     yield (
         f"{count:,} simulated events of {sum(map(len, frames)) / count:.0f} bytes, {rounds} round(s) each, "
         "medians. The limit is two threads of `http.client` with prebuilt documents, "
-        f"{size:,} per request. Skeetslurper and the textbook script read the v1 wire, uncompressed."
+        f"{size:,} per request. Skeetslurper and the textbook script read protocol v1, uncompressed."
     )
     yield ""
     yield "| | events/s | ratio | spread | CPU µs per event | Elasticsearch CPU µs per event | peak RSS |"

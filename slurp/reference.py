@@ -39,9 +39,11 @@ earlier one. The values of a repeatable option all come from one of these source
 
 ## Exit codes
 
-- **0**: done, or stopped on request
-- **1**: failed, or stopped by a second signal, or `--catch-up` or `--setup-only` not finished
-- **2**: wrong usage or credentials
+- **0**: done, or stopped on request. With `--check`: no problem found
+- **1**: failed, or stopped by a second signal, or `--catch-up` or `--setup-only` stopped before its end. With
+  `--check`: a server is not reachable or not usable
+- **2**: wrong options, credentials or privileges, or a filter that Jetstream rejects. With `--check`: wrong
+  options, credentials or privileges
 
 ## Config files
 
@@ -81,8 +83,7 @@ it tests once:
 
 Each result is a line that starts with `ok`, `skip` or `FAIL`. The check writes nothing to a cluster or file,
 opens no port and takes no lock, so it can run beside the worker. It does not start an embedded node.
-Exit codes: **0** no problem found, **1** a server is not reachable, **2** wrong options, credentials or
-privileges.
+See [Exit codes](#exit-codes).
 
 ## Shell completion
 

@@ -56,6 +56,7 @@ NOT_HERE = {
     r"(\(?cd (elk|\.\.)|docker |git clone .* && cd )": "Docker; elk/ has tests/test_elk.py",
     r"curl -u elastic:changeme ": "tests/test_docs_node.py runs it",
     r"curl -sv --max-time 5 https://jetstream": "the internet",
+    r"curl -s http://127\.0\.0\.1:8642/readyz$": "needs a worker; tests/test_http_worker.py",
     r"git (clone|submodule|tag|rm|commit)": "changes the repository",
     r"skeetslurper --check$": "tests/test_check.py",
     r"skeetslurper --print-completion zsh": "needs zsh; tests/test_completion.py",

@@ -220,7 +220,8 @@ def test_without_elasticsearch_the_page_displays_the_state_of_the_worker(offline
     assert "not ready" in text
     assert "No events are being indexed" in text
     assert "Elasticsearch: down for 0.0s: " in text
-    assert "1,234 are in flight" in text
+    assert "1,234 events are in flight and are not lost" in text
+    assert "keeps events for about 36 hours" in text
     assert "quarantined 3" in text
     assert text.count("Elasticsearch is down: ") == 2
     assert text.count("Connection refused") == 3

@@ -46,7 +46,7 @@ _POSTS = "posts"
 _FACETED = "posts; lists, feeds, starter packs"
 
 FIELDS: tuple[Field, ...] = (
-    Field("@timestamp", _DATE, "time of the event; determines the day index", "rev of a commit or sync, or time of an identity or account event; `time_us` if that is more than a day off"),
+    Field("@timestamp", _DATE, "time of the event; determines the daily index", "rev of a commit or sync, or time of an identity or account event; `time_us` if that is more than a day off"),
     Field("did", _DID, "DID of the repository or account", "every event"),
     Field("kind", {"type": "keyword"}, "`commit`, `identity`, `account` or `sync`", "every event"),
     Field("uri", _URI, "`at://did/collection/rkey`", "commits"),
@@ -56,7 +56,7 @@ FIELDS: tuple[Field, ...] = (
     Field("commit.collection", _NSID, "NSID of the record type", "commits"),
     Field("commit.rkey", _keyword(1024), "key of the record in its collection", "commits"),
     Field("commit.cid", _keyword(256), "hash of the record", "creates and updates"),
-    Field("commit.resync", {"type": "boolean"}, "`true` if the record was announced again because its repository was replaced", "creates after a sync of the same DID and rev, v2 wire only"),
+    Field("commit.resync", {"type": "boolean"}, "`true` if the record was announced again because its repository was replaced", "creates after a sync of the same DID and rev, protocol v2 only"),
     Field("commit.bootstrap", {"type": "boolean"}, "`true` if the record existed before and a newly set up server announced it", "creates with an old rev, an rkey much older than the rev, or a rev shared by many creates, while such a server sends the records of all accounts"),
     Field("identity.handle", _keyword(512), "the new handle", "identity events"),
     Field("identity.seq", _USER_LONG, "sequence number of the relay", "identity events"),
@@ -65,7 +65,7 @@ FIELDS: tuple[Field, ...] = (
     Field("account.status", _keyword(256), "reason if not active: `takendown`, `suspended`, `deleted`, `deactivated`", "account events"),
     Field("account.seq", _USER_LONG, "sequence number of the relay", "account events"),
     Field("account.time", _USER_DATE, "time of the change", "account events"),
-    Field("sync.rev", _keyword(256), "revision of the repository that replaces all earlier ones", "sync events, v2 wire only"),
+    Field("sync.rev", _keyword(256), "revision of the repository that replaces all earlier ones", "sync events, protocol v2 only"),
     Field("sync.seq", _USER_LONG, "sequence number of the relay", "sync events"),
     Field("sync.time", _USER_DATE, "time of the replacement", "sync events"),
     Field("created_at", _USER_DATE, "time claimed by the record; absent if invalid, `@timestamp` if later than that", "`createdAt`, else `publishedAt`, of any record"),

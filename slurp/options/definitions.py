@@ -27,7 +27,8 @@ _EPILOG = (
     + " (es-user = elastic). The command line overrides the environment, and the environment overrides the "
     "files. In a file, # starts a comment and quotes enclose a value with blanks or #. Repeat an option "
     "marked as repeatable, or separate its values with commas. Durations: 500ms, 30s, 5m, 36h, 30d. Sizes: "
-    "500kB, 64MB, 1GB. Exit codes: 0 done or stopped on request, 1 failed, 2 wrong usage or credentials."
+    "500kB, 64MB, 1GB. Exit codes: 0 done or stopped on request, 1 failed, 2 wrong options, "
+    "credentials or privileges."
 )
 
 _START = argument_type(parse_start)
@@ -93,8 +94,7 @@ def _add_general_options(parser: OptionParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="show the effective options, connect to every server, change nothing, and exit: 0 no problem "
-        "found, 1 a server is not reachable, 2 wrong options, credentials or privileges",
+        help="show the effective options, connect to every server, change nothing, and exit",
     )
 
 
@@ -209,7 +209,7 @@ def _add_service_options(group: Group) -> None:
         "--dead-letter",
         metavar="FILE",
         type=Path,
-        help="file for frames that can't be decoded or stored (default: dead-letters.jsonl in "
+        help="file for frames that cannot be decoded or stored (default: dead-letters.jsonl in "
         "$STATE_DIRECTORY or ~/.local/share/skeetslurper)",
     )
     group.add_argument(
@@ -259,7 +259,7 @@ def _add_embedded_options(group: Group) -> None:
     group.add_argument(
         "--embedded",
         action="store_true",
-        help="start an Elasticsearch node on this machine if nothing answers at --es",
+        help="start an Elasticsearch node on this machine if nothing responds at --es",
     )
     group.add_argument(
         "--embedded-data",

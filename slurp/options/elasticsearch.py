@@ -91,29 +91,30 @@ def add_index_options(group: Group) -> None:
         "--index",
         metavar="NAME",
         default="bluesky-events",
-        help="prefix of the day indices NAME-YYYY.MM.DD (default: bluesky-events)",
+        help="prefix of the daily indices NAME-YYYY.MM.DD (default: bluesky-events)",
     )
     group.add_argument(
         "--retention",
         metavar="TIME",
         type=argument_type(parse_retention),
         default=30,
-        help="delete day indices older than this and skip their events: whole days, 3d or more, or 'forever' "
-        "(default: 30d)",
+        help="delete daily indices older than this and skip their events: whole days, 3d or more, or "
+        "'forever' (default: 30d)",
     )
     group.add_argument(
         "--max-disk",
         metavar="SIZE",
         type=argument_type(parse_max_disk),
-        help="disk space for the day indices, including space for merges; the oldest day is deleted first: "
-        "100MB or more, or 'off' (default: off; with --embedded half of the free disk space, at most 100GB)",
+        help="disk space for the daily indices, including space for merges; the oldest day is deleted first: "
+        "100MB or more, or 'off' (default: off; with --embedded half of the sum of free disk space and data "
+        "of the node, at most 100GB)",
     )
     group.add_argument(
         "--shards",
         metavar="N",
         type=POSITIVE,
         default=1,
-        help="primary shards of each day index (default: 1)",
+        help="primary shards of each daily index (default: 1)",
     )
     group.add_argument(
         "--replicas",
@@ -126,7 +127,7 @@ def add_index_options(group: Group) -> None:
         metavar="TIME",
         type=DURATION,
         default=5.0,
-        help="refresh interval of the day indices (default: 5s)",
+        help="refresh interval of the daily indices (default: 5s)",
     )
     group.add_argument(
         "--codec",
