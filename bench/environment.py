@@ -92,7 +92,7 @@ class BenchEnvironment:
         return bodies, {one.day for one in documents}
 
     def frames(self, count: int) -> list[bytes]:
-        """Return events as the simulated server sends them on the v1 wire."""
+        """Return events as the simulated server sends them on the v1 protocol."""
         return Simulator(seed=self._seed).generate(count, span=600).frames
 
     def jetstream(self, count: int) -> AbstractContextManager[str]:

@@ -31,12 +31,12 @@ _BATCH = 2000
 
 
 def receiving(env: BenchEnvironment, count: int, passes: int = 3) -> dict[str, float]:
-    """Measure the way from socket to frame, by wire."""
-    wires = {"v1 plain": ("v1", "off"), "v2 plain": ("v2", "off"), "v2 zstd": ("v2", "on")}
+    """Measure the way from socket to frame, by protocol."""
+    protocols = {"v1 plain": ("v1", "off"), "v2 plain": ("v2", "off"), "v2 zstd": ("v2", "on")}
     with env.jetstream(count) as url:
         return {
             name: min(_receive(url, protocol, compress, count) for _ in range(passes))
-            for name, (protocol, compress) in wires.items()
+            for name, (protocol, compress) in protocols.items()
         }
 
 

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from slurp.cli import main
 from slurp.events.frames import BadFrame, parse
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
 
 _acknowledged = Counters.acknowledged
 _out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - open until the exit
 
 
-def acknowledged(self: Counters, batch: Batch, outcome: Outcome, ack: BatchAck) -> None:
+def acknowledged(self: Counters, batch: Batch, outcome: BatchOutcome, ack: BatchAck) -> None:
     now = time.time()
     _acknowledged(self, batch, outcome, ack)
     for frame in batch.frames:

@@ -164,7 +164,7 @@ class Check:
             # Without security features every privilege is granted.
             if error.status_code not in (400, 404, 405, 410):
                 raise
-            self._skip(f"Elasticsearch {url}: privileges can't be checked ({describe(error)})")
+            self._skip(f"Elasticsearch {url}: privileges cannot be checked ({describe(error)})")
             return
         # docs/privileges.md describes what a worker omits without these.
         optional = {"read_pipeline", "read_ilm"}
@@ -253,7 +253,7 @@ def missing_privileges(client: Elasticsearch, role: privileges.Role, features: F
 
 
 def write_problem(path: Path) -> str:
-    """Return why a file can't be written, '' if it can. Nothing is created."""
+    """Return why a file cannot be written, '' if it can. Nothing is created."""
     if path.exists():
         if path.is_dir():
             return "it is a directory"

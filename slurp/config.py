@@ -159,7 +159,7 @@ def parse_with_origins(
     except OSError as error:
         if error.filename is None:
             raise  # not about a config file: `--print-completion` could not write
-        problem = f"can't read config file {error.filename}: {error.strerror}"
+        problem = f"cannot read config file {error.filename}: {error.strerror}"
     except (UsageError, ValueError, Fatal) as error:
         problem = _with_origin(str(error), OptionSources.of(parser, argv).origins)
     line = f"{parser.prog}: {problem}; --help lists the options"
@@ -264,7 +264,7 @@ def _read_secret_file(
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
-    """Raise ValueError for values that can't be used, alone or together."""
+    """Raise ValueError for values that cannot be used, alone or together."""
     for name in ("es-user", "es-pass", "kibana-user", "kibana-pass"):
         check_utf8(values[_field(name)], f"--{name}")
     for name in ("es-ca", "jetstream-ca"):

@@ -55,7 +55,7 @@ class Screen(logging.StreamHandler[TextIO]):
         self._write(self._fit(self._status_line))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop a record that can't be written: a closed pipe of the log must not stop the worker."""
+        """Drop a record that cannot be written: a closed pipe of the log must not stop the worker."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 
@@ -117,7 +117,7 @@ class _TextFormatter(logging.Formatter):
         record.asctime = self.formatTime(record)
         lines = [self.formatMessage(record)]
         if record.exc_info:
-            # Indented, so that untrusted text in the error can't look like the start of a log line.
+            # Indented, so that untrusted text in the error cannot look like the start of a log line.
             trace = self.secrets.scrub(self.formatException(record.exc_info))
             lines += [f"    {line}" for line in trace.split("\n")]
         return "\n".join(map(printable, lines))

@@ -146,7 +146,7 @@ def _exit(code: int) -> NoReturn:
         except (OSError, ValueError) as error:
             if stream is sys.stdout:
                 code = code or 1
-                _print_error(f"can't write to standard output: {error}")
+                _print_error(f"cannot write to standard output: {error}")
     os._exit(code)
 
 

@@ -46,13 +46,13 @@ class Proxy(NamedTuple):
 
 
 class BadProxy(ValueError):
-    """The environment names a proxy that can't be used. The message says how to fix it, without password."""
+    """The environment names a proxy that cannot be used. The message says how to fix it, without password."""
 
 
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for an `http(s)` or `ws(s)` URL, None for a direct connection.
 
-    Loopback addresses are always connected to directly, as a proxy can't reach them. Raises BadProxy.
+    Loopback addresses are always connected to directly, as a proxy cannot reach them. Raises BadProxy.
     """
     parts = urlsplit(url)
     if is_loopback(parts.hostname or ""):

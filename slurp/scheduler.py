@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 
 @dataclass(slots=True)
@@ -24,9 +24,9 @@ class Scheduler:
     interval it missed. Work that can take long has a scheduler, and so a thread, of its own.
     """
 
-    def __init__(self, pulse: Pulse, clock: Callable[[], float] = time.monotonic) -> None:
-        """`pulse` beats before each task and rests between them."""
-        self._pulse = pulse
+    def __init__(self, heartbeat: Heartbeat, clock: Callable[[], float] = time.monotonic) -> None:
+        """`heartbeat` beats before each task and rests between them."""
+        self._heartbeat = heartbeat
         self._clock = clock
         self._tasks: list[_Task] = []
 
@@ -39,9 +39,9 @@ class Scheduler:
         now = self._clock()
         due = [task for task in self._tasks if task.due <= now]
         if due:
-            with self._pulse:
+            with self._heartbeat:
                 for task in due:
-                    self._pulse.beat()
+                    self._heartbeat.beat()
                     task.work()
                     task.due = self._clock() + task.interval
         return max(0.0, min(task.due for task in self._tasks) - self._clock())

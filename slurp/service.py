@@ -30,7 +30,7 @@ from slurp.pipeline.reader_group import ReaderGroup
 from slurp.process import StopSignals
 from slurp.startup import Cluster, Plan, Startup
 from slurp.tasks import CheckpointTask, HousekeepingTasks, keep_to_budget, monitor_servers
-from slurp.watchdog import Pulse, Watchdog, notify
+from slurp.watchdog import Heartbeat, Watchdog, notify
 
 if TYPE_CHECKING:
     from slurp.web.web_server import WebServer
@@ -98,11 +98,11 @@ class Service:
         self._stop = self._shutdown.stop
         # Set once the indexers have ended.
         self._drained = threading.Event()
-        self._deadline = float("inf")
+        self._exit_by = float("inf")
         self._failure: Exit | None = None
         self._threads: dict[str, threading.Thread] = {}
         self._watchdog = Watchdog()
-        self._pulses: dict[str, Pulse] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
         self._status = WorkerStatus(self._channel, self._watchdog, OutageLog())
         self._elastic = Elastic(config, secrets)
         self._dead_letters = DeadLetterFile(config.dead_letter)
@@ -139,7 +139,7 @@ class Service:
             return self._failure
         log.info("Shutdown complete")
         if self._config.setup_only and not self._set_up:
-            log.error("stopped before the set-up was complete")
+            log.error("stopped before the setup was complete")
             return Exit.FAILED
         if self._config.catch_up and not (self._caught_up or self._config.setup_only):
             log.error("stopped before it had caught up")
@@ -170,15 +170,15 @@ class Service:
 
     # Threads
 
-    def _pulse(self, name: str) -> Pulse:
-        """Return the pulse of a thread, watched from its first beat."""
-        if name not in self._pulses:
+    def _heartbeat(self, name: str) -> Heartbeat:
+        """Return the heartbeat of a thread, watched from its first beat."""
+        if name not in self._heartbeats:
             limit = next(limit for prefix, limit in _LIMITS.items() if name.startswith(prefix))
-            self._pulses[name] = self._watchdog.pulse(name, limit, vital=name not in _NOT_VITAL)
-        return self._pulses[name]
+            self._heartbeats[name] = self._watchdog.heartbeat(name, limit, vital=name not in _NOT_VITAL)
+        return self._heartbeats[name]
 
     def _beat_of(self, name: str) -> Callable[[], None]:
-        return self._pulse(name).beat
+        return self._heartbeat(name).beat
 
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=self._guard, args=(name, work), name=name, daemon=True)
@@ -230,7 +230,7 @@ class Service:
         cluster = startup.prepare_cluster(lexicons)
         if config.setup_only:
             self._set_up = True
-            log.info("set-up complete (--setup-only)")
+            log.info("setup complete (--setup-only)")
             self._stop.set()
             return
         self._start_kibana()
@@ -267,9 +267,9 @@ class Service:
             reason = "--no-kibana" if config.no_kibana else "--es is not on this machine; use --kibana URL"
             log.info("Kibana: disabled (%s)", reason)
             return
-        pulse = self._pulse("kibana")
+        heartbeat = self._heartbeat("kibana")
         installer = Installer(self._startup.config, self._elastic, self._secrets)
-        self._spawn("kibana", partial(_contain, partial(installer.run, self._stop, pulse)))
+        self._spawn("kibana", partial(_contain, partial(installer.run, self._stop, heartbeat)))
 
     def _hooks(self) -> PipelineHooks:
         if self._web is None:
@@ -295,17 +295,17 @@ class Service:
             self._spawn(f"{INDEXER}{number}", _repeat(indexer.step))
         saving = CheckpointTask(plan, status, elastic)
         housekeeping = HousekeepingTasks(
-            cluster, self._startup.clock, status, elastic, lambda: self._deadline - time.monotonic()
+            cluster, self._startup.clock, status, elastic, lambda: self._exit_by - time.monotonic()
         )
         self._spawn(
             "checkpoint",
-            lambda: saving.run(self._drained, self._pulse("checkpoint"), lambda: self._clean),
+            lambda: saving.run(self._drained, self._heartbeat("checkpoint"), lambda: self._clean),
         )
         self._spawn(
             "housekeeping",
-            lambda: housekeeping.run(self._stop, self._drained, self._pulse("housekeeping")),
+            lambda: housekeeping.run(self._stop, self._drained, self._heartbeat("housekeeping")),
         )
-        self._spawn("disk", lambda: keep_to_budget(cluster, status, elastic, self._pulse("disk")))
+        self._spawn("disk", lambda: keep_to_budget(cluster, status, elastic, self._heartbeat("disk")))
         self._spawn("stats", partial(self._report, self._stats))
         self._reading_since = time.monotonic()
         for reader in readers:
@@ -315,7 +315,7 @@ class Service:
             monitor = ServerMonitor(reader.failover, servers, self._startup.probe)
             self._spawn(
                 "server-monitor",
-                partial(monitor_servers, monitor, self._stop, self._pulse("server-monitor")),
+                partial(monitor_servers, monitor, self._stop, self._heartbeat("server-monitor")),
             )
         if config.catch_up:
             self._spawn("catch-up", partial(self._catch_up, readers))
@@ -323,9 +323,9 @@ class Service:
 
     def _report(self, stats: Stats) -> None:
         """Log statistics until the stop, and write their last document once the queue is drained."""
-        stats.run(self._stop, self._pulse("stats"))
+        stats.run(self._stop, self._heartbeat("stats"))
         self._drained.wait()
-        stats.finish(self._deadline - time.monotonic())
+        stats.finish(self._exit_by - time.monotonic())
 
     def _catch_up(self, readers: ReaderGroup) -> None:
         within = max(_CAUGHT_UP_WITHIN, _CAUGHT_UP_WITHIN_FLUSHES * self._config.flush)
@@ -344,9 +344,9 @@ class Service:
     def _shut_down(self) -> bool:
         """Drain, save and close within `--grace`; return False when a second signal ended it."""
         grace = self._config.grace
-        deadline = self._deadline = time.monotonic() + grace
+        deadline = self._exit_by = time.monotonic() + grace
         reserved = min(_RESERVED_FOR_CHECKPOINT, grace / 4)
-        self._shutdown.deadline = retry_until = deadline - reserved
+        self._shutdown.retry_until = retry_until = deadline - reserved
         # The start-up first, because it may still start threads.
         ended = self._join(["startup"], retry_until)
         ended &= self._join(self._named(READER), retry_until)

@@ -209,7 +209,7 @@ class Startup:
         checkpoints = Checkpoints(self._elastic, self._subscription)
         found = self._insist(checkpoints.load)
         for checkpoint in found:
-            if not checkpoint.started:  # else its time may be that of the clock
+            if not checkpoint.is_start:  # else its time may be that of the clock
                 self.clock.saw(checkpoint.position.time_us)
         gaps = GapRecorder(
             self._elastic,
@@ -238,7 +238,7 @@ class Startup:
             position = _start_position(host, start)
             if not found:
                 # Before the first frame: if the worker is killed, the next run must start at this position.
-                self._insist(lambda: checkpoints.save(Checkpoint(position, started=True, clean=True)))
+                self._insist(lambda: checkpoints.save(Checkpoint(position, is_start=True, clean=True)))
             log.info("starting %s", "live" if start == LIVE else f"at cursor {start}, as configured")
             counters.begin(reader, position, position.time_us)
             return StartPoint(position, start)
@@ -248,7 +248,7 @@ class Startup:
             newest = next((one for one in found if one.position.host == host), newest)
             if newest.position.host != host:
                 before = Position(host, None, resume_elsewhere(newest.position))
-                newest = Checkpoint(before, started=True, clean=True)
+                newest = Checkpoint(before, is_start=True, clean=True)
                 self._insist(lambda: checkpoints.save(newest))
         counters.begin(reader, newest.position, complete_since_us=0)
         log.info(

@@ -20,7 +20,7 @@ from slurp.pipeline.checkpoint import Checkpoint
 from slurp.pipeline.stream_clock import StreamClock
 from slurp.scheduler import Scheduler
 from slurp.startup import Cluster, Plan
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class CheckpointTask:
         self._status = status
         self._elastic = elastic
 
-    def run(self, drained: threading.Event, pulse: Pulse, is_clean: Callable[[], bool]) -> None:
+    def run(self, drained: threading.Event, heartbeat: Heartbeat, is_clean: Callable[[], bool]) -> None:
         """Save until `drained`, then save the last checkpoint, marked as clean if `is_clean` then."""
         task = PeriodicTask(
             self._elastic,
@@ -58,7 +58,7 @@ class CheckpointTask:
             self._status.outage_log,
             vital=True,
         )
-        scheduler = Scheduler(pulse)
+        scheduler = Scheduler(heartbeat)
         scheduler.every(_CHECKPOINT_EVERY, task.run)
         scheduler.run(drained)
         try:
@@ -83,7 +83,7 @@ class CheckpointTask:
         for _, position, held in positions:
             # A held position is not the end of the reader's events.
             wrote |= self._plan.checkpoints.save(
-                Checkpoint(position, started=False, clean=clean and not held)
+                Checkpoint(position, is_start=False, clean=clean and not held)
             )
         if not any(one.held for one in positions):
             self._status.saved = time.monotonic()
@@ -112,10 +112,10 @@ class HousekeepingTasks:
             _CLOCK_LOG_EVERY, failing_message="{}", recovered_message="the clock agrees with the stream again"
         )
 
-    def run(self, stop: threading.Event, drained: threading.Event, pulse: Pulse) -> None:
+    def run(self, stop: threading.Event, drained: threading.Event, heartbeat: Heartbeat) -> None:
         """Run the tasks until `stop`; write the last unknown fields once `drained`."""
         cluster = self._cluster
-        scheduler = Scheduler(pulse)
+        scheduler = Scheduler(heartbeat)
         unknown_fields = self._task(
             self._write_unknown_fields,
             "unknown fields cannot be written: {}; trying again every minute",
@@ -134,7 +134,9 @@ class HousekeepingTasks:
                 "days past retention are checked again",
             ),
             (
-                lambda: cluster.attachment is not None and cluster.attachment.step(self._elastic, pulse.beat),
+                lambda: (
+                    cluster.attachment is not None and cluster.attachment.step(self._elastic, heartbeat.beat)
+                ),
                 "cannot check for changes of ingest pipelines: {}; trying again every minute",
                 "changes of ingest pipelines are checked again",
             ),
@@ -164,7 +166,7 @@ class HousekeepingTasks:
             self._clock_log.recovered()
 
 
-def keep_to_budget(cluster: Cluster, status: WorkerStatus, elastic: Elastic, pulse: Pulse) -> None:
+def keep_to_budget(cluster: Cluster, status: WorkerStatus, elastic: Elastic, heartbeat: Heartbeat) -> None:
     """Enforce `--max-disk` until the stop."""
     task = PeriodicTask(
         elastic,
@@ -175,14 +177,14 @@ def keep_to_budget(cluster: Cluster, status: WorkerStatus, elastic: Elastic, pul
         ),
         status.outage_log,
     )
-    scheduler = Scheduler(pulse)
+    scheduler = Scheduler(heartbeat)
     scheduler.every(_DISK_EVERY, task.run)
     scheduler.run(status.stop)
 
 
-def monitor_servers(monitor: ServerMonitor, stop: threading.Event, pulse: Pulse) -> None:
+def monitor_servers(monitor: ServerMonitor, stop: threading.Event, heartbeat: Heartbeat) -> None:
     """Check for better servers until `stop`."""
-    scheduler = Scheduler(pulse)
+    scheduler = Scheduler(heartbeat)
     scheduler.every(_SERVERS_EVERY, monitor.step)
     scheduler.run(stop)
 

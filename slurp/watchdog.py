@@ -44,7 +44,7 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
 _CHECK_EVERY = 10.0
 
 
-class Pulse:
+class Heartbeat:
     """The heartbeat of one thread, watched from its first `beat`.
 
     A thread beats at the beginning of each attempt, not after its success. So a thread that retries a batch
@@ -89,7 +89,7 @@ class Pulse:
 
 
 class Watchdog:
-    """The pulses of all threads. The main thread calls `step`, so that the main thread is watched as well."""
+    """The heartbeats of all threads. The main thread calls `step`, so that it is watched as well."""
 
     def __init__(
         self,
@@ -101,35 +101,35 @@ class Watchdog:
         self._interval = watchdog_interval() if interval is None else interval
         self._send = send
         self._clock = clock
-        self._pulses: list[Pulse] = []
+        self._heartbeats: list[Heartbeat] = []
         self._due = clock()
         self._reported: set[str] = set()
 
-    def pulse(self, name: str, limit: float, *, vital: bool = True) -> Pulse:
-        """Add and return a new pulse."""
-        pulse = Pulse(name, limit, self._clock, vital=vital)
-        self._pulses.append(pulse)
-        return pulse
+    def heartbeat(self, name: str, limit: float, *, vital: bool = True) -> Heartbeat:
+        """Add and return a new heartbeat."""
+        heartbeat = Heartbeat(name, limit, self._clock, vital=vital)
+        self._heartbeats.append(heartbeat)
+        return heartbeat
 
     def forget(self, name: str) -> None:
-        """Remove the pulse of a thread that has ended."""
-        for pulse in self.pulses:
-            if pulse.name == name:
-                self._pulses.remove(pulse)
+        """Remove the heartbeat of a thread that has ended."""
+        for heartbeat in self.heartbeats:
+            if heartbeat.name == name:
+                self._heartbeats.remove(heartbeat)
 
     @property
-    def pulses(self) -> list[Pulse]:
-        return list(self._pulses)
+    def heartbeats(self) -> list[Heartbeat]:
+        return list(self._heartbeats)
 
     @property
-    def stuck(self) -> list[Pulse]:
-        """The pulses of stuck threads that indexing needs."""
-        return [pulse for pulse in self.pulses if pulse.is_stuck and pulse.vital]
+    def stuck(self) -> list[Heartbeat]:
+        """The heartbeats of stuck threads that indexing needs."""
+        return [heartbeat for heartbeat in self.heartbeats if heartbeat.is_stuck and heartbeat.vital]
 
     @property
-    def impaired(self) -> list[Pulse]:
-        """The pulses of stuck threads that indexing does not need."""
-        return [pulse for pulse in self.pulses if pulse.is_stuck and not pulse.vital]
+    def impaired(self) -> list[Heartbeat]:
+        """The heartbeats of stuck threads that indexing does not need."""
+        return [heartbeat for heartbeat in self.heartbeats if heartbeat.is_stuck and not heartbeat.vital]
 
     def step(self) -> None:
         """Log each stuck thread once. Send the keep-alive to systemd if due and no vital thread is stuck."""
@@ -137,16 +137,16 @@ class Watchdog:
             return
         self._due = self._clock() + (_CHECK_EVERY if self._interval is None else self._interval / 3)
         stuck, impaired = self.stuck, self.impaired
-        for pulse in stuck + impaired:
-            if pulse.name not in self._reported:
+        for heartbeat in stuck + impaired:
+            if heartbeat.name not in self._reported:
                 log.error(
                     "thread %s has been stuck for %.0f s, which is a bug; %s",
-                    pulse.name,
-                    pulse.seconds_since_beat,
+                    heartbeat.name,
+                    heartbeat.seconds_since_beat,
                     "/healthz returns 503 and the keep-alive to the systemd watchdog is suspended"
-                    if pulse.vital
+                    if heartbeat.vital
                     else "indexing continues",
                 )
-        self._reported = {pulse.name for pulse in stuck + impaired}
+        self._reported = {heartbeat.name for heartbeat in stuck + impaired}
         if not stuck and self._interval is not None:
             self._send("WATCHDOG=1")

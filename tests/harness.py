@@ -36,7 +36,7 @@ from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetterFile
 from slurp.pipeline.delivery import Destination
 from slurp.pipeline.indexer import Indexer
-from slurp.pipeline.progress import BatchAck, Counters, Outcome, Snapshot
+from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters, Snapshot
 from slurp.pipeline.reader import Reader, Source
 from slurp.pipeline.resume import ReaderHooks, StartPoint
 from slurp.simulator.jetstream import Simulator
@@ -63,7 +63,7 @@ class Reading:
 
         Without `consume` batches stay in the queue until `start_consuming`.
         """
-        # On the v1 wire frames are byte for byte what the simulator holds; v2 has its own tests.
+        # On the v1 protocol frames are byte for byte what the simulator holds; v2 has its own tests.
         config = parse(["--flush", "100ms", "--batch", "500", "--protocol", "v1", *options], {})
         self.channel = Channel(BatchQueue(config.buffer, config.buffer_bytes), Counters())
         self.counters = self.channel.counters
@@ -124,7 +124,7 @@ class Reading:
             self.batches.append(batch)
             time_us = batch.position.time_us if batch.position else None
             count = len(batch.frames)
-            self.counters.acknowledged(batch, Outcome(indexed=count), BatchAck(batch.position, time_us))
+            self.counters.acknowledged(batch, BatchOutcome(indexed=count), BatchAck(batch.position, time_us))
             self.channel.queue.release(batch)
 
 
@@ -215,9 +215,9 @@ class InProcess:
         """Index all frames as one batch on this thread; return the counters."""
         self.put(list(frames), bootstrap)
         # A batch that would be held forever fails the assertions of the test instead.
-        self.shutdown.deadline = time.monotonic() + _INDEXING_TIMEOUT
+        self.shutdown.retry_until = time.monotonic() + _INDEXING_TIMEOUT
         self.one_indexer().step()
-        self.shutdown.deadline = None
+        self.shutdown.retry_until = None
         return self.counters.snapshot()
 
     @contextlib.contextmanager

@@ -17,7 +17,7 @@ from slurp.monitoring.metrics import Metrics
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
 from slurp.pipeline.reader import Reader, Source
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.pipeline.resume import StartPoint
@@ -63,7 +63,7 @@ class IdleWorker:
         start = StartPoint(Position(server, None, 0), LIVE)
         return Reader(self.config, Source([server], start), self.channel, number)
 
-    def batch(self, events: int) -> Callable[[Outcome], None]:
+    def batch(self, events: int) -> Callable[[BatchOutcome], None]:
         """Receive a batch of events. Return a function that acknowledges them with an outcome."""
         self._number += 1
         now_us = int(time.time() * 1e6)
@@ -72,7 +72,7 @@ class IdleWorker:
         self.status.counters.received(batch)
         self.status.queue.put(batch)
 
-        def acknowledge(outcome: Outcome) -> None:
+        def acknowledge(outcome: BatchOutcome) -> None:
             self.status.queue.get(0)
             position = BatchAck(batch.position, now_us, arrived_us=now_us, delays_us=(0,))
             self.status.counters.acknowledged(batch, outcome, position)

@@ -20,7 +20,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 @contextlib.contextmanager
 def connect(jetstream: Simulator, query: str = "", timeout: float = 5.0, **options: Any) -> Iterator[Any]:
-    """Subscribe on the v1 wire."""
+    """Subscribe on the v1 protocol."""
     client: Any = create_connection(
         f"{jetstream.subscribe_url}?{query}", timeout=timeout, skip_utf8_validation=True, **options
     )
@@ -41,7 +41,7 @@ def read(client: Any, count: int) -> list[bytes]:
 
 
 def fetch(jetstream: Simulator, query: str, count: int) -> list[bytes]:
-    """Subscribe on the v1 wire, read `count` frames and disconnect."""
+    """Subscribe on the v1 protocol, read `count` frames and disconnect."""
     with connect(jetstream, query) as client:
         return read(client, count)
 

@@ -1,4 +1,4 @@
-"""The ingest pipeline, attached to and detached from day indices of a real node.
+"""The ingest pipeline, attached to and detached from daily indices of a real node.
 
 The embedded node has no ingest processors; the tests use pipelines without processors.
 """

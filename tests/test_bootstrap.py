@@ -19,7 +19,7 @@ from slurp.events.frames import parse
 from slurp.jetstream.bootstrap import BootstrapDetector, mark_bootstrap
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import View
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions
 from slurp.web.queries import Overview
@@ -49,14 +49,14 @@ def live(count: int, **options: Any) -> Frames:
 
 
 def as_v2(frames: Frames) -> Frames:
-    return [wire_v2.frame(event, event["cursor"]) for event in map(orjson.loads, frames)]
+    return [protocol_v2.frame(event, event["cursor"]) for event in map(orjson.loads, frames)]
 
 
-def generated(wire: str) -> tuple[Frames, Frames]:
+def generated(protocol: str) -> tuple[Frames, Frames]:
     """Return a bootstrap of about 5,500 creates, and the live events after it."""
     before = numbered(announced(300, NOW_US))
     after = [orjson.dumps(orjson.loads(f) | {"cursor": 10_000 + n}) for n, f in enumerate(live(5000))]
-    return (as_v2(before), as_v2(after)) if wire == "v2" else (before, after)
+    return (as_v2(before), as_v2(after)) if protocol == "v2" else (before, after)
 
 
 def recorded() -> tuple[Frames, Frames]:
@@ -217,14 +217,14 @@ def test_a_create_is_marked_if_its_rev_or_rkey_is_old(rev: int, rkey: int | str,
 # Against a node
 
 
-@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
+@pytest.mark.parametrize("protocol", slow_except(["v1", "v2"], "v2"))
 def test_a_bootstrap_is_indexed_and_excluded_from_the_dashboards(
     es_node: EmbeddedNode,
     jetstream: Simulator,
     es: Elasticsearch,
     fresh_index_prefix: str,
     tmp_path: Path,
-    wire: str,
+    protocol: str,
 ) -> None:
     jetstream.publish(announced(250, int(time.time() * 1e6)))
     rows = expected(jetstream.frames).keys()
@@ -238,7 +238,7 @@ def test_a_bootstrap_is_indexed_and_excluded_from_the_dashboards(
         fresh_index_prefix,
         "--no-kibana",
     )
-    more = ("--since", "0", "--catch-up", "--batch", "500", "--protocol", wire)
+    more = ("--since", "0", "--catch-up", "--batch", "500", "--protocol", protocol)
     with Worker(*options, *more, home=tmp_path) as worker:
         assert worker.exit_code() == 0
         assert worker.log.count("announces existing records") == 2, "at its beginning and at its end"

@@ -18,7 +18,7 @@ from slurp.jetstream.stream_range import newest_event
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.catch_up import CatchUp
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
 from slurp.pipeline.reader import Reader
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions
@@ -66,7 +66,7 @@ class Trial:
         number = next(self._numbers[reader])
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
         self.counters.received(batch)
-        self.counters.acknowledged(batch, Outcome(indexed=1), BatchAck(position, position.time_us))
+        self.counters.acknowledged(batch, BatchOutcome(indexed=1), BatchAck(position, position.time_us))
 
     def has_caught_up(self, seconds: float = 0.0) -> bool:
         """Advance the clock by `seconds`; return whether all readers have caught up then."""

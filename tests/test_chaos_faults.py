@@ -209,7 +209,7 @@ def _has_valid_rev(one: dict[str, Any]) -> bool:
     return micros is not None and abs(micros - one["time_us"]) < 10_000_000
 
 
-def test_imported_events_are_sent_on_both_wires_at_the_same_positions() -> None:
+def test_imported_events_are_sent_on_both_protocols_at_the_same_positions() -> None:
     with Simulator(seed=5) as simulator:
         simulator.generate(1000)
         old = simulator.frames
@@ -219,8 +219,8 @@ def test_imported_events_are_sent_on_both_wires_at_the_same_positions() -> None:
         times = [event(frame)["time_us"] for frame in simulator.frames]
         # A cursor finds an event by its arrival time.
         newest = event(old[-1])["time_us"]
-        for wire in ("v1", "v2"):
-            options = ("--since", "0", "--protocol", wire)
+        for protocol in ("v1", "v2"):
+            options = ("--since", "0", "--protocol", protocol)
             with reading(simulator.url, options=options) as run:
                 until(lambda: len(run.frames) == 1000)
                 assert [one["time_us"] for one in map(_v1, run.frames)] == times
@@ -228,10 +228,10 @@ def test_imported_events_are_sent_on_both_wires_at_the_same_positions() -> None:
 
 
 def _v1(frame: bytes) -> dict[str, Any]:
-    from slurp.simulator import wire_v2
+    from slurp.simulator import protocol_v2
 
     one = event(frame)
-    return wire_v2.to_v1_event(one) if "payload" in one else one
+    return protocol_v2.to_v1_event(one) if "payload" in one else one
 
 
 # Elasticsearch behind a gateway, and a node that does not answer

@@ -42,7 +42,7 @@ def new_run(
 
 def at(host: str, cursor: int | None, seconds: float, started: bool = False) -> Checkpoint:
     """Return a checkpoint whose newest event is `seconds` after `NOON`."""
-    return Checkpoint(Position(host, cursor, NOON + int(seconds * SECOND)), started=started, clean=False)
+    return Checkpoint(Position(host, cursor, NOON + int(seconds * SECOND)), is_start=started, clean=False)
 
 
 def latest(run: Checkpoints) -> Position:
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_the_previous_version_is_loaded(
 def test_the_first_checkpoint_is_saved_whatever_its_position(new_run: NewRun) -> None:
     run = new_run()
     assert run.load() == []
-    assert run.save(Checkpoint(Position("a", 0, 0), started=True, clean=True))
+    assert run.save(Checkpoint(Position("a", 0, 0), is_start=True, clean=True))
     assert run.save(at("b", 1, 0)), "the next host resumes from there"
     assert latest(new_run()) == at("b", 1, 0).position
 

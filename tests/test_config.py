@@ -154,7 +154,7 @@ def test_the_default_space_has_an_empty_id() -> None:
     ("argv", "expected"),
     [
         (["--kibana-space", "Team A"], "--kibana-space: invalid space id 'Team A' (use the id"),
-        (["--kibana-pass-file", "/nowhere/secret"], "--kibana-pass-file: can't read /nowhere/secret"),
+        (["--kibana-pass-file", "/nowhere/secret"], "--kibana-pass-file: cannot read /nowhere/secret"),
         (
             ["--es-api-key", "k", "--es-api-key-file", "/nowhere/key"],
             "--es-api-key and --es-api-key-file are mutually exclusive",
@@ -190,7 +190,7 @@ def test_the_default_space_has_an_empty_id() -> None:
         (["--jetstream", f"{'a' * 64}.example"], "longer than 63 characters"),
         (["--es", "http://"], "--es: invalid URL 'http://': no host, or port 0"),
         (["--es-ca", "/nowhere/ca.pem"], "--es-ca: no such file: /nowhere/ca.pem"),
-        (["--es-pass-file", "/nowhere/secret"], "--es-pass-file: can't read /nowhere/secret"),
+        (["--es-pass-file", "/nowhere/secret"], "--es-pass-file: cannot read /nowhere/secret"),
         (["--index", "Events"], "--index: invalid index name 'Events' (use lower-case letters"),
         (["--index", "skeetslurper"], "would also match the internal skeetslurper-state"),
         (["--worker-name", "a b"], "--worker-name: invalid name (use up to 64"),
@@ -198,7 +198,7 @@ def test_the_default_space_has_an_empty_id() -> None:
         (["--indexer", "3"], "unknown option --indexer, did you mean --indexers?"),
         (
             ["-c", "/nowhere/slurp.conf"],
-            "skeetslurper: can't read config file /nowhere/slurp.conf: No such file or directory;",
+            "skeetslurper: cannot read config file /nowhere/slurp.conf: No such file or directory;",
         ),
         (["word"], "unexpected argument (each value needs an option before it)"),
     ],
@@ -319,10 +319,10 @@ def test_an_unreadable_config_file_is_one_line(
 ) -> None:
     folder = tmp_path / ".config" / "skeetslurper.conf"
     folder.mkdir(parents=True)
-    assert f"can't read config file {folder}: Is a directory" in usage_error(capsys, [])
+    assert f"cannot read config file {folder}: Is a directory" in usage_error(capsys, [])
     # Every file is readable for root, who may run the tests.
     monkeypatch.setattr("builtins.open", deny)
-    assert f"can't read config file {folder}: Permission denied" in usage_error(capsys, [])
+    assert f"cannot read config file {folder}: Permission denied" in usage_error(capsys, [])
 
 
 def deny(path: str, *_: object, **__: object) -> NoReturn:

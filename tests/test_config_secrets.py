@@ -73,7 +73,7 @@ def test_a_secret_given_as_its_file_is_not_in_the_error(
         with pytest.raises(SystemExit):
             parse(["--es-api-key-file", given], {})
         error = capsys.readouterr().err
-        assert "--es-api-key-file: can't read the file (its name is not shown" in error
+        assert "--es-api-key-file: cannot read the file (its name is not shown" in error
         assert "VVV" not in error
         assert "VnV" not in error
 

@@ -158,14 +158,14 @@ def since(run: Reading, simulator: Simulator, time_us: int) -> bool:
     )
 
 
-@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
+@pytest.mark.parametrize("protocol", slow_except(["v1", "v2"], "v2"))
 @pytest.mark.parametrize("by", slow_except(["start", "another host"], "start"))
-def test_an_active_segment_is_read_from_a_searched_cursor(wire: str, by: str) -> None:
+def test_an_active_segment_is_read_from_a_searched_cursor(protocol: str, by: str) -> None:
     with Simulator(port=0, seed=1, server=ServerOptions(active_segment=SEGMENT)) as jetstream:
         jetstream.generate(60_000, span=SEGMENT + 100)
         time_us = int((time.time() - 300) * 1e6)
         known = None if by == "start" else Position("elsewhere.example", 5, time_us + 300 * SECOND)
-        with reading(jetstream, start=time_us, known=known, options=("--protocol", wire)) as run:
+        with reading(jetstream, start=time_us, known=known, options=("--protocol", protocol)) as run:
             until(lambda: since(run, jetstream, time_us))
         # Five minutes are 4,865 events, and the search stops at two blocks.
         assert len(run.frames) < 4_865 + 1_000 + 8192 + 500

@@ -1,4 +1,4 @@
-"""Day indices that are deleted, or created by other programs, while the worker is running."""
+"""Daily indices that are deleted, or created by other programs, while the worker is running."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_indexing_into_an_existing_day_continues_without_template_and_setup(
     es.indices.delete_index_template(name=fresh_index_prefix)
     without_setup = InProcess(es_node.url, fresh_index_prefix, tmp_path, "--no-setup", setup=False)
     assert without_setup.feed(without_setup.posts()).indexed == 20
-    assert "cannot create new day indices: index template" in caplog.text
+    assert "cannot create new daily indices: index template" in caplog.text
     with pytest.raises(Fatal, match="an administrator has to run --setup-only"):
         without_setup.days.ensure(without_setup.day + 1)
 

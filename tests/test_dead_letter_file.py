@@ -195,7 +195,7 @@ def test_a_worker_with_an_unusable_file_exits_before_it_connects(tmp_path: Path)
     )
     with Worker(*options, home=tmp_path) as worker:
         assert worker.exit_code() == 2
-    assert f"can't write the dead-letter file {tmp_path}: Is a directory; make it writable" in worker.log
+    assert f"cannot write the dead-letter file {tmp_path}: Is a directory; make it writable" in worker.log
     assert "looking for Jetstream" not in worker.log
 
 

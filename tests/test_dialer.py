@@ -1,4 +1,4 @@
-"""The dialer: which wire it uses, its fallbacks, expired cursors, notices and resyncs. Real sockets."""
+"""The dialer: which protocol it uses, its fallbacks, expired cursors, notices and resyncs. Real sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slurp.events.frames import parse
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.servers import probe_servers
 from slurp.jetstream.subscription import Subscription
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from tests.harness import until
@@ -27,7 +27,7 @@ class TestWhichWire:
             until(lambda: len(run.frames) == 1000)
         assert events(run) == published(jetstream)
         assert paths(jetstream) == ["subscribeEvents"]
-        assert "reading from cursor 0, v2 wire" in caplog.text
+        assert "reading from cursor 0, protocol v2" in caplog.text
 
     def test_auto_falls_back_to_v1_and_remembers_it(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
@@ -38,7 +38,7 @@ class TestWhichWire:
                 until(lambda: run.frames and run.frames[-1] == jetstream.frames[-1])
             assert paths(jetstream) == ["subscribeEvents", "subscribe", "subscribe"]
             assert set(run.frames) == set(jetstream.frames)
-        assert caplog.text.count("has no v2 wire (HTTP 404), reading v1") == 1
+        assert caplog.text.count("has no v2 protocol (HTTP 404), reading v1") == 1
 
     @pytest.mark.parametrize("status", [403, 405, 426, 501])
     def test_statuses_that_mean_that_there_is_no_v2(self, jetstream: Simulator, status: int) -> None:
@@ -67,7 +67,7 @@ class TestWhichWire:
             jetstream.faults.cut_after()
             until(lambda: len(jetstream.connections) == 3)
         assert paths(jetstream) == ["subscribeEvents", "subscribe", "subscribeEvents"]
-        assert "rejects the v2 wire (HTTP 400" in caplog.text
+        assert "rejects the v2 protocol (HTTP 400" in caplog.text
 
     def test_a_404_while_v1_fails_too_is_not_remembered(self, jetstream: Simulator) -> None:
         jetstream.generate(10)
@@ -158,13 +158,13 @@ class TestCursors:
 
     def test_an_unknown_oldest_cursor_is_requested_by_time(self, jetstream: Simulator) -> None:
         jetstream.generate(10)
-        jetstream.faults.refuse(400, wire_v2.error_body("CursorTooOld", "sorry"))
+        jetstream.faults.refuse(400, protocol_v2.error_body("CursorTooOld", "sorry"))
         with reading(jetstream, start=7) as run:
             until(lambda: len(run.frames) == 10)
         assert [record.cursor for record in jetstream.connections] == [None, 10**15]
 
     def test_repeated_rejections_as_too_old_end_the_attempt(self, jetstream: Simulator) -> None:
-        jetstream.faults.refuse(400, wire_v2.error_body("CursorTooOld", "floor 9"), times=4)
+        jetstream.faults.refuse(400, protocol_v2.error_body("CursorTooOld", "floor 9"), times=4)
         jetstream.generate(10)
         with reading(jetstream, start=7, options=("--protocol", "v2")) as run:
             until(lambda: run.frames)
@@ -198,7 +198,7 @@ class TestNotices:
     def test_an_error_without_events_ends_the_stream(
         self, jetstream: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:
-        jetstream.faults.garbage(wire_v2.error("InternalError", "disk").decode())
+        jetstream.faults.garbage(protocol_v2.error("InternalError", "disk").decode())
         with reading(jetstream):
             until(lambda: len(jetstream.connections) == 2)
         assert "InternalError: disk; reconnecting" in caplog.text

@@ -42,7 +42,7 @@ def clean_environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 def wait_for_documents(es: Elasticsearch, index: str, number: int) -> None:
-    """Wait until the index has `number` documents. A day index that is just being created returns 503."""
+    """Wait until the index has `number` documents. A daily index that is just being created returns 503."""
     deadline = time.monotonic() + 120
     found = 0
     while found < number:
@@ -137,7 +137,7 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == "skeetslurper: can't write the completion script: No space left on device\n"
+    assert done.stderr == "skeetslurper: cannot write the completion script: No space left on device\n"
 
 
 def test_few_file_descriptors_make_no_traceback(tmp_path: Path) -> None:

@@ -108,7 +108,10 @@ def error_frame(bad: Simulator) -> None:
 FAILURES: dict[str, tuple[Host, str]] = {
     "sends nothing": (simulated(lambda bad: bad.faults.stall(pongs=False, times=None)), "no data for"),
     "sends pongs": (simulated(lambda bad: bad.faults.stall(pongs=True, times=None)), "no data for"),
-    "no handshake": (simulated(lambda bad: bad.faults.delay(float("inf"), times=None)), "no answer in time"),
+    "no handshake": (
+        simulated(lambda bad: bad.faults.delay(float("inf"), times=None)),
+        "no response in time",
+    ),
     "closes": (simulated(lambda bad: bad.faults.close(1001, "bye", times=None)), "closed with 1001 bye"),
     "cuts": (simulated(lambda bad: bad.faults.cut_after(times=None)), "Connection to remote host was lost"),
     "resets": (simulated(lambda bad: bad.faults.cut_after(reset=True, times=None)), "reset by peer"),
@@ -119,7 +122,7 @@ FAILURES: dict[str, tuple[Host, str]] = {
     "500": (simulated(lambda bad: bad.faults.refuse(500, times=None)), "HTTP 500"),
     "503": (simulated(lambda bad: bad.faults.refuse(503, "booting", times=None)), "HTTP 503 booting"),
     "untrusted": (untrusted, "certificate verify failed: self-signed certificate"),
-    "no TLS": (without_tls, "can't connect"),
+    "no TLS": (without_tls, "cannot connect"),
     "no DNS": (unresolvable, "Name or service not known|name resolution"),
     "another protocol": (not_http, "Invalid header line"),
     "not listening": (simulated(lambda bad: bad.stop()), "Connection refused"),

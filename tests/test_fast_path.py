@@ -16,7 +16,7 @@ from slurp.elastic.unknown_fields import UnknownFields
 from slurp.events.frames import BadFrame, parse
 from slurp.lexicons import committed
 from slurp.simulator.jetstream import Simulator
-from slurp.simulator.wire_v2 import frame as v2_frame
+from slurp.simulator.protocol_v2 import frame as v2_frame
 
 HOST = 'jetstream"1'
 ARRIVED_US = 1_783_175_889_000_000
@@ -43,7 +43,7 @@ def event(collection: str = "app.bsky.feed.like", time_us: int = 178317588808543
     }
 
 
-def on_both_wires(wanted: Any) -> list[bytes]:
+def on_both_protocols(wanted: Any) -> list[bytes]:
     return [orjson.dumps(wanted), v2_frame(wanted, wanted.get("cursor", 1))]
 
 
@@ -52,11 +52,11 @@ def general_path(frame: bytes) -> tuple[Any, ...]:
     return build(parsed, HOST, ARRIVED_US), parsed["time_us"]
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
-def test_most_simulated_events_use_the_fast_path(wire: str) -> None:
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_most_simulated_events_use_the_fast_path(protocol: str) -> None:
     fast_path = FastPath(has_unknown_fields=UnknownFields(committed(), "x").find)
     frames = Simulator(seed=3).generate(5000, span=60).frames
-    if wire == "v2":
+    if protocol == "v2":
         frames = [v2_frame(orjson.loads(frame), number) for number, frame in enumerate(frames, 1)]
     collections: Counter[str] = Counter()
     for frame in frames:
@@ -67,7 +67,7 @@ def test_most_simulated_events_use_the_fast_path(wire: str) -> None:
     assert collections.total() > 0.65 * len(frames)
 
 
-@pytest.mark.parametrize("frame", on_both_wires(event()) + on_both_wires(event(via=POINTER)))
+@pytest.mark.parametrize("frame", on_both_protocols(event()) + on_both_protocols(event(via=POINTER)))
 def test_a_like_uses_the_fast_path(frame: bytes) -> None:
     rendered = FastPath().render(frame, HOST, ARRIVED_US)
     assert rendered is not None
@@ -117,7 +117,7 @@ def test_events_of_any_other_format_do_not_use_the_fast_path(
 ) -> None:
     other = event(**record)
     other["commit"] |= inner
-    for frame in on_both_wires(other):
+    for frame in on_both_protocols(other):
         assert FastPath().render(frame, HOST, ARRIVED_US) is None
 
 
@@ -193,14 +193,14 @@ def test_changed_values_give_an_equal_document_or_none(
 
 @settings(max_examples=15 * settings().max_examples, deadline=None)
 @given(
-    wire=st.integers(0, 1),
+    protocol=st.integers(0, 1),
     at=st.floats(0, 1, exclude_max=True),
     put=st.binary(max_size=3)
     | st.sampled_from([b'"', b"\\u0041", b" ", b",", b"{", b"}", b"/", b"0", b"\xc3\xa9"]),
     cut=st.integers(0, 3),
 )
-def test_changed_bytes_give_an_equal_document_or_none(wire: int, at: float, put: bytes, cut: int) -> None:
-    frame = on_both_wires(event(via=POINTER))[wire]
+def test_changed_bytes_give_an_equal_document_or_none(protocol: int, at: float, put: bytes, cut: int) -> None:
+    frame = on_both_protocols(event(via=POINTER))[protocol]
     index = int(at * len(frame))
     check_equal_or_none(frame[:index] + put + frame[index + cut :])
 

@@ -1,4 +1,4 @@
-"""Decoding of the v2 wire: its frames become the events that v1 would have sent."""
+"""Decoding of the v2 protocol: its frames become the events that v1 would have sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from slurp.events.frames import (
 from slurp.events.identity import event_id, instant_us
 from slurp.events.position import Position
 from slurp.jetstream.resyncs import ResyncTracker, mark_resync
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from tests.conftest import SHARED
 from tests.test_identity import DID, REV_US, TIME_US, account, commit, identity
 
@@ -42,7 +42,7 @@ def sync(time_us: int = TIME_US, did: str = DID, **inner: Any) -> dict[str, Any]
 
 
 def v2(event: dict[str, Any], seq: int = 7) -> bytes:
-    return wire_v2.frame(event, seq)
+    return protocol_v2.frame(event, seq)
 
 
 def payload_with(event: dict[str, Any], **changed: Any) -> bytes:
@@ -76,7 +76,7 @@ def test_recorded_frames_are_accepted_and_keep_all_values(recorded: list[bytes])
             assert event["commit"].items() <= payload.items()
         else:
             assert event[event["kind"]] == payload[event["kind"]]
-        assert orjson.loads(wire_v2.frame(event, payload["seq"])) == orjson.loads(frame)
+        assert orjson.loads(protocol_v2.frame(event, payload["seq"])) == orjson.loads(frame)
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "commit": 1988,
         "account": 4,
@@ -125,8 +125,8 @@ def test_times_of_every_precision_are_parsed(time: str, micros: int) -> None:
         (payload_with(account(), account={"time": "x"}), "account.active"),
         (payload_with(sync(), sync=None), "sync.rev"),
         (payload_with(sync(), sync={"rev": 5}), "sync.rev"),
-        (wire_v2.info("OutdatedCursor", ""), "unknown kind"),
-        (wire_v2.error("ConsumerTooSlow", ""), "neither event nor notice"),
+        (protocol_v2.info("OutdatedCursor", ""), "unknown kind"),
+        (protocol_v2.error("ConsumerTooSlow", ""), "neither event nor notice"),
         (oversized_frame(4, "ab12", decompressed=10**9), "more than 33,554,432 bytes"),
     ],
 )
@@ -141,10 +141,12 @@ def test_an_invalid_sequence_number_is_none(seq: Any) -> None:
 
 
 def test_notices_are_distinguished_from_events() -> None:
-    assert parse_notice(wire_v2.info("OutdatedCursor", "late")) == Notice(
+    assert parse_notice(protocol_v2.info("OutdatedCursor", "late")) == Notice(
         "OutdatedCursor", "late", is_error=False
     )
-    assert parse_notice(wire_v2.error("ConsumerTooSlow", "")) == Notice("ConsumerTooSlow", "", is_error=True)
+    assert parse_notice(protocol_v2.error("ConsumerTooSlow", "")) == Notice(
+        "ConsumerTooSlow", "", is_error=True
+    )
     for frame in (v2(commit()), v2(sync()), b"garbage", b"[]", b'{"$type":"error"}', b'{"$type":"message"}'):
         assert parse_notice(frame) is None
     notice = parse_notice(orjson.dumps({"$type": "error", "error": "a\nb\x1b[31m", "message": "x" * 1000}))

@@ -45,7 +45,7 @@ class FullCluster(StubServer):
         self.puts: list[str] = []
         # The features of each node.
         self.nodes: dict[str, Json] = {"a": FULL}
-        # The settings of day indices, all of which are managed.
+        # The settings of daily indices, all of which are managed.
         self.days: dict[str, Json] = {}
         # Prefixes of paths for which the user has no privilege.
         self.denied: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def prepare(cluster: FullCluster, *options: str) -> Setup:
 
 
 def pipeline_of_new_days(cluster: FullCluster) -> str | None:
-    """Return the default pipeline of future day indices."""
+    """Return the default pipeline of future daily indices."""
     settings = cluster.stored["/_component_template/ev@settings"]["template"]["settings"]["index"]
     name: str | None = settings.get("default_pipeline")
     return name
@@ -149,7 +149,7 @@ def test_a_pipeline_of_the_user_or_of_a_newer_version_is_not_changed(
 
 @pytest.fixture
 def three_days(cluster: FullCluster) -> dict[str, Json]:
-    """Day indices with the pipeline that an older version attached, with one of the user, and without one."""
+    """Daily indices with the pipeline of an older version, with one of the user, and without one."""
     cluster.days = {
         "ev-2020.01.01": {"default_pipeline": "ev"},
         "ev-2020.01.02": {"default_pipeline": "mine"},

@@ -23,7 +23,7 @@ from slurp.pipeline import resume as resume_module
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.checkpoint import Checkpoint
 from slurp.pipeline.gaps import GapRecorder
-from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from slurp.startup import Plan
@@ -84,7 +84,7 @@ class Run:
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
         self.counters.received(batch)
         ack = BatchAck(position, position.time_us)
-        return lambda: self.counters.acknowledged(batch, Outcome(indexed=1), ack)
+        return lambda: self.counters.acknowledged(batch, BatchOutcome(indexed=1), ack)
 
     def save(self, clean: bool = False) -> None:
         self._task._save(clean)

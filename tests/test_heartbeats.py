@@ -24,7 +24,7 @@ from slurp.pipeline.reader import Reader
 from slurp.service import Service
 from slurp.simulator.jetstream import Simulator
 from slurp.tasks import CheckpointTask
-from slurp.watchdog import Pulse, Watchdog
+from slurp.watchdog import Heartbeat, Watchdog
 from slurp.web.history import History
 
 # Threads that indexing needs, each with the method that the test blocks.
@@ -77,10 +77,10 @@ class BlockedService:
 
         return block
 
-    def wait_for(self, pulses: Callable[[], list[Pulse]], names: set[str]) -> None:
+    def wait_for(self, heartbeats: Callable[[], list[Heartbeat]], names: set[str]) -> None:
         """Wait until exactly these threads are stuck: all others must have beaten again."""
         deadline = time.monotonic() + 60
-        while (stuck := {pulse.name for pulse in pulses()}) != names:
+        while (stuck := {heartbeat.name for heartbeat in heartbeats()}) != names:
             assert time.monotonic() < deadline, stuck
             time.sleep(0.05)
 
@@ -147,8 +147,8 @@ def test_a_stuck_thread_is_logged_also_without_systemd(caplog: pytest.LogCapture
     now = [0.0]
     sent: list[str] = []
     watchdog = Watchdog(None, sent.append, lambda: now[0])
-    watchdog.pulse("stats", 60).beat()
-    watchdog.pulse("kibana", 60, vital=False).beat()
+    watchdog.heartbeat("stats", 60).beat()
+    watchdog.heartbeat("kibana", 60, vital=False).beat()
     for _ in range(20):
         now[0] += 10
         watchdog.step()
@@ -162,21 +162,21 @@ def test_a_stuck_thread_is_logged_also_without_systemd(caplog: pytest.LogCapture
 def test_a_stuck_optional_thread_does_not_suspend_the_keep_alive() -> None:
     now, sent = [0.0], list[str]()
     watchdog = Watchdog(30, sent.append, lambda: now[0])
-    watchdog.pulse("kibana", 60, vital=False).beat()
+    watchdog.heartbeat("kibana", 60, vital=False).beat()
     for _ in range(30):
         now[0] += 10
         watchdog.step()
     assert len(sent) == 30
-    assert [pulse.name for pulse in watchdog.impaired] == ["kibana"]
+    assert [heartbeat.name for heartbeat in watchdog.impaired] == ["kibana"]
     assert watchdog.stuck == []
 
 
 def test_a_pause_between_two_attempts_does_not_count() -> None:
     now = [0.0]
     watchdog = Watchdog(30, lambda line: None, lambda: now[0])
-    pulse = watchdog.pulse("server-monitor", 60)
-    with pulse:
+    heartbeat = watchdog.heartbeat("server-monitor", 60)
+    with heartbeat:
         now[0] += 61
-        assert watchdog.stuck == [pulse]
+        assert watchdog.stuck == [heartbeat]
     now[0] += 1800
     assert watchdog.stuck == []

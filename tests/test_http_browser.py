@@ -9,7 +9,7 @@ from elasticsearch import Elasticsearch
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from slurp.embedded.node import EmbeddedNode
-from slurp.pipeline.progress import Outcome
+from slurp.pipeline.progress import BatchOutcome
 from tests.harness import InProcess
 from tests.idle_worker import NOWHERE, IdleWorker
 from tests.rendered_page import EVIL, RenderedPage, fill, fill_with_evil, linking, post, served
@@ -102,7 +102,7 @@ def test_the_page_is_readable_at_all_sizes_and_color_schemes(
     browser: Browser, page: RenderedPage, indexer: InProcess, es: Elasticsearch, width: int, scheme: str
 ) -> None:
     some_posts(indexer, es)
-    page.worker.batch(5)(Outcome(indexed=3, quarantined=2))
+    page.worker.batch(5)(BatchOutcome(indexed=3, quarantined=2))
     for _ in range(3):
         page.history.step()
     with served(page) as address:
@@ -161,7 +161,7 @@ def test_the_page_refreshes_itself_until_it_is_paused(
         # The refresh must not disturb typing.
         box = tab.page.get_by_role("searchbox")
         box.fill("half a wo")
-        page.worker.batch(1234)(Outcome(indexed=1234))
+        page.worker.batch(1234)(BatchOutcome(indexed=1234))
         fill(indexer, es, post(2, "the second"))
         tab.page.wait_for_timeout(600)
         tab.page.clock.run_for(5000)
@@ -171,7 +171,7 @@ def test_the_page_refreshes_itself_until_it_is_paused(
         expect(box).to_be_focused()
 
         tab.page.get_by_role("button", name="Pause").click()
-        page.worker.batch(1)(Outcome(indexed=1))
+        page.worker.batch(1)(BatchOutcome(indexed=1))
         tab.page.clock.run_for(20_000)
         expect(tab.page.locator(".tile", has_text="Indexed")).to_contain_text("1,234")
         tab.page.get_by_role("button", name="Resume").click()

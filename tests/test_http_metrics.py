@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.pipeline.disk_budget import DiskBudget
-from slurp.pipeline.progress import OUTCOMES, Outcome
+from slurp.pipeline.progress import OUTCOMES, BatchOutcome
 from tests.idle_worker import IdleWorker
 
 PROMTOOL = shutil.which("promtool")
@@ -36,8 +36,8 @@ def samples(worker: IdleWorker) -> Samples:
 
 def test_the_counters_of_the_stats_line_are_there_and_add_up() -> None:
     worker = IdleWorker()
-    worker.batch(10)(Outcome(indexed=4, duplicates=3, quarantined=2, dead_lettered=1))
-    worker.batch(5)(Outcome(dropped=2, expired=3))
+    worker.batch(10)(BatchOutcome(indexed=4, duplicates=3, quarantined=2, dead_lettered=1))
+    worker.batch(5)(BatchOutcome(dropped=2, expired=3))
     worker.batch(7)
     worker.status.counters.gap()
     worker.status.counters.reconnected()
@@ -105,7 +105,7 @@ def test_each_reader_is_exported_with_its_host() -> None:
 
 def test_threads_are_exported_with_their_limits() -> None:
     worker = IdleWorker()
-    worker.watchdog.pulse("indexer-1", 300).beat()
+    worker.watchdog.heartbeat("indexer-1", 300).beat()
     worker.clock.now += 12
     found = samples(worker)
     assert found['skeetslurper_thread_still_seconds{thread="indexer-1"}'] == 12
@@ -124,12 +124,12 @@ def full() -> IdleWorker:
     """Return a worker that exports every metric."""
     worker = IdleWorker("http://127.0.0.1:1", "ws://one:1")
     worker.finish_startup()
-    worker.batch(3)(Outcome(indexed=3))
+    worker.batch(3)(BatchOutcome(indexed=3))
     worker.metrics.batch_took(0.3)
     worker.metrics.bulk_took(0.1, True)
     worker.probe.step()
     worker.status.saved = 0.0
-    worker.watchdog.pulse("indexer-1", 300).beat()
+    worker.watchdog.heartbeat("indexer-1", 300).beat()
     elastic = Elastic(worker.config, worker.secrets)
     days = DailyIndices(elastic, "events", None, lambda client: None)
     days.disk_state.oldest_day = 20_000
@@ -172,10 +172,10 @@ def test_no_thread_is_stuck_during_startup() -> None:
 def test_a_stuck_thread_is_reported_with_its_name() -> None:
     worker = IdleWorker()
     for name in ("reader-1", "indexer-1"):
-        worker.watchdog.pulse(name, 15).beat()
+        worker.watchdog.heartbeat(name, 15).beat()
     worker.clock.now += 15
     assert worker.health.stuck() == []
-    worker.watchdog.pulses[0].beat()
+    worker.watchdog.heartbeats[0].beat()
     worker.clock.now += 1
     assert worker.health.stuck() == ["indexer-1 has been stuck for 16s"]
     assert "indexer-1 has been stuck for 16s" in worker.health.unready()
@@ -259,16 +259,16 @@ def test_missing_answers_to_bulk_requests_are_reported() -> None:
     worker = IdleWorker()
     worker.status.starting = ""
     for number in (1, 2):
-        worker.watchdog.pulse(f"indexer-{number}", 300).beat()
+        worker.watchdog.heartbeat(f"indexer-{number}", 300).beat()
     worker.clock.now += 20
     assert (worker.status.late_responses, worker.health.unready()) == ("", [])
     worker.clock.now += 5
-    worker.watchdog.pulses[0].beat()
+    worker.watchdog.heartbeats[0].beat()
     assert worker.health.unready() == [], "the other indexer gets answers"
     assert worker.status.late_responses.startswith("Elasticsearch: no response to 1 of 2 indexers for 25 s;")
     worker.clock.now += 21
-    assert worker.health.unready() == ["Elasticsearch: no answer for 46s"]
-    worker.outage_log.failing("no answer in time")
+    assert worker.health.unready() == ["Elasticsearch: no response for 46s"]
+    worker.outage_log.failing("no response in time")
     assert worker.status.late_responses == "", "the outage log reports it instead"
 
 

@@ -10,7 +10,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.embedded.node import EmbeddedNode
-from slurp.pipeline.progress import Outcome
+from slurp.pipeline.progress import BatchOutcome
 from slurp.web.cache import Cache
 from slurp.web.charts import chart, round_up
 from slurp.web.history import INTERVAL, MINUTES, History
@@ -212,7 +212,7 @@ def test_search_parameters_are_bounded() -> None:
 
 
 def test_without_elasticsearch_the_page_displays_the_state_of_the_worker(offline_page: RenderedPage) -> None:
-    offline_page.worker.batch(10)(Outcome(indexed=7, quarantined=3))
+    offline_page.worker.batch(10)(BatchOutcome(indexed=7, quarantined=3))
     offline_page.worker.batch(1234)
     began = time.monotonic()
     text = " ".join(offline_page.parsed(q="coffee").text.split())
@@ -307,7 +307,7 @@ def test_rates_are_averages_of_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> N
         now += INTERVAL / 2
         history.step()
         now += INTERVAL / 2
-        watched.batch(200)(Outcome(indexed=200))
+        watched.batch(200)(BatchOutcome(indexed=200))
     history.step()
     points = history.points()
     assert len(points) == 20

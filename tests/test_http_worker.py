@@ -226,7 +226,7 @@ def test_unanswered_bulk_requests_are_reported_while_the_cluster_answers_others(
         proxy.hold_answers(b"/_bulk")
         jetstream.run_at(500, limit=3000)
         worker.wait_for(r"no response to \d of 3 indexers for 2\d s; a request is sent again after 90 s", 60)
-        client.wait("/readyz", 503, "^Elasticsearch: no answer for ")
+        client.wait("/readyz", 503, "^Elasticsearch: no response for ")
         proxy.release_answers()
         client.wait("/readyz", 200)
         worker.wait_until_counted(lambda now: now["indexed"] + now["quarantined"] == 3000)
@@ -239,7 +239,7 @@ def test_an_outage_of_the_stream_is_reported(start: Start, jetstream: Simulator)
         client = HttpClient(worker)
         client.wait("/readyz", 200)
         jetstream.stop()
-        client.wait("/readyz", 503, r"^stream: down for .*: can't connect: .*refused")
+        client.wait("/readyz", 503, r"^stream: down for .*: cannot connect: .*refused")
         assert client.metric("stream_connected") == 0
         assert client.get("/healthz")[0] == 200
         jetstream.start()
@@ -250,7 +250,7 @@ def test_an_outage_of_the_stream_is_reported(start: Start, jetstream: Simulator)
 def test_a_stream_that_never_connected_is_reported(start: Start, jetstream: Simulator) -> None:
     jetstream.stop()
     with start() as worker:
-        HttpClient(worker).wait("/readyz", 503, r"^stream: no connection yet after .*: can't connect")
+        HttpClient(worker).wait("/readyz", 503, r"^stream: no connection yet after .*: cannot connect")
 
 
 def test_rejected_documents_are_reported(

@@ -197,7 +197,7 @@ def test_without_the_privilege_for_the_record_the_import_succeeds(
     install.elastic = FailingElastic(cast(Elastic, install.elastic), denied, 1000)
     install()
     assert len(kibana.objects) == 4
-    assert caplog.text.count("can't record the objects imported into Kibana") == 1
+    assert caplog.text.count("cannot record the objects imported into Kibana") == 1
     install.set_objects(example_objects("second"))
     install()
     assert install.panel_title("view-a") == "first"

@@ -34,7 +34,7 @@ def test_kibana_may_start_later_than_everything_else(
     built = [(one["type"], one["id"]) for one in objects.build(fresh_index_prefix)]
     jetstream.generate(500, span=0.5)
     with Worker(*options, home=tmp_path) as worker:
-        worker.wait_for(r"Kibana at .*: not ready: no answer")
+        worker.wait_for(r"Kibana at .*: not ready: no response")
         up_at = time.monotonic() + DOWN
         worker.wait_for("received 500 = indexed 500 ")
         jetstream.generate(500, span=0.5)

@@ -11,7 +11,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.documents.document import build
 from slurp.events.frames import MAX_FRAME_BYTES, BadFrame, parse, parse_notice
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from tests.harness import InProcess, commit, reading, until
 
@@ -40,7 +40,7 @@ def test_a_legal_record_in_a_frame_of_6_mb_is_indexed(
     large = escaped(1, LEGAL)
     assert len(large) > 6_000_000
     if protocol == "v2":
-        message = wire_v2.frame(orjson.loads(large), 5)
+        message = protocol_v2.frame(orjson.loads(large), 5)
         large = message.replace(b"<" * LEGAL, b"\\u003c" * LEGAL)
     jetstream.generate(20, span=0.5)
     jetstream.faults.garbage(large.decode(), after=10)
@@ -106,8 +106,8 @@ def test_text_longer_than_a_legal_record_is_not_analyzed() -> None:
 
 
 def test_a_long_frame_is_not_a_notice() -> None:
-    assert parse_notice(wire_v2.error("Name", "x" * 1000)) is not None
-    assert parse_notice(wire_v2.error("Name", "x" * 100_000)) is None
+    assert parse_notice(protocol_v2.error("Name", "x" * 1000)) is not None
+    assert parse_notice(protocol_v2.error("Name", "x" * 100_000)) is None
 
 
 # Prints the peak memory of a process that handles one message, from the socket's bytes to the event.

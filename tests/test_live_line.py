@@ -21,7 +21,7 @@ from slurp.monitoring.stats import Stats
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline.batches import BatchQueue
 from slurp.pipeline.progress import Counters, Snapshot
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 INTERVAL = 30.0
 
@@ -93,7 +93,7 @@ def test_stats_lines_are_logged_every_interval(
     stats = Stats(cast(WorkerStatus, status), screen, INTERVAL)
     began = time.now
     monkeypatch.setattr(stats, "_log", lambda now, rates: logged_at.append(now.at - began))
-    stats.run(cast(threading.Event, time), Pulse("stats", 60))
+    stats.run(cast(threading.Event, time), Heartbeat("stats", 60))
     # Late by the duration of a step at most, never early, and the delay does not accumulate.
     assert len(logged_at) == 10
     for number, at in enumerate(logged_at, start=1):

@@ -75,21 +75,21 @@ def test_the_keep_alive_is_sent_at_a_third_of_the_interval() -> None:
 
 def test_the_keep_alive_is_suspended_while_a_thread_is_stuck(caplog: pytest.LogCaptureFixture) -> None:
     timed = TimedWatchdog()
-    pulse = timed.watchdog.pulse("indexer-1", 15)
-    pulse.beat()
+    heartbeat = timed.watchdog.heartbeat("indexer-1", 15)
+    heartbeat.beat()
     timed.run_until(200)
     assert timed.sent_at == [100, 110], "up to 15 s is a slow request, more is stuck"
     assert caplog.text.count("thread indexer-1 has been stuck for") == 1
-    pulse.beat()
+    heartbeat.beat()
     timed.run_until(211)
     assert timed.sent_at == [100, 110, 200, 210], "the thread has beaten again"
 
 
 def test_a_thread_that_has_ended_is_not_stuck() -> None:
     timed = TimedWatchdog()
-    pulses = [timed.watchdog.pulse(name, 15) for name in ("reader-1", "indexer-1")]
-    for pulse in pulses:
-        pulse.beat()
+    heartbeats = [timed.watchdog.heartbeat(name, 15) for name in ("reader-1", "indexer-1")]
+    for heartbeat in heartbeats:
+        heartbeat.beat()
     timed.watchdog.forget("reader-1")
     timed.run_until(120)
-    assert [pulse.name for pulse in timed.watchdog.stuck] == ["indexer-1"]
+    assert [heartbeat.name for heartbeat in timed.watchdog.stuck] == ["indexer-1"]

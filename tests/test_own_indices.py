@@ -26,7 +26,7 @@ def test_the_state_index_is_created_again(
     es: Elasticsearch, indexer: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     def at(cursor: int) -> Checkpoint:
-        return Checkpoint(Position("host", cursor, cursor), started=False, clean=False)
+        return Checkpoint(Position("host", cursor, cursor), is_start=False, clean=False)
 
     def start_run() -> Checkpoints:
         return Checkpoints(indexer.elastic, Subscription.of(indexer.config))

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.cluster_wide
 
 
 def without(role: dict[str, list[dict[str, list[str]]]], privilege: str) -> dict[str, object]:
-    """Return a role without one privilege on the day indices."""
+    """Return a role without one privilege on the daily indices."""
     first, *others = role["indices"]
     reduced = {**first, "privileges": [name for name in first["privileges"] if name != privilege]}
     return {**role, "indices": [reduced, *others]}
@@ -74,7 +74,7 @@ def set_up(realm: FileRealm, es_node: EmbeddedNode, user: str, *options: str) ->
 
 
 def remove(es: Elasticsearch) -> None:
-    """Delete the day indices and the index template."""
+    """Delete the daily indices and the index template."""
     for name in es.indices.get(index=f"{INDEX}-*"):
         es.indices.delete(index=name)
     es.options(ignore_status=404).indices.delete_index_template(name=INDEX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slurp.events.position import REWIND_EVENTS, REWIND_US, Position, resume_cursor, resume_elsewhere
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import AckTracker, BatchAck, Counters, Outcome
+from slurp.pipeline.progress import AckTracker, BatchAck, BatchOutcome, Counters
 
 SECOND = 1_000_000
 NOW = 1_795_000_000 * SECOND
@@ -92,7 +92,7 @@ def test_resuming_by_time_uses_the_time_of_the_newest_acknowledged_events() -> N
     counters = Counters()
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 5))
     counters.received(batch)
-    counters.acknowledged(batch, Outcome(indexed=10), ack(at(10, 5)))
+    counters.acknowledged(batch, BatchOutcome(indexed=10), ack(at(10, 5)))
     received_later = at(20_000, 8)
     assert counters.resume(1, received_later, host="a").cursor == 20_001 - REWIND_EVENTS
     elsewhere = counters.resume(1, received_later, host="b")
@@ -105,9 +105,9 @@ def test_received_is_the_sum_of_all_outcomes_and_events_in_flight() -> None:
     one, two = (Batch(n, "a", [b""] * 10, 0, at(n, n)) for n in (1, 2))
     counters.received(one)
     counters.received(two)
-    counters.acknowledged(one, Outcome(4, 2, 1, 1, 1, 1), ack(one.position))
+    counters.acknowledged(one, BatchOutcome(4, 2, 1, 1, 1, 1), ack(one.position))
     snapshot = counters.snapshot()
     assert snapshot.adds_up
     assert (snapshot.received, snapshot.in_flight, snapshot.indexed) == (20, 10, 4)
-    counters.acknowledged(two, Outcome(indexed=9), ack(two.position))
+    counters.acknowledged(two, BatchOutcome(indexed=9), ack(two.position))
     assert not counters.snapshot().adds_up, "an event without an outcome must be detected"

@@ -173,7 +173,7 @@ def test_a_change_of_protocol_loses_no_events(
         worker.wait_for("ConsumerTooSlow: far behind; reconnecting")
         jetstream.faults.refuse(404)  # as a server without v2
         jetstream.faults.cut_after(1000)
-        worker.wait_for("has no v2 wire")
+        worker.wait_for("has no v2 protocol")
         jetstream.wait_until(lambda _: count(es, fresh_index_prefix) >= 6000, timeout=60)
         assert worker.stop() == 0
     assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()
@@ -233,6 +233,6 @@ def test_a_server_without_v2_is_read_with_v1(
         jetstream.generate(500)
         with start("--catch-up", server=jetstream.url) as worker:
             assert worker.exit_code() == 0
-            assert "has no v2 wire (HTTP 404), reading v1" in worker.log
-            assert "v1 wire" in worker.log
+            assert "has no v2 protocol (HTTP 404), reading v1" in worker.log
+            assert "v1 protocol" in worker.log
         assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()

@@ -224,4 +224,4 @@ def test_probing_ends_within_its_timeout(jetstream: Simulator) -> None:
     began = time.monotonic()
     (one,) = probe_servers([jetstream.url], timeout=0.5)
     assert time.monotonic() - began < 2
-    assert "unreachable: no answer within" in format_probes([one])[0]
+    assert "unreachable: no response within" in format_probes([one])[0]

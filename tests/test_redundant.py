@@ -20,7 +20,7 @@ from slurp.events.position import REWIND_EVENTS, Gap, Position
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.gaps import GapRecorder
-from slurp.pipeline.progress import BatchAck, Counters, Outcome
+from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
 from slurp.pipeline.reader import Reader
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.simulator.jetstream import Simulator
@@ -41,7 +41,7 @@ def acknowledge(counters: Counters, reader: int, number: int, position: Position
     counters.received(batch)
     time_us = position.time_us
     counters.acknowledged(
-        batch, Outcome(indexed=10), BatchAck(position, time_us, arrived_us=time_us, delays_us=(0,))
+        batch, BatchOutcome(indexed=10), BatchAck(position, time_us, arrived_us=time_us, delays_us=(0,))
     )
 
 
@@ -86,7 +86,7 @@ def test_a_batch_covers_the_period_up_to_its_newest_events_and_not_its_median() 
     batch = Batch(1, "a", [b""] * 10, 0, at(10, 200), reader=1)
     counters.received(batch)
     ack = BatchAck(batch.position, NOW, arrived_us=NOW + 201 * SECOND, delays_us=(SECOND,) * 9)
-    counters.acknowledged(batch, Outcome(indexed=10), ack)
+    counters.acknowledged(batch, BatchOutcome(indexed=10), ack)
     assert counters.covered_by_another(2, NOW, NOW + 200 * SECOND)
     assert not counters.covered_by_another(2, NOW, NOW + 201 * SECOND)
 

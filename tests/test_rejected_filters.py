@@ -12,7 +12,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.errors import Exit, Fatal
 from slurp.jetstream.dialer import Dialer
 from slurp.jetstream.subscription import Subscription
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker
 
@@ -38,12 +38,14 @@ def test_a_filter_that_v2_rejects_is_not_retried(jetstream: Simulator, protocol:
 
 
 def test_a_request_without_a_filter_that_v2_rejects_is_not_retried(jetstream: Simulator) -> None:
-    jetstream.faults.refuse(400, wire_v2.error_body("InvalidRequest", "no"))
+    jetstream.faults.refuse(400, protocol_v2.error_body("InvalidRequest", "no"))
     assert dial(jetstream).endswith("InvalidRequest: no; use another --jetstream host or --protocol v1")
 
 
 def test_the_message_of_the_server_is_printable_and_bounded(jetstream: Simulator) -> None:
-    jetstream.faults.refuse(400, wire_v2.error_body("InvalidRequest", "\x1b[2J\nERROR forged" + "x" * 10_000))
+    jetstream.faults.refuse(
+        400, protocol_v2.error_body("InvalidRequest", "\x1b[2J\nERROR forged" + "x" * 10_000)
+    )
     message = dial(jetstream, *FILTER)
     assert message.isprintable()
     assert len(message) < 600

@@ -11,7 +11,7 @@ import pytest
 
 from slurp.events.frames import parse
 from slurp.events.position import Gap, Position
-from slurp.jetstream.resume_check import CheckResult, Outcome, ResumeCheck
+from slurp.jetstream.resume_check import CheckResult, ResumeCheck, Verdict
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import oldest_event
 from slurp.pipeline import resume as resume_module
@@ -163,7 +163,7 @@ def test_a_stream_that_fails_the_check_twice_is_accepted(
 ) -> None:
     """Else unexpected behavior of a server, or a bug in the check, would cause endless reconnects."""
     monkeypatch.setattr(
-        ResumeCheck, "evaluate", lambda *_: CheckResult(Outcome.WRONG_STREAM, reason="is wrong")
+        ResumeCheck, "evaluate", lambda *_: CheckResult(Verdict.WRONG_STREAM, reason="is wrong")
     )
     long_lookback.generate(1000)
     with reading(long_lookback) as run:
@@ -269,14 +269,14 @@ def test_back_dated_events_do_not_hide_a_gap(short_lookback: Simulator, clock: C
 # Gaps shorter than a minute
 
 
-@pytest.mark.parametrize("wire", slow_except(["v1", "v2"], "v2"))
-def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
+@pytest.mark.parametrize("protocol", slow_except(["v1", "v2"], "v2"))
+def test_short_gaps_cover_every_missing_event(clock: Clock, protocol: str) -> None:
     """The lookback of the server is 20 s, and each of three outages lasts 45 s."""
     options = ServerOptions(lookback=20)
     with Simulator(port=0, seed=1, clock=clock, server=options) as server:
         clock.ago = 200
         server.generate(3000, span=10)
-        with reading(server, options=("--protocol", wire)) as run:
+        with reading(server, options=("--protocol", protocol)) as run:
             until(lambda: len(run.frames) == 3000)
             for ago in (155, 110, 65):
                 server.stop()
@@ -296,9 +296,9 @@ def test_short_gaps_cover_every_missing_event(clock: Clock, wire: str) -> None:
     assert sum((gap.to_cursor or 0) - (gap.from_cursor or 0) + 1 for gap in gaps) == len(missing)
 
 
-@pytest.mark.parametrize("wire", ["v1", "v2"])
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
 def test_a_short_gap_of_a_filtered_stream_is_reported_when_the_server_rejects_the_cursor(
-    clock: Clock, wire: str
+    clock: Clock, protocol: str
 ) -> None:
     with Simulator(port=0, seed=1, clock=clock, server=ServerOptions(lookback=20)) as server:
         clock.ago = 100
@@ -306,10 +306,10 @@ def test_a_short_gap_of_a_filtered_stream_is_reported_when_the_server_rejects_th
         known = last_position(server)
         clock.ago = 55
         server.generate(12_000, span=45)
-        posts = ("--protocol", wire, "--collections", "app.bsky.feed.post")
+        posts = ("--protocol", protocol, "--collections", "app.bsky.feed.post")
         with reading(server, known=known, options=posts) as run:
             until(lambda: run.frames)
-            if wire == "v2":
+            if protocol == "v2":
                 until(lambda: run.gaps)
                 assert run.gaps[0].from_cursor == 1001
                 assert 15 < run.gaps[0].seconds < 45

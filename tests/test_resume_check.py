@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slurp.events.position import Position, Resume
-from slurp.jetstream.resume_check import CheckResult, Outcome, ResumeCheck
+from slurp.events.position import Position, ResumePoint
+from slurp.jetstream.resume_check import CheckResult, ResumeCheck, Verdict
 
 SECOND = 1_000_000
 HOUR = 3600
@@ -27,7 +27,7 @@ def evaluate(first: list[Position], cursor: int = 10_000, newest: float = 0, **m
 
 
 def check(cursor: int = 10_000, newest: float = 0, *, filtered: bool = False, **more: bool) -> ResumeCheck:
-    return ResumeCheck(Resume(cursor, KNOWN), NOW + int(newest * SECOND), filtered, **more)
+    return ResumeCheck(ResumePoint(cursor, KNOWN), NOW + int(newest * SECOND), filtered, **more)
 
 
 BACK_DATED = [at(10_000, 0), *(at(10_001 + n, -50 * HOUR) for n in range(8))]
@@ -48,7 +48,7 @@ BACK_DATED = [at(10_000, 0), *(at(10_001 + n, -50 * HOUR) for n in range(8))]
 @pytest.mark.parametrize("filtered", [False, True])
 def test_the_requested_events_are_ok(first: list[Position], filtered: bool) -> None:
     cursor = min(10_000, first[0].cursor or 0)
-    assert evaluate(first, cursor, filtered=filtered).outcome is Outcome.OK
+    assert evaluate(first, cursor, filtered=filtered).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -76,26 +76,26 @@ def test_other_events_under_the_requested_number_are_the_wrong_stream(
     first: list[Position], reason: str
 ) -> None:
     result = evaluate(first)
-    assert result.outcome is Outcome.WRONG_STREAM
+    assert result.verdict is Verdict.WRONG_STREAM
     assert reason in result.reason
 
 
 def test_the_newest_received_time_counts_if_it_is_not_acknowledged_yet() -> None:
     """The known time is that of acknowledged events, which is a little older."""
-    assert evaluate(consecutive(10_000, 200)).outcome is Outcome.WRONG_STREAM
-    assert evaluate(consecutive(10_000, 200), newest=195).outcome is Outcome.OK
+    assert evaluate(consecutive(10_000, 200)).verdict is Verdict.WRONG_STREAM
+    assert evaluate(consecutive(10_000, 200), newest=195).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize("cursor", [None, 7])
 def test_any_beginning_is_ok_for_a_request_from_the_beginning(cursor: int | None) -> None:
-    requested = Resume(0, Position("a", 0, 0))
-    assert ResumeCheck(requested, 0, False).evaluate([at(cursor, 0)]).outcome is Outcome.OK
+    requested = ResumePoint(0, Position("a", 0, 0))
+    assert ResumeCheck(requested, 0, False).evaluate([at(cursor, 0)]).verdict is Verdict.OK
 
 
 def test_a_number_from_the_user_is_checked_without_a_time() -> None:
-    requested = Resume(10_000, Position("a", 10_000, 0))
-    assert ResumeCheck(requested, 0, False).evaluate(consecutive(10_300, 0)).outcome is Outcome.OK
-    assert ResumeCheck(requested, 0, False).evaluate(consecutive(17, 0)).outcome is Outcome.WRONG_STREAM
+    requested = ResumePoint(10_000, Position("a", 10_000, 0))
+    assert ResumeCheck(requested, 0, False).evaluate(consecutive(10_300, 0)).verdict is Verdict.OK
+    assert ResumeCheck(requested, 0, False).evaluate(consecutive(17, 0)).verdict is Verdict.WRONG_STREAM
 
 
 FIVE_MINUTES_BACK = NOW - 300 * SECOND
@@ -104,17 +104,17 @@ FIVE_MINUTES_BACK = NOW - 300 * SECOND
 @pytest.mark.parametrize(
     ("first", "filtered", "found"),
     [
-        (consecutive(1, -300), False, Outcome.OK),
-        (consecutive(1, 30), False, Outcome.OK),
-        (consecutive(1, 100), False, Outcome.GAP),
-        (consecutive(1, 100), True, Outcome.UNSURE),
-        (consecutive(1, 40, step=HOUR), False, Outcome.UNSURE),
-        ([*consecutive(1, 100, count=5), *consecutive(6, -HOUR, count=4)], False, Outcome.UNSURE),
-        ([*consecutive(1, 100, count=8), at(9, -HOUR)], False, Outcome.GAP),
+        (consecutive(1, -300), False, Verdict.OK),
+        (consecutive(1, 30), False, Verdict.OK),
+        (consecutive(1, 100), False, Verdict.GAP),
+        (consecutive(1, 100), True, Verdict.UNSURE),
+        (consecutive(1, 40, step=HOUR), False, Verdict.UNSURE),
+        ([*consecutive(1, 100, count=5), *consecutive(6, -HOUR, count=4)], False, Verdict.UNSURE),
+        ([*consecutive(1, 100, count=8), at(9, -HOUR)], False, Verdict.GAP),
     ],
 )
-def test_a_request_by_time_is_checked_by_times(first: list[Position], filtered: bool, found: Outcome) -> None:
-    assert evaluate(first, FIVE_MINUTES_BACK, filtered=filtered).outcome is found
+def test_a_request_by_time_is_checked_by_times(first: list[Position], filtered: bool, found: Verdict) -> None:
+    assert evaluate(first, FIVE_MINUTES_BACK, filtered=filtered).verdict is found
 
 
 def test_a_gap_ends_at_the_median_time_of_the_first_events() -> None:
@@ -122,13 +122,13 @@ def test_a_gap_ends_at_the_median_time_of_the_first_events() -> None:
 
 
 def test_an_expired_cursor_is_a_gap_if_events_are_missing() -> None:
-    original = ResumeCheck(Resume(10_000, KNOWN), NOW, False)
+    original = ResumeCheck(ResumePoint(10_000, KNOWN), NOW, False)
     oldest = original.for_oldest_event()
     assert oldest is not None
     assert oldest.is_expired
-    assert oldest.evaluate(consecutive(10_500, HOUR)).outcome is Outcome.GAP
-    assert oldest.evaluate(consecutive(10_001, 1)).outcome is Outcome.OK
-    unknown = ResumeCheck(Resume(7, Position("a", 7, 0)), NOW, False)
+    assert oldest.evaluate(consecutive(10_500, HOUR)).verdict is Verdict.GAP
+    assert oldest.evaluate(consecutive(10_001, 1)).verdict is Verdict.OK
+    unknown = ResumeCheck(ResumePoint(7, Position("a", 7, 0)), NOW, False)
     assert unknown.for_oldest_event() is None, "the time of the known position is unknown"
 
 
@@ -141,7 +141,7 @@ REPLAYED = 10_001 - 8192
 @pytest.mark.parametrize("seconds", [0, 0.2, 30])
 def test_a_missing_number_on_v2_is_a_gap_of_any_length(seconds: float) -> None:
     first = consecutive(10_002, seconds, step=0)
-    assert evaluate(first, REPLAYED, v2=True).outcome is Outcome.GAP
+    assert evaluate(first, REPLAYED, v2=True).verdict is Verdict.GAP
     gap = check(REPLAYED, v2=True).gap_before(first[0])
     assert (gap.from_cursor, gap.to_cursor) == (10_001, 10_001)
     assert (gap.from_us, gap.to_us) == (NOW, first[0].time_us)
@@ -157,21 +157,21 @@ def test_a_missing_number_on_v2_is_a_gap_of_any_length(seconds: float) -> None:
 )
 def test_a_stream_that_begins_at_the_known_position_has_no_gap(first: list[Position]) -> None:
     for v2 in (False, True):
-        assert evaluate(first, REPLAYED, v2=v2).outcome is Outcome.OK
+        assert evaluate(first, REPLAYED, v2=v2).verdict is Verdict.OK
 
 
-@pytest.mark.parametrize(("seconds", "found"), [(4.5, Outcome.OK), (6, Outcome.GAP), (59, Outcome.GAP)])
-def test_on_v1_missing_numbers_are_a_gap_only_if_time_is_missing_too(seconds: float, found: Outcome) -> None:
+@pytest.mark.parametrize(("seconds", "found"), [(4.5, Verdict.OK), (6, Verdict.GAP), (59, Verdict.GAP)])
+def test_on_v1_missing_numbers_are_a_gap_only_if_time_is_missing_too(seconds: float, found: Verdict) -> None:
     """A resync of 50,000 records is hidden there, and its events have one time."""
-    assert evaluate(consecutive(60_000, seconds), REPLAYED).outcome is found
-    assert evaluate(consecutive(60_000, seconds + 100), REPLAYED, newest=100).outcome is found, (
+    assert evaluate(consecutive(60_000, seconds), REPLAYED).verdict is found
+    assert evaluate(consecutive(60_000, seconds + 100), REPLAYED, newest=100).verdict is found, (
         "relative to the newest received event"
     )
 
 
 @pytest.mark.parametrize("v2", [False, True])
 def test_on_a_filtered_stream_missing_numbers_are_not_a_gap(v2: bool) -> None:
-    assert evaluate(consecutive(60_000, 30), REPLAYED, filtered=True, v2=v2).outcome is Outcome.OK
+    assert evaluate(consecutive(60_000, 30), REPLAYED, filtered=True, v2=v2).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize("seconds", [-3, 0, 3, 30, HOUR])
@@ -179,15 +179,15 @@ def test_an_oldest_event_beyond_the_known_position_is_a_gap_of_any_length(second
     """Even if its time is not later: the known time is a median, which may be off."""
     expired = check(REPLAYED, is_expired=True)
     first = consecutive(10_500, seconds, step=0)
-    assert expired.evaluate(first).outcome is Outcome.GAP
+    assert expired.evaluate(first).verdict is Verdict.GAP
     gap = expired.gap_before(first[0])
     assert (gap.from_cursor, gap.to_cursor) == (10_001, 10_499)
     assert gap.from_us == NOW <= gap.to_us == max(NOW, first[0].time_us)
-    assert check(REPLAYED, is_expired=True, filtered=True).evaluate(first).outcome is Outcome.UNSURE
+    assert check(REPLAYED, is_expired=True, filtered=True).evaluate(first).verdict is Verdict.UNSURE
 
 
 def test_an_oldest_event_that_is_older_than_the_known_position_is_ok() -> None:
-    assert check(REPLAYED, is_expired=True).evaluate(consecutive(10_000_000, -HOUR)).outcome is Outcome.OK
+    assert check(REPLAYED, is_expired=True).evaluate(consecutive(10_000_000, -HOUR)).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(
@@ -219,29 +219,29 @@ def test_a_gap_after_a_request_by_time_has_no_cursors() -> None:
 @pytest.mark.parametrize(
     ("first", "found"),
     [
-        (consecutive(1, -2 * HOUR), Outcome.EARLY),
-        (consecutive(1, -300 - 130), Outcome.EARLY),
-        (consecutive(1, -300 - 110), Outcome.OK),
-        ([at(None, -2 * HOUR)], Outcome.OK),
-        ([*consecutive(1, -300, count=5), *consecutive(6, -50 * HOUR, count=4)], Outcome.OK),
+        (consecutive(1, -2 * HOUR), Verdict.EARLY),
+        (consecutive(1, -300 - 130), Verdict.EARLY),
+        (consecutive(1, -300 - 110), Verdict.OK),
+        ([at(None, -2 * HOUR)], Verdict.OK),
+        ([*consecutive(1, -300, count=5), *consecutive(6, -50 * HOUR, count=4)], Verdict.OK),
     ],
 )
-def test_events_from_long_before_the_requested_time_are_early(first: list[Position], found: Outcome) -> None:
-    assert evaluate(first, FIVE_MINUTES_BACK).outcome is found
+def test_events_from_long_before_the_requested_time_are_early(first: list[Position], found: Verdict) -> None:
+    assert evaluate(first, FIVE_MINUTES_BACK).verdict is found
 
 
 @pytest.mark.parametrize(
     ("first", "found"),
     [
-        (consecutive(777, -370), Outcome.OK),
-        (consecutive(779, -370), Outcome.OK),
-        (consecutive(776, -370), Outcome.WRONG_STREAM),
-        (consecutive(777, -299), Outcome.WRONG_STREAM),
-        ([at(None, -370)], Outcome.WRONG_STREAM),
+        (consecutive(777, -370), Verdict.OK),
+        (consecutive(779, -370), Verdict.OK),
+        (consecutive(776, -370), Verdict.WRONG_STREAM),
+        (consecutive(777, -299), Verdict.WRONG_STREAM),
+        ([at(None, -370)], Verdict.WRONG_STREAM),
     ],
 )
 def test_a_searched_number_is_the_wrong_stream_if_the_events_have_changed(
-    first: list[Position], found: Outcome
+    first: list[Position], found: Verdict
 ) -> None:
-    requested = Resume(FIVE_MINUTES_BACK, Position("elsewhere", 5, NOW))
-    assert ResumeCheck(requested, NOW, filtered=False, searched=777).evaluate(first).outcome is found
+    requested = ResumePoint(FIVE_MINUTES_BACK, Position("elsewhere", 5, NOW))
+    assert ResumeCheck(requested, NOW, filtered=False, searched=777).evaluate(first).verdict is found

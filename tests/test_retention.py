@@ -55,7 +55,7 @@ def elastic(es_node: EmbeddedNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def create_days(es: Elasticsearch, index: str, *days: int) -> list[str]:
-    """Create day indices and return their names."""
+    """Create daily indices and return their names."""
     names = [f"{index}-{day_of(day)}" for day in days]
     for name in names:
         es.indices.create(index=name)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from slurp.scheduler import Scheduler
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 
 class Time:
@@ -15,8 +15,8 @@ class Time:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.pulse = Pulse("test", 10.0, lambda: self.now)
-        self.scheduler = Scheduler(self.pulse, lambda: self.now)
+        self.heartbeat = Heartbeat("test", 10.0, lambda: self.now)
+        self.scheduler = Scheduler(self.heartbeat, lambda: self.now)
         self.runs: list[tuple[str, float]] = []
 
     def add(self, name: str, interval: float, takes: float = 0.0) -> None:
@@ -66,19 +66,19 @@ def test_a_task_that_hangs_is_seen_and_a_pause_is_not() -> None:
 
     def hang() -> None:
         time.now += 11
-        stuck.append(time.pulse.is_stuck)
+        stuck.append(time.heartbeat.is_stuck)
 
     time.scheduler.every(1.0, hang)
     time.now += 1
     time.scheduler.run_due()
     assert stuck == [True]
     time.now += 1000
-    assert not time.pulse.is_stuck
+    assert not time.heartbeat.is_stuck
 
 
 def test_it_runs_until_the_event_is_set() -> None:
     stop = threading.Event()
-    scheduler = Scheduler(Pulse("test", 10.0))
+    scheduler = Scheduler(Heartbeat("test", 10.0))
     runs: list[int] = []
 
     def work() -> None:
@@ -92,7 +92,7 @@ def test_it_runs_until_the_event_is_set() -> None:
 
 
 def test_an_error_of_a_task_reaches_the_thread() -> None:
-    scheduler = Scheduler(Pulse("test", 10.0), iter([0.0, 5.0, 5.0, 5.0]).__next__)
+    scheduler = Scheduler(Heartbeat("test", 10.0), iter([0.0, 5.0, 5.0, 5.0]).__next__)
     scheduler.every(1.0, lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scheduler.run_due()

@@ -10,7 +10,7 @@ import pytest
 
 from slurp.jetstream import servers
 from slurp.jetstream.servers import format_probes, host_of, probe_servers
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from tests.harness import until
 from tests.tiers import slow_except
@@ -20,22 +20,22 @@ FOREVER = 600.0
 
 
 @pytest.fixture(params=slow_except(["v1", "v2", "both"], "both"))
-def wires(request: pytest.FixtureRequest) -> str:
+def protocols(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def silent(wires: str) -> Iterator[Simulator]:
+def silent(protocols: str) -> Iterator[Simulator]:
     """A server that responds immediately and sends nothing to live subscribers."""
-    with Simulator(port=0, seed=2, protocols=wires) as server:
+    with Simulator(port=0, seed=2, protocols=protocols) as server:
         server.generate(100)
         yield server
 
 
 @pytest.fixture
-def sender(wires: str) -> Iterator[Simulator]:
+def sender(protocols: str) -> Iterator[Simulator]:
     """A server that responds late and sends events."""
-    with Simulator(port=0, seed=3, protocols=wires) as server:
+    with Simulator(port=0, seed=3, protocols=protocols) as server:
         server.faults.delay(0.2, times=None)
         server.run_at(200)
         yield server
@@ -51,7 +51,7 @@ def legacy() -> Iterator[Simulator]:
 
 @pytest.fixture
 def late() -> Iterator[Simulator]:
-    """A server that speaks both wires, responds late and sends events."""
+    """A server that speaks both protocols, responds late and sends events."""
     with Simulator(port=0, seed=3) as server:
         server.faults.delay(0.2, times=None)
         server.run_at(200)
@@ -76,14 +76,16 @@ def test_protocol_v2_does_not_use_a_v1_server(legacy: Simulator, late: Simulator
     assert second.error.startswith("HTTP 404")
 
 
-@pytest.mark.parametrize(("protocol", "wire"), [("auto", "v2"), ("v1", "v1"), ("v2", "v2")])
-def test_the_probe_listens_on_the_wire_that_will_be_read(late: Simulator, protocol: str, wire: str) -> None:
+@pytest.mark.parametrize(("option", "protocol"), [("auto", "v2"), ("v1", "v1"), ("v2", "v2")])
+def test_the_probe_listens_on_the_protocol_that_will_be_read(
+    late: Simulator, option: str, protocol: str
+) -> None:
     with Simulator(port=0, seed=4) as other:
         other.run_at(200)
-        probe_servers([late.url, other.url], protocol=protocol, listen=True)
+        probe_servers([late.url, other.url], protocol=option, listen=True)
     # The connection that listens is the one without a filter.
     listening = [one.path for one in other.connections if not one.params]
-    assert listening == ["/subscribe" if wire == "v1" else wire_v2.PATH]
+    assert listening == ["/subscribe" if protocol == "v1" else protocol_v2.PATH]
 
 
 @pytest.mark.parametrize("protocol", ["auto", "v1", "v2"])
@@ -116,11 +118,11 @@ def test_without_listening_only_latency_ranks_servers(silent: Simulator, sender:
 
 
 def test_the_wait_ends_when_all_servers_have_sent(
-    sender: Simulator, wires: str, monkeypatch: pytest.MonkeyPatch
+    sender: Simulator, protocols: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_EVENT_WITHIN", FOREVER)
     monkeypatch.setattr(servers, "_GRACE", FOREVER)
-    with Simulator(port=0, seed=4, protocols=wires) as other:
+    with Simulator(port=0, seed=4, protocols=protocols) as other:
         other.run_at(200)
         probes = probe_servers([sender.url, other.url], listen=True)
     assert [one.url for one in probes] == [other.url, sender.url], "the faster one of two that send"
@@ -135,11 +137,11 @@ def test_the_wait_ends_one_grace_period_after_the_first_event(
 
 
 def test_silent_servers_are_ranked_by_latency(
-    silent: Simulator, wires: str, monkeypatch: pytest.MonkeyPatch
+    silent: Simulator, protocols: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "_EVENT_WITHIN", 0.2)
     monkeypatch.setattr(servers, "_GRACE", FOREVER)
-    with Simulator(port=0, seed=4, protocols=wires) as slow:
+    with Simulator(port=0, seed=4, protocols=protocols) as slow:
         slow.faults.delay(0.2, times=None)
         probes = probe_servers([slow.url, silent.url], listen=True)
     assert [one.url for one in probes] == [silent.url, slow.url]

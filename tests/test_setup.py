@@ -42,7 +42,7 @@ def prepare(es: Elasticsearch, fresh_index_prefix: str) -> Prepare:
 
 @pytest.fixture
 def today(fresh_index_prefix: str) -> str:
-    """The day index of the current day, which may have changed since the import of this module."""
+    """The daily index of the current day, which may have changed since the import of this module."""
     return time.strftime(f"{fresh_index_prefix}-%Y.%m.%d", time.gmtime())
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from slurp.events import tid
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.__main__ import main
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
@@ -153,7 +153,7 @@ class TestFile:
         b'{"$type":"message","payload":{"$type":"network.bsky.jetstream.subscribeEvents#new"}}',
     )
 
-    @pytest.mark.parametrize("path", ["/subscribe", wire_v2.PATH])
+    @pytest.mark.parametrize("path", ["/subscribe", protocol_v2.PATH])
     @pytest.mark.parametrize("restamp", [False, True])
     @pytest.mark.parametrize("rate", [0.0, 1e5])
     def test_lines_that_are_not_events_are_sent_unchanged(

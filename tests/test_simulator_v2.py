@@ -1,4 +1,4 @@
-"""The v2 wire of the simulator on a real socket, with websocket-client as the client."""
+"""The v2 protocol of the simulator on a real socket, with websocket-client as the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import websocket
 import zstandard
 
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from tests.conftest import SHARED
@@ -26,7 +26,7 @@ DID = "did:plc:resynced"
 
 
 def url(jetstream: Simulator, query: str = "") -> str:
-    return f"{jetstream.url}{wire_v2.PATH}?{query}"
+    return f"{jetstream.url}{protocol_v2.PATH}?{query}"
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def rejection(jetstream: Simulator, query: str) -> dict[str, str]:
 
 def dictionary(jetstream: Simulator, query: str = "") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(jetstream.host, jetstream.port, timeout=5)
-    connection.request("GET", f"{wire_v2.DICTIONARY_PATH}?{query}")
+    connection.request("GET", f"{protocol_v2.DICTIONARY_PATH}?{query}")
     response = connection.getresponse()
     return response.status, response.read()
 
@@ -80,10 +80,10 @@ def publish_resync(jetstream: Simulator, rows: int = 3) -> None:
     jetstream.generate(5)
 
 
-def test_both_wires_send_the_same_events(jetstream: Simulator) -> None:
+def test_both_protocols_send_the_same_events(jetstream: Simulator) -> None:
     jetstream.generate(1000)
     on_v2 = payloads(jetstream, "cursor=0", 1000)
-    assert [wire_v2.to_v1_event({"payload": payload}) for payload in on_v2] == [
+    assert [protocol_v2.to_v1_event({"payload": payload}) for payload in on_v2] == [
         orjson.loads(frame) for frame in fetch(jetstream, "cursor=0", 1000)
     ]
     assert on_v2[-1]["seq"] == cursors(jetstream.frames)[-1]
@@ -254,9 +254,9 @@ def test_an_info_frame_is_sent_between_events(jetstream: Simulator) -> None:
 
 
 @pytest.mark.parametrize("protocols", ["v1", "v2"])
-def test_a_server_can_offer_one_wire_only(protocols: str) -> None:
+def test_a_server_can_offer_one_protocol_only(protocols: str) -> None:
     with Simulator(port=0, seed=1, protocols=protocols) as jetstream:
-        missing = wire_v2.PATH if protocols == "v1" else "/subscribe"
+        missing = protocol_v2.PATH if protocols == "v1" else "/subscribe"
         with pytest.raises(websocket.WebSocketBadStatusException) as caught:
             create_connection(jetstream.url + missing, timeout=5)
         assert caught.value.status_code == 404

@@ -168,7 +168,7 @@ def test_a_hanging_cluster_does_not_block_the_stats_thread(
 def elastic(
     es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Elastic:
-    """Return a client as the worker uses it, after the set-up."""
+    """Return a client as the worker uses it, after the setup."""
     monkeypatch.setenv("HOME", str(tmp_path))
     config = parse(["--es", es_node.url, "--index", fresh_index_prefix], {})
     elastic = Elastic(config, Secrets(()))

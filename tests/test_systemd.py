@@ -83,11 +83,11 @@ class WatchedIndexer:
         elastic = Elastic(config, Secrets())
         days = DailyIndices(elastic, "ev", None, lambda client: None)
         days.ensure = ensure  # type: ignore[method-assign]
-        pulse = self.watchdog.pulse("indexer-1", 1.5)
+        heartbeat = self.watchdog.heartbeat("indexer-1", 1.5)
         self.indexer = Indexer(
             Channel(buffer, counters, self.shutdown),
             Destination(elastic, days, DeadLetterFile(tmp_path / "dead"), OutageLog()),
-            hooks=IndexerHooks(beat=pulse.beat),
+            hooks=IndexerHooks(beat=heartbeat.beat),
         )
         batch = Batch(1, "h", [commit(1, {"text": "one"})], 100, None)
         buffer.reserve(batch, 0)
@@ -115,7 +115,7 @@ def test_an_indexer_that_retries_is_alive(tmp_path: Path) -> None:
     watched = WatchedIndexer(tmp_path, ensure=lambda day, *beat: None)
     watched.sent_within(1.6)
     assert watched.sent_within(0.5) > 2, "the batch is older than the limit of one attempt"
-    watched.shutdown.deadline = 0.0
+    watched.shutdown.retry_until = 0.0
 
 
 def test_an_indexer_that_hangs_suspends_the_keep_alive(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_indexer_that_hangs_suspends_the_keep_alive(tmp_path: Path) -> None:
     assert watched.sent_within(0.5) > 2
     watched.sent_within(1.2)
     assert watched.sent_within(0.5) == 0
-    watched.shutdown.deadline = 0.0
+    watched.shutdown.retry_until = 0.0
     released.set()
 
 

@@ -134,7 +134,7 @@ def test_a_jetstream_with_an_untrusted_certificate_receives_no_request(
         with pytest.raises(NoDictionary, match="SSLError"):
             fetch_dictionary(proxy.url, ca=ca)
         with reading(proxy.url, options=options("--jetstream-ca", ca)):
-            until(lambda: "can't connect: " in caplog.text)
+            until(lambda: "cannot connect: " in caplog.text)
     assert not with_events.connections
     for text in (result.error, caplog.text):
         assert any(reason in text for reason in untrusted.reason.split("|")), text
@@ -292,9 +292,9 @@ def test_invalid_client_certificates_are_reported(
         ((*https, "--es-cert", cert, "--es-key", "/nowhere"), "--es-key: no such file: /nowhere"),
         (
             (*https, "--es-cert", cert),
-            f"--es-cert: can't use {cert}: certificate or key is not in PEM",
+            f"--es-cert: cannot use {cert}: certificate or key is not in PEM",
         ),
-        ((*https, "--es-cert", key, "--es-key", key), f"--es-cert: can't use {key} with {key}"),
+        ((*https, "--es-cert", key, "--es-key", key), f"--es-cert: cannot use {key} with {key}"),
         (("--es-cert", cert, "--es-key", key), "--es-cert requires an https:// URL in --es"),
         (
             ("--es-ca-fingerprint", "ab:cd"),

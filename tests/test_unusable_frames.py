@@ -213,7 +213,7 @@ def test_indexers_that_wait_for_a_day_index_report_heartbeats(
             time.sleep(0.01)
         assert len(looks) == 1
         # The first failure makes all of them hold their batches; none repeats the request.
-        inner.shutdown.deadline = time.monotonic()
+        inner.shutdown.retry_until = time.monotonic()
         hung.set()
     finally:
         hung.set()

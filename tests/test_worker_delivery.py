@@ -176,7 +176,7 @@ def test_an_upgrade_from_legacy_hosts_loses_no_events(
         legacy.publish(without_cursor[2500:])
         with start_worker_on(legacy, jetstream) as worker:
             worker.wait_for(f"Jetstream: 2 of 2 reachable, using {host}")
-            worker.wait_for(rf"connected to {host}, reading from cursor \d{{16}}, v2 wire")
+            worker.wait_for(rf"connected to {host}, reading from cursor \d{{16}}, protocol v2")
             assert worker.exit_code() == 0
             assert worker.counted()["duplicates"] > 0
             assert "gap" not in worker.log.replace("gaps", "")
@@ -292,7 +292,7 @@ def test_an_unwritable_dead_letter_file_is_a_usage_error(
     jetstream.faults.garbage()
     with start_worker("--since", "0", "--dead-letter", "/dev/full") as worker:
         assert worker.exit_code() == 2
-        assert "can't write the dead-letter file /dev/full" in worker.log
+        assert "cannot write the dead-letter file /dev/full" in worker.log
 
 
 def test_filters_are_sent_to_the_server(

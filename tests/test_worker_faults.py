@@ -74,7 +74,7 @@ def test_sigterm_while_waiting_for_elasticsearch(start: StartWorker) -> None:
 
 
 class HangingElasticsearch(Hostile):
-    """A server that answers requests for health and versions, and no request of the set-up."""
+    """A server that answers requests for health and versions, and no request of the setup."""
 
     def _serve(self, sock: socket.socket) -> None:
         requests = sock.makefile("rb")
@@ -212,7 +212,7 @@ def test_a_full_disk_stops_the_worker_and_the_next_run_resumes(
     to_file = ("--dead-letter", str(letters), "--flush", "2s")
     with start(*to_file, program=program) as worker:
         assert worker.exit_code() == 1
-        assert f"can't write the dead-letter file {letters}: {reason}; make room or choose" in worker.log
+        assert f"cannot write the dead-letter file {letters}: {reason}; make room or choose" in worker.log
         assert "Traceback" not in worker.log
         counted = worker.counted()
     assert counted["dead-lettered"] == 0

@@ -216,7 +216,7 @@ def test_startup_waits_for_jetstream(
     ) as worker:
         worker.wait_for("no server reachable")
         worker.wait_for("unreachable: Connection refused")
-        worker.wait_for("can't connect: Connection refused; reconnecting in")
+        worker.wait_for("cannot connect: Connection refused; reconnecting in")
         jetstream.start()
         assert worker.exit_code() == 0
     assert_each_once(es, fresh_index_prefix, jetstream.frames)

@@ -1,4 +1,4 @@
-"""Compressed frames of the v2 wire: dictionaries, their absence, and zstd bombs. Real sockets."""
+"""Compressed frames of the v2 protocol: dictionaries, their absence, and zstd bombs. Real sockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestCompression:
         assert {*map(repr, events(run))} == {*map(repr, published(jetstream))}
         assert paths(jetstream) == ["getZstdDictionary", "subscribeEvents", "subscribeEvents"]
         assert jetstream.connections[-1].params["zstdDictionary"] == ["20260811"]
-        assert "v2 with zstd wire" in caplog.text
+        assert "protocol v2 with zstd" in caplog.text
         assert run.batches[0].size == sum(map(len, run.batches[0].frames)), (
             "the queue counts decompressed bytes"
         )
@@ -159,7 +159,7 @@ class TestCompression:
             jetstream.generate(10)
             with reading(jetstream, options=("--protocol", protocol, "--compress", "on")) as run:
                 until(lambda: len(run.frames) == 10)
-        assert "read on the v1 wire, which is not compressed" in caplog.text
+        assert "read on the v1 protocol, which is not compressed" in caplog.text
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def first_fetch_answered(status: int, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 class Bombs:
-    """Compressors for frames that are small on the wire and large when decompressed."""
+    """Compressors for frames that are small on the protocol and large when decompressed."""
 
     def __init__(self) -> None:
         self.dictionary = SimulatedDictionary(20260811)

@@ -1,4 +1,4 @@
-"""Helpers for tests of the reader on the v2 wire, against simulated servers."""
+"""Helpers for tests of the reader on the v2 protocol, against simulated servers."""
 
 from __future__ import annotations
 

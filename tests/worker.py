@@ -19,7 +19,7 @@ import psutil
 from elasticsearch import Elasticsearch, helpers
 
 from slurp.events.identity import event_id
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 
 PROGRAM = Path(__file__).parents[1] / "skeetslurper.py"
 
@@ -205,7 +205,7 @@ def assert_stats_add_up(es: Elasticsearch, index: str, counted: dict[str, int]) 
 def expected(frames: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     """Return the published events by their `_id`, decoded from frames of either protocol: the oracle."""
     messages = map(orjson.loads, frames)
-    events = [wire_v2.to_v1_event(message) if "payload" in message else message for message in messages]
+    events = [protocol_v2.to_v1_event(message) if "payload" in message else message for message in messages]
     return {event_id(event): event for event in events}
 
 

@@ -49,7 +49,7 @@ def safe_link(url: object) -> Link | None:
         return None
     if parts.scheme not in ("http", "https") or not host:
         return None
-    # In ASCII, so that letters of another script can't imitate a known domain.
+    # In ASCII, so that letters of another script cannot imitate a known domain.
     return Link(url, clean_label(domain_of(url) or host))
 
 

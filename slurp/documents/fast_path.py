@@ -1,8 +1,8 @@
 """Fast path from frame to document for likes, reposts, follows and blocks: three of four events.
 
-Nearly all of them have exactly the same format. One regular expression for each wire matches this format and
-excludes all values that would need escaping, so that the document is a template. Every other frame takes the
-general path, `parse` and `build`. Both give the same bytes: tests/test_fast_path.py.
+Nearly all of them have exactly the same format. One regular expression for each protocol matches this format
+and excludes all values that would need escaping, so that the document is a template. Every other frame takes
+the general path, `parse` and `build`. Both give the same bytes: tests/test_fast_path.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Day indices: one index for each day, named by the day of the event and created before its first
+"""Daily indices: one index for each day, named by the day of the event and created before its first
 document."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEARTBEAT_INTERVAL = 1.0
 
 
 class DailyIndices:
-    """The day indices of one `--index`: their names, creation and expiry. Thread-safe."""
+    """The daily indices of one `--index`: their names, creation and expiry. Thread-safe."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class DailyIndices:
         except (Fatal, AuthorizationException) as error:
             if is_required:
                 raise
-            log.warning("cannot create new day indices: %s", describe(error))
+            log.warning("cannot create new daily indices: %s", describe(error))
 
     def _check_new_index(self, client: Elasticsearch, name: str, meta: Any) -> None:
         """Delete a new index that was created from another template. Raises Fatal for such an index."""

@@ -55,7 +55,7 @@ def day_of_index(index: str, name: str) -> int | None:
 
 
 def managed_day_indices(client: Elasticsearch, index: str) -> dict[str, Any]:
-    """Return the names of the day indices that this program created, with the `_meta` of their mappings.
+    """Return the names of the daily indices that this program created, with the `_meta` of their mappings.
 
     An index counts only if both its name and its `_meta` match.
     """

@@ -1,7 +1,7 @@
-"""The ingest pipeline of day indices: the managed pipeline `<index>` calls the user's pipeline
+"""The ingest pipeline of daily indices: the managed pipeline `<index>` calls the user's pipeline
 `<index>@custom`.
 
-A pipeline costs the node CPU time for each event. So the managed one is attached to the day indices, as
+A pipeline costs the node CPU time for each event. So the managed one is attached to the daily indices, as
 `index.default_pipeline`, only while there is a user's pipeline to call. Another default pipeline, of a day
 index or in the component template `<index>@custom`, was chosen by the user and is not changed.
 """
@@ -81,7 +81,7 @@ def find_pipeline(client: Elasticsearch, name: str) -> Json | None:
 
 
 class PipelineAttachment:
-    """The managed pipeline as the default pipeline of present and future day indices of one `--index`.
+    """The managed pipeline as the default pipeline of present and future daily indices of one `--index`.
 
     `apply` attaches or detaches it. `step` does so once an hour, since the user may create or delete a
     pipeline while the worker is running.
@@ -103,7 +103,7 @@ class PipelineAttachment:
         try:
             self.apply(elastic.client.options(request_timeout=30), heartbeat)
         except AuthorizationException as error:
-            log.warning("the ingest pipeline of day indices is not changed: %s", describe(error))
+            log.warning("the ingest pipeline of daily indices is not changed: %s", describe(error))
         self._due = now + CHECK_INTERVAL
         return True
 
@@ -130,7 +130,7 @@ class PipelineAttachment:
         return pipeline is not None and not is_managed(pipeline.get("_meta"))
 
     def _change_template(self, client: Elasticsearch, is_wanted: bool) -> None:
-        """Change the setting for future day indices, and no other one: another worker may have other
+        """Change the setting for future daily indices, and no other one: another worker may have other
         options."""
         name = f"{self._index}@settings"
         component = component_template(client, name)
@@ -153,12 +153,12 @@ class PipelineAttachment:
         custom = custom_name(self._index)
         if is_attached:
             log.info(
-                "ingest pipeline %s: attached to day indices, because it or %s was created by the user",
+                "ingest pipeline %s: attached to daily indices, because it or %s was created by the user",
                 self._index,
                 custom,
             )
         else:
-            log.info("ingest pipeline %s: detached from day indices: there is no %s", self._index, custom)
+            log.info("ingest pipeline %s: detached from daily indices: there is no %s", self._index, custom)
 
     def _change_indices(self, client: Elasticsearch, is_wanted: bool, heartbeat: Callable[[], None]) -> None:
         found = client.indices.get_settings(index=f"{self._index}-*", name=f"index.{_SETTING}")

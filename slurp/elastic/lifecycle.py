@@ -34,7 +34,7 @@ ANNOUNCEMENT_PERIOD = 600.0
 
 @dataclass(frozen=True)
 class RetentionOptions:
-    """The retention of the day indices of one `--index`."""
+    """The retention of the daily indices of one `--index`."""
 
     index: str
     days: int | None
@@ -99,7 +99,7 @@ class Retention:
         return True
 
     def expired(self, client: Elasticsearch) -> list[str]:
-        """Return the names of the day indices that are past retention, the oldest first."""
+        """Return the names of the daily indices that are past retention, the oldest first."""
         now = self._clocks.earliest()
         if self._days is None or now is None:
             return []

@@ -40,7 +40,7 @@ from slurp.lexicons.mapping import count_fields
 
 log = logging.getLogger(__name__)
 
-# The indices besides day indices, with the names of their assets.
+# The indices besides daily indices, with the names of their assets.
 _OWN_INDICES = {STATE_INDEX: "state", DRIFT_INDEX: "drift", STATS_INDEX: "stats"}
 
 # Without a retention, only this many past days get the fields of a new version.
@@ -77,7 +77,7 @@ class Setup:
         self._clock = clock
         self._changes: dict[str, Change] = {}
         self.features = Features()
-        # None if the setup, including the pipeline of day indices, is not changed by this worker.
+        # None if the setup, including the pipeline of daily indices, is not changed by this worker.
         self.attachment: PipelineAttachment | None = None
 
     def run(self, client: Elasticsearch) -> None:
@@ -160,7 +160,7 @@ class Setup:
         return Templates(self._index, options, self.features, self._compiled)
 
     def _add_new_fields(self, client: Elasticsearch) -> None:
-        """Add the fields of a new version to the day indices that may still receive documents."""
+        """Add the fields of a new version to the daily indices that may still receive documents."""
         mappings = day_mappings(self._compiled)
         retention = self._config.retention_days
         oldest = int(self._clock()) // SECONDS_PER_DAY - (_MAPPED_DAYS if retention is None else retention)

@@ -1,4 +1,4 @@
-"""The templates of day indices: their content, and the conditions under which they are put.
+"""The templates of daily indices: their content, and the conditions under which they are put.
 
 The index template `<index>` is composed of three managed component templates, `<index>@settings`,
 `<index>@mappings` and `<index>@lexicons`, and the user's `<index>@custom`, which need not exist.
@@ -37,7 +37,7 @@ STATS_INDEX = "skeetslurper-stats"
 # The key in `_meta` that all managed resources have.
 _OWNER = "skeetslurper"
 MANAGED_META = {_OWNER: {"version": __version__}}
-# The mappings in the request that creates a day index: no dynamic fields, and managed, whatever template
+# The mappings in the request that creates a daily index: no dynamic fields, and managed, whatever template
 # matches.
 MINIMAL_DAY_MAPPINGS: Json = {"dynamic": False, "_meta": {_OWNER: {}}}
 
@@ -82,7 +82,7 @@ def put_if_changed(resource: str, existing: Json | None, body: Json, put: Callab
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """The options of the user for day indices."""
+    """The options of the user for daily indices."""
 
     shards: int = 1
     replicas: int | None = None
@@ -177,7 +177,7 @@ def _max_translog_size(max_disk: int) -> int:
 
 
 def day_mappings(lexicons: Compiled) -> Json:
-    """Return the complete mappings of a day index, with `_meta`."""
+    """Return the complete mappings of a daily index, with `_meta`."""
     common = _common_mappings(asset("events"))
     merged = {**common, "properties": {**common["properties"], **lexicons.mapping["properties"]}}
     return {**merged, "_meta": {_OWNER: {**MANAGED_META[_OWNER], "hash": _hash(merged)}}}

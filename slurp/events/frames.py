@@ -1,8 +1,8 @@
-"""Decode the frames of both Jetstream wires into checked events of one shape. Pure, no I/O.
+"""Decode the frames of both Jetstream protocols into checked events of one shape. Pure, no I/O.
 
-An event is a plain dictionary in the shape of the v1 wire. `parse` checks the type of every value that the
-program relies on and leaves unknown fields as they are. A v2 frame names its type, so the caller does not
-need to know from which wire a frame comes.
+An event is a plain dictionary in the shape of the v1 protocol. `parse` checks the type of every value that
+the program relies on and leaves unknown fields as they are. A v2 frame names its type, so the caller does not
+need to know from which protocol a frame comes.
 """
 
 from __future__ import annotations

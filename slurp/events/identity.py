@@ -1,6 +1,7 @@
-"""Identity of an event: its `_id` and the time that chooses its day index. Pure functions.
+"""Identity of an event: its `_id` and the time that chooses its daily index. Pure functions.
 
-The `_id` is equal on every host and every wire, so that a replayed event is a duplicate of the stored one.
+The `_id` is equal on every host and in every protocol, so that a replayed event is a duplicate of the stored
+one.
 The golden vectors in tests/test_identity.py freeze it: any change here would index every event twice.
 
 `time_us` of a commit is a display time. An operator can rewrite it to an earlier one (importTimestamps), also
@@ -38,12 +39,12 @@ def event_id(event: Mapping[str, Any]) -> str:
 
 
 def instant_us(event: Mapping[str, Any], now_us: int = MAX_TIME_US) -> int:
-    """Return the Unix microseconds of `@timestamp`, which also chooses the day index.
+    """Return the Unix microseconds of `@timestamp`, which also chooses the daily index.
 
     Commit or sync: the time in its rev, if that is a TID and not more than a day before `time_us`, however
     much later. An older rev is that of a dormant account that is announced again; the event belongs to
-    today, and forged revs must not create day indices of the past. A rev more than a day after `now_us`
-    must not create day indices of the future; only this rule depends on a clock. In both cases the result
+    today, and forged revs must not create daily indices of the past. A rev more than a day after `now_us`
+    must not create daily indices of the future; only this rule depends on a clock. In both cases the result
     is `time_us`.
 
     Identity or account event: its inner time if within a day of `time_us`, else `time_us`, which no operator

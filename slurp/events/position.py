@@ -13,7 +13,7 @@ LIVE = -1
 
 # How much is replayed after every disconnect and at every start. A server makes 4,096 events durable at a
 # time; those it had sent beyond that come again under other sequence numbers, also after a close with 1001.
-# So it is two such blocks. By time only from hosts without sequence numbers, and after a fail-over.
+# So it is two such blocks. By time only from hosts without sequence numbers, and after a failover.
 REWIND_EVENTS = 8192
 REWIND_US = 60_000_000
 REWIND_OTHER_HOST_US = 300_000_000
@@ -49,7 +49,7 @@ def resume_elsewhere(position: Position) -> int:
     return max(0, position.time_us - REWIND_OTHER_HOST_US)
 
 
-class Resume(NamedTuple):
+class ResumePoint(NamedTuple):
     """The cursor to request from a host, and the position up to which nothing is missing."""
 
     cursor: int

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import TypeVar
+
+T = TypeVar("T")
 
 DAY_US = 86_400_000_000
 
@@ -46,9 +49,9 @@ def median(times: Iterable[int]) -> int:
     return middle(sorted(times))
 
 
-def middle(times: Sequence[int]) -> int:
+def middle(values: Sequence[T]) -> T:
     """Return the middle element in the given order, the first of two. Raises IndexError if there is none."""
-    return times[(len(times) - 1) // 2]
+    return values[(len(values) - 1) // 2]
 
 
 @lru_cache(maxsize=4096)

@@ -1,1 +1,1 @@
-"""Jetstream: servers, handshakes, streams, resume checks, fail-over."""
+"""Jetstream: servers, handshakes, streams, resume checks, failover."""

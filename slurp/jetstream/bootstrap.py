@@ -184,7 +184,7 @@ def _is_in_long_run(frames: Sequence[bytes], index: int, key: tuple[str, str]) -
 
 
 def _needles(did: str, rev: str) -> tuple[bytes, bytes]:
-    """Return what every frame with this DID and rev contains, on both wires. A cheap test without parsing."""
+    """Return what every frame with this DID and rev contains. A cheap test without parsing."""
     return f'"rev":"{rev}"'.encode(), f'"did":"{did}"'.encode()
 
 

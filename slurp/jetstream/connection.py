@@ -177,7 +177,7 @@ def describe_error(error: Exception) -> str:
         body = (error.resp_body or b"").decode("utf-8", "replace").strip()[:200]
         return f"HTTP {error.status_code} {body}".strip()
     if isinstance(error, WebSocketTimeoutException | TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{error.strerror or error} (a CA of your own: --jetstream-ca)"
     if isinstance(error, OSError) and error.strerror:

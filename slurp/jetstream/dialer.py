@@ -1,4 +1,4 @@
-"""Open streams: choose the wire and the dictionary for a host, and handle its rejections."""
+"""Open streams: choose the protocol and the dictionary for a host, and handle its rejections."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class Dialer:
             return False
         host = host_of(server)
         if status == 400:
-            log.warning("%s rejects the v2 wire (%s), reading v1", host, describe_error(error))
+            log.warning("%s rejects the v2 protocol (%s), reading v1", host, describe_error(error))
         else:
-            log.info("%s has no v2 wire (HTTP %d), reading v1", host, status)
+            log.info("%s has no v2 protocol (HTTP %d), reading v1", host, status)
         return True
 
     def _connect_v1(self, server: str, cursor: int | None) -> V1Stream:
         if self._compress == "on":
-            log.warning("--compress on: %s is read on the v1 wire, which is not compressed", host_of(server))
+            log.warning("--compress on: %s is read with v1, which is not compressed", host_of(server))
         url = self._subscription.url(server, cursor)
         try:
             stream = V1Stream(self._open(url), cursor)
@@ -140,7 +140,7 @@ class Dialer:
                     raise
 
     def _rejects_filter(self, server: str, url: str, error: WebSocketBadStatusException) -> bool:
-        """Return whether a 400 on the v1 wire, whose body is plain text, is about the filter.
+        """Return whether a 400 on the v1 protocol, whose body is plain text, is about the filter.
 
         A gateway may respond 400, too. So the host must accept a connection without the filter, and then give
         the same response again.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
-from slurp.events.position import Gap, Position, Resume
+from slurp.events.position import Gap, Position, ResumePoint
 from slurp.events.times import median, middle
 from slurp.units import format_duration
 
@@ -25,12 +25,12 @@ TOLERANCE_US = 60_000_000
 # Events from earlier than this before the requested time cost more to replay than to search for their cursor.
 _EARLY_US = 120_000_000
 
-# The v1 wire hides #syncs and the events behind them, so that numbers are missing without a gap. Hidden
+# The v1 protocol hides #syncs and the events behind them, so that numbers are missing without a gap. Hidden
 # events come all at once; if this much time is missing as well, it is a gap.
 V1_TOLERANCE_US = 5_000_000
 
 
-class Outcome(Enum):
+class Verdict(Enum):
     """How the first events of a connection relate to the request."""
 
     OK = "the requested events"
@@ -43,7 +43,7 @@ class Outcome(Enum):
 class CheckResult(NamedTuple):
     """`begins_us` is the time of the first events; `reason` describes the problem for the log."""
 
-    outcome: Outcome
+    verdict: Verdict
     begins_us: int = 0
     reason: str = ""
 
@@ -54,13 +54,13 @@ class ResumeCheck:
 
     `newest_us`: time of the newest event received so far, robust against single odd times.
     `filtered`: silence need not mean that events are missing.
-    `v2`: the wire is v2, on which a missing sequence number is a missing event.
+    `v2`: the protocol is v2, on which a missing sequence number is a missing event.
     `is_expired`: the server reported that it no longer has the requested cursor, so the stream begins with
     its oldest event.
     `searched`: the sequence number that was requested in place of a time.
     """
 
-    requested: Resume
+    requested: ResumePoint
     newest_us: int
     filtered: bool
     v2: bool = False
@@ -103,7 +103,7 @@ class ResumeCheck:
         known = self.requested.known
         if self._missing_numbers(oldest) is not None:
             # An expired cursor was reported by the server itself; the number of `oldest` may be of the v1
-            # wire.
+            # protocol.
             tolerance = -TOLERANCE_US if self.is_expired else V1_TOLERANCE_US
             return oldest.time_us > known.time_us + tolerance
         return oldest.time_us > known.time_us + TOLERANCE_US
@@ -121,12 +121,12 @@ class ResumeCheck:
         begins_us = middle(times)
         if first[0].cursor is not None and begins_us < self.requested.cursor - _EARLY_US:
             early = format_duration((self.requested.cursor - begins_us) / 1e6)
-            return CheckResult(Outcome.EARLY, begins_us, f"begins {early} before the requested time")
+            return CheckResult(Verdict.EARLY, begins_us, f"begins {early} before the requested time")
         if begins_us <= self.requested.known.time_us + TOLERANCE_US:
-            return CheckResult(Outcome.OK, begins_us)
+            return CheckResult(Verdict.OK, begins_us)
         # On a network with hardly any events, silence means as little as on a filtered stream.
         sparse = times[len(times) * 3 // 4] - times[len(times) // 4] > TOLERANCE_US
-        return CheckResult(Outcome.UNSURE if self.filtered or sparse else Outcome.GAP, begins_us)
+        return CheckResult(Verdict.UNSURE if self.filtered or sparse else Verdict.GAP, begins_us)
 
     def _evaluate_searched(self, first: Sequence[Position], searched: int) -> CheckResult:
         """The number was found by reading events, so any difference means that they have changed since."""
@@ -134,35 +134,35 @@ class ResumeCheck:
         earliest = first[0].cursor
         if earliest is None or earliest < searched:
             return CheckResult(
-                Outcome.WRONG_STREAM, begins_us, f"sends {earliest} for requested cursor {searched}"
+                Verdict.WRONG_STREAM, begins_us, f"sends {earliest} for requested cursor {searched}"
             )
         if begins_us > self.requested.cursor and not self.filtered:
             reason = f"sends events later than the time for which cursor {searched} was found"
-            return CheckResult(Outcome.WRONG_STREAM, begins_us, reason)
-        return CheckResult(Outcome.OK, begins_us)
+            return CheckResult(Verdict.WRONG_STREAM, begins_us, reason)
+        return CheckResult(Verdict.OK, begins_us)
 
     def _evaluate_oldest(self, first: Sequence[Position]) -> CheckResult:
         begins_us = median(one.time_us for one in first)
         # Events older than the known position belong to another store, which goes back further.
         is_older = begins_us < self.requested.known.time_us - TOLERANCE_US
         if self._missing_numbers(first[0]) is None or is_older:
-            return CheckResult(Outcome.OK, begins_us)
-        return CheckResult(Outcome.UNSURE if self.filtered else Outcome.GAP, begins_us)
+            return CheckResult(Verdict.OK, begins_us)
+        return CheckResult(Verdict.UNSURE if self.filtered else Verdict.GAP, begins_us)
 
     def _evaluate_number(self, first: Sequence[Position]) -> CheckResult:
         cursor, known = self.requested.cursor, self.requested.known
         if not cursor and not known.time_us:
-            return CheckResult(Outcome.OK)  # from the beginning, wherever that is
+            return CheckResult(Verdict.OK)  # from the beginning, wherever that is
         earliest = first[0].cursor
         if earliest is None:
             reason = f"sends no sequence numbers and cannot resume at cursor {cursor}"
-            return CheckResult(Outcome.WRONG_STREAM, reason=reason)
+            return CheckResult(Verdict.WRONG_STREAM, reason=reason)
         if earliest < cursor:
             reason = f"sends {earliest} for requested cursor {cursor}; its numbering seems to have restarted"
-            return CheckResult(Outcome.WRONG_STREAM, reason=reason)
+            return CheckResult(Verdict.WRONG_STREAM, reason=reason)
         if not known.time_us:
             # The number is from the user; nothing else is known of its event.
-            return CheckResult(Outcome.OK)
+            return CheckResult(Verdict.OK)
         begins_us = median(one.time_us for one in first)
         # Events received before must be as old as they were. The others may be of any time in a quiet stream.
         replayed = [one.time_us for one in first if (one.cursor or 0) <= (known.cursor or 0)]
@@ -172,8 +172,8 @@ class ResumeCheck:
             reason = (
                 f"sends {earliest} for requested cursor {cursor}, {later} later than the newest known event"
             )
-            return CheckResult(Outcome.WRONG_STREAM, begins_us, reason)
+            return CheckResult(Verdict.WRONG_STREAM, begins_us, reason)
         # The request goes back by two blocks of known events. If none of them comes, the server begins later.
         missing = not self.filtered and self._missing_numbers(first[0]) is not None
         is_gap = missing and (self.v2 or begins_us > newest + V1_TOLERANCE_US)
-        return CheckResult(Outcome.GAP if is_gap else Outcome.OK, begins_us)
+        return CheckResult(Verdict.GAP if is_gap else Verdict.OK, begins_us)

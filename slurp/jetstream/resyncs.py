@@ -1,9 +1,9 @@
 """Detect resyncs: records that a server announces again because an account's repository was replaced.
 
-Only the v2 wire shows them: a `#sync`, followed by a create for each record, with the rev of the #sync. They
-are indexed like other events, but were not written at that time, so they are marked and not counted in the
-dashboards. The reader keeps the list, as it alone sees the events in order. Sequence numbers make the result
-the same for every replay and every division into batches.
+Only the v2 protocol shows them: a `#sync`, followed by a create for each record, with the rev of the #sync.
+They are indexed like other events, but were not written at that time, so they are marked and not counted in
+the dashboards. The reader keeps the list, as it alone sees the events in order. Sequence numbers make the
+result the same for every replay and every division into batches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Probe and rank Jetstream servers: v2 before v1, then by latency. The order is that of fail-over."""
+"""Probe and rank Jetstream servers: v2 before v1, then by latency. The order is that of failover."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _UNRELATED_TO_V2 = (401, 408, 425, 429)
 class ServerProbe:
     """The result of probing one server: the seconds of its handshakes, or the error if there were none.
 
-    `v2`: whether it speaks v2, on whichever wire it is read; `listened`: whether an event was waited for;
+    `v2`: whether it speaks v2, on whichever protocol it is read; `listened`: whether an event was waited for;
     `first_event`: after how many seconds it came.
     """
 
@@ -70,16 +70,16 @@ def probe_servers(
 
     The order: servers that speak v2, by latency; servers that speak only v1, by latency; unreachable servers.
 
-    `protocol` is that of `Subscription.protocol`: the handshakes use the wire that a reader will use.
+    `protocol` is that of `Subscription.protocol`: the handshakes use the protocol that a reader will use.
 
-    With `listen`, servers that send an event rank before silent ones of the same wire. Use it only for an
+    With `listen`, servers that send an event rank before silent ones of the same protocol. Use it only for an
     unfiltered stream, as a filtered one may be silent. The wait ends when all servers have sent, _GRACE
     seconds after the first, or after _EVENT_WITHIN seconds if none has. There is no wait if only one server
     is reachable.
 
     `ca` has the certificates to verify the servers with; default: those of the system.
     """
-    probes = [ServerProbe(url, error=f"no answer within {timeout:.0f} s") for url in urls]
+    probes = [ServerProbe(url, error=f"no response within {timeout:.0f} s") for url in urls]
     changed, finished = threading.Condition(), threading.Event()
     connecting, silent = {*range(len(probes))}, {*range(len(probes))}
 
@@ -136,8 +136,8 @@ def format_probes(probes: Sequence[ServerProbe]) -> list[str]:
 def _describe(one: ServerProbe) -> str:
     if not one.times:
         return f"unreachable: {one.error}"
-    wire = "v2" if one.v2 else "v1 only"
-    text = f"{one.median * 1000:6.0f} ms  ({len(one.times)} tries, {wire})"
+    protocol = "v2" if one.v2 else "v1 only"
+    text = f"{one.median * 1000:6.0f} ms  ({len(one.times)} tries, {protocol})"
     if not one.listened:
         return text
     if one.first_event is None:

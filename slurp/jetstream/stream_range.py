@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 _OLDEST_TIMEOUT = 10.0
 _NEWEST_TIMEOUT = 5.0
 
-# From the beginning, without filters. The v2 wire rejects a number below its oldest event, but no time.
+# From the beginning, without filters. The v2 protocol rejects a number below its oldest event, but no time.
 _OLDEST_V1 = f"{V1_PATH}?cursor=0"
 _OLDEST_V2 = f"{V2_PATH}?cursor={FIRST_TIME_CURSOR}"
 
@@ -51,23 +53,11 @@ def first_events(url: str, timeout: float, ca: Path | None = None) -> list[dict[
     Raises OSError or WebSocketException if the connection fails; one that ends early is not an error.
     """
     events: list[dict[str, Any]] = []
-    deadline = time.monotonic() + timeout
-    connection = connect(url, timeout, ca)
-    try:
-        while len(events) < SAMPLE and (left := deadline - time.monotonic()) > 0:
-            connection.settimeout(left)
-            for opcode, data in connection.receive():
-                if opcode == ABNF.OPCODE_CLOSE:
-                    deadline = 0.0
-                elif opcode == ABNF.OPCODE_TEXT and len(events) < SAMPLE:
-                    try:
-                        events.append(parse(data))
-                    except BadFrame:
-                        continue
-    except (OSError, websocket.WebSocketException) as error:
-        log.debug("%s, after %d event(s): %s", url, len(events), describe_error(error))
-    finally:
-        close_connection(connection)
+    for data in _messages(url, connect(url, timeout, ca), timeout):
+        with contextlib.suppress(BadFrame):
+            events.append(parse(data))
+        if len(events) == SAMPLE:
+            break
     return events
 
 
@@ -78,32 +68,39 @@ def newest_event(server: str, ca: Path | None = None, timeout: float = _NEWEST_T
     events, as a single one may be far off. None when the server sends nothing in time.
     """
     found: list[Position] = []
-    deadline = time.monotonic() + timeout
     try:
         connection = _connect(server, timeout, ca)
     except (OSError, websocket.WebSocketException) as error:
         log.debug("%s: cannot read the newest event: %s", server, describe_error(error))
         return None
+    for data in _messages(server, connection, timeout):
+        if (position := first_position([data], host_of(server))) is not None:
+            if position.cursor is not None:
+                return position
+            found.append(position)
+        if len(found) == SAMPLE:
+            break
+    return middle(sorted(found, key=lambda position: position.time_us)) if found else None
+
+
+def _messages(url: str, connection: Connection, timeout: float) -> Iterator[bytes]:
+    """Yield the messages of a connection until it ends or `timeout` seconds are over; close it then."""
+    deadline = time.monotonic() + timeout
     try:
-        while len(found) < SAMPLE and (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)
             for opcode, data in connection.receive():
                 if opcode == ABNF.OPCODE_CLOSE:
-                    deadline = 0.0
-                elif (position := first_position([data], host_of(server))) is not None:
-                    if position.cursor is not None:
-                        return position
-                    found.append(position)
+                    return
+                yield data
     except (OSError, websocket.WebSocketException) as error:
-        log.debug("%s: newest event, after %d event(s): %s", server, len(found), describe_error(error))
+        log.debug("%s ended: %s", url, describe_error(error))
     finally:
         close_connection(connection)
-    ordered = sorted(found, key=lambda position: position.time_us)
-    return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
 def _connect(server: str, timeout: float, ca: Path | None) -> Connection:
-    """Connect for live events on the v1 wire, or on v2 where the server has no v1."""
+    """Connect for live events on the v1 protocol, or on v2 where the server has no v1."""
     try:
         return connect(f"{server}/subscribe", timeout, ca)
     except websocket.WebSocketBadStatusException as error:

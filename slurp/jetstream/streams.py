@@ -1,4 +1,4 @@
-"""A connection to a Jetstream server as a stream of one wire: how its frames are decoded."""
+"""A connection to a Jetstream server as a stream of one protocol: how its frames are decoded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DecodedFrames:
 
 
 class V1Stream:
-    """A stream of the v1 wire, in which every frame is an event.
+    """A stream of the v1 protocol, in which every frame is an event.
 
     `error` is the notice with which the server ended the stream; v1 has none.
     """
@@ -63,7 +63,7 @@ class V1Stream:
 
 
 class V2Stream(V1Stream):
-    """A stream of the v2 wire: optionally compressed, with #syncs, and with notices among the events."""
+    """A stream of the v2 protocol: optionally compressed, with #syncs, and with notices among the events."""
 
     def __init__(
         self, connection: Any, cursor: int | None, dictionary: Dictionary | None, resyncs: ResyncTracker

@@ -87,7 +87,7 @@ class Subscription:
         return f"{server}{V2_PATH}{'?' if query else ''}{query}"
 
     def protocol(self, chosen: str) -> str:
-        """Return the wire to request for `--protocol` (`chosen`): `auto`, `v1` or `v2`.
+        """Return the protocol to request for `--protocol` (`chosen`): `auto`, `v1` or `v2`.
 
         `auto` becomes v1 where the filters do not fit into a URL, as v2 accepts filters only there.
         """

@@ -89,7 +89,7 @@ class KibanaClient:
     def reload_secret(self) -> bool:
         """Read the password or API key from its file again; return True if it has changed.
 
-        Raises ValueError when the file can't be read.
+        Raises ValueError when the file cannot be read.
         """
         file = self._config.kibana_secret_file
         if file is None or (secret := file.read()) == self._secret:
@@ -263,7 +263,7 @@ class KibanaClient:
         except requests.exceptions.SSLError as error:
             raise NotReady(f"TLS: {_short(error)} (for a private CA set --es-ca)") from None
         except OSError as error:  # requests raises it also for a missing CA file
-            raise NotReady(f"no answer ({type(error).__name__})") from None
+            raise NotReady(f"no response ({type(error).__name__})") from None
 
     def _check_authorization(self, response: Response) -> None:
         if response.status_code == 401:

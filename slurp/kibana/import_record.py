@@ -77,7 +77,7 @@ class ImportRecord:
         if not self._logged:
             self._logged = True
             log.warning(
-                "can't record the objects imported into Kibana, so upgrades will not replace them: %s",
+                "cannot record the objects imported into Kibana, so upgrades will not replace them: %s",
                 describe(error),
             )
 

@@ -23,7 +23,7 @@ from slurp.kibana.client import Conflict, Key, KibanaClient, NotReady, Rejected,
 from slurp.kibana.comparison import digest
 from slurp.kibana.import_record import ImportedObject, ImportRecord
 from slurp.logs import Secrets
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +109,11 @@ class Installer:
         self._imported: dict[Key, ObjectState] = {}
         self._to_record: dict[Key, ImportedObject] = {}
 
-    def run(self, stop: threading.Event, pulse: Pulse | None = None) -> None:
+    def run(self, stop: threading.Event, heartbeat: Heartbeat | None = None) -> None:
         """Retry until the import has succeeded or `stop` is set."""
         try:
             while not stop.is_set():
-                with pulse or contextlib.nullcontext():
+                with heartbeat or contextlib.nullcontext():
                     delay = self._try()
                 if delay is None:
                     return

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from elasticsearch import AuthenticationException
 
 from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 # Seconds between two checks, and the time-out of one.
 _EVERY = 3.0
@@ -62,10 +62,10 @@ class ElasticProbe:
         """Record that Elasticsearch answered a bulk request just now."""
         self._bulk_answered_at = self._clock()
 
-    def run(self, stop: threading.Event, pulse: Pulse) -> None:
+    def run(self, stop: threading.Event, heartbeat: Heartbeat) -> None:
         """Check every three seconds until `stop` is set."""
         while not stop.is_set():
-            with pulse:
+            with heartbeat:
                 self.step()
             stop.wait(_EVERY)
 

@@ -9,7 +9,7 @@ from slurp.documents.display import clean_label
 from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.units import format_duration
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 # The maximum length of a reason, in characters.
 _REASON = 500
@@ -25,11 +25,11 @@ class Health:
 
     def stuck(self) -> list[str]:
         """Return the stuck threads that indexing needs; the systemd watchdog restarts the worker then."""
-        return [_describe(pulse) for pulse in self._status.watchdog.stuck]
+        return [_describe(heartbeat) for heartbeat in self._status.watchdog.stuck]
 
     def impaired(self) -> list[str]:
         """Return the stuck threads that indexing does not need."""
-        return [f"{_describe(pulse)}; indexing continues" for pulse in self._status.watchdog.impaired]
+        return [f"{_describe(heartbeat)}; indexing continues" for heartbeat in self._status.watchdog.impaired]
 
     def unready(self) -> list[str]:
         """Return the reasons why events are not indexed now, or would not be if one arrived.
@@ -44,7 +44,9 @@ class Health:
             return ["shutting down"]
         reasons = self.stuck()
         if status.starting:
-            reasons.append(f"{status.starting}, for {format_duration(time.monotonic() - status.began)}")
+            reasons.append(
+                f"{status.starting}, for {format_duration(time.monotonic() - status.started_monotonic)}"
+            )
         if status.readers is not None and (down := status.readers.down_for) is not None:
             reasons.append(self._stream(down))
         if (outage := self._probe.down) is not None:
@@ -55,7 +57,7 @@ class Health:
                 f"{self._scrub(lasting[1])}"
             )
         elif unanswered := status.late_response:
-            reasons.append(f"Elasticsearch: no answer for {format_duration(unanswered)}")
+            reasons.append(f"Elasticsearch: no response for {format_duration(unanswered)}")
         if status.clock_error:
             reasons.append(status.clock_error)
         if status.disk is not None and status.disk.error:
@@ -71,5 +73,5 @@ class Health:
         return f"stream: {state} {format_duration(down)}{reason}"
 
 
-def _describe(pulse: Pulse) -> str:
-    return f"{pulse.name} has been stuck for {format_duration(pulse.seconds_since_beat)}"
+def _describe(heartbeat: Heartbeat) -> str:
+    return f"{heartbeat.name} has been stuck for {format_duration(heartbeat.seconds_since_beat)}"

@@ -78,7 +78,9 @@ class _WorkerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield InfoMetricFamily("skeetslurper_build", "The program", value={"version": self._version})
-        yield _gauge("start_time_seconds", "When the worker was started, in Unix time", self._status.began_at)
+        yield _gauge(
+            "start_time_seconds", "When the worker was started, in Unix time", self._status.started_at
+        )
         yield from self._events()
         yield from self._buffer()
         yield from self._disk()
@@ -162,9 +164,9 @@ class _WorkerCollector(Collector):
             "Time without a heartbeat after which the thread counts as stuck",
             labels=["thread"],
         )
-        for pulse in self._status.watchdog.pulses:
-            still.add_metric([pulse.name], pulse.seconds_since_beat)
-            limit.add_metric([pulse.name], pulse.limit)
+        for heartbeat in self._status.watchdog.heartbeats:
+            still.add_metric([heartbeat.name], heartbeat.seconds_since_beat)
+            limit.add_metric([heartbeat.name], heartbeat.limit)
         yield still
         yield limit
 

@@ -15,7 +15,7 @@ from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline.progress import Rates, Snapshot
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.units import format_duration, format_size
-from slurp.watchdog import Pulse
+from slurp.watchdog import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ class Stats:
         self._first = self._logged = self._shown = self._counters.snapshot()
         self._due = self._first.at + interval
 
-    def run(self, stop: threading.Event, pulse: Pulse) -> None:
+    def run(self, stop: threading.Event, heartbeat: Heartbeat) -> None:
         """Report until `stop` is set."""
         while not stop.wait(self._pause()):
-            with pulse:
+            with heartbeat:
                 self.step()
         self._screen.show("")
 

@@ -25,19 +25,19 @@ class WorkerStatus:
     """State of a worker. `Service`, `Startup` and the periodic tasks write it; each attribute has one writer.
 
     Attributes:
-        began: start of the process, in monotonic seconds; `began_at` in Unix seconds.
+        started_at: start of the process, in Unix seconds; `started_monotonic` on the monotonic clock.
         starting: the current step of the start-up, '' once events are read.
         readers: None before events are read.
         saved: when the checkpoint last contained all acknowledged events (monotonic seconds).
         clock_error: how the clock of this machine differs from the stream, '' if it does not.
-        disk: None before the set-up of the cluster.
+        disk: None before the setup of the cluster.
     """
 
     channel: Channel
     watchdog: Watchdog
     outage_log: OutageLog
-    began: float = field(default_factory=time.monotonic)
-    began_at: float = field(default_factory=time.time)
+    started_monotonic: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.time)
     starting: str = "starting"
     readers: ReaderGroup | None = None
     saved: float | None = None
@@ -87,7 +87,7 @@ class WorkerStatus:
 
     def _waits(self) -> list[float]:
         """Return the seconds since the last beat of each indexer, which only a request delays for long."""
-        return [one.seconds_since_beat for one in self.watchdog.pulses if one.name.startswith(INDEXER)]
+        return [one.seconds_since_beat for one in self.watchdog.heartbeats if one.name.startswith(INDEXER)]
 
     @property
     def lag(self) -> float | None:

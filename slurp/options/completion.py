@@ -26,7 +26,7 @@ class PrintCompletion(argparse.Action):
         except BrokenPipeError:
             raise  # the reader has finished; `process.run` exits with code 0
         except OSError as error:
-            parser.exit(1, f"{parser.prog}: can't write the completion script: {error.strerror}\n")
+            parser.exit(1, f"{parser.prog}: cannot write the completion script: {error.strerror}\n")
         parser.exit()
 
 

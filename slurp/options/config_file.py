@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 import configargparse
 
-# These select what the program does or which files it reads, so files and variables can't set them.
+# These select what the program does or which files it reads, so files and variables cannot set them.
 COMMAND_LINE_ONLY = ("--help", "--version", "--config", "--print-completion", "--check")
 # Options whose values are secrets. Each has a variant NAME-file.
 SECRET_OPTIONS = ("es-pass", "es-api-key", "kibana-pass")

@@ -28,7 +28,7 @@ class OptionParser(configargparse.ArgumentParser):  # type: ignore[misc]
     """A configargparse parser that raises UsageError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with the message reworded, or the OSError of a config file that can't be opened.
+        """Raise UsageError with the message reworded, or the OSError of a config file that cannot be opened.
 
         The value of a mistyped option may be a secret. So only the first unknown option is named, without
         its value: the next one may be a word of that value.

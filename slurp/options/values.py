@@ -305,11 +305,11 @@ def check_ca_file(path: Path, option: str) -> None:
         ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = "it contains no PEM certificate" if isinstance(error, ssl.SSLError) else error
-        raise ValueError(f"{option}: can't use {path}: {reason}") from None
+        raise ValueError(f"{option}: cannot use {path}: {reason}") from None
 
 
 def check_client_certificate(cert: Path | None, key: Path | None) -> None:
-    """Raise ValueError for files that TLS can't use, as the error of a request would not name the reason."""
+    """Raise ValueError for files that TLS cannot use, as the error of a request would not name the reason."""
     if cert is None:
         if key is not None:
             raise ValueError("--es-key requires --es-cert")
@@ -323,7 +323,7 @@ def check_client_certificate(cert: Path | None, key: Path | None) -> None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = "certificate or key is not in PEM format, they do not match, or the key is encrypted"
         reason = reason if isinstance(error, ssl.SSLError | ValueError) else str(error)
-        raise ValueError(f"--es-cert: can't use {cert}{f' with {key}' if key else ''}: {reason}") from None
+        raise ValueError(f"--es-cert: cannot use {cert}{f' with {key}' if key else ''}: {reason}") from None
 
 
 def parse_fingerprint(text: str) -> str:
@@ -371,7 +371,7 @@ class SecretFile(NamedTuple):
             secret = strip_secret(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise ValueError(f"{self.option}: can't read {self._redacted_path()}: {reason}") from None
+            raise ValueError(f"{self.option}: cannot read {self._redacted_path()}: {reason}") from None
         if not secret or "\n" in secret:
             raise ValueError(f"{self.option}: {self.path} must contain only the secret, on one line")
         try:

@@ -7,7 +7,7 @@ from slurp.jetstream.servers import host_of
 from slurp.jetstream.streams import V1Stream
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.resume import ReaderHooks, ResumeCursors
+from slurp.pipeline.resume import ReaderHooks, ReaderPosition
 
 # Below the 10 MB of a bulk request, as documents are a little larger than their frames.
 MAX_BATCH_BYTES = 5_000_000
@@ -25,7 +25,7 @@ class Batcher:
         undecodable_since: since when no frame could be decoded (monotonic seconds); None while some can be.
     """
 
-    def __init__(self, channel: Channel, cursors: ResumeCursors, number: int, hooks: ReaderHooks) -> None:
+    def __init__(self, channel: Channel, cursors: ReaderPosition, number: int, hooks: ReaderHooks) -> None:
         self.frames: list[bytes] = []
         self.size = 0
         self.began = 0.0

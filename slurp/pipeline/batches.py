@@ -19,7 +19,7 @@ class Batch:
         number: consecutive for each reader, from 1.
         size: bytes of the received frames, including removed notices.
         position: the position of the last event; None when no frame could be decoded.
-        arrived: when it was received, in Unix seconds; `arrived_at` is the same on the monotonic clock.
+        arrived_at: when it was received, in Unix seconds; `arrived_monotonic` is the same on that clock.
         announced: resyncs among its events, see `slurp.jetstream.resyncs`.
         bootstrap: None except while a server announces all existing records, see `slurp.jetstream.bootstrap`.
         reader: the number of its reader.
@@ -30,8 +30,8 @@ class Batch:
     frames: list[bytes]
     size: int
     position: Position | None
-    arrived: float = field(default_factory=time.time)
-    arrived_at: float = field(default_factory=time.monotonic)
+    arrived_at: float = field(default_factory=time.time)
+    arrived_monotonic: float = field(default_factory=time.monotonic)
     announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
     bootstrap: frozenset[tuple[str, str]] | None = None
     reader: int = 1
@@ -39,7 +39,7 @@ class Batch:
     @property
     def arrived_us(self) -> int:
         """Time of arrival in Unix microseconds."""
-        return int(self.arrived * 1e6)
+        return int(self.arrived_at * 1e6)
 
 
 class BatchQueue:

@@ -19,7 +19,7 @@ class Shutdown:
 
     Attributes:
         stop: set once to stop all threads.
-        deadline: monotonic seconds; None before the shutdown.
+        retry_until: monotonic seconds; None before the shutdown.
     """
 
     def __init__(
@@ -28,16 +28,16 @@ class Shutdown:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.stop = threading.Event()
-        self.deadline: float | None = None
+        self.retry_until: float | None = None
         self._monotonic = monotonic
         self._sleep = sleep
 
     def is_over(self) -> bool:
-        """Return whether the deadline has passed."""
-        return self.deadline is not None and self._monotonic() >= self.deadline
+        """Return whether the time for retries has passed."""
+        return self.retry_until is not None and self._monotonic() >= self.retry_until
 
     def wait(self, seconds: float) -> None:
-        """Sleep between two attempts: not past the deadline, and at most one poll during the shutdown."""
+        """Sleep between two attempts, at most until `retry_until`, and one poll during the shutdown."""
         until = self._monotonic() + seconds
         while (left := until - self._monotonic()) > 0 and not self.is_over():
             if self.stop.wait(min(left, _POLL)):

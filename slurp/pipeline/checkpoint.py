@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """A saved position of one host's stream.
 
-    `started` is true while the position is only the start, and no event has been acknowledged. `clean` is
-    true after a clean shutdown; it is informational.
+    `is_start` is true while the position is only where reading started: no event has been acknowledged.
+    `clean` is true after a clean shutdown; it is informational.
     """
 
     position: Position
-    started: bool
+    is_start: bool
     clean: bool
 
 
@@ -151,7 +151,7 @@ class Checkpoints:
             "host": checkpoint.position.host,
             "cursor": checkpoint.position.cursor,
             "time_us": checkpoint.position.time_us,
-            "started": checkpoint.started,
+            "started": checkpoint.is_start,
             "clean": checkpoint.clean,
             "writer": self._writer,
             "updated_at": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -159,9 +159,9 @@ class Checkpoints:
 
 
 def _is_beyond(new: Checkpoint, old: Checkpoint) -> bool:
-    if new.started:
+    if new.is_start:
         return False
-    if old.started or new.position.is_beyond(old.position):
+    if old.is_start or new.position.is_beyond(old.position):
         return True
     return new.position == old.position and new.clean != old.clean
 
@@ -169,6 +169,6 @@ def _is_beyond(new: Checkpoint, old: Checkpoint) -> bool:
 def _read(source: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         position=Position(source["host"], source["cursor"], source["time_us"]),
-        started=source["started"],
+        is_start=source["started"],
         clean=source["clean"],
     )

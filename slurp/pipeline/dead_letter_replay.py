@@ -51,7 +51,7 @@ class Letters:
     """Dead letters that follow one another and were received from the same host at the same time."""
 
     host: str
-    arrived: float  # Unix seconds
+    arrived_at: float  # Unix seconds
     frames: list[bytes]
 
 
@@ -85,7 +85,7 @@ class Replay:
         if not (thread.is_alive() or signals.requested):
             return self._code
         shutdown = self._channel.shutdown
-        shutdown.deadline = time.monotonic()
+        shutdown.retry_until = time.monotonic()
         shutdown.stop.set()
         until = time.monotonic() + _WAIT_AT_END
         while thread.is_alive() and time.monotonic() < until and not signals.forced:
@@ -157,7 +157,7 @@ class Replay:
     def _replay_letters(self, path: Path, compiled: Compiled) -> int:
         """Index the dead letters in `path`; return how many are not in Elasticsearch after that."""
         config, elastic, channel = self._config, self._elastic, self._channel
-        # Never change the set-up: the worker may have other options for it.
+        # Never change the setup: the worker may have other options for it.
         work = Setup(replace(config, no_setup=True), compiled)
         work.run(elastic.client)
         indices = DailyIndices(elastic, config.index, config.retention_days, work.put_templates)
@@ -172,7 +172,7 @@ class Replay:
             (indexer,) = pipeline.indexers
             for number, letters in enumerate(_batches(lines), start=1):
                 frames = letters.frames
-                batch = Batch(number, letters.host, frames, sum(map(len, frames)), None, letters.arrived)
+                batch = Batch(number, letters.host, frames, sum(map(len, frames)), None, letters.arrived_at)
                 channel.queue.reserve(batch, 0)
                 channel.counters.received(batch)
                 channel.queue.put(batch)

@@ -57,7 +57,7 @@ class DeadLetterFile:
         self._known: dict[bytes, None] = {}
 
     def check(self) -> None:
-        """Create the file unless it exists. Raises Fatal, with the code for wrong usage, when it can't be
+        """Create the file unless it exists. Raises Fatal, with the code for wrong usage, when it cannot be
         written."""
         try:
             os.close(self._create())
@@ -66,7 +66,7 @@ class DeadLetterFile:
                 raise OSError(0, "not a regular file")
         except OSError as error:
             raise Fatal(
-                f"can't write the dead-letter file {self.path}: {error.strerror}; make it writable for this "
+                f"cannot write the dead-letter file {self.path}: {error.strerror}; make it writable for this "
                 "user or choose another file",
                 Exit.USAGE,
             ) from None
@@ -98,7 +98,7 @@ class DeadLetterFile:
                     self._remember(digest)
             except OSError as error:
                 raise Fatal(
-                    f"can't write the dead-letter file {self.path}: {error.strerror}; "
+                    f"cannot write the dead-letter file {self.path}: {error.strerror}; "
                     "make room or choose another --dead-letter"
                 ) from None
             finally:

@@ -23,7 +23,7 @@ from slurp.events.frames import BadFrame
 from slurp.logs import cut
 from slurp.pipeline.channel import Shutdown
 from slurp.pipeline.dead_letters import DeadLetter, DeadLetterFile
-from slurp.pipeline.progress import Outcome
+from slurp.pipeline.progress import BatchOutcome
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _MAX_REASON = 500
 
 
 class NotAcknowledged(Exception):
-    """The shutdown deadline passed before the batch was acknowledged; the next run reads it again."""
+    """The time for retries passed before the batch was acknowledged; the next run reads it again."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Delivery:
         self,
         destination: Destination,
         shutdown: Shutdown,
-        outcome: Outcome,
+        outcome: BatchOutcome,
         quarantine: Callable[[PendingEvent, Item], PendingEvent],
         unknown_fields: UnknownFields | None,
         hooks: IndexerHooks,
@@ -119,7 +119,7 @@ class Delivery:
     def run(self, pending: list[PendingEvent]) -> list[DeadLetter]:
         """Send until each event is indexed, a duplicate, quarantined, dropped, expired or a dead letter.
 
-        Raises NotAcknowledged after the shutdown deadline, and Fatal when the cluster rejects our
+        Raises NotAcknowledged when a shutdown ends the retries, and Fatal when the cluster rejects our
         credentials for long.
         """
         backoff = Backoff(first=0.2, cap=10.0)

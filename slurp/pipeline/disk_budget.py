@@ -95,7 +95,7 @@ class DiskBudget:
         self._update_clock = clock.update
         self._beat = beat
         self._due = self._update_due = -1e18
-        # By name of a day index: whether it has our mark.
+        # By name of a daily index: whether it has our mark.
         self._marked: dict[str, bool] = {}
         # Times, and bytes written until then, including those deleted since.
         self._samples: deque[tuple[float, int]] = deque()

@@ -28,7 +28,7 @@ from slurp.pipeline.delivery import (
     PendingEvent,
     unusable,
 )
-from slurp.pipeline.progress import DELAYS, BatchAck, Outcome
+from slurp.pipeline.progress import DELAYS, BatchAck, BatchOutcome
 
 log = logging.getLogger(__name__)
 
@@ -85,14 +85,14 @@ class Indexer:
             return False
         self._counters.acknowledged(batch, outcome, ack)
         self._queue.release(batch)
-        self._hooks.batch_took(time.monotonic() - batch.arrived_at)
+        self._hooks.batch_took(time.monotonic() - batch.arrived_monotonic)
         return True
 
-    def _index(self, batch: Batch) -> tuple[Outcome, BatchAck]:
+    def _index(self, batch: Batch) -> tuple[BatchOutcome, BatchAck]:
         # The later of the two: with our clock behind the servers' clocks, every rev would be in the future.
         now_us = max(batch.arrived_us, self._counters.stream_us)
         decoded = self._decode(batch, now_us)
-        outcome = Outcome(expired=decoded.expired)
+        outcome = BatchOutcome(expired=decoded.expired)
 
         def quarantine(event: PendingEvent, item: Item) -> PendingEvent:
             return self._quarantine(event, item, batch, now_us)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
-from slurp.events.position import Position, Resume, resume_cursor, resume_elsewhere
+from slurp.events.position import Position, ResumePoint, resume_cursor, resume_elsewhere
 from slurp.events.times import median
 from slurp.pipeline.batches import Batch
 
@@ -23,7 +23,7 @@ DELAYS = 9
 
 
 @dataclass(slots=True)
-class Outcome:
+class BatchOutcome:
     """Number of events of one batch by their outcome. The sum is the size of the batch."""
 
     indexed: int = 0
@@ -34,7 +34,7 @@ class Outcome:
     expired: int = 0
 
 
-OUTCOMES = tuple(f.name for f in fields(Outcome))
+OUTCOMES = tuple(f.name for f in fields(BatchOutcome))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class Counters:
         self._reconnects = 0
         self._gaps = 0
         self._future_revs = 0
-        self._sums = Outcome()
+        self._sums = BatchOutcome()
         self._trackers = {number: AckTracker() for number in range(1, readers + 1)}
 
     @property
@@ -224,7 +224,7 @@ class Counters:
             self._in_flight += len(batch.frames)
             self._trackers[batch.reader].last_received = batch.number
 
-    def acknowledged(self, batch: Batch, outcome: Outcome, ack: BatchAck) -> None:
+    def acknowledged(self, batch: Batch, outcome: BatchOutcome, ack: BatchAck) -> None:
         """Count the outcome of a batch and advance the position of its reader."""
         with self._lock:
             for name in OUTCOMES:
@@ -271,7 +271,7 @@ class Counters:
             found = (tracker.saveable(number) for number, tracker in self._trackers.items())
             return [one for one in found if one is not None]
 
-    def resume(self, reader: int, known: Position, host: str, *, by_time: bool = False) -> Resume:
+    def resume(self, reader: int, known: Position, host: str, *, by_time: bool = False) -> ResumePoint:
         """Return the cursor for `host` at which `reader` resumes after `known`, its last received event."""
         with self._lock:
             acked = self._trackers[reader].position
@@ -280,8 +280,8 @@ class Counters:
                 known = replace(known, time_us=acked.time_us)
             known = replace(known, time_us=min(known.time_us, self._now_us()))
             if known.host != host or by_time:
-                return Resume(resume_elsewhere(known), known)
-            return Resume(resume_cursor(known), known)
+                return ResumePoint(resume_elsewhere(known), known)
+            return ResumePoint(resume_cursor(known), known)
 
     def begin(self, reader: int, start: Position, complete_since_us: int) -> None:
         """Set where a reader starts.

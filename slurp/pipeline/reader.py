@@ -24,7 +24,7 @@ from slurp.jetstream.streams import V1Stream
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batcher import MAX_BATCH_BYTES, Batcher
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.resume import ReaderHooks, ResumeCursors, StartPoint
+from slurp.pipeline.resume import ReaderHooks, ReaderPosition, StartPoint
 from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Reader:
         self._hooks = hooks or ReaderHooks()
         self._subscription = Subscription.of(config)
         self._dialer = Dialer(config, self._subscription)
-        self._cursors = ResumeCursors(
+        self._cursors = ReaderPosition(
             self._subscription, channel, source.start, number, self._hooks, config.jetstream_ca
         )
         self._batcher = Batcher(channel, self._cursors, number, self._hooks)
@@ -158,7 +158,7 @@ class Reader:
             stream = self._connect(server)
         except (OSError, websocket.WebSocketException) as error:
             self._disconnected = True
-            return self._after(Ending(End.CUT, f"can't connect: {describe_error(error)}"), began)
+            return self._after(Ending(End.CUT, f"cannot connect: {describe_error(error)}"), began)
         try:
             ending = self._read(stream)
         finally:
@@ -174,7 +174,7 @@ class Reader:
         self._cursors.connected(stream, cursor, time.monotonic())
         stream.connection.settimeout(min(max(self._config.flush / 4, 0.02), 0.5))
         start = "live" if stream.cursor is None else f"from cursor {stream.cursor}"
-        log.info("connected to %s, reading %s, %s wire", host, start, stream.name)
+        log.info("connected to %s, reading %s, protocol %s", host, start, stream.name)
         if self._connections:
             self._counters.reconnected()
         self._connections += 1

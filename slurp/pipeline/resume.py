@@ -14,9 +14,9 @@ from typing import Protocol
 
 from slurp.backoff import Backoff
 from slurp.events.frames import first_position
-from slurp.events.position import LIVE, REWIND_US, Gap, Position, Resume
+from slurp.events.position import LIVE, REWIND_US, Gap, Position, ResumePoint
 from slurp.jetstream.cursor_search import FirstEvent, find_cursor, first_event_of
-from slurp.jetstream.resume_check import SAMPLE, Outcome, ResumeCheck
+from slurp.jetstream.resume_check import SAMPLE, ResumeCheck, Verdict
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import first_events, oldest_event
 from slurp.jetstream.streams import V1Stream
@@ -71,7 +71,7 @@ class StartPoint:
     cursor: int | None = None
 
 
-class ResumeCursors:
+class ReaderPosition:
     """The position of one reader, and the checks of where its connections begin. For the reader's thread."""
 
     def __init__(
@@ -109,7 +109,7 @@ class ResumeCursors:
             return None
         resume = self._counters.resume(self._number, self.known, host, by_time=self._by_time)
         if self._start is not None and self.known.host == host and not self._by_time:
-            resume = Resume(self._start, resume.known)
+            resume = ResumePoint(self._start, resume.known)
         self._check = ResumeCheck(resume, self._newest_us(), self._filtered)
         if resume.by_time and (searched := self._search(server, resume.cursor)) is not None:
             self._check = replace(self._check, searched=searched)
@@ -146,26 +146,26 @@ class ResumeCursors:
         self._check = None
         result = check.evaluate(first)
         if check.searched is not None:
-            if result.outcome is not Outcome.WRONG_STREAM:
+            if result.verdict is not Verdict.WRONG_STREAM:
                 return ""
             log.warning("%s %s; reconnecting with a time as cursor", host, result.reason)
             self._may_search = False
             return result.reason
-        if result.outcome is Outcome.EARLY:
+        if result.verdict is Verdict.EARLY:
             if self._may_search and (cursor := first[0].cursor) is not None:
                 log.info("%s %s; searching for the sequence number of that time", host, result.reason)
                 self._early = server, check.v2, FirstEvent(cursor, result.begins_us)
                 return result.reason
         # With a time as cursor there is no alternative left: a second finding would repeat forever.
-        elif result.outcome is Outcome.WRONG_STREAM and not self._by_time:
+        elif result.verdict is Verdict.WRONG_STREAM and not self._by_time:
             # They would move the position past the events between. With a time they are sent again.
             log.warning("%s %s; reconnecting with a time as cursor", host, result.reason)
             self._by_time = True
             return result.reason
-        elif result.outcome is Outcome.GAP:
+        elif result.verdict is Verdict.GAP:
             gap = check.gap_before(replace(first[0], time_us=result.begins_us))
             self._hooks.on_gap(self._number, gap)
-        elif result.outcome is Outcome.UNSURE:
+        elif result.verdict is Verdict.UNSURE:
             self._look_up_oldest_event(server, check, result.begins_us)
         return ""
 

@@ -103,7 +103,7 @@ def _build(options: argparse.Namespace) -> Simulator:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m slurp.simulator",
-        description="A local Jetstream server (v1 and v2 wire) with generated events.",
+        description="A local Jetstream server (v1 and v2 protocol) with generated events.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -121,7 +121,7 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         "--protocols",
         choices=("v1", "v2", "both"),
         default="both",
-        help="supported wires; v1 is an older server (%(default)s)",
+        help="supported protocols; v1 is an older server (%(default)s)",
     )
     group.add_argument(
         "--lookback",

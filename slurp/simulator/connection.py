@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from websockets.frames import Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from slurp.simulator import handshake, wire_v1
+from slurp.simulator import handshake, protocol_v1
 from slurp.simulator.deadlines import Deadlines
 from slurp.simulator.encoders import V1Encoder, V2Encoder
 from slurp.simulator.endpoints import Endpoints
@@ -136,7 +136,7 @@ class Connection:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         head, rest = handshake.read_head(self._sock, self._leaving.is_set)
         record = self.record
-        record.path, record.params = wire_v1.parse_target(head.target)
+        record.path, record.params = protocol_v1.parse_target(head.target)
         record.user_agent = head.headers.get("User-Agent", "")
         if self._endpoints.is_dictionary_request(record.path):
             response = self._endpoints.dictionary_response(record.params)
@@ -306,8 +306,8 @@ class Connection:
             self._send_close(1008, "server push only")
             return
         try:
-            chosen = wire_v1.parse_update(message)
-        except wire_v1.BadUpdate as error:
+            chosen = protocol_v1.parse_update(message)
+        except protocol_v1.BadUpdate as error:
             self._send_close(error.code, str(error)[:120])
             return
         if self._filter is None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import orjson
 import zstandard
 
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.options import NetworkOptions
 
@@ -64,6 +64,6 @@ def _train() -> bytes:
     samples: list[bytes | bytearray | memoryview] = []
     for seq in range(1, _SAMPLES + 1):
         event = orjson.loads(generator.event(1_790_000_000_000_000 + seq * 1000, seq).frame)
-        samples.append(wire_v2.frame(event, seq))
+        samples.append(protocol_v2.frame(event, seq))
     # Fixed parameters: a search for the best ones takes twenty times as long.
     return zstandard.train_dictionary(_SIZE, samples, k=1024, d=8, dict_id=_FIRST_ID).as_bytes()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import orjson
 
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.dictionaries import Dictionary
 from slurp.simulator.event_store import StoredBatch
 from slurp.simulator.filters import Filter
@@ -19,7 +19,7 @@ class V1Encoder:
     """Frames as they are stored, without those hidden from v1: #syncs and the creates that follow them."""
 
     accepts_updates = True
-    """Whether the wire has messages from client to server."""
+    """Whether the protocol has messages from client to server."""
 
     def select(self, batch: StoredBatch, chosen: Filter) -> list[bytes]:
         """Return the frames of the batch that pass the filter."""
@@ -37,7 +37,7 @@ class V1Encoder:
         return text_frames(frames)
 
     def notice(self, name: str, message: str, *, is_error: bool) -> bytes:
-        """Return nothing: the v1 wire has no notices."""
+        """Return nothing: the v1 protocol has no notices."""
         return b""
 
 
@@ -71,7 +71,7 @@ class V2Encoder:
 
     def notice(self, name: str, message: str, *, is_error: bool) -> bytes:
         """Return an error or #info frame, ready to be sent."""
-        make = wire_v2.error if is_error else wire_v2.info
+        make = protocol_v2.error if is_error else protocol_v2.info
         return self.serialize([make(name, message)])
 
 
@@ -79,7 +79,7 @@ def _to_v2(stored: bytes, seq: int) -> tuple[str, bytes]:
     """Return kind and v2 frame of a stored event; an undecodable one has no kind and stays as it is."""
     try:
         event = orjson.loads(stored)
-        return event["kind"], wire_v2.frame(event, seq)
+        return event["kind"], protocol_v2.frame(event, seq)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return "", stored
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from slurp.simulator import handshake, wire_v1, wire_v2
+from slurp.simulator import handshake, protocol_v1, protocol_v2
 from slurp.simulator.dictionaries import CurrentDictionary
 from slurp.simulator.encoders import V1Encoder, V2Encoder
 from slurp.simulator.event_store import EventStore
@@ -35,14 +35,14 @@ class Endpoints:
 
     store: EventStore
     options: ServerOptions
-    wires: tuple[str, ...]
+    protocols: tuple[str, ...]
     """`v1`, `v2` or both."""
     dictionary: CurrentDictionary
     now_us: Callable[[], int]
 
     def is_dictionary_request(self, path: str) -> bool:
         """Return whether `path` is the dictionary's, and this server has one."""
-        return path == wire_v2.DICTIONARY_PATH and "v2" in self.wires
+        return path == protocol_v2.DICTIONARY_PATH and "v2" in self.protocols
 
     def dictionary_response(self, params: Params) -> bytes:
         """Return the response with the current dictionary. Raises HandshakeRejected for another id."""
@@ -50,14 +50,14 @@ class Endpoints:
         requested = last_value(params, "id")
         if requested not in (None, str(dictionary.id)):
             text = f"no dictionary with id {requested[:20]}; current dictionary id is {dictionary.id}"
-            raise HandshakeRejected(404, wire_v2.error_body("DictionaryNotFound", text))
+            raise HandshakeRejected(404, protocol_v2.error_body("DictionaryNotFound", text))
         return handshake.file_response(dictionary.data, {"X-Zstd-Dictionary-Id": str(dictionary.id)})
 
     def subscribe(self, head: RequestHead, path: str, params: Params) -> AcceptedSubscription:
-        """Accept a subscription on either wire. Raises HandshakeRejected."""
-        if path == wire_v1.PATH and "v1" in self.wires:
+        """Accept a subscription on either protocol. Raises HandshakeRejected."""
+        if path == protocol_v1.PATH and "v1" in self.protocols:
             return self._subscribe_v1(head, params)
-        if path == wire_v2.PATH and "v2" in self.wires:
+        if path == protocol_v2.PATH and "v2" in self.protocols:
             return self._subscribe_v2(head, params)
         raise HandshakeRejected(404, "not found")
 
@@ -70,7 +70,7 @@ class Endpoints:
 
     def _subscribe_v1(self, head: RequestHead, params: Params) -> AcceptedSubscription:
         try:
-            subscription = wire_v1.parse_subscription(params)
+            subscription = protocol_v1.parse_subscription(params)
         except BadRequest as error:
             raise HandshakeRejected(400, str(error)) from error
         return AcceptedSubscription(
@@ -82,14 +82,14 @@ class Endpoints:
 
     def _subscribe_v2(self, head: RequestHead, params: Params) -> AcceptedSubscription:
         try:
-            subscription = wire_v2.Subscription(params)
+            subscription = protocol_v2.Subscription(params)
         except BadRequest as error:
-            raise HandshakeRejected(400, wire_v2.error_body("InvalidRequest", str(error))) from error
+            raise HandshakeRejected(400, protocol_v2.error_body("InvalidRequest", str(error))) from error
         dictionary = None
         if (requested := subscription.dictionary) is not None:
             if requested != (current := self.dictionary.id):
                 text = f"unknown zstd dictionary id {requested}; current dictionary id is {current}"
-                raise HandshakeRejected(400, wire_v2.error_body("UnknownZstdDictionary", text))
+                raise HandshakeRejected(400, protocol_v2.error_body("UnknownZstdDictionary", text))
             dictionary = self.dictionary.create()
         warning = self._check_cursor(subscription.cursor)
         response = handshake.accept(head)
@@ -110,7 +110,7 @@ class Endpoints:
             return f"cursor below the lookback floor, resumed from seq {seq}" if cursor < time_us else ""
         if cursor < seq:
             text = f"cursor too old: cursor {cursor} below lookback floor {seq}"
-            raise HandshakeRejected(400, wire_v2.error_body("CursorTooOld", text))
+            raise HandshakeRejected(400, protocol_v2.error_body("CursorTooOld", text))
         return ""
 
     @property

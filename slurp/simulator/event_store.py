@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from slurp.simulator.filters import FIRST_TIME_CURSOR
-from slurp.simulator.wire_v1 import with_cursor
+from slurp.simulator.protocol_v1 import with_cursor
 
 _OVERHEAD = 150
 """Bytes of memory per event in addition to its frame: object headers and the columns."""
@@ -19,7 +19,7 @@ _MAX_BATCH_BYTES = 4 * 2**20
 
 
 class StoredEvent(NamedTuple):
-    """One event as it is stored: a frame of the v1 wire, and the fields needed to select it."""
+    """One event as it is stored: a frame of the v1 protocol, and the fields needed to select it."""
 
     frame: bytes
     did: str
@@ -31,7 +31,7 @@ class StoredEvent(NamedTuple):
     arrived_us: int | None = None
     """When the server received it, from which lookback is counted. None: at `time_us`."""
     hidden: bool = False
-    """Whether only the v2 wire sends it."""
+    """Whether only the v2 protocol sends it."""
 
 
 class StoredBatch(NamedTuple):
@@ -42,7 +42,7 @@ class StoredBatch(NamedTuple):
     dids: list[str]
     collections: list[str]
     hidden: bytes
-    """1 where only the v2 wire sends it."""
+    """1 where only the v2 protocol sends it."""
     sequence_numbers: array[int]
 
     @property

@@ -49,7 +49,7 @@ class Inject:
 
 @dataclass(frozen=True)
 class Notice:
-    """Send a notice of the v2 wire; after an error the connection is closed, as a server does."""
+    """Send a notice of the v2 protocol; after an error the connection is closed, as a server does."""
 
     name: str
     message: str

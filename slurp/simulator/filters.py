@@ -1,4 +1,4 @@
-"""Subscription filters and query parameters, shared by both wires. No I/O."""
+"""Subscription filters and query parameters, shared by both protocols. No I/O."""
 
 from __future__ import annotations
 

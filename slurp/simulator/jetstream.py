@@ -20,15 +20,15 @@ from slurp.simulator.event_store import EventStore, StoredEvent
 from slurp.simulator.faults import Faults
 from slurp.simulator.options import NetworkOptions, ServerOptions
 from slurp.simulator.pacer import Pacer
+from slurp.simulator.protocol_v1 import PATH
 from slurp.simulator.server import Server
 from slurp.simulator.timestamp_imports import TimestampImports
-from slurp.simulator.wire_v1 import PATH
 
 _BATCH = 1000
 """Events generated and appended together: a live subscriber waits for no more than these."""
 _MAX_AHEAD = 20_000
 """How many events generation at rate 0 runs ahead of the slowest subscriber."""
-_WIRES = {"v1": ("v1",), "v2": ("v2",), "both": ("v1", "v2")}
+_PROTOCOLS = {"v1": ("v1",), "v2": ("v2",), "both": ("v1", "v2")}
 
 
 class Simulator:
@@ -52,7 +52,7 @@ class Simulator:
         server: ServerOptions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if protocols not in _WIRES:
+        if protocols not in _PROTOCOLS:
             raise ValueError(f"invalid protocols {protocols!r} (use v1, v2 or both)")
         network, server = network or NetworkOptions(), server or ServerOptions()
         self._clock = clock
@@ -65,7 +65,7 @@ class Simulator:
         self._resyncs: recorded_events.Resyncs = set()
         self._imports = TimestampImports()
         self._import_rng = random.Random(f"imports {seed}")
-        endpoints = Endpoints(self._store, server, _WIRES[protocols], self._dictionary, self._now_us)
+        endpoints = Endpoints(self._store, server, _PROTOCOLS[protocols], self._dictionary, self._now_us)
         self._server = Server(port, endpoints, self.faults)
         # One producer at a time: an event is assigned its cursor before it is generated.
         self._producing = threading.Lock()
@@ -100,7 +100,7 @@ class Simulator:
 
     @property
     def subscribe_url(self) -> str:
-        """The URL of the v1 wire, without parameters."""
+        """The URL of the v1 protocol, without parameters."""
         return self.url + PATH
 
     @property
@@ -178,7 +178,7 @@ class Simulator:
     def frames(self) -> list[bytes]:
         """All retained events in order, as v1 frames: the expected content of the index.
 
-        Includes what the v1 wire does not send: #syncs and the creates that follow them.
+        Includes what the v1 protocol does not send: #syncs and the creates that follow them.
         """
         return self._store.frames()
 
@@ -188,7 +188,7 @@ class Simulator:
         return self._published
 
     def publish(self, events: Iterable[bytes | Mapping[str, Any]]) -> Simulator:
-        """Publish frames of either wire unchanged, or dictionaries, which get a time and a cursor unless
+        """Publish frames of either protocol unchanged, or dictionaries, which get a time and a cursor unless
         they have them. After a `sync` the creates of its DID and rev are hidden from v1."""
         return self._publish(events, recorded_events.from_frame)
 

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from slurp.events import tid
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from slurp.simulator.event_store import StoredEvent
-from slurp.simulator.wire_v1 import parse_envelope
+from slurp.simulator.protocol_v1 import parse_envelope
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ _INT64 = range(2**63)
 
 
 Resyncs = set[tuple[str, str]]
-"""DID and rev of the #syncs so far: creates with both are sent by the v2 wire only."""
+"""DID and rev of the #syncs so far: creates with both are sent by the v2 protocol only."""
 
 
 def from_frame(frame: bytes, arrived_us: int, resyncs: Resyncs) -> StoredEvent:
-    """Return the event in a frame of either wire; v1 frames are kept byte for byte. Raises ValueError."""
+    """Return the event in a frame of either protocol; v1 frames are kept byte for byte. Raises ValueError."""
     event = orjson.loads(frame)
     if isinstance(event, dict) and "payload" in event:
-        event = wire_v2.to_v1_event(event)
+        event = protocol_v2.to_v1_event(event)
         frame = orjson.dumps(event)
     did, collection, time_us = parse_envelope(event)
     cursor = event.get("cursor")
@@ -86,11 +86,11 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def _loads(frame: bytes) -> dict[str, Any] | None:
-    """Return the event in a frame of either wire; None when there is none."""
+    """Return the event in a frame of either protocol; None when there is none."""
     try:
         event = orjson.loads(frame)
         if isinstance(event, dict) and "payload" in event:
-            event = wire_v2.to_v1_event(event)
+            event = protocol_v2.to_v1_event(event)
         _, _, time_us = parse_envelope(event)
         return dict(event) if time_us in _INT64 else None
     except _DECODE_ERRORS:

@@ -172,7 +172,7 @@ class HttpServer(ThreadingHTTPServer):
         ).start()
 
     def _drop_oldest_idle(self) -> bool:
-        """Close the oldest connection without a complete request, so that idle clients can't block /healthz.
+        """Close the oldest connection without a complete request, so that idle clients cannot block /healthz.
 
         Return False when there is none.
         """

@@ -70,7 +70,7 @@ class Page:
             last=last,
             lag=status.lag,
             catching_up=_CATCHING_UP,
-            uptime=now.at - status.began,
+            uptime=now.at - status.started_monotonic,
             buffer_used=status.queue.events / status.queue.max_events,
             max_rate=max(received, default=0.0),
             rate_chart=chart(ago, [received, acknowledged], span, _MIN_RATE),

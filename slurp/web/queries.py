@@ -120,7 +120,7 @@ class SearchRequest:
     def from_parameters(cls, parameters: Mapping[str, str]) -> SearchRequest:
         """Build the request from URL parameters, each shortened to MAX_LENGTH."""
         values = (parameters.get(name, "").strip()[:MAX_LENGTH] for name in ("q", "tag", "lang", "domain"))
-        # Lone surrogates can't be encoded as UTF-8.
+        # Lone surrogates cannot be encoded as UTF-8.
         return cls(*(value.encode("utf-8", "replace").decode() for value in values))
 
     def __bool__(self) -> bool:

@@ -72,11 +72,11 @@ class WebServer:
         history = History(status)
         queries = PageQueries(self._elastic, self._probe, config.index, secrets.scrub)
         page = Page(status, health, history, queries, version)
-        serve_pulse = status.watchdog.pulse("http", _HTTP_LIMIT, vital=False)
-        self._probe_pulse = status.watchdog.pulse("http-probe", _PROBE_LIMIT, vital=False)
+        serve_heartbeat = status.watchdog.heartbeat("http", _HTTP_LIMIT, vital=False)
+        self._probe_heartbeat = status.watchdog.heartbeat("http-probe", _PROBE_LIMIT, vital=False)
 
         def tick() -> None:
-            serve_pulse.beat()
+            serve_heartbeat.beat()
             history.step()
 
         self._server = HttpServer(address, Pages(health, self.metrics, page).handle, tick)
@@ -95,5 +95,5 @@ class WebServer:
 
     def probe(self) -> None:
         """Check Elasticsearch periodically until `stop` is set."""
-        self._probe.run(self.stop, self._probe_pulse)
+        self._probe.run(self.stop, self._probe_heartbeat)
         self._elastic.close()

@@ -17,7 +17,7 @@ from slurp.cli import main
 from slurp.elastic.bulk import Action
 from slurp.pipeline import indexer
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import BatchAck, Outcome
+from slurp.pipeline.progress import BatchAck, BatchOutcome
 
 PROGRAM = Path(__file__)
 
@@ -43,11 +43,11 @@ def _create_duplicates(index: str, doc_id: str, body: bytes) -> Action:
     return f'{{"index":{{"_index":"{index}"}}}}\n'.encode() + body
 
 
-def _lose_batches(self: indexer.Indexer, batch: Batch) -> tuple[Outcome, BatchAck]:
+def _lose_batches(self: indexer.Indexer, batch: Batch) -> tuple[BatchOutcome, BatchAck]:
     if next(_numbers) % _LOSE_EVERY:
         return _index_batch(self, batch)
     count = len(batch.frames)
-    return Outcome(indexed=count), BatchAck(batch.position, None)
+    return BatchOutcome(indexed=count), BatchAck(batch.position, None)
 
 
 def _apply(defect: Defect) -> None:

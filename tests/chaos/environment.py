@@ -21,7 +21,7 @@ from slurp.simulator.event_generator import EventGenerator
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions, ServerOptions
 from slurp.simulator.pacer import Pacer
-from slurp.simulator.wire_v1 import with_cursor
+from slurp.simulator.protocol_v1 import with_cursor
 from tests.chaos import defective_worker
 from tests.chaos.defective_worker import Defect
 from tests.chaos.oracle import PublishedEvents, Verdict
@@ -71,7 +71,7 @@ class ChaosEnvironment:
             ),
         )
         self.first = Simulator(seed=seed, server=_SERVER)
-        # An older server with the v1 wire only.
+        # An older server with the v1 protocol only.
         self.second = Simulator(seed=seed, server=_SERVER, protocols="v1")
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class ChaosEnvironment:
         self._exits.close()
 
     def begin(self) -> None:
-        """Start events and worker, and wait for the first day index, which some faults need."""
+        """Start events and worker, and wait for the first daily index, which some faults need."""
         self._pacer = Pacer(self._publish_locked, self._rate, lambda: 0, "chaos-events")
         self.runs.begin()
         deadline = time.monotonic() + _FIRST_INDEX_TIMEOUT
@@ -152,7 +152,7 @@ class ChaosEnvironment:
         self._password_file.write_text(self.password, encoding="utf-8")
 
     def indices(self) -> list[str]:
-        """Return the names of the day indices."""
+        """Return the names of the daily indices."""
         return list(self.es.indices.get(index=f"{INDEX}-*", expand_wildcards="all"))
 
     def settle(self, timeout: float, idle_timeout: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from slurp.events.identity import event_id
-from slurp.simulator import wire_v2
+from slurp.simulator import protocol_v2
 from tests.worker import record_in
 
 ContentHash = bytes
@@ -35,9 +35,9 @@ def hash_event(event: Mapping[str, Any]) -> ContentHash:
 def hash_document(document: Mapping[str, Any]) -> ContentHash:
     """Return the same hash for a `_source`, also of a quarantined document."""
     if "quarantine" in document:
-        # The frame as received, from either wire.
+        # The frame as received, from either protocol.
         raw = orjson.loads(document["quarantine"]["raw"])
-        return hash_event(wire_v2.to_v1_event(raw) if "payload" in raw else raw)
+        return hash_event(protocol_v2.to_v1_event(raw) if "payload" in raw else raw)
     kind = document["kind"]
     inner = document[kind]
     if kind != "commit":
@@ -74,7 +74,7 @@ class PublishedEvents:
             self._invalid.add(content)
 
     def compare(self, hits: Iterable[Mapping[str, Any]]) -> Verdict:
-        """Compare with all hits of a scan over the day indices."""
+        """Compare with all hits of a scan over the daily indices."""
         found: Counter[ContentHash] = Counter()
         verdict = Verdict()
         for hit in hits:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from slurp.simulator import wire_v1
+from slurp.simulator import protocol_v1
 from slurp.simulator.deadlines import Deadlines
 from slurp.simulator.encoders import text_frames
 from slurp.simulator.event_store import EventStore, StoredEvent
@@ -21,8 +21,8 @@ HOUR = 3_600_000_000
 NOW = 1_795_464_168_637_452
 
 
-def subscription(query: str) -> wire_v1.Subscription:
-    return wire_v1.parse_subscription(wire_v1.parse_target(f"/subscribe?{query}")[1])
+def subscription(query: str) -> protocol_v1.Subscription:
+    return protocol_v1.parse_subscription(protocol_v1.parse_target(f"/subscribe?{query}")[1])
 
 
 def stored(number: int, did: str = "did:plc:a", time_us: int = NOW, collection: str = "a.b.c") -> StoredEvent:
@@ -99,7 +99,7 @@ def test_the_size_limit_is_inclusive() -> None:
 
 def test_an_update_replaces_the_whole_filter() -> None:
     update = {"type": "options_update", "payload": {"wantedDids": ["did:plc:a"]}}
-    assert wire_v1.parse_update(orjson.dumps(update)) == Filter(dids=frozenset({"did:plc:a"}))
+    assert protocol_v1.parse_update(orjson.dumps(update)) == Filter(dids=frozenset({"did:plc:a"}))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_an_update_replaces_the_whole_filter() -> None:
     ],
 )
 def test_an_invalid_update_has_a_close_code(message: bytes, code: int) -> None:
-    with pytest.raises(wire_v1.BadUpdate) as caught:
-        wire_v1.parse_update(message)
+    with pytest.raises(protocol_v1.BadUpdate) as caught:
+        protocol_v1.parse_update(message)
     assert caught.value.code == code
 
 

@@ -1,4 +1,4 @@
-"""The v2 wire, `subscribeEvents`: parameters, frames built from stored events, errors. No I/O."""
+"""The v2 protocol, `subscribeEvents`: parameters, frames built from stored events, errors. No I/O."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def to_v1_event(message: Mapping[str, Any]) -> dict[str, Any]:
             kind: body if kind == "commit" else payload[kind],
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a message of the v2 wire: {error!r}") from error
+        raise ValueError(f"not a message of the v2 protocol: {error!r}") from error
 
 
 def info(name: str, message: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The v1 wire, `GET /subscribe`: parameters, options updates, and the event JSON. No I/O."""
+"""The v1 protocol, `GET /subscribe`: parameters, options updates, and the event JSON. No I/O."""
 
 from __future__ import annotations
 
