@@ -234,5 +234,5 @@ def test_a_server_without_v2_is_read_with_v1(
         with start("--catch-up", server=jetstream.url) as worker:
             assert worker.exit_code() == 0
             assert "has no v2 protocol (HTTP 404), reading v1" in worker.log
-            assert "v1 protocol" in worker.log
+            assert "protocol v1" in worker.log
         assert documents(es, fresh_index_prefix).keys() == expected(jetstream.frames).keys()

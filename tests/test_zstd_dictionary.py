@@ -159,7 +159,7 @@ class TestCompression:
             jetstream.generate(10)
             with reading(jetstream, options=("--protocol", protocol, "--compress", "on")) as run:
                 until(lambda: len(run.frames) == 10)
-        assert "read on the v1 protocol, which is not compressed" in caplog.text
+        assert "is read with v1, which is not compressed" in caplog.text
 
 
 @contextmanager
