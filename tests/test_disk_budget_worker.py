@@ -83,13 +83,14 @@ def test_a_worker_pauses_while_today_is_too_large_and_resumes_with_a_larger_budg
     jetstream: Simulator,
     tmp_path: Path,
 ) -> None:
-    [today] = fill(es, trial.index, trial.today, megabytes=95)
+    [today] = fill(es, trial.index, trial.today, megabytes=98)
     already_stored = count(es, trial.index)
     jetstream.generate(20_000, span=10)
     options = (
         *("--jetstream", jetstream.url, "--es", es_node.url, "--index", trial.index, "--no-kibana"),
         *("--stats-interval", "1s", "--flush", "100ms", "--http", "127.0.0.1:0", "--since", "0"),
-        *("--batch", "100", "--buffer", "400", "--buffer-bytes", "200KB"),
+        # Documents take up disk from the refresh on, so a long interval would let all events pass.
+        *("--batch", "100", "--buffer", "400", "--buffer-bytes", "200KB", "--refresh", "500ms"),
     )
     with Worker(*options, "--max-disk", "100MB", home=tmp_path) as worker:
         worker.wait_for(f"ERROR +disk .*{today} uses .* more than --max-disk 100 MB; reading is paused")
