@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import shutil
 import socket
 import ssl
@@ -41,7 +42,7 @@ class Proxy:
         self._cut: _Cut | None = None
         self._held: tuple[bytes, threading.Event] | None = None
         self._pages: Iterator[bytes] | None = None
-        self._open: list[socket.socket] = []
+        self._open: list[socket.socket | _TlsSocket] = []
         self._accepting = threading.Event()
         self._accepting.set()
         self._backlog: list[socket.socket] = []
@@ -145,10 +146,11 @@ class Proxy:
             self.accepted += 1
             threading.Thread(target=self._serve, args=(client, self._frozen), daemon=True).start()
 
-    def _serve(self, client: socket.socket, frozen: threading.Event) -> None:
+    def _serve(self, accepted: socket.socket, frozen: threading.Event) -> None:
+        client: socket.socket | _TlsSocket = accepted
         try:
             if self._tls is not None:
-                client = self._tls.wrap_socket(client, server_side=True)
+                client = _TlsSocket(self._tls.wrap_socket(accepted, server_side=True))
             server = socket.create_connection(("127.0.0.1", self._server_port))
         except OSError:
             client.close()
@@ -174,11 +176,56 @@ class Proxy:
         return cut
 
 
+class _TlsSocket:
+    """A TLS connection that one thread reads while another one writes.
+
+    OpenSSL allows one thread at a time to use a connection; Python 3.11 does not prevent two.
+    """
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._lock = threading.Lock()
+
+    def recv(self, size: int) -> bytes:
+        while True:
+            with self._lock, contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return self._sock.recv(size)
+            self._wait(to_write=False)
+
+    def sendall(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            with self._lock, contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                rest = rest[self._sock.send(rest) :]
+                continue
+            self._wait(to_write=True)
+
+    def _wait(self, *, to_write: bool) -> None:
+        try:
+            select.select([] if to_write else [self._sock], [self._sock] if to_write else [], [], 1)
+        except ValueError:
+            raise OSError("the socket is closed") from None
+
+    def setsockopt(self, level: int, name: int, value: bytes) -> None:
+        self._sock.setsockopt(level, name, value)
+
+    def shutdown(self, how: int) -> None:
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
 class _Connection:
     """A connection of a client and the one to the server that belongs to it."""
 
     def __init__(
-        self, proxy: Proxy, client: socket.socket, server: socket.socket, frozen: threading.Event
+        self,
+        proxy: Proxy,
+        client: socket.socket | _TlsSocket,
+        server: socket.socket,
+        frozen: threading.Event,
     ) -> None:
         self._proxy = proxy
         self._client = client
@@ -232,7 +279,7 @@ class _Connection:
                 self._client.sendall(data)
         self._shut_down(self._client)
 
-    def _shut_down(self, other: socket.socket) -> None:
+    def _shut_down(self, other: socket.socket | _TlsSocket) -> None:
         if not self._frozen.is_set():
             with contextlib.suppress(OSError):
                 other.shutdown(socket.SHUT_RDWR)
