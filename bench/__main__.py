@@ -10,20 +10,24 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
-from bench import contenders, latency, stages
+from bench import contenders, cost, latency, queries, stages, version_0_1_0
 from bench.contenders import Measurement
 from bench.environment import ROOT, BenchEnvironment, read_frames
 from slurp import __version__
+from slurp.events.times import DAY_US, day_of
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 CORPUS = ROOT.parent / "shared" / "corpus"
 _SIZES = (1000, 2500, 5000)
+_ACCOUNTS = 300_000
+_FIELDS = 12
 _HEAD = """\
 # Benchmarks
 
@@ -92,6 +96,83 @@ def compare(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     yield from _machine()
 
 
+def costs(env: BenchEnvironment, quick: bool) -> Iterable[str]:
+    """Measure what an event costs: disk, CPU of the node, and of worker and node together."""
+    count, rounds = (50_000, 1) if quick else (200_000, 3)
+    frames = env.frames(count, _ACCOUNTS)
+    contenders.warm_up(env, env.frames(60_000), _SIZES)
+    stores = {
+        "dynamic": cost.dynamic(),
+        "0.1.0": cost.of_version_0_1_0(),
+        "Skeetslurper": cost.own(),
+    }
+    found = cost.measure(env, frames, stores, rounds)
+    yield "## Cost of an event"
+    yield ""
+    yield (
+        f"{count:,} simulated events of {_ACCOUNTS:,} accounts in one index, medians of {rounds} round(s). "
+        "*Dynamic* is a tool without a mapping: the raw event as document, `text` and `keyword` for each "
+        "string, an `_id` by Elasticsearch. It rejects events whose fields have another type than those "
+        "before; only the others count. Bytes are those of one segment after merging."
+    )
+    yield ""
+    yield "| | bytes | ratio | node CPU µs, indexing | merging | together | ratio | rejected |"
+    yield "|---|---|---|---|---|---|---|---|"
+    dynamic = found["dynamic"]
+    for name, one in found.items():
+        yield (
+            f"| {name} | {one.size:.0f} | {one.size / dynamic.size:.2f} "
+            f"| {one.indexing:.1f} | {one.merging:.1f} | {one.cpu:.1f} | {one.cpu / dynamic.cpu:.2f} "
+            f"| {one.rejected:,} |"
+        )
+    yield ""
+    yield "Bytes per event by field, the largest of each:"
+    yield ""
+    for name in ("0.1.0", "Skeetslurper"):
+        largest = sorted(found[name].fields.items(), key=lambda item: -item[1])[:_FIELDS]
+        yield f"- {name}: {', '.join(f'`{field}` {size:.1f}' for field, size in largest)}"
+    yield ""
+    yield from _system_cost(env, count, rounds)
+    yield from _machine()
+
+
+def _system_cost(env: BenchEnvironment, count: int, rounds: int) -> Iterable[str]:
+    now = int(time.time() * 1e6)
+    days = {day_of(moment // DAY_US) for moment in (now - DAY_US, now, now + DAY_US)}
+    old = dict.fromkeys(days, version_0_1_0.index_body())
+    found: dict[str, list[Measurement]] = {"0.1.0": [], "Skeetslurper": []}
+    with env.jetstream(count, "--people", str(_ACCOUNTS), "--odd-revs", "0") as url:
+        for _ in range(rounds):
+            found["0.1.0"].append(contenders.skeetslurper(env, url, count, indices=old))
+            found["Skeetslurper"].append(contenders.skeetslurper(env, url, count))
+    yield "The worker at full speed, with the mapping of version 0.1.0 and with its own:"
+    yield ""
+    yield "| | events/s | worker CPU µs | node CPU µs | together |"
+    yield "|---|---|---|---|---|"
+    for name, results in found.items():
+        worker = statistics.median(one.cpu_us or 0.0 for one in results)
+        node = statistics.median(one.node_us for one in results)
+        yield f"| {name} | {_median(results):,.0f} | {worker:.1f} | {node:.1f} | {worker + node:.1f} |"
+
+
+def json_bench(env: BenchEnvironment, quick: bool) -> Iterable[str]:
+    """Measure the queries of JSONBench."""
+    count = 100_000 if quick else 1_000_000
+    found = queries.measure(env, env.frames(count, _ACCOUNTS))
+    yield "## Queries"
+    yield ""
+    yield (
+        "The five queries of [JSONBench](https://github.com/ClickHouse/JSONBench) on "
+        f"{count:,} simulated events of {_ACCOUNTS:,} accounts, one segment; medians of warm runs in ms."
+    )
+    yield ""
+    yield "| query | Skeetslurper | textbook | ratio |"
+    yield "|---|---|---|---|"
+    for title, (own, other) in found.items():
+        yield f"| {title} | {own:.1f} | {other:.1f} | {own / other:.2f} |"
+    yield from _machine()
+
+
 def single_stages(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     """Measure each stage of an event by itself."""
     count = 20_000 if quick else 60_000
@@ -110,8 +191,8 @@ def single_stages(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     yield ""
     yield f"| stage | {' | '.join(rendered)} |"
     yield f"|---|{'---|' * len(rendered)}"
-    for name, cost in received.items():
-        yield f"| receive, {name} | {cost:.1f} |{' |' * (len(rendered) - 1)}"
+    for name, used in received.items():
+        yield f"| receive, {name} | {used:.1f} |{' |' * (len(rendered) - 1)}"
     for stage in rendered["simulated"]:
         yield f"| {stage} | {' | '.join(f'{costs[stage]:.1f}' for costs in rendered.values())} |"
     yield f"| bulk client | {sent:.1f} |{' |' * (len(rendered) - 1)}"
@@ -156,9 +237,11 @@ PARTS: dict[str, Callable[[BenchEnvironment, bool], Iterable[str]]] = {
     "sides": compare,
     "stages": single_stages,
     "latency": latencies,
+    "cost": costs,
+    "queries": json_bench,
     "growth": growing,
 }
-_DEFAULT_PARTS = "sides, stages, latency"
+_DEFAULT_PARTS = "sides, cost, queries, stages, latency"
 
 
 def _median(rounds: Sequence[Measurement]) -> float:

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -23,6 +24,8 @@ import psutil
 from bench.environment import PASSWORD, ROOT, BenchEnvironment, Usage
 from slurp.events.frames import parse
 from slurp.events.times import DAY_US
+
+Json = dict[str, Any]
 
 _TIMEOUT = 600.0
 _LIMIT_THREADS = 2
@@ -53,26 +56,40 @@ def limit(env: BenchEnvironment, frames: list[bytes], size: int) -> Measurement:
     with env.prefix() as prefix:
         bodies, days = env.bodies(frames, prefix, size)
         env.create_indices(prefix, days)
-        queued: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        for body in (*bodies, *[None] * _LIMIT_THREADS):
-            queued.put(body)
-        failed: list[BaseException] = []
-        threads = [threading.Thread(target=_post, args=(env, queued, failed)) for _ in range(_LIMIT_THREADS)]
         node = env.node_usage()
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        seconds = time.perf_counter() - began
-        if failed:
-            raise failed[0]
+        seconds, rejected = send_bodies(env, bodies)
+        if rejected:
+            raise RuntimeError(f"Elasticsearch rejected {rejected[0]}")
         return Measurement(len(frames), seconds, node.cpu / len(frames) * 1e6)
+
+
+def send_bodies(env: BenchEnvironment, bodies: Sequence[bytes]) -> tuple[float, list[str]]:
+    """Send `_bulk` bodies with two threads of `http.client`.
+
+    Return the seconds, and the error of each rejected document. Raises what a thread raised.
+    """
+    queued: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    for body in (*bodies, *[None] * _LIMIT_THREADS):
+        queued.put(body)
+    failed: list[BaseException] = []
+    rejected: list[str] = []
+    threads = [
+        threading.Thread(target=_post, args=(env, queued, rejected, failed)) for _ in range(_LIMIT_THREADS)
+    ]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return time.perf_counter() - began, rejected
 
 
 def _post(
     env: BenchEnvironment,
     queued: queue.SimpleQueue[bytes | None],
+    rejected: list[str],
     failed: list[BaseException],
 ) -> None:
     try:
@@ -82,18 +99,29 @@ def _post(
             "Content-Type": "application/x-ndjson",
         }
         while (body := queued.get()) is not None:
-            connection.request("POST", "/_bulk?filter_path=errors", body, headers)
+            connection.request("POST", "/_bulk?filter_path=errors,items.*.error.reason", body, headers)
             response = orjson.loads(connection.getresponse().read())
             if response["errors"]:
-                raise RuntimeError("Elasticsearch rejected some of the documents")
+                rejected += [item["create"]["error"]["reason"] for item in response["items"]]
         connection.close()
     except BaseException as error:
         failed.append(error)
 
 
-def skeetslurper(env: BenchEnvironment, jetstream: str, count: int, *options: str) -> Measurement:
-    """Measure the worker with default options, from its connection to its last acknowledgement."""
+def skeetslurper(
+    env: BenchEnvironment,
+    jetstream: str,
+    count: int,
+    *options: str,
+    indices: Mapping[str, Json] | None = None,
+) -> Measurement:
+    """Measure the worker with default options, from its connection to its last acknowledgement.
+
+    `indices` are daily indices that exist before: days, and the bodies of the requests that create them.
+    """
     with env.prefix() as prefix:
+        for day, body in (indices or {}).items():
+            env.es.indices.create(index=f"{prefix}-{day}", **body)
         process = worker(env, jetstream, prefix, "--since", "0", *options)
         try:
             log = WorkerLog(process)

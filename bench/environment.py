@@ -29,6 +29,7 @@ from slurp.events.times import day_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
 from slurp.simulator.jetstream import Simulator
+from slurp.simulator.options import NetworkOptions
 
 PASSWORD = "changeme"  # noqa: S105 - the documented default, on loopback
 ROOT = Path(__file__).parents[1]
@@ -91,13 +92,14 @@ class BenchEnvironment:
         bodies = [b"".join(lines[at : at + size]) for at in range(0, len(lines), size)]
         return bodies, {one.day for one in documents}
 
-    def frames(self, count: int) -> list[bytes]:
-        """Return events as the simulated server sends them on the v1 protocol."""
-        return Simulator(seed=self._seed).generate(count, span=600).frames
+    def frames(self, count: int, accounts: int = NetworkOptions().accounts) -> list[bytes]:
+        """Return events of a network with so many accounts, as the server sends them on the v1 protocol."""
+        network = NetworkOptions(accounts=accounts)
+        return Simulator(seed=self._seed, network=network).generate(count, span=600).frames
 
-    def jetstream(self, count: int) -> AbstractContextManager[str]:
+    def jetstream(self, count: int, *options: str) -> AbstractContextManager[str]:
         """Start a server process that has `count` events ready; yield its URL."""
-        return self._jetstream("--rate", "0", "--count", str(count), "--history-span", _HISTORY)
+        return self._jetstream("--rate", "0", "--count", str(count), "--history-span", _HISTORY, *options)
 
     def live_jetstream(self, rate: float) -> AbstractContextManager[str]:
         """Start a server process that generates `rate` events per second; with 0 as fast as they are read."""

@@ -14,6 +14,23 @@ import websocket
 from elasticsearch import Elasticsearch, helpers
 
 
+def document(event: dict[str, Any]) -> dict[str, Any]:
+    commit = event.get("commit", {})
+    record = commit.get("record") or {}
+    source = {
+        "@timestamp": datetime.fromtimestamp(event["time_us"] / 1e6, UTC).isoformat(),
+        "did": event["did"],
+        "kind": event["kind"],
+        "commit": {name: commit.get(name) for name in ("operation", "collection", "rkey", "rev", "cid")},
+        "text": record.get("text"),
+        "langs": record.get("langs"),
+        "created_at": record.get("createdAt"),
+    }
+    if collection := commit.get("collection"):
+        source["record"] = {collection: record}
+    return source
+
+
 def main(jetstream: str, es_url: str, password: str, index: str) -> None:
     es = Elasticsearch(es_url, basic_auth=("elastic", password))
     actions: list[dict[str, Any]] = []
@@ -21,20 +38,7 @@ def main(jetstream: str, es_url: str, password: str, index: str) -> None:
     def on_message(_: websocket.WebSocketApp, message: str) -> None:
         event = json.loads(message)
         seen = datetime.fromtimestamp(event["time_us"] / 1e6, UTC)
-        commit = event.get("commit", {})
-        record = commit.get("record") or {}
-        document = {
-            "@timestamp": seen.isoformat(),
-            "did": event["did"],
-            "kind": event["kind"],
-            "commit": {name: commit.get(name) for name in ("operation", "collection", "rkey", "rev", "cid")},
-            "text": record.get("text"),
-            "langs": record.get("langs"),
-            "created_at": record.get("createdAt"),
-        }
-        if collection := commit.get("collection"):
-            document["record"] = {collection: record}
-        actions.append({"_index": f"{index}-{seen:%Y.%m.%d}", "_source": document})
+        actions.append({"_index": f"{index}-{seen:%Y.%m.%d}", "_source": document(event)})
         if len(actions) >= 500:
             helpers.bulk(es, actions)
             actions.clear()

@@ -27,7 +27,7 @@ from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_else
 from slurp.jetstream.servers import ServerProbe, format_probes, host_of, probe_servers
 from slurp.jetstream.stream_range import newest_event
 from slurp.jetstream.subscription import Subscription
-from slurp.lexicons import Compiled
+from slurp.lexicons import Compiled, RecordShapes
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline.build import Pipeline, PipelineHooks, Records, build_pipeline
 from slurp.pipeline.checkpoint import Checkpoint, Checkpoints
@@ -200,7 +200,7 @@ class Startup:
             self._elastic, indices, config.max_disk, self._channel, clock, self._beat_of("disk")
         )
         self._status.disk = disk
-        records = Records(frozenset(lexicons.record_types), UnknownFields(lexicons, index))
+        records = Records(RecordShapes(lexicons), UnknownFields(lexicons, index))
         return Cluster(indices, retention, work.attachment, records, disk)
 
     def build(self, cluster: Cluster, servers: list[str], hooks: PipelineHooks) -> Plan:

@@ -280,6 +280,17 @@ class InProcess:
             pass
 
 
+def posts_with_integer(field: str) -> dict[str, Any]:
+    """Return the properties of a mapping by a user in which this field of posts is an integer.
+
+    Elasticsearch rejects a post with another value there. Without such a mapping it accepts every record.
+    """
+    properties: dict[str, Any] = {field: {"type": "integer"}}
+    for name in ("post", "feed", "bsky", "app", "record"):
+        properties = {name: {"properties": properties}}
+    return properties
+
+
 def commit(
     number: int,
     record: Any,

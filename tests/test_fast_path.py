@@ -231,4 +231,4 @@ def test_a_shape_with_unknown_fields_uses_the_general_path() -> None:
 
 
 def test_a_collection_without_mapped_fields_uses_the_general_path() -> None:
-    assert FastPath(typed=()).render(orjson.dumps(event()), HOST, ARRIVED_US) is None
+    assert FastPath(types=()).render(orjson.dumps(event()), HOST, ARRIVED_US) is None

@@ -13,7 +13,7 @@ from slurp.documents.document import build
 from slurp.events.frames import MAX_FRAME_BYTES, BadFrame, parse, parse_notice
 from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
-from tests.harness import InProcess, commit, reading, until
+from tests.harness import InProcess, commit, posts_with_integer, reading, until
 
 
 def escaped(number: int, size: int) -> bytes:
@@ -50,9 +50,10 @@ def test_a_legal_record_in_a_frame_of_6_mb_is_indexed(
     counted = indexer.feed(run.frames)
     assert (counted.received, counted.dead_lettered, counted.in_flight) == (21, 0, 0)
     es.indices.refresh(index=f"{indexer.index}-*")
-    found = es.search(index=f"{indexer.index}-*", query={"term": {"commit.rkey": "self"}}, size=1)
+    large_event = orjson.loads(escaped(1, 1))
+    found = es.search(index=f"{indexer.index}-*", query={"term": {"did": large_event["did"]}}, size=1)
     (hit,) = found["hits"]["hits"]
-    assert hit["_source"]["did"] == orjson.loads(escaped(1, 1))["did"]
+    assert hit["_source"]["commit"]["rkey"] == large_event["commit"]["rkey"]
 
 
 def test_a_frame_at_the_limit_is_indexed(indexer: InProcess) -> None:
@@ -61,18 +62,22 @@ def test_a_frame_at_the_limit_is_indexed(indexer: InProcess) -> None:
     assert (counted.indexed, counted.in_flight) == (3, 0)
 
 
-def test_a_large_event_that_is_rejected_is_quarantined(indexer: InProcess) -> None:
-    counted = indexer.feed([commit(1, {"$type": "app.bsky.feed.post", "reply": "x" * 8_000_000})])
+def test_a_large_event_that_is_rejected_is_quarantined(es: Elasticsearch, indexer: InProcess) -> None:
+    indexer.feed([commit(900, {"text": "creates the index"})])
+    es.indices.put_mapping(index=indexer.today, properties=posts_with_integer("odd"))
+    counted = indexer.feed([commit(1, {"$type": "app.bsky.feed.post", "odd": "x" * 8_000_000})])
     assert (counted.quarantined, counted.in_flight) == (1, 0)
 
 
-def test_a_frame_too_large_for_quarantine_is_a_dead_letter(indexer: InProcess) -> None:
+def test_a_frame_too_large_for_quarantine_is_a_dead_letter(es: Elasticsearch, indexer: InProcess) -> None:
     """Escaped quotes double its size there. A node with 512 MB rejects every request of more than 51 MB."""
-    frame = commit(1, {"$type": "app.bsky.feed.post", "reply": "@"}).replace(
+    indexer.feed([commit(900, {"text": "creates the index"})])
+    es.indices.put_mapping(index=indexer.today, properties=posts_with_integer("odd"))
+    frame = commit(1, {"$type": "app.bsky.feed.post", "odd": "@"}).replace(
         b'"@"', b'"' + b'\\"' * 15_000_000 + b'"'
     )
     counted = indexer.feed([frame, *indexer.posts(2)])
-    assert (counted.indexed, counted.dead_lettered, counted.in_flight) == (2, 1, 0)
+    assert (counted.indexed, counted.dead_lettered, counted.in_flight) == (3, 1, 0)
     letter = orjson.loads(indexer.letters.path.read_bytes())
     assert "cannot be quarantined: a document of 60," in letter["reason"]
     assert letter["frame"].encode() == frame, "kept completely"

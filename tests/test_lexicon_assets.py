@@ -13,6 +13,7 @@ from slurp.lexicons import Lexicons, committed, compile, load
 from slurp.lexicons.__main__ import main
 from slurp.lexicons.asset import ASSETS, MAPPING_FILE
 from slurp.lexicons.mapping import OTHER_FIELDS, count_fields
+from slurp.lexicons.overrides import COMMON_FIELDS
 from tests.conftest import SHARED
 
 Json = dict[str, Any]
@@ -44,14 +45,17 @@ def test_the_committed_mapping_is_not_dynamic_and_respects_lucenes_term_limit() 
 
 
 def test_commonly_searched_fields_have_the_right_types() -> None:
-    post = BASE.mapping_of("app.bsky.feed.post")["properties"]
-    assert post["text"] == {"type": "text"}
-    assert post["reply"]["properties"]["root"]["properties"]["uri"]["type"] == "keyword"
-    assert post["embed"]["properties"]["images"]["properties"]["alt"] == {"type": "text"}
-    assert post["labels"]["properties"]["values"]["properties"]["val"]["type"] == "keyword"
-    # The subject of a follow is a DID, that of a like an object: the reason for a level for each NSID.
-    assert BASE.mapping_of("app.bsky.graph.follow")["properties"]["subject"]["type"] == "keyword"
-    assert set(BASE.mapping_of("app.bsky.feed.like")["properties"]["subject"]["properties"]) == {"uri", "cid"}
+    profile = BASE.mapping_of("app.bsky.actor.profile")["properties"]
+    assert profile["pinnedPost"]["properties"]["uri"]["type"] == "keyword"
+    assert profile["avatar"]["properties"]["size"]["type"] == "long"
+    assert BASE.mapping_of("app.bsky.feed.threadgate")["properties"]["hiddenReplies"]["type"] == "keyword"
+
+
+def test_a_value_that_a_common_field_has_is_not_mapped_again() -> None:
+    for nsid, paths in COMMON_FIELDS.items():
+        for path, common in paths.items():
+            assert path not in {*mapped_paths(dict(BASE.mapping_of(nsid)))}
+            assert BASE.left_out[nsid][path] == f"common field `{common}`"
 
 
 @public
@@ -114,6 +118,7 @@ def test_every_property_is_mapped_or_left_out_with_a_reason() -> None:
         forgotten += [
             f"{nsid} {path}"
             for path in sorted(declared - mapped)
-            if not any(path == left or path.startswith(f"{left}.") for left in left_out)
+            # An object is left out with all its properties, or by each of them.
+            if not any(f"{path}.".startswith(f"{left}.") or left.startswith(f"{path}.") for left in left_out)
         ]
     assert forgotten == []

@@ -18,10 +18,9 @@ Json = dict[str, Any]
 BASE = committed()
 
 DATE = {"type": "date", "format": "strict_date_optional_time", "ignore_malformed": True}
-LONG = {"type": "long", "ignore_malformed": True}
+LONG = {"type": "long", "index": False, "ignore_malformed": True}
 SHORT_TEXT = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}
 TYPE = {"type": "keyword", "ignore_above": 512}
-LINK = {"dynamic": False, "properties": {"$link": {"type": "keyword", "ignore_above": 512}}}
 
 
 def lexicon(nsid: str, /, properties: Json | None = None, **defs: Json) -> Json:
@@ -78,7 +77,7 @@ def reasons(*documents: Json, nsid: str = "org.example.thing") -> Json:
             ({"type": "string", "format": name}, {"type": "keyword", "ignore_above": length})
             for length, names in (
                 (1024, ("at-identifier", "at-uri", "did", "uri")),
-                (512, ("cid", "handle", "nsid", "tid", "record-key", "language", "of-the-future")),
+                (512, ("handle", "nsid", "tid", "record-key", "language", "of-the-future")),
             )
             for name in names
         ),
@@ -93,7 +92,6 @@ def reasons(*documents: Json, nsid: str = "org.example.thing") -> Json:
         ({"type": "string", "maxLength": 641}, {"type": "text"}),
         (INTEGER, LONG),
         ({"type": "boolean"}, {"type": "boolean", "ignore_malformed": True}),
-        ({"type": "cid-link"}, LINK),
         ({"type": "array", "items": {"type": "array", "items": INTEGER}}, LONG),
         (objects(a=INTEGER), {"dynamic": False, "properties": {"a": LONG}}),
     ],
@@ -102,11 +100,20 @@ def test_each_definition_gives_its_mapping(definition: Json, mapping: Json) -> N
     assert one(definition) == mapping
 
 
-def test_a_blob_has_type_size_and_link() -> None:
+def test_a_blob_has_type_and_size() -> None:
     assert one({"type": "blob"}) == {
         "dynamic": False,
-        "properties": {"mimeType": {"type": "keyword", "ignore_above": 256}, "size": LONG, "ref": LINK},
+        "properties": {"mimeType": {"type": "keyword", "ignore_above": 256}, "size": LONG},
     }
+
+
+def test_content_hashes_are_not_mapped() -> None:
+    hashes = {"link": {"type": "cid-link"}, "text": {"type": "string", "format": "cid"}, "n": INTEGER}
+    compiled = build(lexicon("org.example.thing", {**hashes, "file": {"type": "blob"}}))
+    assert set(compiled.mapping_of("org.example.thing")["properties"]) == {"n", "file"}
+    left_out = compiled.left_out["org.example.thing"]
+    assert {"link.$link", "text", "file.ref.$link"} <= {*left_out}
+    assert left_out["text"] == "content hash; in `_source`"
 
 
 @pytest.mark.parametrize("kind", ["bytes", "unknown"])
@@ -292,9 +299,9 @@ def test_an_nsid_that_is_a_prefix_of_another_is_rejected() -> None:
 
 
 def test_too_many_fields_are_rejected_with_names_and_counts() -> None:
-    many = {f"n{number}": INTEGER for number in range(700)}
+    many = {f"n{number}": INTEGER for number in range(800)}
     with pytest.raises(
-        LexiconError, match=r"1,004 fields .* 300 others .* org\.example\.thing 701, .*small 300"
+        LexiconError, match=r"1,104 fields .* 300 others .* org\.example\.thing 801, .*small 300"
     ):
         compile(
             lexicons(
@@ -304,8 +311,8 @@ def test_too_many_fields_are_rejected_with_names_and_counts() -> None:
             base=BASE,
             other_fields=300,
         )
-    extra = build(lexicon("org.example.thing", dict.fromkeys(list(many)[:500], INTEGER)))
-    with pytest.raises(LexiconError, match=r"limit of 1,000.*org\.example\.thing 501"):
+    extra = build(lexicon("org.example.thing", dict.fromkeys(list(many)[:700], INTEGER)))
+    with pytest.raises(LexiconError, match=r"limit of 1,000.*org\.example\.thing 701"):
         merge(BASE, extra)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slurp.documents.rejection import generic_reason
 from slurp.elastic.bulk import create, request
-from tests.harness import InProcess, commit
+from tests.harness import InProcess, commit, posts_with_integer
 from tests.worker import documents
 
 KIND = "document_parsing_exception: "
@@ -167,16 +167,18 @@ def test_quarantine_aggregates_by_the_generic_reason_and_keeps_the_details(
     es: Elasticsearch, indexer: InProcess, fresh_index_prefix: str
 ) -> None:
     frames = [
-        commit(number, {"text": {"x": "y" * number}}, at=indexer.began, rkey=f"3k{number}")
+        commit(number, {"odd": {"x": "y" * number}}, at=indexer.began, rkey=f"3k{number}")
         for number in range(1, 6)
     ]
+    indexer.feed([commit(900, {"text": "creates the index"})])
+    es.indices.put_mapping(index=indexer.today, properties=posts_with_integer("odd"))
     assert indexer.feed(frames).quarantined == 5
-    found = documents(es, fresh_index_prefix).values()
+    found = [one for one in documents(es, fresh_index_prefix).values() if "quarantine" in one]
     counts = {"reasons": {"terms": {"field": "quarantine.error"}}}
     answer = es.search(index=f"{fresh_index_prefix}-*", aggregations=counts, size=0)
     (bucket,) = answer["aggregations"]["reasons"]["buckets"]
     assert bucket["doc_count"] == 5
-    assert "failed to parse field [record.app.bsky.feed.post.text] of type [" in bucket["key"]
+    assert "failed to parse field [record.app.bsky.feed.post.odd] of type [" in bucket["key"]
     for source in found:
         assert "Preview of field's value" in source["quarantine"]["detail"]
         assert json.loads(source["quarantine"]["raw"])

@@ -71,19 +71,20 @@ def test_a_day_index_is_composed_of_all_templates(
         name=f"{fresh_index_prefix}@custom",
         template={"mappings": {"properties": {"custom": {"type": "keyword"}}}},
     )
-    prepare("--shards", "2", "--replicas", "0", "--refresh", "7s", "--codec", "best_compression")
+    prepare("--shards", "2", "--replicas", "0", "--refresh", "7s", "--codec", "default")
     es.indices.create(index=today)
     created = es.indices.get(index=today)[today]
     index = created["settings"]["index"]
     assert (index["number_of_shards"], index["number_of_replicas"]) == ("2", "0")
-    assert (index["refresh_interval"], index["codec"]) == ("7000ms", "best_compression")
+    assert (index["refresh_interval"], index["codec"]) == ("7000ms", "default")
     assert index["translog"]["durability"] == "request"
     mapping = created["mappings"]
     assert mapping["dynamic"] == "false"
     assert mapping["_meta"]["skeetslurper"]["version"]
     assert mapping["properties"]["custom"] == {"type": "keyword"}
     post = mapping["properties"]["record"]["properties"]["app"]["properties"]["bsky"]["properties"]
-    assert post["feed"]["properties"]["post"]["properties"]["text"]["type"] == "text"
+    embed = post["feed"]["properties"]["post"]["properties"]["embed"]["properties"]
+    assert embed["presentation"]["type"] == "keyword"
     assert count_fields(mapping["properties"]) < 1000
 
 
@@ -170,7 +171,7 @@ def test_fields_with_another_mapping_do_not_prevent_new_fields(
 ) -> None:
     customized = {
         "did": {"type": "long"},
-        "commit": {"properties": {"rev": {"type": "text"}}},
+        "commit": {"properties": {"operation": {"type": "text"}}},
         "identity": {"type": "nested", "properties": {"handle": {"type": "text"}}},
         "account": {"type": "object", "enabled": False},
         "quote": {"type": "flattened"},
@@ -182,8 +183,8 @@ def test_fields_with_another_mapping_do_not_prevent_new_fields(
     found = mapping["properties"]
     for name in ("did", "account", "quote"):
         assert found[name] == customized[name]
-    assert found["commit"]["properties"]["rev"]["type"] == "text"
-    assert found["commit"]["properties"]["rkey"]["type"] == "keyword"
+    assert found["commit"]["properties"]["operation"]["type"] == "text"
+    assert found["commit"]["properties"]["collection"]["type"] == "keyword"
     assert found["identity"]["type"] == "nested"
     assert found["identity"]["properties"]["time"]["type"] == "date"
     assert found["name"]["fields"].keys() == {"custom", "keyword"}

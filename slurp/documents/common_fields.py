@@ -13,9 +13,9 @@ from typing import Any
 from slurp.documents.embeds import EmbedSummary
 from slurp.documents.graphemes import count_graphemes, find_emoji
 from slurp.documents.languages import normalize_tag, primary_subtag
-from slurp.documents.record_values import dict_of, dicts_of, text_of, texts_of
+from slurp.documents.record_values import dict_of, dicts_of, text_of, texts_of, visible
 from slurp.documents.times import parse_created_at
-from slurp.documents.urls import PAGE_PATHS, domain_of, is_did, page_url, page_url_of, split_at_uri
+from slurp.documents.urls import domain_of, is_did, split_at_uri
 
 Source = dict[str, Any]
 Record = dict[str, Any]
@@ -32,8 +32,6 @@ def add_common_fields(source: Source, collection: str, record: Record) -> None:
         claimed = record.get("publishedAt")
     if claimed is not None and (moment := parse_created_at(claimed, source["@timestamp"])):
         source["created_at"] = moment
-    if collection in PAGE_PATHS and (url := page_url(source["uri"])):
-        source["url"] = url
     _EXTRACTORS.get(collection, _add_other)(source, record)
 
 
@@ -46,7 +44,7 @@ def _add_subject(source: Source, record: Record) -> None:
 
 def _add_post(source: Source, record: Record) -> None:
     if text := text_of(record.get("text")):
-        source["text"] = text
+        source["text"] = visible(text)
         source["length"] = {"graphemes": count_graphemes(text)}
         if found := find_emoji(text):
             source["emoji"] = found
@@ -55,8 +53,6 @@ def _add_post(source: Source, record: Record) -> None:
         ends: Source = {}
         for end in ("root", "parent"):
             _add_reference(ends, end, reply.get(end))
-        if url := page_url(ends.get("parent", {}).get("uri", "")):
-            ends["parent"]["url"] = url
         if ends:
             source["reply"] = ends
     links: list[str] = []
@@ -112,7 +108,7 @@ def _add_labeler(source: Source, record: Record) -> None:
 def _add_document(source: Source, record: Record) -> None:
     _add_name_and_description(source, record, "title")
     if text := text_of(record.get("textContent")):
-        source["text"] = text
+        source["text"] = visible(text)
         source["length"] = {"graphemes": count_graphemes(text)}
         if found := find_emoji(text):
             source["emoji"] = found
@@ -164,10 +160,8 @@ _EXTRACTORS: dict[str, Extractor] = {
 
 
 def _add_reference(source: Source, field: str, target: Any, *, whole: bool = False) -> None:
-    """Add the target of a reference: `uri` and `did`; with `whole` also `url`, `collection` and `cid`."""
-    cid = None
+    """Add the target of a reference: `uri` and `did`; with `whole` also `collection`."""
     if type(target) is dict:
-        cid = target.get("cid")
         target = target.get("uri")
     if type(target) is not str:
         return
@@ -177,20 +171,15 @@ def _add_reference(source: Source, field: str, target: Any, *, whole: bool = Fal
         source[field] = pointed = {"uri": target}
         if is_did(parts[2]):
             pointed["did"] = parts[2]
-        if whole:
-            if url := page_url_of(parts):
-                pointed["url"] = url
-            if len(parts) > 3 and parts[3]:
-                pointed["collection"] = parts[3]
-            if type(cid) is str:
-                pointed["cid"] = cid
+        if whole and len(parts) > 3 and parts[3]:
+            pointed["collection"] = parts[3]
 
 
 def _add_name_and_description(source: Source, record: Record, name: str) -> None:
     if text := text_of(record.get(name)):
-        source["name"] = text
+        source["name"] = visible(text)
     if text := text_of(record.get("description")):
-        source["description"] = text
+        source["description"] = visible(text)
 
 
 def _add_listing(source: Source, record: Record, name: str) -> None:
@@ -218,7 +207,7 @@ def _add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -
             # Recognized by their properties: some clients leave out `$type`.
             if tag := text_of(feature.get("tag")):
                 tags.append(tag)
-            elif did := text_of(feature.get("did")):
+            elif (did := text_of(feature.get("did"))) and is_did(did):
                 mentions.append(did)
             elif uri := text_of(feature.get("uri")):
                 links.append(uri)
@@ -231,19 +220,27 @@ def _add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -
 
 
 def _add_tags(source: Source, tags: Iterable[str]) -> None:
-    if bare := _unique(tag.lstrip("#＃") for tag in tags):
+    if bare := _unique(map(_bare_tag, tags)):
         source["tags"] = bare
         source["tags_folded"] = _unique(map(fold_tag, bare))
 
 
+def _bare_tag(tag: str) -> str:
+    """Return a tag without `#`, blanks around it, and invisible characters."""
+    return visible(tag).strip().lstrip("#＃").strip()
+
+
 def fold_tag(tag: str) -> str:
-    """Return one spelling for `Caturday`, `caturday` and full-width letters."""
+    """Return one spelling for `Caturday`, `caturday` and full-width letters, and for `İzmir` and `izmir`."""
     # Long tags are not cached, which bounds the cache; tags that occur twice are short.
     return _fold_cached(tag) if len(tag) <= _CACHED_LENGTH else _fold(tag)
 
 
 def _fold(tag: str) -> str:
-    return tag.lower() if tag.isascii() else unicodedata.normalize("NFKC", tag).casefold()
+    if tag.isascii():
+        return tag.lower()
+    # The case folding of a dotted capital I is an i with a second dot.
+    return unicodedata.normalize("NFKC", tag).casefold().replace("i\u0307", "i")
 
 
 _fold_cached = lru_cache(maxsize=16_384)(_fold)

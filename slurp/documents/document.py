@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from slurp.events.frames import cursor_of
 from slurp.events.identity import Identity, identify
 from slurp.events.times import DAY_US, MAX_TIME_US, isoformat
 
-# The collections whose records have mapped fields, unless `--lexicons` adds to them.
-TYPED: Container[str] = frozenset(lexicons.committed().record_types)
+# The records that have mapped fields, unless `--lexicons` adds to them.
+SHAPES = lexicons.RecordShapes(lexicons.committed())
 
 
 # Fields kept of events other than commits. The blocks of a sync serve only to verify signatures.
@@ -29,6 +29,14 @@ _KEPT_NAMES = {
 
 # All events of a batch share one time of arrival.
 format_arrival = lru_cache(maxsize=16)(isoformat)
+
+
+class Form(Enum):
+    """How much of an event its document has. Elasticsearch may reject one form and accept the next."""
+
+    FULL = "envelope, common fields and record"
+    COMMON_FIELDS = "envelope and common fields, in quarantine"
+    ENVELOPE = "envelope, in quarantine"
 
 
 class Document(NamedTuple):
@@ -52,33 +60,37 @@ def build(
     event: dict[str, Any],
     host: str,
     arrived_us: int,
-    typed: Container[str] = TYPED,
+    shapes: lexicons.RecordShapes = SHAPES,
     now_us: int = MAX_TIME_US,
 ) -> Document:
     """Return the document of a checked `event` that `host` sent and that arrived at `arrived_us` (Unix µs).
 
     A rev more than a day after `now_us` does not choose the day (see `identity.instant_us`).
 
-    The record is stored under `record` and its NSID if the collection is `typed`, else in the `flattened`
-    field `other_record`. No record raises an exception here.
+    The record is stored under `record` and its NSID if the collection is in `shapes`, else in the `flattened`
+    field `other_record`. Values that do not fit the mapping are in `mistyped`. No record raises an exception
+    here.
     """
     identity = identify(event, now_us)
     source = envelope(event, identity.instant_us, host, arrived_us)
     if event["kind"] == "commit":
         record = event["commit"].get("record")
         if record is not None:
-            _add_record(source, event["commit"]["collection"], record, typed)
+            _add_record(source, event["commit"]["collection"], record, shapes)
     return Document(identity, sanitize.dumps(source))
 
 
-def _add_record(source: dict[str, Any], collection: str, record: Any, typed: Container[str]) -> None:
+def _add_record(source: dict[str, Any], collection: str, record: Any, shapes: lexicons.RecordShapes) -> None:
     if type(record) is not dict:
         # Mapped types are objects.
         source["other_record"] = sanitize.for_flattened(record)
         return
     add_common_fields(source, collection, record)
-    if collection in typed:
-        source["record"] = {collection: sanitize.for_mapped_type(record)}
+    if collection in shapes:
+        fitting, mistyped = shapes.separate(collection, sanitize.for_mapped_type(record))
+        source["record"] = {collection: fitting}
+        if mistyped:
+            source["mistyped"] = mistyped
     else:
         source["other_record"] = sanitize.for_flattened(record)
 
@@ -90,10 +102,17 @@ def quarantined(
     arrived_us: int,
     error: str,
     now_us: int = MAX_TIME_US,
+    form: Form = Form.COMMON_FIELDS,
 ) -> Document:
-    """Return the document of an event whose full document was rejected: envelope, raw JSON and reason."""
+    """Return the document of an event whose full document was rejected, with the reason and the event as JSON
+    text. Its record is not mapped.
+    """
     identity = identify(event, now_us)
     source = envelope(event, identity.instant_us, host, arrived_us)
+    if form is Form.COMMON_FIELDS and event["kind"] == "commit":
+        record = event["commit"].get("record")
+        if type(record) is dict:
+            add_common_fields(source, event["commit"]["collection"], record)
     source["quarantine"] = {
         "error": generic_reason(error),
         "detail": error[:1000],

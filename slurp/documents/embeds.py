@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.documents.record_values import dict_of, dicts_of, text_of
-from slurp.documents.urls import is_did, page_url_of, split_at_uri
+from slurp.documents.record_values import dict_of, dicts_of, text_of, visible
+from slurp.documents.urls import is_did, split_at_uri
 
 POST = "app.bsky.feed.post"
 
 # Hosts used by the GIF picker of the app; a link card to one of them is shown as a GIF.
 _GIF = re.compile(r"https://(?:media\.tenor\.com|static\.klipy\.com|media\d*\.giphy\.com)/", re.IGNORECASE)
+
+# The app writes `Alt: ` before a text by the user, and `ALT: ` before that of the picker.
+_GIF_ALT = re.compile(r"alt:\s*(?=\S)", re.IGNORECASE)
 
 
 class EmbedSummary:
@@ -28,7 +31,7 @@ class EmbedSummary:
 
     def add(self, embed: dict[str, Any], *, inside: bool = False) -> None:
         """Add an embed. `inside` a recordWithMedia another recordWithMedia is ignored."""
-        kind = embed.get("$type")
+        kind = str(embed.get("$type")).removesuffix("#main")
         if kind == "app.bsky.embed.images":
             self._add_images(dicts_of(embed.get("images")))
         elif kind == "app.bsky.embed.gallery":
@@ -51,20 +54,25 @@ class EmbedSummary:
         self.kinds[kind] = None
         self.count += 1
         if alt := text_of(medium.get("alt")):
-            self.alts.append(alt)
+            self.alts.append(visible(alt))
 
     def _add_link_card(self, card: dict[str, Any]) -> None:
         uri = text_of(card.get("uri"))
+        title, description = text_of(card.get("title")), text_of(card.get("description"))
         if uri and _GIF.match(uri):
+            # A GIF is a link card by format only: nobody links to its host.
             self.kinds["gif"] = None
             self.count += 1
+            if description and (alt := _GIF_ALT.match(description)):
+                self.alts.append(visible(description[alt.end() :]))
+                description = None
         else:
             self.kinds["external"] = None
-        if uri:
-            self.links.append(uri)
-        for name in ("title", "description"):
-            if text := text_of(card.get(name)):
-                self.external[name] = text
+            if uri:
+                self.links.append(uri)
+        for name, text in (("title", title), ("description", description)):
+            if text:
+                self.external[name] = visible(text)
 
     def _add_quote_or_record(self, record: dict[str, Any]) -> None:
         uri = text_of(record.get("uri"))
@@ -75,7 +83,5 @@ class EmbedSummary:
             return
         self.kinds["quote"] = None
         self.quote["uri"] = uri
-        if url := page_url_of(parts):
-            self.quote["url"] = url
         if is_did(parts[2]):
             self.quote["did"] = parts[2]

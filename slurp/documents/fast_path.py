@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from slurp.documents.document import TYPED, Document, format_arrival
+from slurp.documents.document import SHAPES, Document, format_arrival
 from slurp.documents.times import hour_and_weekday, parse_created_at
-from slurp.documents.urls import PAGE_PATHS, page_url
 from slurp.events.frames import parse, parse_v2_time
 from slurp.events.identity import identify_commit
 from slurp.events.times import MAX_TIME_US, isoformat
@@ -39,7 +38,7 @@ _SEQ = r"[1-9][0-9]{0,14}"
 _RECORD = (
     r'(?P<record>\{"\$type":"(?P=collection)",'
     rf'"createdAt":"(?P<created>{_TEXT})",'
-    rf'"subject":(?:"(?P<subject_actor>{_DID})"|\{{"cid":"(?P<subject_cid>{_PLAIN})",'
+    rf'"subject":(?:"(?P<subject_actor>{_DID})"|\{{"cid":"{_PLAIN}",'
     rf'"uri":"(?P<subject>at://(?P<subject_did>{_DID})/(?P<subject_collection>{_PLAIN})/{_PLAIN})"\}})'
     rf'(?:,"via":\{{"cid":"{_PLAIN}","uri":"(?P<via>at://(?P<via_did>{_DID})/{_PLAIN}/{_PLAIN})"\}})?\}})'
 )
@@ -73,7 +72,7 @@ _EVENT_GROUPS = (
     "subject_actor",
     "via",
 )
-_SUBJECT_GROUPS = ("subject", "subject_did", "subject_collection", "subject_cid")
+_SUBJECT_GROUPS = ("subject", "subject_did", "subject_collection")
 # By number, because access by name takes twice as long.
 _V1_GROUPS, _V2_GROUPS = ([pattern.groupindex[name] for name in _EVENT_GROUPS] for pattern in (_V1, _V2))
 
@@ -90,13 +89,13 @@ class FastPath:
 
     def __init__(
         self,
-        typed: Container[str] = TYPED,
+        types: Container[str] = SHAPES,
         has_unknown_fields: Callable[[dict[str, Any]], object] = lambda event: None,
     ) -> None:
         """`has_unknown_fields` returns a true value for an event whose record has fields that are not in its
         lexicon. It is called once for each shape of record; shapes with unknown fields take the general path.
         """
-        self._typed = typed
+        self._types = types
         self._has_unknown_fields = has_unknown_fields
         self._known_shapes: dict[tuple[str, bool, bool], bool] = {}
 
@@ -137,11 +136,8 @@ class FastPath:
         if subject_actor is not None:
             body += f'"subject":{{"did":"{subject_actor}"}},'
         else:
-            uri, target, kind, version = found.group(*_SUBJECT_GROUPS)
-            page = f'"url":"{page_url(uri)}",' if kind in PAGE_PATHS else ""
-            body += (
-                f'"subject":{{"uri":"{uri}","did":"{target}",{page}"collection":"{kind}","cid":"{version}"}},'
-            )
+            uri, target, kind = found.group(*_SUBJECT_GROUPS)
+            body += f'"subject":{{"uri":"{uri}","did":"{target}","collection":"{kind}"}},'
         if via is not None:
             body += f'"via":{{"uri":"{via}","did":"{found["via_did"]}"}},'
         body += f'"record":{{"{collection}":{record}}}}}'
@@ -149,7 +145,7 @@ class FastPath:
 
     def _is_known_shape(self, shape: tuple[str, bool, bool], frame: bytes) -> bool:
         """Return whether the lexicon has all fields of records of this shape."""
-        is_known = shape[0] in self._typed and not self._has_unknown_fields(parse(frame))
+        is_known = shape[0] in self._types and not self._has_unknown_fields(parse(frame))
         self._known_shapes[shape] = is_known
         return is_known
 

@@ -11,6 +11,7 @@ import orjson
 from slurp import lexicons
 from slurp.documents.example_queries import examples
 from slurp.documents.fields import FIELDS, mapping
+from slurp.lexicons.overrides import COMMON_FIELDS
 
 _INTRODUCTION = """\
 # Fields
@@ -19,8 +20,9 @@ _INTRODUCTION = """\
 
 A document is one event. Common fields, which mean the same in every collection, are at the top level. The
 record itself, unchanged, is below `record` and the NSID of its collection, for example
-`record.app.bsky.feed.post.text`. Records of collections without mapped fields are in `other_record`. Fields
-of a record that are not in the mapping are kept in `_source`, but cannot be searched.
+`record.app.bsky.feed.threadgate.hiddenReplies`. Records of collections without mapped fields are in
+`other_record`. Fields that are not in the mapping are kept in `_source`, but cannot be searched; in the
+tables they have the type `_source`. What a common field has is not mapped below `record` a second time.
 
 Names and values that Elasticsearch would reject are changed: in `record`, names that are blank or contain a
 dot, a percent sign or NUL are percent-encoded; in `other_record`, levels deeper than 18 become JSON text, a
@@ -41,6 +43,7 @@ def _lines() -> Iterator[str]:
     yield from _table("Field", "Type", "Meaning", "Source")
     for field in FIELDS:
         yield _row(f"`{field.path}`", _type(field.mapping), field.meaning, field.source)
+    yield from _moved()
     yield "\n## Example queries\n\nEach is a body for `GET bluesky-events-*/_search`."
     for example in examples():
         body = orjson.dumps(example.query, option=orjson.OPT_INDENT_2).decode()
@@ -64,6 +67,34 @@ def _lines() -> Iterator[str]:
         yield ""
 
 
+_MOVED_INTRODUCTION = """
+## Fields of version 0.1.0
+
+Daily indices that version 0.1.0 created keep its mapping. The fields in the first column are found there
+only; those in the second column are found in the daily indices of both versions, and have the same values,
+normalized as the table of common fields says. Content hashes (`cid`, `$link`) and revs are in `_source` only.
+"""
+
+# Common fields that are not indexed any more → what replaces them.
+_MOVED = {
+    "commit.rkey": "`uri`",
+    "url": "`uri`; the data view computes `url`",
+    "subject.url": "`subject.uri`; the data view computes `subject.url`",
+    "reply.parent.url": "`reply.parent.uri`; the data view computes `reply.parent.url`",
+    "quote.url": "`quote.uri`; the data view computes `quote.url`",
+}
+
+
+def _moved() -> Iterator[str]:
+    yield _MOVED_INTRODUCTION
+    yield from _table("Field of version 0.1.0", "Field")
+    for old, new in _MOVED.items():
+        yield _row(f"`{old}`", new)
+    for nsid, paths in COMMON_FIELDS.items():
+        for path, field in paths.items():
+            yield _row(f"`record.{nsid}.{path}`", f"`{field}`")
+
+
 def _leaves(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, child in mapping.get("properties", {}).items():
         if "properties" in child:
@@ -72,8 +103,10 @@ def _leaves(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapp
             yield f"{prefix}{name}", child
 
 
-def _type(mapping: Mapping[str, Any]) -> str:
+def _type(mapping: Mapping[str, Any] | None) -> str:
     """Return the type of a field for the table, like `text, keyword in .keyword`."""
+    if mapping is None:
+        return "`_source`"
     if mapping.get("enabled") is False:
         return "not indexed"
     kind = str(mapping["type"])

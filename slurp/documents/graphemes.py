@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
+import emoji
 import regex
 
 # Characters that are always a grapheme of their own, so that counting them is counting code points: Latin,
@@ -22,21 +24,27 @@ _CLUSTER = regex.compile(r"\X")
 # one, so that 80,000 took 28 seconds.
 _FLAGS = re.compile("(?:[\U0001f1e6-\U0001f1ff]{2})+(?=[\U0001f1e6-\U0001f1ff])")
 
-# One emoji: a flag, a keycap, or pictographs joined by ZWJ, with variation selectors, skin tones and tags. A
-# character that is text by default (©, ☺) counts if a variation selector or a joiner makes it an emoji.
+_VS16 = "\ufe0f"
+
+# One emoji: a flag, a keycap, or pictographs joined by ZWJ, with variation selectors, skin tones and tags.
+# Letters and arrows that are text by default (©, ↔) count if a variation selector or a joiner makes them
+# emoji; pictures that are text by default (☺, 🗓) always count, unless U+FE0E says that they are text.
 _EMOJI = regex.compile(
     r"""
       \p{Regional_Indicator}{2}
     | [0-9#*]\uFE0F?\u20E3
     | (?: (?!\p{Regional_Indicator}) \p{Emoji_Presentation} \uFE0F?
         | \p{Extended_Pictographic} \uFE0F
+        | (?! \p{Emoji_Presentation} )
+          [\u2600-\u27BF\U0001F000-\U0001FAFF--[^\p{Emoji}]--\p{Regional_Indicator}--\p{Emoji_Modifier}]
+          (?! \uFE0E )
         | \p{Extended_Pictographic} (?=\u200D\p{Extended_Pictographic} | \p{Emoji_Modifier})
       )
       \p{Emoji_Modifier}?
       (?: \u200D \p{Extended_Pictographic} (?: \uFE0F | \p{Emoji_Modifier} )? )*
       (?: [\U000E0020-\U000E007E]+ \U000E007F )?
     """,
-    regex.VERBOSE,
+    regex.VERBOSE | regex.VERSION1,
 )
 # Every emoji contains one of these; the standard library finds them much faster.
 _MAYBE_EMOJI = re.compile("[\xa9\xae\u203c-\u27bf\u2934-\u2b55\u3030\u303d\u3297\u3299\U0001f004-\U0001faff]")
@@ -56,7 +64,28 @@ def _count_clusters(part: str) -> int:
 
 
 def find_emoji(text: str) -> list[str]:
-    """Return the emoji in `text`, each once, in order of appearance; a ZWJ sequence is one emoji."""
+    """Return the emoji in `text`, each once, in order of appearance; a ZWJ sequence is one emoji.
+
+    Each has the spelling that Unicode calls fully-qualified, whatever the text has.
+    """
     if text.isascii() or not _MAYBE_EMOJI.search(text):
         return []
-    return list(dict.fromkeys(_EMOJI.findall(text)))
+    return list(dict.fromkeys(map(_fully_qualified, _EMOJI.findall(text))))
+
+
+def _fully_qualified(found: str) -> str:
+    return _fully_qualified_spellings().get(found.replace(_VS16, ""), found)
+
+
+@cache
+def _fully_qualified_spellings() -> dict[str, str]:
+    """Return the fully-qualified spelling of each emoji by the spelling without variation selectors.
+
+    https://unicode.org/Public/emoji/latest/emoji-test.txt
+    """
+    qualified = emoji.STATUS["fully_qualified"]
+    return {
+        text.replace(_VS16, ""): text
+        for text, entry in emoji.EMOJI_DATA.items()
+        if entry["status"] == qualified
+    }

@@ -1,9 +1,11 @@
-"""Normalize language tags (BCP 47, RFC 5646)."""
+"""Normalize language tags (BCP 47, RFC 5646), and omit those that are not in IANA's registry of subtags."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+
+import langcodes
 
 _TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")
 # Longest tag that is accepted; https://www.rfc-editor.org/rfc/rfc5646#section-4.4.1
@@ -19,7 +21,7 @@ def normalize_tag(tag: str) -> str | None:
 @lru_cache(maxsize=4096)
 def _normalize_cached(tag: str) -> str | None:
     tag = tag.strip().replace("_", "-")
-    if not _TAG.fullmatch(tag):
+    if not _TAG.fullmatch(tag) or not langcodes.tag_is_valid(tag):
         return None
     primary, *others = tag.lower().split("-")
     subtags = [primary]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 _HOUR_US = 3_600_000_000
+_EARLIEST = "1990-01-01T"
 
 # Numbered, so that charts sort them in calendar order.
 _WEEKDAYS = ("1 Mon", "2 Tue", "3 Wed", "4 Thu", "5 Fri", "6 Sat", "7 Sun")
@@ -23,7 +25,10 @@ def hour_and_weekday(micros: int) -> tuple[str, str]:
 
 
 def parse_created_at(value: Any, timestamp: str) -> str | None:
-    """Return a claimed time as ISO 8601 in UTC; None if it is not a time, `timestamp` if it is later.
+    """Return a claimed time as ISO 8601 in UTC.
+
+    None if it is not a time, or before 1990, or more than a day later than `timestamp`: a histogram over
+    wrong times would have millions of buckets. Posts imported from other networks have true old dates.
 
     `timestamp` is the event's `@timestamp` as `events.times.isoformat` writes it. It does not depend on the
     host or on the time of arrival, and so neither does the result.
@@ -45,7 +50,17 @@ def parse_created_at(value: Any, timestamp: str) -> str | None:
         except OverflowError:
             return None
         text = f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-    return text if text[:-1] <= timestamp[:-1] else timestamp
+    return (
+        text if text >= _EARLIEST and text[:-1] <= _a_day_after(timestamp[:10]) + timestamp[10:-1] else None
+    )
+
+
+@lru_cache(maxsize=64)
+def _a_day_after(date: str) -> str:
+    try:
+        return (datetime.fromisoformat(date) + timedelta(days=1)).strftime("%Y-%m-%d")
+    except OverflowError:  # the last day of the calendar
+        return date
 
 
 def _has_app_format(text: str) -> bool:

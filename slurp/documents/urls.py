@@ -5,38 +5,44 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 
+import ada_url
 from publicsuffixlist import PublicSuffixList
 
-_HOST = re.compile(r"\s*https?://(?:[^/?#@]*@)?([^/?#:@\[\]\s]+)", re.IGNORECASE)
+# Characters that are enough for any host name, and a bound for the parser.
+_EXAMINED_LENGTH = 1024
 # https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4
-_LENGTH = 253
+_MAX_HOST = 253
+# A label of a host that can exist. The underscore is not allowed in names of hosts; there are such hosts.
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST = re.compile(rf"(?:{_LABEL}\.)+(?:[a-z]{{2,63}}|xn--{_LABEL})")
 
 
 def domain_of(link: str) -> str | None:
     """Return the registrable domain of a link: `https://www.news.example.co.uk/x` → `example.co.uk`.
 
-    None for IP addresses and public suffixes.
+    The link is parsed as browsers do (https://url.spec.whatwg.org), with the domain in ASCII by UTS #46. A
+    host that is itself a public suffix (`gov.uk`) is its own domain. None for IP addresses, for hosts that
+    cannot exist, and for schemes other than http and https.
     """
-    # 1,024 characters are more than any host name needs and bound the regular expression.
-    host = _HOST.match(link, 0, 1024)
-    return registrable_domain(host[1]) if host else None
+    try:
+        url = ada_url.URL(link[:_EXAMINED_LENGTH])
+    except ValueError:
+        return None
+    return registrable_domain(url.hostname) if url.protocol in ("https:", "http:") else None
 
 
 @lru_cache(maxsize=16_384)
 def registrable_domain(host: str) -> str | None:
-    """Return the registrable domain of a host in ASCII and lower case: `müsli.example` →
-    `xn--msli-0ra.example`.
-
-    None for IP addresses, public suffixes and invalid names.
-    """
-    try:
-        ascii_host = host.strip(".").encode("idna").decode("ascii").lower()
-    except UnicodeError:
+    """Return the registrable domain of a host in ASCII and lower case; None as for `domain_of`."""
+    host = host.strip(".")
+    if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
         return None
-    if not ascii_host or len(ascii_host) > _LENGTH or ascii_host.rpartition(".")[2].isdigit():
+    suffixes = _suffixes()
+    last = host.rpartition(".")[2]
+    # A top-level domain in another script that is not on the list is text behind a link: `example.com”`.
+    if last.startswith("xn--") and suffixes.publicsuffix(last, accept_unknown=False) is None:
         return None
-    domain: str | None = _suffixes().privatesuffix(ascii_host)
-    return domain
+    return suffixes.privatesuffix(host) or host
 
 
 @cache

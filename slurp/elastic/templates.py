@@ -89,7 +89,7 @@ class IndexOptions:
     """None lets the cluster choose 0 or 1."""
     refresh: float = 5.0
     """Seconds."""
-    codec: str = "default"
+    codec: str = "best_compression"
     max_disk: int | None = None
     """Bytes; None or 0 for no limit."""
 

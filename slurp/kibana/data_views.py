@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from slurp.documents.urls import PAGE_PATHS
 from slurp.kibana.panels import View
 
 Json = dict[str, Any]
@@ -53,15 +54,44 @@ def _milliseconds(precision: int = 1) -> Json:
     }
 
 
+# Painless. The path segments of bsky.app are those of `slurp.documents.urls.PAGE_PATHS`.
+_PAGE_SCRIPT = """\
+{uri}
+if (uri != null) {{
+  String[] parts = uri.splitOnToken('/');
+  if (parts.length == 5) {{
+    Map places = [{places}];
+    String place = places.get(parts[3]);
+    if (place != null) {{
+      emit('https://bsky.app/profile/' + parts[2] + '/' + place + '/' + parts[4]);
+    }}
+  }}
+}}
+"""
+
+
+def _page_of(uri: str) -> str:
+    """Return a script that emits the page on bsky.app of the record in the field `uri`."""
+    places = ", ".join(f"'{collection}': '{place}'" for collection, place in PAGE_PATHS.items())
+    return _PAGE_SCRIPT.format(uri=uri, places=places)
+
+
+def _doc_value(field: str) -> str:
+    return (
+        f"String uri = doc.containsKey('{field}') && doc['{field}'].size() > 0 ? doc['{field}'].value : null;"
+    )
+
+
 @dataclass(frozen=True)
 class DataView:
-    """A data view; `labels` and `formats` are by field."""
+    """A data view; `labels`, `formats` and the scripts of runtime fields are by field."""
 
     view: View
     name: str
     time_field: str
     labels: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[str, Json] = field(default_factory=dict)
+    scripts: Mapping[str, str] = field(default_factory=dict)
 
 
 EVENTS = DataView(
@@ -73,9 +103,9 @@ EVENTS = DataView(
         "account.active": "Account active",
         "account.status": "Account status",
         "alt": "Alt text",
+        "at_uri": "Record (at-uri), for tables",
         "commit.collection": "Collection",
         "commit.operation": "Operation",
-        "commit.rkey": "Record key",
         "created_at": "Created at (by the client)",
         "did": "Account (DID)",
         "domains": "Linked domains",
@@ -128,6 +158,12 @@ EVENTS = DataView(
         **dict.fromkeys(("url", "subject.url", "reply.parent.url", "quote.url", "links"), _PAGE),
         "tags_folded": _TAG,
         "event.lag_ms": _milliseconds(),
+    },
+    scripts={
+        # `uri` has no doc values: it is different in each document.
+        "url": _page_of("String uri = params._source.uri;"),
+        "at_uri": "if (params._source.uri != null) { emit(params._source.uri); }",
+        **{f"{of}.url": _page_of(_doc_value(f"{of}.uri")) for of in ("subject", "reply.parent", "quote")},
     },
 )
 

@@ -280,7 +280,10 @@ def _cloud() -> Json:
 
 
 def _table(chart: Table) -> Json:
-    columns: list[Json] = [{"columnId": name, "isTransposed": False} for name in _names("b", chart.by)]
+    columns: list[Json] = [
+        {"columnId": name, "isTransposed": False, **({"hidden": True} if bucket.hidden else {})}
+        for name, bucket in zip(_names("b", chart.by), chart.by, strict=True)
+    ]
     columns += [
         {"columnId": name, "isTransposed": False, "alignment": "left" if _is_text(measure) else "right"}
         for name, measure in zip(_names("m", chart.measures), chart.measures, strict=True)

@@ -107,7 +107,12 @@ def _data_view(data_view: DataView, names: _Names) -> Json:
         "fieldAttrs": _text({name: {"customLabel": label} for name, label in data_view.labels.items()}),
         "fieldFormatMap": _text(dict(data_view.formats)),
         "fields": "[]",
-        "runtimeFieldMap": "{}",
+        "runtimeFieldMap": _text(
+            {
+                name: {"type": "keyword", "script": {"source": script}}
+                for name, script in data_view.scripts.items()
+            }
+        ),
         "sourceFilters": "[]",
         "typeMeta": "{}",
         "allowHidden": False,

@@ -10,6 +10,7 @@ from typing import Any
 
 from slurp.elastic.templates import asset, day_mappings
 from slurp.kibana.conditions import Begins, Between, Condition, Has, Is
+from slurp.kibana.data_views import DATA_VIEWS
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import (
     Bucket,
@@ -78,9 +79,10 @@ def search_problems(search: Search, types: Mapping[str, str]) -> Iterator[str]:
 
 
 def field_types(view: View, lexicons: Compiled) -> dict[str, str]:
-    """Return path and type of every mapped field of a data view."""
+    """Return path and type of every field of a data view: mapped fields and runtime fields."""
     mappings = day_mappings(lexicons) if view is View.EVENTS else asset(view.name.lower())["mappings"]
-    return dict(_leaves(mappings, ""))
+    scripts = next(data_view.scripts for data_view in DATA_VIEWS if data_view.view is view)
+    return {**dict(_leaves(mappings, "")), **dict.fromkeys(scripts, "keyword")}
 
 
 def _leaves(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:

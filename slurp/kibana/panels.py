@@ -60,9 +60,11 @@ def highest(field: str, label: str) -> Measure:
     return Measure("max", label, field)
 
 
-def latest(field: str, label: str) -> Measure:
-    """Return a measure for the value in the newest document that has the field."""
-    return Measure("last_value", label, field, where=Has(field))
+def latest(field: str, label: str, where: Condition | None = None) -> Measure:
+    """Return a measure for the value in the newest document for which `where` holds, by default those that
+    have the field.
+    """
+    return Measure("last_value", label, field, where=where or Has(field))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Top:
     size: int = 10
     other: bool = False
     in_order: bool = False
+    hidden: bool = False
+    """Not shown in a table, which has the same in another column."""
 
 
 @dataclass(frozen=True)

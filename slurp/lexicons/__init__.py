@@ -8,5 +8,16 @@ from slurp.lexicons.asset import committed
 from slurp.lexicons.known import KnownFields
 from slurp.lexicons.mapping import Compiled, compile, merge
 from slurp.lexicons.reader import LexiconError, Lexicons, load
+from slurp.lexicons.shapes import RecordShapes
 
-__all__ = ["Compiled", "KnownFields", "LexiconError", "Lexicons", "committed", "compile", "load", "merge"]
+__all__ = [
+    "Compiled",
+    "KnownFields",
+    "LexiconError",
+    "Lexicons",
+    "RecordShapes",
+    "committed",
+    "compile",
+    "load",
+    "merge",
+]

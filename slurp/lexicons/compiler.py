@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slurp.lexicons.field_types import BLOB, BOOLEAN, CID_LINK, LONG, keyword, string_field
+from slurp.lexicons.field_types import BLOB, BOOLEAN, CID_LINK, LONG, keyword, string_node
 from slurp.lexicons.nodes import EVERYTHING_ELSE, Branch, Leaf, LeftOut, Node, merge_nodes
-from slurp.lexicons.overrides import KEYWORDS, LEFT_OUT
+from slurp.lexicons.overrides import COMMON_FIELDS, KEYWORDS, LEFT_OUT
 from slurp.lexicons.reader import Definition, LexiconError, Lexicons
 
 # Elasticsearch rejects a field below 20 objects (index.mapping.depth.limit); `record`, the parts of the NSID
@@ -54,6 +54,10 @@ class Compiler:
         if not isinstance(node, Branch):
             reason = node.reason if isinstance(node, LeftOut) else "it is not an object"
             raise LexiconError(f"{where}: the record has no fields: {reason}; remove the file")
+        for path, common in COMMON_FIELDS.get(nsid, {}).items():
+            node, found = _without(node, path.split("."), LeftOut(f"common field `{common}`"))
+            if found:
+                self.used_overrides.add((nsid, path))
         return node
 
     def _definition(
@@ -63,7 +67,7 @@ class Compiler:
         self._count(scope)
         match body.get("type"):
             case "string":
-                return Leaf(string_field(body))
+                return string_node(body)
             case "token":
                 return Leaf(keyword())
             case "integer":
@@ -169,9 +173,22 @@ class Compiler:
             raise LexiconError(f"{where}: more than {MAX_NODES:,} fields in one record type; remove the file")
 
 
+def _without(branch: Branch, path: Sequence[str], reason: LeftOut) -> tuple[Branch, bool]:
+    """Return the tree with the field at `path` left out, and whether there is such a field."""
+    name, *rest = path
+    node = branch.properties.get(name)
+    if not rest:
+        found = isinstance(node, Leaf)
+        return (Branch({**branch.properties, name: reason}, branch.rest), True) if found else (branch, False)
+    if not isinstance(node, Branch):
+        return branch, False
+    below, found = _without(node, rest, reason)
+    return Branch({**branch.properties, name: below}, branch.rest), found
+
+
 def unused_overrides(used: set[tuple[str, str]]) -> Iterator[str]:
     """Yield the overrides that no lexicon needed."""
-    for table in (LEFT_OUT, KEYWORDS):
+    for table in (LEFT_OUT, KEYWORDS, COMMON_FIELDS):
         for address, names in table.items():
             for name in names:
                 if (address, name) not in used:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slurp.lexicons.nodes import Branch, Field, Leaf, LeftOut
+from slurp.lexicons.nodes import Branch, Field, Leaf, LeftOut, Node
 
 # Characters. A Lucene term may have 32,766 bytes, and a character has at most four.
 URI_LENGTH = 1024
@@ -21,7 +21,8 @@ SHORT_GRAPHEMES = 64
 SHORT_BYTES = 640
 
 DATE: Field = {"type": "date", "format": "strict_date_optional_time", "ignore_malformed": True}
-LONG: Field = {"type": "long", "ignore_malformed": True}
+# Without points: a range over a size or a height is rare, and doc values answer it, only slower.
+LONG: Field = {"type": "long", "index": False, "ignore_malformed": True}
 BOOLEAN: Field = {"type": "boolean", "ignore_malformed": True}
 
 _FORMAT_LENGTHS = {
@@ -37,8 +38,16 @@ def keyword(length: int = VALUE_LENGTH) -> Field:
     return {"type": "keyword", "ignore_above": length}
 
 
-def string_field(definition: Mapping[str, Any]) -> Field:
+# A hash of content is as good as random: it costs 40 bytes and more, and nobody searches for one.
+HASH = LeftOut("content hash; in `_source`")
+
+
+def string_node(definition: Mapping[str, Any]) -> Node:
     """Return the field of a string: a keyword unless it is free text. Unknown formats are keywords, too."""
+    return HASH if definition.get("format") == "cid" else Leaf(_string_field(definition))
+
+
+def _string_field(definition: Mapping[str, Any]) -> Field:
     if (format_ := definition.get("format")) is not None:
         return DATE if format_ == "datetime" else keyword(_FORMAT_LENGTHS.get(str(format_), NAME_LENGTH))
     if definition.keys() & {"knownValues", "enum", "const"}:
@@ -57,7 +66,7 @@ def _is_short(definition: Mapping[str, Any]) -> bool:
 
 
 # A reference to content as in JSON: {"$link": "bafy…"}.
-CID_LINK = Branch({"$link": Leaf(keyword(NAME_LENGTH))})
+CID_LINK = Branch({"$link": HASH})
 
 # https://atproto.com/specs/data-model#blob-type, with the `cid` of its legacy form.
 BLOB = Branch(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slurp.config import Config
-from slurp.documents.document import TYPED
+from slurp.documents.document import SHAPES
 from slurp.elastic.bulk import RequestObserver
 from slurp.elastic.unknown_fields import UnknownFields
+from slurp.lexicons import RecordShapes
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.delivery import Destination, IndexerHooks
 from slurp.pipeline.indexer import Indexer
@@ -22,9 +23,9 @@ READER, INDEXER = "reader-", "indexer-"
 
 @dataclass(frozen=True)
 class Records:
-    """The collections whose records have mapped fields, and the counter of fields without a mapping."""
+    """The shapes of records that have mapped fields, and the counter of fields without a mapping."""
 
-    types: Container[str] = TYPED
+    shapes: RecordShapes = SHAPES
     unknown_fields: UnknownFields | None = None
 
 
@@ -81,7 +82,7 @@ def build_pipeline(
         Indexer(
             channel,
             destination,
-            records.types,
+            records.shapes,
             records.unknown_fields,
             IndexerHooks(hooks.beat_of(f"{INDEXER}{number}"), hooks.batch_took, hooks.bulk_took),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from slurp.elastic.setup import Setup, load_lexicons
 from slurp.errors import Exit, Fatal, Stopped, describe_bug
 from slurp.events.frames import BadFrame, parse
 from slurp.events.times import parse_time
-from slurp.lexicons import Compiled
+from slurp.lexicons import Compiled, RecordShapes
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.build import Records, build_pipeline
 from slurp.pipeline.channel import Channel
@@ -167,7 +167,7 @@ class Replay:
                 replace(config, indexers=1),
                 channel,
                 Destination(elastic, indices, remaining, self._outage_log),
-                Records(frozenset(compiled.record_types)),
+                Records(RecordShapes(compiled)),
             )
             (indexer,) = pipeline.indexers
             for number, letters in enumerate(_batches(lines), start=1):
@@ -195,13 +195,13 @@ class Replay:
 
     def _replay_documents(self, compiled: Compiled) -> int:
         """Build quarantined documents again and overwrite them; return how many stay in quarantine."""
-        client, index, types = self._elastic.client, self._config.index, frozenset(compiled.record_types)
+        client, index, shapes = self._elastic.client, self._config.index, RecordShapes(compiled)
         stop = self._channel.shutdown.stop
         client.indices.refresh(index=f"{index}-*")
         query = {"query": {"exists": {"field": "quarantine.error"}}, "seq_no_primary_term": True}
         hits = helpers.scan(client, query=query, index=f"{index}-*", size=_BATCH)
         while (chunk := list(islice(hits, _BATCH))) and not stop.is_set():
-            actions = [action for hit in chunk if (action := _overwrite(hit, index, types)) is not None]
+            actions = [action for hit in chunk if (action := _overwrite(hit, index, shapes)) is not None]
             self._kept += len(chunk) - len(actions)
             for item in send(client, actions) if actions else ():
                 found = classify(item)
@@ -229,7 +229,7 @@ def _remaining(path: Path) -> DeadLetterFile:
     return remaining
 
 
-def _overwrite(hit: dict[str, Any], index: str, types: Container[str]) -> Action | None:
+def _overwrite(hit: dict[str, Any], index: str, shapes: RecordShapes) -> Action | None:
     """Return the action that overwrites a quarantined document; None when none can be built."""
     source = hit["_source"]
     try:
@@ -239,7 +239,7 @@ def _overwrite(hit: dict[str, Any], index: str, types: Container[str]) -> Action
                 event["commit"][mark] = True  # not part of the frame
         arrived_us = parse_time(source["event"]["ingested"]) or 0
         # With the time of its arrival as now, so that its @timestamp stays.
-        document = build(event, source["jetstream"]["host"], arrived_us, types, now_us=arrived_us)
+        document = build(event, source["jetstream"]["host"], arrived_us, shapes, now_us=arrived_us)
     except BadFrame as error:
         log.warning("%s stays in quarantine: %s", hit["_id"], error)
         return None

@@ -11,6 +11,7 @@ from elastic_transport import TransportError
 from elasticsearch import ApiError
 
 from slurp.backoff import Backoff
+from slurp.documents.document import Form
 from slurp.elastic.bulk import Action, RequestObserver, send
 from slurp.elastic.canary import CanaryCheck
 from slurp.elastic.client import CREDENTIALS_TIMEOUT, Elastic, describe, error_details
@@ -72,7 +73,7 @@ class PendingEvent:
     day: int
     action: Action
     unknown_field: UnknownFieldSeen | None = None
-    quarantined: bool = False
+    form: Form = Form.FULL
     # Rejected for an unknown reason while its shard accepted a canary.
     suspected: bool = False
 
@@ -85,6 +86,8 @@ class _Attempt:
     suspected: list[PendingEvent] = field(default_factory=list)
     quarantined: list[PendingEvent] = field(default_factory=list)
     errors: dict[tuple[int, str], tuple[ItemClass, Item]] = field(default_factory=dict)
+    # Events that were rejected for the first time, and the reason of the last one.
+    rejected: int = 0
     last_rejection: Item | None = None
 
     @property
@@ -126,10 +129,10 @@ class Delivery:
         while pending:
             items = self._send(pending)
             attempt = self._evaluate(pending, items)
-            if attempt.quarantined:
+            if attempt.rejected:
                 # One line for all: users of the network decide how many there are.
                 reason = cut(str(attempt.last_rejection), _MAX_REASON)
-                log.warning("%d event(s) to quarantine, the last: %s", len(attempt.quarantined), reason)
+                log.warning("%d event(s) to quarantine, the last: %s", attempt.rejected, reason)
             for (day, _), (found, item) in attempt.errors.items():
                 self._report(found, item, day)
             if not attempt.denied and any(item.type != NO_RESPONSE for item in items):
@@ -202,7 +205,7 @@ class Delivery:
         return attempt
 
     def _indexed(self, event: PendingEvent) -> None:
-        if event.quarantined:
+        if event.form is not Form.FULL:
             self._outcome.quarantined += 1
             return
         self._outcome.indexed += 1
@@ -223,10 +226,12 @@ class Delivery:
 
     def _reject(self, attempt: _Attempt, event: PendingEvent, item: Item) -> None:
         """Put a rejected document into quarantine, or its frame into the dead-letter file."""
-        if event.quarantined:
+        if event.form is Form.ENVELOPE:
             self._letters.append(DeadLetter(event.frame, f"rejected even in quarantine: {item}"))
             return
-        attempt.last_rejection = item
+        if event.form is Form.FULL:
+            attempt.rejected += 1
+            attempt.last_rejection = item
         try:
             attempt.quarantined.append(self._quarantine(event, item))
         except BadFrame as error:

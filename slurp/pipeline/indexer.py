@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
-from slurp.documents.document import TYPED, build, quarantined
+from slurp.documents.document import SHAPES, Form, build, quarantined
 from slurp.documents.fast_path import FastPath, RenderedDocument
 from slurp.elastic.bulk import create
 from slurp.elastic.error_classes import Item
@@ -17,6 +16,7 @@ from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.events.frames import BadFrame, parse
 from slurp.events.times import median
 from slurp.jetstream import bootstrap, resyncs
+from slurp.lexicons import RecordShapes
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetter
@@ -56,20 +56,20 @@ class Indexer:
         self,
         channel: Channel,
         destination: Destination,
-        record_types: Container[str] = TYPED,
+        shapes: RecordShapes = SHAPES,
         unknown_fields: UnknownFields | None = None,
         hooks: IndexerHooks | None = None,
     ) -> None:
-        """`record_types` are the collections whose records have mapped fields."""
+        """`shapes` are those of the records that have mapped fields."""
         self._queue = channel.queue
         self._counters = channel.counters
         self._shutdown = channel.shutdown
         self._destination = destination
         self._indices = destination.indices
-        self._record_types = record_types
+        self._shapes = shapes
         self._unknown_fields = unknown_fields
         self._hooks = hooks or IndexerHooks()
-        self._fast_path = FastPath(record_types, self._unknown_field)
+        self._fast_path = FastPath(shapes, self._unknown_field)
 
     def step(self) -> bool:
         """Index one batch if there is one; return False when there will be no more."""
@@ -159,7 +159,7 @@ class Indexer:
         self, frame: bytes, batch: Batch, now_us: int
     ) -> tuple[RenderedDocument, UnknownFieldSeen | None]:
         event = self._event(frame, batch)
-        document = build(event, batch.host, batch.arrived_us, self._record_types, now_us)
+        document = build(event, batch.host, batch.arrived_us, self._shapes, now_us)
         return RenderedDocument(document, event["time_us"]), self._unknown_field(event)
 
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
@@ -174,13 +174,19 @@ class Indexer:
         return None if self._unknown_fields is None else self._unknown_fields.find(event)
 
     def _quarantine(self, event: PendingEvent, item: Item, batch: Batch, now_us: int) -> PendingEvent:
-        """Return the event with the document for quarantine: its envelope and the raw JSON, unmapped."""
+        """Return the event with its document for quarantine: with the common fields, unless that
+        was rejected or is too large. Raises BadFrame if it is too large without them.
+        """
         error = f"{item.type}: {item.reason}"
         parsed = self._event(event.frame, batch)
-        document = quarantined(parsed, event.frame, batch.host, batch.arrived_us, error, now_us)
+        form = Form.COMMON_FIELDS if event.form is Form.FULL else Form.ENVELOPE
+        document = quarantined(parsed, event.frame, batch.host, batch.arrived_us, error, now_us, form)
+        if len(document.body) > _MAX_DOCUMENT and form is Form.COMMON_FIELDS:
+            form = Form.ENVELOPE
+            document = quarantined(parsed, event.frame, batch.host, batch.arrived_us, error, now_us, form)
         _check_size(document.body)
         action = create(self._indices.name(event.day), document.id, document.body)
-        return PendingEvent(event.frame, event.day, action, quarantined=True)
+        return PendingEvent(event.frame, event.day, action, form=form)
 
 
 def _check_size(body: bytes) -> None:

@@ -13,6 +13,7 @@ from elasticsearch import ApiError, AuthenticationException
 
 from slurp.documents.common_fields import fold_tag
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
+from slurp.documents.urls import page_url
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import ElasticProbe
@@ -35,13 +36,13 @@ _SEARCH_TIMEOUT, _REQUEST_TIMEOUT = "2s", 4.0
 _MAX_CONCURRENT, _SLOT_TIMEOUT = 2, 2.0
 _FIELDS = [
     "did",
-    "url",
+    "uri",
     "text",
     "langs",
     "tags",
     "links",
     "media",
-    "reply.parent.url",
+    "reply.parent.uri",
     "event.ingested",
 ]
 # The operators of the search box. Without prefixes and fuzziness, which may be expensive.
@@ -305,7 +306,7 @@ def _post(source: Mapping[str, Any], handles: Mapping[str, str], now: float) -> 
         text=clean_text(source.get("text", "")),
         author=clean_label(f"@{handle}" if handle else did, 60),
         author_url=f"https://bsky.app/profile/{quote(did, safe=':')}",
-        bsky_link=safe_link(source.get("url")),
+        bsky_link=_page(source),
         age=max(0.0, now - ingested_us / 1e6),
         ingested_at=datetime.fromtimestamp(ingested_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         lang=lang,
@@ -316,8 +317,13 @@ def _post(source: Mapping[str, Any], handles: Mapping[str, str], now: float) -> 
         ],
         links=list(dict.fromkeys(safe for one in links[:6] if (safe := safe_link(one)) is not None))[:3],
         media=_media(source.get("media", {})),
-        parent=safe_link(source.get("reply", {}).get("parent", {}).get("url")),
+        parent=_page(source.get("reply", {}).get("parent", {})),
     )
+
+
+def _page(reference: Mapping[str, Any]) -> Link | None:
+    """Return the link to the page on bsky.app of the record in `uri`."""
+    return safe_link(page_url(str(reference.get("uri", ""))))
 
 
 def _media(media: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from tests.chaos.defective_worker import Defect
 from tests.chaos.oracle import PublishedEvents, Verdict
 from tests.chaos.worker_runs import WorkerRuns
 from tests.file_realm import FileRealm
+from tests.harness import posts_with_integer
 from tests.proxy import Proxy
 from tests.worker import PROGRAM
 
@@ -83,6 +84,9 @@ class ChaosEnvironment:
                 self._exits.enter_context(simulator)
             self.es = self._exits.enter_context(
                 Elasticsearch(self.node.url, basic_auth=("elastic", "changeme"), request_timeout=60)
+            )
+            self.es.cluster.put_component_template(
+                name=f"{INDEX}@custom", template={"mappings": {"properties": posts_with_integer("odd")}}
             )
             # Proxies, to break the connections between worker and servers.
             self.jetstream_proxies = [self._exits.enter_context(Proxy(one.port)) for one in self.simulators]
@@ -195,7 +199,7 @@ class ChaosEnvironment:
         for _ in range(count):
             number = next(self._numbers)
             frame = self._generator.event(now, number).frame
-            invalid = number % _INVALID_EVERY == 0 and (changed := _with_invalid_text(frame)) != frame
+            invalid = number % _INVALID_EVERY == 0 and (changed := _with_invalid_field(frame)) != frame
             frame = changed if invalid else frame
             self.published.add(frame, invalid=invalid)
             first.append(frame)
@@ -221,13 +225,13 @@ class ChaosEnvironment:
         ]
 
 
-def _with_invalid_text(frame: bytes) -> bytes:
-    """Replace the text of a post by an object, which the mapping rejects; return other events unchanged."""
+def _with_invalid_field(frame: bytes) -> bytes:
+    """Add a field to a post that the user's mapping rejects; return other events unchanged."""
     event = orjson.loads(frame)
     record = event.get("commit", {}).get("record")
     if record is None or "text" not in record:
         return frame
-    record["text"] = {"odd": record["text"]}
+    record["odd"] = "no integer"
     return orjson.dumps(event)
 
 

@@ -29,6 +29,10 @@ from slurp.kibana.panels import (
     unique,
 )
 
+# Counted by `subject.uri`, which is indexed, and shown as a link, which a script computes for each row.
+_POST = Top("subject.uri", "Post", 50, hidden=True)
+_PAGE = latest("subject.url", "Post", where=Has("subject.uri"))
+
 _QUOTES, _REPLIES = All(POSTS, Has("quote.uri")), All(POSTS, Has("reply.parent.uri"))
 
 LIKES_AND_REPOSTS = Dashboard(
@@ -74,14 +78,14 @@ LIKES_AND_REPOSTS = Dashboard(
             Table(
                 title="Posts with the most likes",
                 where=LIKES,
-                by=(Top("subject.url", "Post", 50),),
-                measures=(count("Likes"), latest("subject.did", "Author")),
+                by=(_POST,),
+                measures=(count("Likes"), _PAGE, latest("subject.did", "Author")),
             ),
             Table(
                 title="Posts with the most reposts",
                 where=REPOSTS,
-                by=(Top("subject.url", "Post", 50),),
-                measures=(count("Reposts"), latest("subject.did", "Author")),
+                by=(_POST,),
+                measures=(count("Reposts"), _PAGE, latest("subject.did", "Author")),
             ),
         ),
         Row(
@@ -89,14 +93,23 @@ LIKES_AND_REPOSTS = Dashboard(
             Table(
                 title="Posts with the most quotes",
                 where=_QUOTES,
-                by=(Top("quote.url", "Post", 50),),
-                measures=(count("Quotes"), latest("quote.did", "Author")),
+                by=(Top("quote.uri", "Post", 50, hidden=True),),
+                measures=(
+                    count("Quotes"),
+                    latest("quote.url", "Post", where=Has("quote.uri")),
+                    latest("quote.did", "Author"),
+                ),
             ),
             Table(
                 title="Posts with the most replies",
                 where=_REPLIES,
-                by=(Top("reply.parent.url", "Post", 50),),
-                measures=(count("Replies"), unique("did", "Accounts"), latest("reply.parent.did", "Author")),
+                by=(Top("reply.parent.uri", "Post", 50, hidden=True),),
+                measures=(
+                    count("Replies"),
+                    unique("did", "Accounts"),
+                    latest("reply.parent.url", "Post", where=Has("reply.parent.uri")),
+                    latest("reply.parent.did", "Author"),
+                ),
             ),
         ),
         Row(

@@ -145,7 +145,11 @@ WORKER = Dashboard(
                 title="Collections of other apps",
                 where=THIRD_PARTIES,
                 by=(Top("commit.collection", "Collection", 100),),
-                measures=(count("Events"), unique("did", "Accounts"), latest("uri", "Last record")),
+                measures=(
+                    count("Events"),
+                    unique("did", "Accounts"),
+                    latest("at_uri", "Last record", where=Has("uri")),
+                ),
             ),
         ),
         Row(14, Documents(title="Unknown lexicons and fields", search=DRIFT)),

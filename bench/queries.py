@@ -1,0 +1,107 @@
+"""The five queries of JSONBench on a daily index of the worker and on the index of the textbook script.
+
+https://github.com/ClickHouse/JSONBench
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from bench import cost, textbook
+from bench.contenders import send_bodies
+from bench.environment import BenchEnvironment
+
+Json = dict[str, Any]
+
+_WARM_UPS, _RUNS = 3, 9
+_BODY_SIZE = 2500
+
+
+def textbook_store() -> cost.Store:
+    """Return what the textbook script writes: dynamic mapping, an `_id` by Elasticsearch."""
+
+    def action(index: str, frame: bytes) -> bytes:
+        document = orjson.dumps(textbook.document(orjson.loads(frame)))
+        return f'{{"create":{{"_index":"{index}"}}}}\n'.encode() + document + b"\n"
+
+    return cost.Store({"settings": {"index": {"number_of_replicas": 0}}}, action)
+
+
+def queries(suffix: str) -> dict[str, Json]:
+    """Return the bodies by title; `suffix` is what dynamic mapping adds to the name of a keyword."""
+    did, collection = f"did{suffix}", f"commit.collection{suffix}"
+    created: list[Json] = [
+        {"term": {f"kind{suffix}": "commit"}},
+        {"term": {f"commit.operation{suffix}": "create"}},
+    ]
+    posts = [*created, {"term": {collection: "app.bsky.feed.post"}}]
+    people = [
+        *created,
+        {"terms": {collection: ["app.bsky.feed.post", "app.bsky.feed.repost", "app.bsky.feed.like"]}},
+    ]
+    by_collection = {"terms": {"field": collection, "size": 100}}
+    # Of a day one has the hour as a field; the textbook has the time.
+    by_hour: Json = (
+        {"date_histogram": {"field": "@timestamp", "fixed_interval": "1h"}}
+        if suffix
+        else {"terms": {"field": "event.hour", "size": 24}}
+    )
+    first, last = {"min": {"field": "@timestamp"}}, {"max": {"field": "@timestamp"}}
+    return {
+        "events by collection": _body([], {"by": by_collection}),
+        "with distinct users": _body(
+            created, {"by": {**by_collection, "aggs": {"users": {"cardinality": {"field": did}}}}}
+        ),
+        "by hour": _body(people, {"by": {**by_collection, "aggs": {"hour": by_hour}}}),
+        "first posters": _body(
+            posts,
+            {"by": {"terms": {"field": did, "size": 3, "order": {"first": "asc"}}, "aggs": {"first": first}}},
+        ),
+        # The difference is computed by the client: the embedded node has no scripts.
+        "longest activity": _body(
+            posts,
+            {"by": {"terms": {"field": did, "size": 1000}, "aggs": {"first": first, "last": last}}},
+        ),
+    }
+
+
+def measure(env: BenchEnvironment, frames: Sequence[bytes]) -> dict[str, tuple[float, float]]:
+    """Return the median milliseconds of each query, on a daily index and on that of the textbook script."""
+    with env.prefix() as prefix:
+        names = {"own": f"{prefix}-own", "textbook": f"{prefix}-textbook"}
+        for name, store in (("own", cost.own()), ("textbook", textbook_store())):
+            lines = [store.action(names[name], frame) for frame in frames]
+            env.es.indices.create(index=names[name], **store.index)
+            _, rejected = send_bodies(
+                env, [b"".join(lines[at : at + _BODY_SIZE]) for at in range(0, len(lines), _BODY_SIZE)]
+            )
+            if name == "own" and rejected:
+                raise RuntimeError(f"Elasticsearch rejected {rejected[0]}")
+            env.es.options(request_timeout=600).indices.forcemerge(index=names[name], max_num_segments=1)
+            env.es.indices.refresh(index=names[name])
+        ours, theirs = queries(""), queries(".keyword")
+        return {
+            title: (_median(env, names["own"], ours[title]), _median(env, names["textbook"], theirs[title]))
+            for title in ours
+        }
+
+
+def _body(filters: list[Json], aggregations: Json) -> Json:
+    return {"size": 0, "query": {"bool": {"filter": filters}}, "aggs": aggregations}
+
+
+def _median(env: BenchEnvironment, index: str, body: Json) -> float:
+    times = []
+    for number in range(_WARM_UPS + _RUNS):
+        began = time.perf_counter()
+        response = env.es.search(index=index, request_cache=False, **body)
+        if not response["aggregations"]["by"]["buckets"]:
+            raise RuntimeError(f"no result on {index}: {body}")
+        if number >= _WARM_UPS:
+            times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)

@@ -1,0 +1,239 @@
+"""Odd values of real posts: one bad field hides no good one, and what people see can be found."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.documents.document import build
+from slurp.documents.record_values import visible
+from slurp.events.frames import parse
+from slurp.lexicons import RecordShapes, committed
+from tests.conftest import SHARED
+from tests.harness import InProcess, commit, posts_with_integer
+
+Json = dict[str, Any]
+
+POST = "at://did:plc:bbbbbbbbbbbbbbbbbbbbbbbb/app.bsky.feed.post/3lbhtyteurk2y"
+REFERENCE = {"uri": POST, "cid": "bafyreigsh4ganevrnub3ggqpzymbguqpqvpvegmerwe624y6aqt6fs7zxm"}
+IMAGES = {"$type": "app.bsky.embed.images", "images": [{"alt": "a red bridge"}]}
+CARD = {"$type": "app.bsky.embed.external", "external": {"uri": "https://shop.example.org/a", "title": "New"}}
+QUOTE = {"$type": "app.bsky.embed.record", "record": REFERENCE}
+BOTH = {"$type": "app.bsky.embed.recordWithMedia", "record": QUOTE, "media": IMAGES}
+FOREIGN = {"$type": "com.example.embed.image", "images": [{"alt": "A rover", "image": "bafk"}]}
+SHAPES = RecordShapes(committed())
+PROFILE = "app.bsky.actor.profile"
+
+
+def of(record: Json, collection: str = "app.bsky.feed.post") -> Json:
+    document: Json = orjson.loads(build(parse(commit(1, record, collection)), "host", 1).body)
+    return document
+
+
+def with_main(value: Any) -> Any:
+    """Return the value with `#main` at the end of each `$type`."""
+    if isinstance(value, list):
+        return [with_main(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: f"{item}#main" if name == "$type" else with_main(item) for name, item in value.items()}
+
+
+@pytest.mark.parametrize("embed", [IMAGES, CARD, QUOTE, BOTH])
+def test_a_type_with_main_is_the_same_type(embed: Json) -> None:
+    plain, main = of({"embed": embed}), of({"embed": with_main(embed)})
+    assert plain["media"]
+    assert "mistyped" not in main
+    for name in ("media", "alt", "links", "domains", "external", "quote"):
+        assert plain.get(name) == main.get(name)
+
+
+@pytest.mark.parametrize(
+    ("description", "alt"),
+    [
+        ("Alt: a grey cat dances", ["a grey cat dances"]),
+        ("ALT: a dog runs", ["a dog runs"]),
+        ("Alt:", None),
+        ("a dog runs", None),
+    ],
+)
+def test_the_description_of_a_gif_is_its_alternative_text(description: str, alt: list[str] | None) -> None:
+    uri = "https://media.tenor.com/abcAAAAC/cat.gif?hh=281&ww=498"
+    external = {"uri": uri, "title": "cat dancing", "description": description}
+    source = of({"embed": {"$type": "app.bsky.embed.external", "external": external}})
+    assert source["media"] == {"kinds": ["gif"], "count": 1}
+    assert source.get("alt") == alt
+    assert source["external"]["title"] == "cat dancing"
+    assert "links" not in source
+    assert "domains" not in source
+
+
+def test_tags_have_no_blanks_and_one_folded_spelling() -> None:
+    tags = [" needlecast", "needle\xadcast ", " # needlecast", "#İzmir", "izmir", "İZMİR", "#", " "]
+    source = of({"tags": tags})
+    assert source["tags"] == ["needlecast", "İzmir", "izmir", "İZMİR"]
+    assert source["tags_folded"] == ["needlecast", "izmir"]
+
+
+def test_mentions_are_dids_and_languages_are_registered() -> None:
+    features = [
+        {"$type": "app.bsky.richtext.facet#mention", "did": did} for did in ("did:plc:a", "alice.example")
+    ]
+    source = of({"facets": [{"features": features}], "langs": ["pt_br", "xx", "jp", "zh-hant"]})
+    assert source["mentions"] == ["did:plc:a"]
+    assert source["langs"] == ["pt-BR", "zh-Hant"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("שלום\u200f חברים", "שלום חברים"),
+        ("ping \u202a@ada.example\u202c today", "ping @ada.example today"),
+        ("a word\xadbreak here", "a wordbreak here"),
+        ("thanks \u2068Needlename\u2069!", "thanks Needlename!"),
+        ("v\u200bi\u200da\u2060gra\ufeff", "viagra"),
+        # The joiners of Persian and Telugu, and of emoji, stay.
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("క్\u200cష", "క్\u200cష"),
+        ("👩\u200d🚀 ❤️\u200d🔥", "👩\u200d🚀 ❤️\u200d🔥"),
+        ("plain ascii", "plain ascii"),
+    ],
+)
+def test_invisible_characters_are_not_searched(text: str, expected: str) -> None:
+    assert visible(text) == expected
+
+
+def test_the_record_keeps_what_the_searched_text_leaves_out() -> None:
+    source = of({"text": "a word\xadbreak"})
+    assert source["text"] == "a wordbreak"
+    assert source["record"]["app.bsky.feed.post"]["text"] == "a word\xadbreak"
+
+
+# Values that do not fit
+
+
+@pytest.mark.parametrize(
+    ("record", "mistyped"),
+    [
+        ({"embed": "x"}, {"embed": ["x"]}),
+        ({"embed": FOREIGN}, {"embed": [FOREIGN]}),
+        ({"embed": {**IMAGES, "presentation": {"a": 1}}}, {"embed.presentation": [{"a": 1}]}),
+        ({"embed": {**BOTH, "media": FOREIGN}}, {"embed.media": [FOREIGN]}),
+        (
+            {"facets": [{"features": [{"$type": "blue.poll.facet#x", "tag": {"n": 1}}, {"tag": "good"}]}, 7]},
+            {"facets.features": [{"$type": "blue.poll.facet#x", "tag": {"n": 1}}], "facets": [7]},
+        ),
+        ({"embed": {"$type": "app.bsky.embed.of.2030", "record": [[REFERENCE, 5]]}}, {"embed.record": [5]}),
+    ],
+)
+def test_only_what_does_not_fit_is_taken_out(record: Json, mistyped: Json) -> None:
+    nsid = "app.bsky.feed.post"
+    fitting, taken = SHAPES.separate(nsid, {"text": "t", **record})
+    assert taken == mistyped
+    assert fitting["text"] == "t"
+    assert SHAPES.separate(nsid, fitting) == (fitting, {})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"text": ["x"], "embed": None, "facets": [], "unknown": {"a": {"b": 1}}},
+        {"embed": BOTH, "labels": {"$type": "com.atproto.label.defs#selfLabels", "values": [{"val": "x"}]}},
+    ],
+)
+def test_a_record_that_fits_is_not_copied(record: Json) -> None:
+    fitting, taken = SHAPES.separate("app.bsky.feed.post", record)
+    assert fitting is record
+    assert not taken
+
+
+def test_one_bad_field_hides_no_other(es: Elasticsearch, indexer: InProcess) -> None:
+    created = {"createdAt": "2026-11-20T10:00:00.000Z"}
+    tag = {"features": [{"$type": "app.bsky.richtext.facet#tag", "tag": "mars"}]}
+    rover = {"text": "Rover picture, needlerover #mars", "langs": ["en"], "facets": [tag], "embed": FOREIGN}
+    nora = {"displayName": "Nora Needleprofile", "description": "about bridges", "pinnedPost": POST}
+    frames = [commit(1, {**created, **rover}), commit(2, {**created, **nora}, PROFILE)]
+    counted = indexer.feed(frames)
+    assert (counted.indexed, counted.quarantined) == (2, 0)
+    es.indices.refresh(index=indexer.today)
+
+    def hits(*clauses: Json) -> list[Json]:
+        found = es.search(index=indexer.today, query={"bool": {"filter": list(clauses)}})
+        return [hit["_source"] for hit in found["hits"]["hits"]]
+
+    (post,) = hits({"match": {"text": "needlerover"}}, {"term": {"lang": "en"}}, {"term": {"tags": "mars"}})
+    assert post["mistyped"] == {"embed": [FOREIGN]}
+    (profile,) = hits({"match": {"name": "needleprofile"}}, {"exists": {"field": "created_at"}})
+    assert profile["mistyped"] == {"pinnedPost": [POST]}
+
+
+def test_a_quarantined_document_keeps_its_common_fields(es: Elasticsearch, indexer: InProcess) -> None:
+    indexer.feed(indexer.posts(1))
+    index = indexer.today
+    # A user may map a field, so that rejections remain possible.
+    es.indices.put_mapping(index=index, properties=posts_with_integer("stars"))
+    record = {"text": "needlequarantine", "langs": ["de"], "stars": "many", "tags": ["x"]}
+    counted = indexer.feed([commit(900, record)])
+    assert counted.quarantined == 1
+    es.indices.refresh(index=index)
+    found = es.search(index=index, query={"match": {"text": "needlequarantine"}})["hits"]["hits"]
+    (source,) = [hit["_source"] for hit in found]
+    assert (source["lang"], source["tags"]) == (["de"], ["x"])
+    assert orjson.loads(source["quarantine"]["raw"])["commit"]["record"] == record
+    assert "record" not in source
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("שלום\u200f חברים", "שלום"),
+        ("ping \u202a@ada.example\u202c today", "ada.example"),
+        ("a word\xadbreak here", "wordbreak"),
+        ("thanks \u2068Needlename\u2069!", "needlename"),
+    ],
+)
+def test_a_search_for_the_visible_word_finds_the_post(
+    es: Elasticsearch, indexer: InProcess, text: str, query: str
+) -> None:
+    indexer.feed([commit(1, {"text": text})])
+    es.indices.refresh(index=indexer.today)
+    assert es.count(index=indexer.today, query={"match": {"text": query}})["count"] == 1
+
+
+def _mutated(value: Any, rng: random.Random) -> Any:
+    """Return the value with one or two parts replaced by something of another type, or removed."""
+    if isinstance(value, dict) and value and rng.random() < 0.8:
+        name = rng.choice([*value])
+        return {**value, name: _mutated(value[name], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.8:
+        at = rng.randrange(len(value))
+        return [*value[:at], _mutated(value[at], rng), *value[at + 1 :]]
+    odd: list[Any] = ["", "x", 0, -1.5, 10**30, True, None, [], {}, [[1]], {"$type": "com.example.x", "a": 1}]
+    return rng.choice([*odd, POST, "\ud800", "x" * 40_000, [value, "x"], {"uri": value}])
+
+
+@pytest.mark.slow
+def test_mutated_real_records_leave_nothing_in_quarantine(
+    es: Elasticsearch, indexer: InProcess, corpus: list[Path]
+) -> None:
+    cases = (SHARED / "cases").glob("*.jsonl")
+    lines = [line for path in (*corpus, *cases) for line in path.read_bytes().splitlines() if line.strip()]
+    events = [event for event in map(orjson.loads, lines) if "record" in event.get("commit", {})]
+    rng = random.Random(16)
+    frames = []
+    for number in range(10_000):
+        source = rng.choice(events)["commit"]
+        record = source["record"] if number % 10 == 0 else _mutated(source["record"], rng)
+        event = orjson.loads(commit(number, None, source["collection"]))
+        event["commit"]["record"] = record
+        # Not orjson, which rejects large integers and surrogates.
+        frames.append(json.dumps(event).encode())
+    counted = indexer.feed(frames)
+    assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (10_000, 0, 0)
