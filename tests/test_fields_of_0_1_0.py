@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from elasticsearch import Elasticsearch, helpers
 
 from bench import version_0_1_0
 from slurp.documents.urls import page_url
+from slurp.embedded.node import EmbeddedNode
 from slurp.lexicons.overrides import COMMON_FIELDS
 from tests.harness import InProcess, commit
 
@@ -148,6 +150,40 @@ def test_each_moved_field_is_found_in_its_common_field(
             assert before <= found(new, nsid, common, value), (nsid, path, common)
             # One query for daily indices of both versions.
             assert before <= found(old, nsid, common, value), (nsid, path, common)
+
+
+def test_an_upgrade_within_a_day_and_back_loses_nothing(
+    es: Elasticsearch, es_node: EmbeddedNode, fresh_index_prefix: str, tmp_path: Path, frames: list[bytes]
+) -> None:
+    """The daily index of version 0.1.0 receives documents of the new version, then those of 0.1.0 again."""
+    today = f"{fresh_index_prefix}-{time.strftime('%Y.%m.%d', time.gmtime())}"
+    body = version_0_1_0.index_body()
+    body["mappings"]["_meta"] = {"skeetslurper": {"version": "0.1.0", "hash": "of another mapping"}}
+    es.indices.create(index=today, **body)
+    third = len(frames) // 3
+    now = int(time.time() * 1e6)
+
+    def index_as_0_1_0(some: list[bytes]) -> None:
+        documents = [version_0_1_0.document(frame, "host", now) for frame in some]
+        helpers.bulk(es, ({"_index": today, "_id": one.id, **orjson.loads(one.body)} for one in documents))
+
+    index_as_0_1_0(frames[:third])
+    upgraded = InProcess(es_node.url, fresh_index_prefix, tmp_path)
+    # The events before the checkpoint are read again.
+    counted = upgraded.feed(frames[: 2 * third])
+    assert (counted.indexed, counted.duplicates, counted.quarantined) == (third, third, 0)
+    mapping = es.indices.get_mapping(index=today)[today]["mappings"]["properties"]
+    assert mapping["url"], "of 0.1.0"
+    assert mapping["redacted"], "of this version"
+    index_as_0_1_0(frames[2 * third :])
+    es.indices.refresh(index=today)
+    assert es.count(index=today)["count"] == len(frames)
+    # Documents of 0.1.0 also fit into a daily index of this version.
+    es.indices.create(index=f"{today}-new")
+    documents = [version_0_1_0.document(frame, "host", now) for frame in frames]
+    helpers.bulk(
+        es, ({"_index": f"{today}-new", "_id": one.id, **orjson.loads(one.body)} for one in documents)
+    )
 
 
 def test_the_pages_of_0_1_0_are_those_that_the_data_view_computes(frames: list[bytes]) -> None:
