@@ -192,7 +192,7 @@ def main() -> int:
         "--max-disk", type=parse_size, default=300 * 10**6, help="disk space for the days (default: 300MB)"
     )
     parser.add_argument(
-        "--events", type=int, default=700_000, help="events of the week (default: %(default)s)"
+        "--events", type=int, default=1_500_000, help="events of the week (default: %(default)s)"
     )
     parser.add_argument("--kills", type=int, default=2, help="kills of the worker (default: %(default)s)")
     options = parser.parse_args()

@@ -18,6 +18,7 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.events.frames import parse
 from slurp.kibana.conditions import All
 from slurp.kibana.dashboards import DASHBOARDS
+from slurp.kibana.data_views import DATA_VIEWS
 from slurp.kibana.objects import scope
 from slurp.kibana.panel_queries import index_pattern, search_bodies
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
@@ -154,7 +155,9 @@ def test_every_saved_search_finds_documents(es: Elasticsearch, filled: str, sear
         size=200,
     )
     found = {name for hit in response["hits"]["hits"] for name in hit["fields"]}
-    assert found == set(search.columns)
+    # Kibana computes the runtime fields with scripts, which the node of the tests does not run.
+    computed = next(data_view.scripts for data_view in DATA_VIEWS if data_view.view is search.view)
+    assert found == search.columns.keys() - computed.keys()
 
 
 def test_all_kinds_of_buckets_and_views_are_tested() -> None:

@@ -114,7 +114,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_resumes_with_a_larger_budg
 def test_a_simulated_week_stays_below_its_budget_and_a_replay_creates_no_deleted_day_again(
     tmp_path: Path,
 ) -> None:
-    report = disk_week.run(tmp_path, budget=100 * MB, events=150_000, kills=1)
+    report = disk_week.run(tmp_path, budget=100 * MB, events=300_000, kills=1)
     print("\n".join(report.lines()))
     assert not report.failures
     assert report.days_kept < report.days_published

@@ -69,7 +69,7 @@ def test_an_indexed_document_is_found(es: Elasticsearch, fresh_index_prefix: str
     es.index(index=f"{fresh_index_prefix}-a", id="1", document={"text": "Guten Morgen"}, refresh=True)
     hits = es.search(index=f"{fresh_index_prefix}-*", query={"match": {"text": "morgen"}})["hits"]
     assert hits["total"]["value"] == 1
-    assert es.cluster.health()["status"] in ("green", "yellow")
+    assert es.cluster.health(index=f"{fresh_index_prefix}-a")["status"] in ("green", "yellow")
 
 
 def test_a_wrong_password_is_rejected(es_node: EmbeddedNode) -> None:

@@ -12,7 +12,7 @@ import websocket
 
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
-from tests.harness import create_connection
+from tests.harness import create_connection, until
 from tests.simulator_client import (
     BINARY,
     PING,
@@ -108,6 +108,7 @@ class TestFaults:
             assert client.recv_data() == (TEXT, b"no JSON")
             assert client.recv_data() == (BINARY, b"\x00\xff")
             assert read(client, 5) == jetstream.frames[5:10]
+            until(lambda: len(jetstream.faults.injected) > 2)  # the server records all of it before it sends
             garbage = [client.recv_data()[1] for _ in jetstream.faults.injected[2:]]
             assert garbage == jetstream.faults.injected[2:]
             assert len(garbage) > 5
