@@ -13,6 +13,8 @@ from slurp.events.frames import parse
 
 Json = dict[str, Any]
 
+_LATER_FIELDS = ("spellings", "tags_text")
+
 
 def index_body() -> Json:
     """Return the body of the request that created a daily index."""
@@ -25,6 +27,8 @@ def document(frame: bytes, host: str, arrived_us: int) -> Document:
     event = parse(frame)
     now = build(event, host, arrived_us)
     source = orjson.loads(now.body)
+    for name in _LATER_FIELDS:
+        source.pop(name, None)
     _add_page(source)
     for reference in (
         source.get("subject"),

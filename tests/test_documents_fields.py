@@ -215,6 +215,7 @@ def test_a_post_gives_all_its_common_fields() -> None:
         "media": {"kinds": ["image", "quote"], "count": 3},
         "alt": ["a cat"],
         "quote": {"uri": POST, "did": AUTHOR},
+        "spellings": "Fusse",
     }
 
 
@@ -303,7 +304,7 @@ def test_recorded_events_give_the_values_read_by_a_person(corpus: list[Path]) ->
         "created_at": "2026-07-04T14:38:07.255Z",
         "subject": {"did": "did:plc:wmv3rxaywejtjg4kmrq7bhsy"},
     }
-    assert first["fm.teal.alpha.actor.status"] == {}
+    assert first["fm.teal.alpha.actor.status"] == {"text": "Dianna Lopez", "length": {"graphemes": 12}}
     status = first["app.bsky.actor.status"]
     assert status["created_at"] == "2026-07-04T14:38:06.730Z"
     assert status["links"] == ["https://www.twitch.tv/Zarynos_VT"]

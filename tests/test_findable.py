@@ -237,3 +237,40 @@ def test_mutated_real_records_leave_nothing_in_quarantine(
         frames.append(json.dumps(event).encode())
     counted = indexer.feed(frames)
     assert (counted.indexed, counted.quarantined, counted.dead_lettered) == (10_000, 0, 0)
+
+
+def test_entities_of_2023_give_links_mentions_and_tags() -> None:
+    entities = [
+        {"type": "link", "value": "https://www.example.com/x", "index": {"start": 0, "end": 4}},
+        {"type": "mention", "value": "did:plc:cccccccccccccccccccccccc"},
+        {"type": "mention", "value": "alice.example"},
+        {"type": "hashtag", "value": "#Old"},
+        {"type": "unheard-of", "value": "x"},
+        {"type": ["link"], "value": "https://b.example/"},
+        "no entity",
+    ]
+    facets = [{"features": [{"tag": "new"}]}]
+    source = of({"text": "x", "entities": entities, "facets": facets})
+    assert source["links"] == ["https://www.example.com/x"]
+    assert source["domains"] == ["example.com"]
+    assert source["mentions"] == ["did:plc:cccccccccccccccccccccccc"]
+    assert source["tags"] == ["new", "Old"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("a #Caturday, again", ["caturday"]),
+        ("(#Cats) and ＃ねこ。", ["cats", "ねこ"]),
+        ("#marked #unmarked", ["unmarked"]),
+        ("#1 place, #2024, C# and F#", None),
+        ("https://a.example/#part x#y &#39; ##", None),
+        ("#covid19 #love❤", ["covid19", "love❤"]),
+        (f"#{'x' * 65}", None),
+    ],
+)
+def test_hashtags_in_text_without_a_facet_have_a_field_of_their_own(
+    text: str, tags: list[str] | None
+) -> None:
+    source = of({"text": text, "facets": [{"features": [{"tag": "Marked"}]}]})
+    assert source.get("tags_text") == tags

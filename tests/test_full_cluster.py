@@ -13,6 +13,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.config import parse
+from slurp.elastic.analysis import analysis
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import Clocks
 from slurp.elastic.features import Features, detect
@@ -127,7 +128,7 @@ def test_pipeline_policy_and_analysis_are_put(cluster: FullCluster) -> None:
     assert "skeetslurper" in policy["_meta"]
     settings = cluster.stored["/_component_template/ev@settings"]["template"]["settings"]["index"]
     assert settings["lifecycle"] == {"name": "ev"}
-    assert "cjk_bigram" in settings["analysis"]["analyzer"]["default"]["filter"]
+    assert settings["analysis"] == analysis(Features(folding=True))
     assert settings["auto_expand_replicas"] == "0-1"
     template = cluster.stored["/_index_template/ev"]
     assert template["composed_of"] == ["ev@settings", "ev@mappings", "ev@lexicons", "ev@custom"]
@@ -365,6 +366,9 @@ def test_with_no_setup_the_policy_is_not_changed(cluster: FullCluster) -> None:
 def test_a_feature_is_detected_if_every_node_has_it(cluster: FullCluster) -> None:
     with Elasticsearch(cluster.url, max_retries=0) as client:
         assert detect(client) == Features(pipeline=True, lifecycle=True, folding=True)
+        cluster.nodes = {"a": {**FULL, "plugins": [{"name": "analysis-icu"}]}}
+        assert detect(client).icu
+        cluster.nodes = {"a": FULL}
         cluster.nodes["b"] = {"ingest": {"processors": []}, "modules": [{"name": "x-pack-ilm"}]}
         assert detect(client) == Features(lifecycle=True)
         cluster.nodes = {}

@@ -79,6 +79,9 @@ def test_only_managed_day_indices_are_deleted_by_the_day_in_their_name(
     es: Elasticsearch, elastic: Elastic, index: str, clock: Clock
 ) -> None:
     expired, kept, today = create_days(es, index, clock.day - 4, clock.day - 3, clock.day)
+    of_0_1_0 = f"{index}-{day_of(clock.day - 5)}"
+    meta = {"skeetslurper": {"version": "0.1.0", "hash": "0123456789abcdef"}}
+    es.indices.create(index=of_0_1_0, mappings={"dynamic": False, "_meta": meta})
     similar = [
         f"{index}-{day_of(clock.day - 9)}-copy",
         f"{index}-2020-01-01",

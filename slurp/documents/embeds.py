@@ -54,7 +54,7 @@ class EmbedSummary:
         self.kinds[kind] = None
         self.count += 1
         if alt := text_of(medium.get("alt")):
-            self.alts.append(visible(alt))
+            self.alts.append(alt)
 
     def _add_link_card(self, card: dict[str, Any]) -> None:
         uri = text_of(card.get("uri"))
@@ -64,7 +64,7 @@ class EmbedSummary:
             self.kinds["gif"] = None
             self.count += 1
             if description and (alt := _GIF_ALT.match(description)):
-                self.alts.append(visible(description[alt.end() :]))
+                self.alts.append(description[alt.end() :])
                 description = None
         else:
             self.kinds["external"] = None

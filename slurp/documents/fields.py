@@ -50,6 +50,7 @@ class Field(NamedTuple):
 _POSTS = "posts"
 _RESERVED = "reserved for a later version"
 _FACETED = "posts; lists, feeds, starter packs"
+_OTHER = "records of other applications"
 
 FIELDS: tuple[Field, ...] = (
     Field("@timestamp", _DATE, "time of the event; determines the daily index", "rev of a commit or sync, or time of an identity or account event; `time_us` if that is more than a day off"),
@@ -74,20 +75,21 @@ FIELDS: tuple[Field, ...] = (
     Field("sync.seq", _USER_LONG, "sequence number of the relay", "sync events"),
     Field("sync.time", _USER_DATE, "time of the replacement", "sync events"),
     Field("created_at", _USER_DATE, "time claimed by the record; absent if invalid, before 1990, or more than a day after `@timestamp`", "`createdAt`, else `publishedAt`, of any record"),
-    Field("text", _TEXT, "user-written text, without invisible characters (soft hyphens, direction marks, zero-width spaces), which the record has", "`text` of posts, `textContent` of documents"),
+    Field("text", _TEXT, "user-written text, without invisible characters (soft hyphens, direction marks, zero-width spaces), which the record has", f"`text` of posts, or `bridgyOriginalText` without HTML if a bridge shortened it; `textContent` of documents; the longest text of {_OTHER}"),
     Field("length.graphemes", _LONG, "length of `text` in grapheme clusters (user-perceived characters)", "events with `text`"),
     Field("emoji", _keyword(64), "emoji in `text`, each once, in the fully-qualified spelling of Unicode; a joined sequence (👩‍🚀) is one", "events with `text`"),
-    Field("langs", _keyword(64), "languages, BCP 47 in canonical case (`pt-BR`); tags that are not in IANA's registry are omitted", "`langs` of posts"),
-    Field("lang", _keyword(16), "primary subtags of `langs` (`pt`)", "`langs` of posts"),
-    Field("alt", _TEXT, "alternative texts of images, videos and GIFs", "embeds of posts"),
+    Field("langs", _keyword(64), "languages, BCP 47 in canonical case (`pt-BR`); tags that are not in IANA's registry are omitted", f"`langs` of posts, languages of {_OTHER}"),
+    Field("lang", _keyword(16), "primary subtags of `langs` (`pt`)", f"`langs` of posts, languages of {_OTHER}"),
+    Field("alt", _TEXT, "alternative texts of images, videos and GIFs", f"embeds of posts; {_OTHER}"),
     Field("external.title", _TEXT, "title of a link card", "embeds of posts and live statuses"),
     Field("external.description", _TEXT, "description on a link card", "embeds of posts and live statuses"),
     Field("name", {"type": "text", "fields": {"keyword": _keyword(256)}}, "display name or title", "`displayName` of profiles, feeds, verifications; `name` of lists, starter packs, publications; `title` of documents"),
     Field("description", _TEXT, "description by the owner", "profiles, lists, feeds, starter packs, documents, publications"),
-    Field("tags", _keyword(1024), "hashtags as written, without `#` and blanks around them", f"facets and `tags` of {_FACETED}; documents"),
+    Field("tags", _keyword(1024), "hashtags as written, without `#` and blanks around them", f"facets and `tags` of {_FACETED}; documents; {_OTHER}"),
     Field("tags_folded", _keyword(1024), "`tags` without differences of case and width, for counting and filtering", "events with `tags`"),
-    Field("mentions", _DID, "DIDs of mentioned accounts", f"facets of {_FACETED}"),
-    Field("links", _LINK, "linked URIs, without those of GIFs", f"facets of {_FACETED}; link cards; websites of profiles, addresses of publications"),
+    Field("tags_text", _keyword(1024), "hashtags in `text` that are not in `tags`, folded like `tags_folded`", "events with `text`"),
+    Field("mentions", _DID, "DIDs of mentioned accounts", f"facets of {_FACETED}; {_OTHER}"),
+    Field("links", _LINK, "linked URIs, without those of GIFs", f"facets of {_FACETED}; link cards; websites of profiles, addresses of publications; {_OTHER}"),
     Field("domains", _keyword(256), "registrable domains of `links` in ASCII (`example.co.uk`); a public suffix is its own domain (`gov.uk`)", "events with `links`"),
     Field("media.kinds", {"type": "keyword"}, "`image`, `video`, `gif`, `external` (a link card), `quote`, `record` (a list, feed …)", "embeds of posts and live statuses"),
     Field("media.count", _LONG, "number of images, videos and GIFs", "events with `media.kinds`"),
@@ -104,7 +106,8 @@ FIELDS: tuple[Field, ...] = (
     Field("via.did", _DID, "author of `via.uri`", "likes, reposts, follows"),
     Field("list.uri", _URI, "URI of the list", "list items, starter packs"),
     Field("list.did", _DID, "owner of the list", "list items, starter packs"),
-    Field("labels", _keyword(256), "self-labels by the author", "posts, profiles, lists, feeds, labelers, documents, publications"),
+    Field("labels", _keyword(256), "self-labels by the author", "posts, profiles, lists, feeds, labelers, documents, publications; records of other applications"),
+    Field("spellings", _TEXT, "other spellings of words: without accents, with the other apostrophe, in the usual width, and the beginnings of Korean words", "events with such words in `text`, `alt`, `name` or `description`"),
     Field("other_record", {"type": "flattened", "depth_limit": 20, "ignore_above": FLAT_VALUE_LENGTH}, "complete record of a type without mapped fields; every value is a keyword", "record types without mapped fields"),
     Field("mistyped", {"type": "object", "enabled": False}, "values of the record, by path, that do not fit its mapping: of another type than the lexicon says, or of another application's type in an open union; not searchable", "records with such values, which are missing below `record`"),
     Field("jetstream.host", {"type": "keyword"}, "server that sent the event", "every event"),

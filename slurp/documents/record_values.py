@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 # Characters. A record is 1 MiB at most. Counting the graphemes of 16 million accented letters takes 20 s and
 # 1 GB.
-_MAX_TEXT = 2**20
+MAX_TEXT = 2**20
 
 
 # Characters that Unicode says to ignore (Default_Ignorable_Code_Point), except those that a visible character
@@ -24,12 +26,14 @@ _JOINED = (
     "\u0f00-\u109f\u1700-\u17ff\u1800-\u18af\ua800-\ua8ff\ufb50-\ufdff\ufe00-\ufe0f\ufe70-\ufefc"
     "\u200d\u203c-\u3299\U00010a00-\U00011fff\U0001e900-\U0001e95f\U0001f000-\U0001faff"
 )
+_TAG = re.compile("<[^<>]*>")
+_LINE_BREAK = re.compile("<br ?/?>|</(?:p|li|blockquote|h[1-6])>", re.IGNORECASE)
 _LONE_JOINERS = re.compile(f"(?<![{_JOINED}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_JOINED}])")
 
 
 def text_of(value: Any) -> str | None:
     """Return a non-empty string that is not longer than a legal record; None for any other value."""
-    return value if type(value) is str and 0 < len(value) <= _MAX_TEXT else None
+    return value if type(value) is str and 0 < len(value) <= MAX_TEXT else None
 
 
 def texts_of(value: Any) -> Iterator[str]:
@@ -48,9 +52,15 @@ def dicts_of(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if type(item) is dict] if type(value) is list else []
 
 
+def text_of_html(text: str) -> str:
+    """Return the text of simple HTML, as Mastodon writes it: paragraphs, line breaks, links."""
+    return html.unescape(_TAG.sub("", _LINE_BREAK.sub("\n", text))).strip()
+
+
 def visible(text: str) -> str:
-    """Return the text without invisible characters: `word\xadbreak` → `wordbreak`."""
+    """Return the text without invisible characters, with composed letters: `word\xadbreak` → `wordbreak`."""
     if text.isascii():
         return text
+    text = unicodedata.normalize("NFC", text)
     text = _INVISIBLE.sub("", text)
     return _LONE_JOINERS.sub("", text) if "\u200c" in text or "\u200d" in text else text

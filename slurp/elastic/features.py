@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from elasticsearch import Elasticsearch
 
-# For the log: each feature and the consequence if it is missing.
+# For the log: each feature and the consequence if it is missing. A plugin is never in a distribution.
 _DESCRIPTIONS = {
     "pipeline": "ingest processors (no ingest pipeline)",
     "lifecycle": "index lifecycle management (the worker deletes old days)",
-    "folding": "analysis filters (text search without folding and CJK bigrams)",
+    "folding": "analysis filters (searches find less, see docs/text-search.md)",
 }
 
 
@@ -23,11 +23,12 @@ class Features:
     pipeline: bool = False
     lifecycle: bool = False
     folding: bool = False
+    icu: bool = False
 
     @property
     def missing(self) -> list[str]:
         """Descriptions of the missing features."""
-        return [_DESCRIPTIONS[field.name] for field in fields(self) if not getattr(self, field.name)]
+        return [text for name, text in _DESCRIPTIONS.items() if not getattr(self, name)]
 
 
 def detect(client: Elasticsearch) -> Features:
@@ -37,15 +38,17 @@ def detect(client: Elasticsearch) -> Features:
     """
     response = client.nodes.info(
         metric="plugins,ingest",
-        filter_path="nodes.*.version,nodes.*.ingest.processors.type,nodes.*.modules.name",
+        filter_path="nodes.*.version,nodes.*.ingest.processors.type,nodes.*.modules.name,nodes.*.plugins.name",
     ).body
     nodes = list(response.get("nodes", {}).values())
     modules = _on_each_node(nodes, lambda node: node.get("modules", []), "name")
+    plugins = _on_each_node(nodes, lambda node: node.get("plugins", []), "name")
     processors = _on_each_node(nodes, lambda node: node.get("ingest", {}).get("processors", []), "type")
     return Features(
         pipeline=processors >= {"pipeline", "set"},
         lifecycle="x-pack-ilm" in modules,
         folding="analysis-common" in modules,
+        icu="analysis-icu" in plugins,
     )
 
 

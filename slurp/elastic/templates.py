@@ -21,6 +21,7 @@ from typing import Any
 from elasticsearch import Elasticsearch, NotFoundError
 
 from slurp import __version__
+from slurp.elastic.analysis import analysis
 from slurp.elastic.features import Features
 from slurp.errors import Exit, Fatal
 from slurp.lexicons import Compiled
@@ -43,17 +44,6 @@ MINIMAL_DAY_MAPPINGS: Json = {"dynamic": False, "_meta": {_OWNER: {}}}
 
 # Above the priority of Elastic's built-in templates, below one that an administrator would use to override.
 _PRIORITY = 300
-
-# These filters are no plugin; every full distribution contains them.
-_ANALYSIS = {
-    "analyzer": {
-        "default": {
-            "type": "custom",
-            "tokenizer": "standard",
-            "filter": ["cjk_width", "lowercase", "cjk_bigram", "asciifolding"],
-        }
-    }
-}
 
 
 class Change(Enum):
@@ -271,8 +261,8 @@ def _settings(index: str, base: Mapping[str, Any], options: IndexOptions, featur
         settings["merge"] = {"policy": {"max_merged_segment": f"{max_segment_size(options.max_disk)}b"}}
     if features.lifecycle:
         settings["lifecycle"] = {"name": index}
-    if features.folding:
-        settings["analysis"] = _ANALYSIS
+    if (text_analysis := analysis(features)) is not None:
+        settings["analysis"] = text_analysis
     return settings
 
 

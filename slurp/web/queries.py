@@ -11,8 +11,9 @@ from urllib.parse import quote, urlencode
 
 from elasticsearch import ApiError, AuthenticationException
 
-from slurp.documents.common_fields import fold_tag
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
+from slurp.documents.record_parts import fold_tag
+from slurp.documents.spellings import without_marks
 from slurp.documents.urls import page_url
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.events.times import parse_time
@@ -197,7 +198,7 @@ class PageQueries:
     def _posts(self, search: SearchRequest) -> Posts | Unavailable:
         response = self._search(
             size=_POSTS,
-            query=_new_posts(*_conditions(search)),
+            query=_new_posts(*search_conditions(search)),
             # By the time of arrival: authors choose the other times of a post.
             sort=[{"event.ingested": {"order": "desc", "unmapped_type": "date"}}],
             source=_FIELDS,
@@ -261,11 +262,17 @@ def _new_posts(*conditions: Mapping[str, Any]) -> dict[str, Any]:
     return {"bool": {"filter": [*created, *conditions], "must_not": repeated}}
 
 
-def _conditions(search: SearchRequest) -> list[dict[str, Any]]:
+def search_conditions(search: SearchRequest) -> list[dict[str, Any]]:
     conditions: list[dict[str, Any]] = []
     if search.query:
-        query = {"query": search.query, "fields": ["text", "alt"], "default_operator": "and", "flags": _FLAGS}
-        conditions.append({"simple_query_string": {**query, "lenient": True}})
+        fields = ["text", "alt", "spellings"]
+        options = {"fields": fields, "default_operator": "and", "flags": _FLAGS, "lenient": True}
+        # The analyzer of the small distribution does not find `cafe` for `café`.
+        spellings = {search.query: None, without_marks(search.query): None}
+        queries: list[dict[str, Any]] = [
+            {"simple_query_string": {"query": query, **options}} for query in spellings
+        ]
+        conditions.append(queries[0] if len(queries) == 1 else {"bool": {"should": queries}})
     terms = {"tags_folded": search.tag, "lang": search.lang, "domains": search.domain}
     return conditions + [{"term": {name: {"value": value}}} for name, value in terms.items() if value]
 

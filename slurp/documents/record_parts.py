@@ -1,0 +1,188 @@
+"""Add single common fields to a document: from references, texts, facets, embeds, languages and labels.
+
+A value of the wrong type is treated as absent.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from slurp.documents.embeds import EmbedSummary
+from slurp.documents.graphemes import count_graphemes, find_emoji
+from slurp.documents.languages import normalize_tag, primary_subtag
+from slurp.documents.record_values import dict_of, dicts_of, text_of, texts_of, visible
+from slurp.documents.urls import domain_of, is_did, split_at_uri
+
+Source = dict[str, Any]
+Record = dict[str, Any]
+
+# Longest tag that is cached, in characters. Bluesky's lexicon allows 640 bytes and 64 graphemes.
+_CACHED_LENGTH = 256
+
+# Not inside of an address (`/page#part`) or an HTML entity (`&#39;`). Bluesky's lexicon allows 64 graphemes.
+_HASHTAG = re.compile(r"(?<![\w/&=?.#＃-])[#＃](?!\ufe0f)([^\s#＃]{1,64})(?![^\s#＃])")
+# The `type` of an entity, and the property that a facet has in its place.
+_ENTITIES = {"hashtag": "tag", "link": "uri", "mention": "did"}
+
+
+def add_text(source: Source, value: Any) -> None:
+    """Add `text`, its length and its emoji."""
+    if text := text_of(value):
+        source["text"] = visible(text)
+        source["length"] = {"graphemes": count_graphemes(text)}
+        if found := find_emoji(text):
+            source["emoji"] = found
+
+
+def add_reference(source: Source, field: str, target: Any, *, whole: bool = False) -> None:
+    """Add the target of a reference: `uri` and `did`; with `whole` also `collection`."""
+    if type(target) is dict:
+        target = target.get("uri")
+    if type(target) is not str:
+        return
+    if is_did(target):
+        source[field] = {"did": target}
+    elif (parts := split_at_uri(target)) is not None:
+        source[field] = pointed = {"uri": target}
+        if is_did(parts[2]):
+            pointed["did"] = parts[2]
+        if whole and len(parts) > 3 and parts[3]:
+            pointed["collection"] = parts[3]
+
+
+def add_name_and_description(source: Source, record: Record, name: str) -> None:
+    if text := text_of(record.get(name)):
+        source["name"] = visible(text)
+    if text := text_of(record.get("description")):
+        source["description"] = visible(text)
+
+
+def add_languages(source: Source, tags: Any) -> None:
+    """Add `langs` and `lang` from a list of language tags."""
+    if langs := [tag for text in texts_of(tags) if (tag := normalize_tag(text))]:
+        source["langs"] = langs = _unique(langs)
+        source["lang"] = _unique(map(primary_subtag, langs))
+
+
+def add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -> None:
+    """Add tags and mentions to `source`, and append links to `links`."""
+    tags: list[str] = []
+    mentions: list[str] = []
+    for facet in dicts_of(facets):
+        for feature in dicts_of(facet.get("features")):
+            # Recognized by their properties: some clients leave out `$type`.
+            if tag := text_of(feature.get("tag")):
+                tags.append(tag)
+            elif (did := text_of(feature.get("did"))) and is_did(did):
+                mentions.append(did)
+            elif uri := text_of(feature.get("uri")):
+                links.append(uri)
+    add_mentions(source, mentions)
+    if more_tags is not None:
+        tags.extend(texts_of(more_tags))
+    if tags:
+        add_tags(source, tags)
+
+
+def add_mentions(source: Source, targets: Iterable[str]) -> None:
+    """Add `mentions`: those targets that are DIDs."""
+    if mentions := _unique(filter(is_did, targets)):
+        source["mentions"] = mentions
+
+
+def add_tags(source: Source, tags: Iterable[str]) -> None:
+    if bare := _unique(map(_bare_tag, tags)):
+        source["tags"] = bare
+        source["tags_folded"] = _unique(map(fold_tag, bare))
+
+
+def add_tags_in_text(source: Source) -> None:
+    """Add hashtags in `text` that are not in `tags`, folded: clients that write no facets, and bridges."""
+    text = source["text"]
+    if "#" not in text and "＃" not in text:
+        return
+    marked = source.get("tags_folded", ())
+    found = (fold_tag(_without_final_punctuation(tag)) for tag in _HASHTAG.findall(text))
+    if more := _unique(tag for tag in found if tag not in marked and not _is_number(tag)):
+        source["tags_text"] = more
+
+
+def _without_final_punctuation(tag: str) -> str:
+    while tag and unicodedata.category(tag[-1])[0] == "P":
+        tag = tag[:-1]
+    return tag
+
+
+def _is_number(tag: str) -> bool:
+    return all(unicodedata.category(character)[0] in "PN" for character in tag)
+
+
+def facets_of_entities(entities: Any) -> list[Record]:
+    """Return the `entities` of a post as facets, which have replaced them in 2023."""
+    names = ((entity, _ENTITIES.get(str(entity.get("type")))) for entity in dicts_of(entities))
+    return [{"features": [{name: entity.get("value")}]} for entity, name in names if name]
+
+
+def _bare_tag(tag: str) -> str:
+    """Return a tag without `#`, blanks around it, and invisible characters."""
+    return visible(tag).strip().lstrip("#＃").strip()
+
+
+def fold_tag(tag: str) -> str:
+    """Return one spelling for `Caturday`, `caturday` and full-width letters, and for `İzmir` and `izmir`."""
+    # Long tags are not cached, which bounds the cache; tags that occur twice are short.
+    return _fold_cached(tag) if len(tag) <= _CACHED_LENGTH else _fold(tag)
+
+
+def _fold(tag: str) -> str:
+    if tag.isascii():
+        return tag.lower()
+    # The case folding of a dotted capital I is an i with a second dot.
+    return unicodedata.normalize("NFKC", tag).casefold().replace("i\u0307", "i")
+
+
+_fold_cached = lru_cache(maxsize=16_384)(_fold)
+
+
+def add_alternative_texts(source: Source, texts: Iterable[str]) -> None:
+    """Add `alt`."""
+    if alternatives := [visible(text) for text in texts]:
+        source["alt"] = alternatives
+
+
+def add_embed(source: Source, record: Record, links: list[str]) -> None:
+    if not (embed := dict_of(record.get("embed"))):
+        return
+    seen = EmbedSummary()
+    seen.add(embed)
+    if seen.kinds:
+        source["media"] = {"kinds": list(seen.kinds), "count": seen.count}
+    add_alternative_texts(source, seen.alts)
+    if seen.external:
+        source["external"] = seen.external
+    if seen.quote:
+        source["quote"] = seen.quote
+    links += seen.links
+
+
+def add_links(source: Source, links: list[str]) -> None:
+    if links:
+        source["links"] = links = _unique(links)
+        if domains := _unique(domain for link in links if (domain := domain_of(link))):
+            source["domains"] = domains
+
+
+def add_labels(source: Source, record: Record) -> None:
+    if (labels := record.get("labels")) is not None:
+        values = dicts_of(dict_of(labels).get("values"))
+        if names := _unique(name for value in values if (name := text_of(value.get("val")))):
+            source["labels"] = names
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    """Return each non-empty text once, in order of appearance."""
+    return list(dict.fromkeys(text for text in texts if text))

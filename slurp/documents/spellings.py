@@ -1,0 +1,100 @@
+"""Find other spellings of the words in a text, under which people search for them.
+
+The analyzer of a full Elasticsearch finds `café` for `cafe`. That of the small distribution compares letter
+by letter, and no analyzer without a dictionary knows where a Korean noun ends and its particle begins.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+# The fields that have spellings.
+FIELDS = ("text", "alt", "name", "description")
+
+# Characters. Longer texts are books, and their spellings would be a second book.
+_EXAMINED_LENGTH = 50_000
+# Syllables of a Korean word; no noun is longer.
+_LONGEST_BEGINNING = 10
+
+_APOSTROPHES = "'’‘ʼ＇"
+# Marks of Latin and Greek letters, and the vowels of Hebrew and Arabic.
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1-\u05c7\u064b-\u065f\u0670"
+# A word that has a letter beyond ASCII, or an apostrophe inside.
+_WORD = re.compile(
+    rf"(?<![\w{_APOSTROPHES}])(?:[A-Za-z0-9_]++[{_APOSTROPHES}](?=\w)|[A-Za-z0-9_]*+[^\W\x00-\x7f])"
+    rf"(?:[\w{_MARKS}]|[{_APOSTROPHES}](?=\w))*+"
+)
+_WIDTH_FORM = re.compile("[\uff00-\uffef]")
+_HANGUL = re.compile("[가-힣]{2,}")
+
+# Letters that Unicode does not decompose.
+_LETTERS = {
+    "Æ": "AE", "æ": "ae", "Œ": "OE", "œ": "oe", "Ø": "O", "ø": "o", "Đ": "D", "đ": "d", "Ð": "D", "ð": "d",
+    "Ł": "L", "ł": "l", "Þ": "TH", "þ": "th", "ß": "ss", "ẞ": "SS", "ı": "i", "Ħ": "H", "ħ": "h", "ŋ": "n",
+    "Ё": "Е", "ё": "е",
+}  # fmt: skip
+# Latin, Greek, Hebrew and Arabic letters are often written without their marks; the marks of other scripts
+# are vowels, or make other letters.
+_MARKED = re.compile(
+    "[\u0300-\u036f\u00c0-\u024f\u1e00-\u1eff\u0370-\u03ff\u1f00-\u1fff\u0591-\u05f4\u0600-\u06ff"
+    "\ufb00-\ufb06\ufb1d-\ufb4f\u0401\u0451]"
+)
+
+
+def without_marks(text: str) -> str:
+    """Return the text without accents and other marks that people leave out: `café` → `cafe`."""
+    return text if text.isascii() else _MARKED.sub(lambda match: _letter_without_marks(match[0]), text)
+
+
+@lru_cache(maxsize=4096)
+def _letter_without_marks(letter: str) -> str:
+    if letter in _LETTERS:
+        return _LETTERS[letter]
+    decomposed = unicodedata.normalize("NFKD", letter)
+    return "".join(part for part in decomposed if unicodedata.category(part) != "Mn")
+
+
+def add_spellings(source: dict[str, Any]) -> None:
+    """Add `spellings`: those of all texts of the document."""
+    texts = [source[name] for name in FIELDS if name in source]
+    if texts and (spellings := other_spellings("\n".join(_strings(texts)))):
+        source["spellings"] = spellings
+
+
+def _strings(texts: list[str | list[str]]) -> Iterator[str]:
+    for text in texts:
+        if type(text) is str:
+            yield text
+        else:
+            yield from text
+
+
+def other_spellings(text: str) -> str | None:
+    """Return other spellings of the words in a text, separated by blanks; None if there are none.
+
+    Both apostrophes (`don't`, `don’t`), letters without their marks (`cafe`), full-width letters in the usual
+    width, and the beginnings of Korean words (`고양이` of `고양이가`).
+    """
+    if text.isascii() and "'" not in text:
+        return None
+    words = _WORD.findall(text[:_EXAMINED_LENGTH])
+    found = dict.fromkeys(spelling for word in words for spelling in _spellings(word))
+    for word in words:
+        found.pop(word, None)
+    return " ".join(found) or None
+
+
+def _spellings(word: str) -> Iterator[str]:
+    usual = unicodedata.normalize("NFKC", word) if _WIDTH_FORM.search(word) else word
+    straight = usual
+    for apostrophe in _APOSTROPHES[1:]:
+        straight = straight.replace(apostrophe, "'")
+    yield from (straight, straight.replace("'", "’"))
+    if (bare := without_marks(straight)) != straight:
+        yield from (bare, bare.replace("'", "’"))
+    for syllables in _HANGUL.findall(usual):
+        yield from (syllables[:end] for end in range(1, min(len(syllables), _LONGEST_BEGINNING + 1)))
