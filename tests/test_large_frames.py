@@ -69,6 +69,7 @@ def test_a_large_event_that_is_rejected_is_quarantined(es: Elasticsearch, indexe
     assert (counted.quarantined, counted.in_flight) == (1, 0)
 
 
+@pytest.mark.cluster_wide  # What the node rejects depends on all requests that it handles at the time.
 def test_a_frame_too_large_for_quarantine_is_a_dead_letter(es: Elasticsearch, indexer: InProcess) -> None:
     """Escaped quotes double its size there. A node with 512 MB rejects every request of more than 51 MB."""
     indexer.feed([commit(900, {"text": "creates the index"})])
