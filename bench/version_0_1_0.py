@@ -17,8 +17,9 @@ _LATER_FIELDS = ("spellings", "tags_text")
 
 
 def index_body() -> Json:
-    """Return the body of the request that created a daily index."""
+    """Return the body of a daily index, with the mark by which the worker recognizes its indices."""
     body: Json = orjson.loads(Path(__file__).with_name("index-0.1.0.json").read_bytes())
+    body["mappings"]["_meta"] = {"skeetslurper": {"version": "0.1.0", "hash": "of version 0.1.0"}}
     return body
 
 

@@ -179,3 +179,67 @@ def test_odd_values_are_treated_as_absent(value: Any) -> None:
         value,
     )
     of(record)
+
+
+CARD = {"uri": "https://a.example/", "description": "A long text of a page"}
+POST_LIKE = {"text": "Hi", "embed": {"external": CARD}}
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ({**REVIEW, "mainCredit": "Denis Villeneuve"}, "Great"),
+        ({"title": "Dune", "authors": "Frank Herbert and others", "review": "Loved"}, "Loved"),
+        (POST_LIKE, "Hi"),
+        ({"status": "公開", "text": "今日"}, "今日"),
+        ({"name": "M", "description": "Short", "locations": [{"street": "12 Long Street, yard"}]}, "Short"),
+        ({"title": "Live", "agent": "Mozilla/5.0 (X11; Linux x86_64) like Gecko"}, None),
+        ({"title": "Pull", "body": "Fixes it", "patch": "diff of many words"}, "Fixes it"),
+        ({"name": "laptop", "key": "ssh-rsa AAAA ada at home"}, None),
+        ({"body": {"value": "Nice"}, "target": {"selector": {"exact": "a long quotation of it"}}}, "Nice"),
+        ({"text": "Fluffy cakes", "ingredients": ["two cups of flour", "1 egg", "salt"]}, "Fluffy cakes"),
+        ({"ingredients": ["two cups of flour", "1 egg", "salt"]}, "two cups of flour\n1 egg\nsalt"),
+        (
+            {"pages": [{"blocks": [{"block": {"plaintext": "One"}}, {"block": {"children": [
+                {"content": {"plaintext": "Two"}, "children": [{"content": {"plaintext": "Three"}}]}]}}]}]},
+            "One\nTwo\nThree",
+        ),
+    ],
+)  # fmt: skip
+def test_the_text_is_what_the_author_wrote(record: Json, text: str | None) -> None:
+    assert of(record).get("text") == text
+
+
+def test_languages_of_programs_are_not_languages_of_people() -> None:
+    assert "lang" not in of({"langBreakdown": {"inputs": [{"lang": "css"}]}, "blocks": [{"language": "ts"}]})
+    assert of({"lang": "de"})["lang"] == ["de"]
+
+
+def test_links_in_markdown_are_links() -> None:
+    content = (
+        "See [a](https://a.example/p_(q)), <https://b.example/>, HTTPS://c.example/x. and\n"
+        "![picture](https://img.example/x.png) [ref]: https://d.example/y"
+    )
+    assert of({"content": content})["links"] == [
+        "https://a.example/p_(q)",
+        "https://b.example/",
+        "HTTPS://c.example/x",
+        "https://d.example/y",
+    ]
+
+
+def test_addresses_of_pictures_are_no_links() -> None:
+    record = {
+        "discoverUrl": "https://a.example/",
+        "recover": "https://b.example/",
+        "backdropUrl": "https://x.example/",
+        "coverImage": {"url": "https://y.example/", "alt": "a cover"},
+        "gif": "https://media.tenor.com/x.gif",
+    }
+    source = of(record)
+    assert source["links"] == ["https://a.example/", "https://b.example/"]
+    assert source["alt"] == ["a cover"]
+
+
+def test_tags_may_be_objects() -> None:
+    assert of({"tags": [{"name": "Foo", "id": "x y"}], "genres": ["Rock"]})["tags"] == ["Foo", "Rock"]

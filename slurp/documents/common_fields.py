@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from slurp.documents.other_records import add_by_general_rule
+from slurp.documents.other_records import add_by_general_rule, text_in
 from slurp.documents.record_parts import (
     Record,
     Source,
@@ -32,17 +32,18 @@ from slurp.lexicons import committed
 
 Extractor = Callable[[Source, Record], None]
 
-# Of their lexicons those without an extractor have no text that people search for.
+# Known record types. Those without an extractor have no text that people search for.
 _OWN_TYPES = frozenset(committed().record_types)
 
 
 def add_common_fields(source: Source, collection: str, record: Record) -> None:
     """Add the common fields of a `record` in `collection` to `source`, which has its envelope."""
-    claimed = record.get("createdAt")
-    if claimed is None:
-        claimed = record.get("publishedAt")
-    if claimed is not None and (moment := parse_created_at(claimed, source["@timestamp"])):
-        source["created_at"] = moment
+    for name in ("createdAt", "publishedAt"):
+        if (claimed := record.get(name)) is not None and (
+            moment := parse_created_at(claimed, source["@timestamp"])
+        ):
+            source["created_at"] = moment
+            break
     if (extractor := _EXTRACTORS.get(collection)) is not None:
         extractor(source, record)
     elif collection in _OWN_TYPES:
@@ -129,7 +130,7 @@ def _add_labeler(source: Source, record: Record) -> None:
 
 def _add_document(source: Source, record: Record) -> None:
     add_name_and_description(source, record, "title")
-    add_text(source, record.get("textContent"))
+    add_text(source, record.get("textContent") or text_in(record.get("content")))
     add_tags(source, texts_of(record.get("tags")))
     add_labels(source, record)
 

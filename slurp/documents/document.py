@@ -86,13 +86,15 @@ def _add_record(source: dict[str, Any], collection: str, record: Any, shapes: le
         source["other_record"] = sanitize.for_flattened(record)
         return
     add_common_fields(source, collection, record)
-    if collection in shapes:
+    if collection not in shapes:
+        source["other_record"] = sanitize.for_flattened(record)
+    elif shapes.fits(collection, record, sanitize.is_storable):
+        source["record"] = {collection: record}
+    else:
         fitting, mistyped = shapes.separate(collection, sanitize.for_mapped_type(record))
         source["record"] = {collection: fitting}
         if mistyped:
             source["mistyped"] = mistyped
-    else:
-        source["other_record"] = sanitize.for_flattened(record)
 
 
 def quarantined(

@@ -6,16 +6,25 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.documents.record_values import dict_of, dicts_of, text_of, visible
-from slurp.documents.urls import is_did, split_at_uri
+from slurp.documents.record_values import dict_of, dicts_of, text_of, visible_of
+from slurp.documents.urls import host_of, is_did, split_at_uri
 
 POST = "app.bsky.feed.post"
 
 # Hosts used by the GIF picker of the app; a link card to one of them is shown as a GIF.
-_GIF = re.compile(r"https://(?:media\.tenor\.com|static\.klipy\.com|media\d*\.giphy\.com)/", re.IGNORECASE)
+_GIF_HOST = re.compile(r"media\d*\.tenor\.com|static\.klipy\.com|media\d*\.giphy\.com|i\.giphy\.com")
+_GIF_NAME = re.compile("tenor|klipy|giphy", re.IGNORECASE)
 
 # The app writes `Alt: ` before a text by the user, and `ALT: ` before that of the picker.
-_GIF_ALT = re.compile(r"alt:\s*(?=\S)", re.IGNORECASE)
+_GIF_ALT = re.compile(r"\Aalt[:：]", re.IGNORECASE)
+
+
+def is_gif(link: str) -> bool:
+    """Return whether a link is a GIF of the picker."""
+    if not _GIF_NAME.search(link):
+        return False
+    host = host_of(link)
+    return host is not None and _GIF_HOST.fullmatch(host) is not None
 
 
 class EmbedSummary:
@@ -58,21 +67,21 @@ class EmbedSummary:
 
     def _add_link_card(self, card: dict[str, Any]) -> None:
         uri = text_of(card.get("uri"))
-        title, description = text_of(card.get("title")), text_of(card.get("description"))
-        if uri and _GIF.match(uri):
+        title, description = visible_of(card.get("title")), visible_of(card.get("description"))
+        if uri and is_gif(uri):
             # A GIF is a link card by format only: nobody links to its host.
             self.kinds["gif"] = None
             self.count += 1
-            if description and (alt := _GIF_ALT.match(description)):
-                self.alts.append(description[alt.end() :])
-                description = None
+            if description and (alt := _GIF_ALT.sub("", description.strip(), count=1).strip()):
+                self.alts.append(alt)
+            description = None
         else:
             self.kinds["external"] = None
             if uri:
                 self.links.append(uri)
         for name, text in (("title", title), ("description", description)):
             if text:
-                self.external[name] = visible(text)
+                self.external[name] = text
 
     def _add_quote_or_record(self, record: dict[str, Any]) -> None:
         uri = text_of(record.get("uri"))

@@ -28,20 +28,20 @@ _VS16 = "\ufe0f"
 
 # One emoji: a flag, a keycap, or pictographs joined by ZWJ, with variation selectors, skin tones and tags.
 # Letters and arrows that are text by default (©, ↔) count if a variation selector or a joiner makes them
-# emoji; pictures that are text by default (☺, 🗓) always count, unless U+FE0E says that they are text.
+# emoji; pictures that are text by default (☺, ⏱, 🗓) always count. U+FE0E says that one is text.
 _EMOJI = regex.compile(
     r"""
       \p{Regional_Indicator}{2}
     | [0-9#*]\uFE0F?\u20E3
-    | (?: (?!\p{Regional_Indicator}) \p{Emoji_Presentation} \uFE0F?
+    | (?: (?!\p{Regional_Indicator}) \p{Emoji_Presentation} (?! \uFE0E ) \uFE0F?
         | \p{Extended_Pictographic} \uFE0F
         | (?! \p{Emoji_Presentation} )
-          [\u2600-\u27BF\U0001F000-\U0001FAFF--[^\p{Emoji}]--\p{Regional_Indicator}--\p{Emoji_Modifier}]
+          [\u2300-\u23FF\u2600-\u27BF\U0001F000-\U0001FAFF--[^\p{Emoji}]--\p{Regional_Indicator}--\p{Emoji_Modifier}]
           (?! \uFE0E )
         | \p{Extended_Pictographic} (?=\u200D\p{Extended_Pictographic} | \p{Emoji_Modifier})
       )
-      \p{Emoji_Modifier}?
-      (?: \u200D \p{Extended_Pictographic} (?: \uFE0F | \p{Emoji_Modifier} )? )*
+      (?: \uFE0F? \p{Emoji_Modifier} \uFE0F? )?
+      (?: \u200D \p{Extended_Pictographic} \uFE0F? (?: \p{Emoji_Modifier} \uFE0F? )? )*
       (?: [\U000E0020-\U000E007E]+ \U000E007F )?
     """,
     regex.VERBOSE | regex.VERSION1,

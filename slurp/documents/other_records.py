@@ -7,10 +7,11 @@ ways, and new ones appear every week.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+from slurp.documents.embeds import is_gif
 from slurp.documents.graphemes import find_emoji
 from slurp.documents.record_parts import (
     Record,
@@ -24,7 +25,7 @@ from slurp.documents.record_parts import (
     add_tags,
     add_text,
 )
-from slurp.documents.record_values import text_of, visible
+from slurp.documents.record_values import text_of, visible_of
 
 # Bounds for hostile records.
 _MAX_DEPTH = 20
@@ -34,97 +35,192 @@ _MAX_LINKS = 100
 # Names of values in lower case; titles and descriptions in order of preference.
 _TITLES = ("title", "name", "displayname", "headline")
 _DESCRIPTIONS = ("description", "summary", "subtitle", "excerpt")
-_TAGS = frozenset({"tags", "hashtags", "keywords", "categories"})
-_LANGUAGES = frozenset({"lang", "langs", "language", "languages"})
-# A text may have any name. One with these names may be a single word.
 _TEXTS = frozenset(
     {"text", "content", "body", "plaintext", "markdown", "message", "note", "comment", "review", "caption"}
 )
-# The addresses of pictures are not those that the author refers to.
-_PICTURE = re.compile("ogp|image|img|avatar|thumb|poster|cover|icon|logo|banner|picture|photo|artwork")
+_TAGS = frozenset({"tags", "hashtags", "keywords", "categories", "topics", "genres"})
+_LANGUAGES = frozenset({"lang", "langs", "language", "languages"})
+# Nobody wrote these for readers.
+_TECHNICAL = frozenset(
+    {"agent", "useragent", "submissionclientagent", "key", "publickey", "patch", "diff", "signature", "token"}
+)
+# Words in the names of pictures: their addresses are not those that the author refers to.
+_PICTURES = frozenset(
+    {"ogp", "image", "img", "avatar", "thumb", "thumbnail", "poster", "cover", "icon", "logo", "banner"}
+    | {"picture", "photo", "artwork", "art", "backdrop", "preview", "screenshot"}
+)
+_WORD_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
-_LINK = re.compile(r"https?://\S+")
-_MARKDOWN_LINK = re.compile(r"\]\((https?://[^\s()]+)")
-_IDENTIFIER = re.compile(r"(?:at://|did:|https?://)\S+|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+(?:#\w+)?")
-# Two words, or a letter of a script that no identifier has.
+_LINK = re.compile(r"https?://\S+", re.IGNORECASE)
+# In a text, with balanced parentheses, without punctuation behind it; not that of a Markdown picture.
+_LINK_IN_TEXT = re.compile(
+    r"https?://[^\s<>()\[\]\"]*(?:\([^\s<>()\[\]\"]*\)[^\s<>()\[\]\"]*)*(?<![.,;:!?'*_])", re.IGNORECASE
+)
+_MARKDOWN_PICTURE = re.compile(r"!\[[^\[\]]*\]\([^()\s]*\)")
+_BLANK = re.compile(r"\s")
+_IDENTIFIER = re.compile(r"(?:at://|did:)\S+|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+(?:#\w+)?")
+# Two words, or a letter of a script that no identifier has. A very long word is a key or a hash.
 _PROSE = re.compile(r"[^\W\d_]\W{0,3}\s\W{0,3}[^\W\d_]|[^\W\d_\x00-\x7f]")
+_CODED = re.compile(r"[!-~]{100}")
 
 
 class _Value(NamedTuple):
-    """A text in a record."""
+    """A text in a record: the name at the top of the record, its own name, and how deep it is."""
 
-    path: tuple[str, ...]
-    """The names that lead to it, in lower case; an element of a list has the path of the list."""
+    top: str
+    name: str
+    depth: int
     text: str
 
     @property
-    def name(self) -> str:
-        return self.path[-1]
+    def is_named_text(self) -> bool:
+        """Whether its name says that it is a text."""
+        if self.name in _TEXTS or (self.name == "value" and self.top in _TEXTS):
+            return not _IDENTIFIER.fullmatch(self.text)
+        return False
+
+
+class _Values:
+    """The texts of a record, by what they are."""
+
+    def __init__(self, record: Record) -> None:
+        self.tags: list[str] = []
+        self.mentions: list[str] = []
+        self.links: list[str] = []
+        self.langs: list[str] = []
+        self.alts: list[str] = []
+        self.at_top: dict[str, str] = {}
+        self.others: list[_Value] = []
+        self._left = _MAX_VALUES
+        for name, item in record.items():
+            if not name.startswith("$"):
+                self._add(item, name.lower(), name, 1)
+
+    def _add(self, value: Any, top: str, name: str, depth: int, *, is_facet: bool = False) -> None:
+        kind = type(value)
+        if kind is str:
+            if self._left and value:
+                self._left -= 1
+                self._add_text(_Value(top, name.lower(), depth, value), name, is_facet)
+        elif depth > _MAX_DEPTH:
+            return
+        elif kind is list:
+            for item in value:
+                self._add(item, top, name, depth + (type(item) is list), is_facet=is_facet)
+        elif kind is dict:
+            if name.lower() in _TAGS:
+                self._add(value.get("name"), top, name, depth + 1)
+                return
+            if _is_picture(name):
+                value = {"alt": value.get("alt")}
+            for below, item in value.items():
+                if not below.startswith("$"):
+                    self._add(item, top, below, depth + 1, is_facet=is_facet or below == "facets")
+
+    def _add_text(self, value: _Value, name: str, is_facet: bool) -> None:
+        text = text_of(value.text)
+        if text is None:
+            return
+        if is_facet:
+            found = {"tag": self.tags, "did": self.mentions, "uri": self.links}.get(value.name)
+            if found is not None:
+                found.append(text)
+        elif value.name in _TAGS:
+            self.tags.append(text)
+        elif value.name in _LANGUAGES:
+            # Deeper ones may be those of a program.
+            if value.depth == 1:
+                self.langs.append(text)
+        elif value.name == "alt":
+            self.alts.append(text)
+        elif "://" in text and _LINK.fullmatch(text):
+            if not (_is_picture(name) or is_gif(text)):
+                self.links.append(text)
+        elif value.depth == 1 and (value.name in _TITLES or value.name in _DESCRIPTIONS):
+            self.at_top.setdefault(value.name, text)
+        elif value.name not in _TECHNICAL:
+            self.others.append(value)
 
     @property
-    def is_link(self) -> bool:
-        return _LINK.fullmatch(self.text) is not None and not _PICTURE.search(" ".join(self.path))
+    def title(self) -> str | None:
+        return next((self.at_top[name] for name in _TITLES if name in self.at_top), None)
 
     @property
-    def is_tag(self) -> bool:
-        return self.name in _TAGS or (self.name == "tag" and "facets" in self.path)
+    def description(self) -> str | None:
+        return next((self.at_top[name] for name in _DESCRIPTIONS if name in self.at_top), None)
 
     @property
-    def is_text(self) -> bool:
-        """Whether people read it: not an identifier, an address, a time or one word of a vocabulary."""
-        if self.is_tag or self.name in _LANGUAGES or self.name == "alt" or _IDENTIFIER.fullmatch(self.text):
-            return False
-        return self.name in _TEXTS or bool(_PROSE.search(self.text) or find_emoji(self.text))
+    def text(self) -> str | None:
+        """The text that its name says is one, at the top if possible; else the description; else the longest
+        other prose."""
+        if not self.others:
+            return self.description
+        named = [value for value in self.others if value.is_named_text]
+        if text := _longest(value for value in named if value.depth == 1) or _longest(named):
+            return text
+        return self.description or _longest(_groups_with_prose(self.others))
 
 
 def add_by_general_rule(source: Source, record: Record) -> None:
     """Add `name`, `text`, `description`, `tags`, `links`, `langs`, `alt`, `mentions`, `labels` and `subject`.
 
-    The name is a title at the top of the record, and the text is its longest other text. The texts of one
-    path, such as the paragraphs of a document, are one text. No record raises an exception here.
+    The name is a title at the top of the record. Texts of one name, such as the paragraphs of a document, are
+    one text. No record raises an exception here.
     """
-    values = list(islice(_values(record, (), _MAX_DEPTH), _MAX_VALUES))
-    add_reference(source, "subject", record.get("subject"), whole=True)
-    add_tags(source, (value.text for value in values if value.is_tag))
-    add_mentions(source, (value.text for value in values if value.name == "did" and "facets" in value.path))
-    add_languages(source, [value.text for value in values if value.name in _LANGUAGES])
-    add_alternative_texts(source, (value.text for value in values if value.name == "alt"))
+    values = _Values(record)
+    if (subject := record.get("subject")) is not None:
+        add_reference(source, "subject", subject, whole=True)
     add_labels(source, record)
-    title = _first(values, _TITLES)
-    if title:
-        source["name"] = visible(title.text)
-    longest = max(_texts(value for value in values if value is not title), key=len, default="")
-    add_text(source, longest)
-    links = [value.text for value in values if value.is_link]
-    add_links(source, [*links, *_MARKDOWN_LINK.findall(longest)][:_MAX_LINKS])
-    description = _first(values, _DESCRIPTIONS)
-    if description and description.text != longest:
-        source["description"] = visible(description.text)
+    if title := visible_of(values.title):
+        source["name"] = title
+    if text := values.text:
+        add_text(source, text)
+    if values.description != text and (description := visible_of(values.description)):
+        source["description"] = description
+    if values.tags:
+        add_tags(source, values.tags)
+    if values.mentions:
+        add_mentions(source, values.mentions)
+    if values.langs:
+        add_languages(source, values.langs)
+    if values.alts:
+        add_alternative_texts(source, values.alts)
+    if links := [*values.links, *_links_in(text or "")]:
+        add_links(source, links[:_MAX_LINKS])
 
 
-def _values(value: Any, path: tuple[str, ...], depth: int) -> Iterator[_Value]:
-    """Yield the texts in a value, in order of appearance."""
-    if type(value) is str:
-        if text_of(value):
-            yield _Value(path, value)
-    elif depth and type(value) is list:
-        for item in value:
-            yield from _values(item, path, depth - 1)
-    elif depth and type(value) is dict:
-        for name, item in value.items():
-            if not name.startswith("$"):
-                yield from _values(item, (*path, name.lower()), depth - 1)
+def text_in(content: Any) -> str | None:
+    """Return the text of an object of another application, by the general rule."""
+    return _Values({"content": content}).text
 
 
-def _first(values: Sequence[_Value], names: Iterable[str]) -> _Value | None:
-    """Return the value at the top of the record that has the first of `names`."""
-    found = {value.name: value for value in reversed(values) if len(value.path) == 1}
-    return next((found[name] for name in names if name in found), None)
+def _groups_with_prose(values: Iterable[_Value]) -> Iterator[_Value]:
+    """Yield the values of which one of the same name is prose: an ingredient may be one word."""
+    values = list(values)
+    prose = {(value.top, value.name) for value in values if _is_prose(value.text)}
+    return (value for value in values if (value.top, value.name) in prose)
 
 
-def _texts(values: Iterable[_Value]) -> list[str]:
-    by_path: dict[tuple[str, ...], list[str]] = {}
+def _longest(values: Iterable[_Value]) -> str | None:
+    """Return the longest text, that of all values of a name together."""
+    by_name: dict[tuple[str, str], list[str]] = {}
     for value in values:
-        if value.is_text:
-            by_path.setdefault(value.path, []).append(value.text)
-    return ["\n".join(texts) for texts in by_path.values()]
+        by_name.setdefault((value.top, value.name), []).append(value.text)
+    return max(map("\n".join, by_name.values()), key=len, default=None)
+
+
+def _is_prose(text: str) -> bool:
+    if text.isascii() and not _BLANK.search(text):
+        return False  # a word of a vocabulary, an identifier, a time
+    if _CODED.search(text):
+        return False
+    return _PROSE.search(text) is not None or bool(find_emoji(text))
+
+
+def _links_in(text: str) -> list[str]:
+    return _LINK_IN_TEXT.findall(_MARKDOWN_PICTURE.sub("", text)) if "://" in text else []
+
+
+@lru_cache(maxsize=1024)
+def _is_picture(name: str) -> bool:
+    return any(word.lower() in _PICTURES for word in _WORD_OF_NAME.findall(name[:64]))

@@ -11,28 +11,50 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import regex
+
 from slurp.documents.embeds import EmbedSummary
 from slurp.documents.graphemes import count_graphemes, find_emoji
-from slurp.documents.languages import normalize_tag, primary_subtag
-from slurp.documents.record_values import dict_of, dicts_of, text_of, texts_of, visible
+from slurp.documents.languages import normalize_tags
+from slurp.documents.record_values import (
+    dict_of,
+    dicts_of,
+    normalize,
+    text_of,
+    texts_of,
+    visible,
+    visible_of,
+)
 from slurp.documents.urls import domain_of, is_did, split_at_uri
 
 Source = dict[str, Any]
 Record = dict[str, Any]
 
+_FACET = "app.bsky.richtext.facet"
+_SELF_LABELS = "com.atproto.label.defs#selfLabels"
+
 # Longest tag that is cached, in characters. Bluesky's lexicon allows 640 bytes and 64 graphemes.
 _CACHED_LENGTH = 256
+# Characters of a tag that is indexed.
+MAX_TAG = 1024
 
 # Not inside of an address (`/page#part`) or an HTML entity (`&#39;`). Bluesky's lexicon allows 64 graphemes.
 _HASHTAG = re.compile(r"(?<![\w/&=?.#＃-])[#＃](?!\ufe0f)([^\s#＃]{1,64})(?![^\s#＃])")
+_SECOND_DOT = regex.compile(r"i(?P<marks>[^\p{ccc=0}\u0307]{0,30})\u0307")
+# What `visible` keeps for the eye.
+_IGNORED_IN_TAGS = re.compile(
+    "[\u180b-\u180d\u200b-\u200d\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0100-\U000e01ef]"
+)
+# A keycap (#️⃣) is a tag, not a number sign before one.
+_TAG_BEGIN = re.compile(r"\A(?:\s|[#＃﹟](?![\ufe0f\u20e3]))+")
 # The `type` of an entity, and the property that a facet has in its place.
 _ENTITIES = {"hashtag": "tag", "link": "uri", "mention": "did"}
 
 
 def add_text(source: Source, value: Any) -> None:
     """Add `text`, its length and its emoji."""
-    if text := text_of(value):
-        source["text"] = visible(text)
+    if text := visible_of(value):
+        source["text"] = text
         source["length"] = {"graphemes": count_graphemes(text)}
         if found := find_emoji(text):
             source["emoji"] = found
@@ -41,7 +63,8 @@ def add_text(source: Source, value: Any) -> None:
 def add_reference(source: Source, field: str, target: Any, *, whole: bool = False) -> None:
     """Add the target of a reference: `uri` and `did`; with `whole` also `collection`."""
     if type(target) is dict:
-        target = target.get("uri")
+        # In 2022 a follow had a DID there.
+        target = target.get("uri", target.get("did"))
     if type(target) is not str:
         return
     if is_did(target):
@@ -55,17 +78,19 @@ def add_reference(source: Source, field: str, target: Any, *, whole: bool = Fals
 
 
 def add_name_and_description(source: Source, record: Record, name: str) -> None:
-    if text := text_of(record.get(name)):
-        source["name"] = visible(text)
-    if text := text_of(record.get("description")):
-        source["description"] = visible(text)
+    if text := visible_of(record.get(name)):
+        source["name"] = text
+    if text := visible_of(record.get("description")):
+        source["description"] = text
 
 
 def add_languages(source: Source, tags: Any) -> None:
-    """Add `langs` and `lang` from a list of language tags."""
-    if langs := [tag for text in texts_of(tags) if (tag := normalize_tag(text))]:
-        source["langs"] = langs = _unique(langs)
-        source["lang"] = _unique(map(primary_subtag, langs))
+    """Add `langs` and `lang` from a list of language tags, or a single one."""
+    if tags is None:
+        return
+    found = normalize_tags(tuple(texts_of(tags)))
+    if found.langs:
+        source["langs"], source["lang"] = found
 
 
 def add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) -> None:
@@ -74,7 +99,9 @@ def add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) ->
     mentions: list[str] = []
     for facet in dicts_of(facets):
         for feature in dicts_of(facet.get("features")):
-            # Recognized by their properties: some clients leave out `$type`.
+            # Some clients leave out `$type`; other applications have types with the same properties.
+            if not str(feature.get("$type", _FACET)).startswith(_FACET):
+                continue
             if tag := text_of(feature.get("tag")):
                 tags.append(tag)
             elif (did := text_of(feature.get("did"))) and is_did(did):
@@ -97,7 +124,9 @@ def add_mentions(source: Source, targets: Iterable[str]) -> None:
 def add_tags(source: Source, tags: Iterable[str]) -> None:
     if bare := _unique(map(_bare_tag, tags)):
         source["tags"] = bare
-        source["tags_folded"] = _unique(map(fold_tag, bare))
+        # Longer ones are not indexed, and folding can make a tag eighteen times as long.
+        if folded := _unique(fold_tag(tag) for tag in bare if len(tag) <= MAX_TAG):
+            source["tags_folded"] = folded
 
 
 def add_tags_in_text(source: Source) -> None:
@@ -105,7 +134,7 @@ def add_tags_in_text(source: Source) -> None:
     text = source["text"]
     if "#" not in text and "＃" not in text:
         return
-    marked = source.get("tags_folded", ())
+    marked = frozenset(source.get("tags_folded", ()))
     found = (fold_tag(_without_final_punctuation(tag)) for tag in _HASHTAG.findall(text))
     if more := _unique(tag for tag in found if tag not in marked and not _is_number(tag)):
         source["tags_text"] = more
@@ -122,14 +151,14 @@ def _is_number(tag: str) -> bool:
 
 
 def facets_of_entities(entities: Any) -> list[Record]:
-    """Return the `entities` of a post as facets, which have replaced them in 2023."""
+    """Return the `entities` of a post as facets, which replaced them in 2023."""
     names = ((entity, _ENTITIES.get(str(entity.get("type")))) for entity in dicts_of(entities))
     return [{"features": [{name: entity.get("value")}]} for entity, name in names if name]
 
 
 def _bare_tag(tag: str) -> str:
-    """Return a tag without `#`, blanks around it, and invisible characters."""
-    return visible(tag).strip().lstrip("#＃").strip()
+    """Return a tag without number signs before it, blanks around it, and invisible characters."""
+    return _TAG_BEGIN.sub("", visible(tag)).strip()
 
 
 def fold_tag(tag: str) -> str:
@@ -141,8 +170,10 @@ def fold_tag(tag: str) -> str:
 def _fold(tag: str) -> str:
     if tag.isascii():
         return tag.lower()
-    # The case folding of a dotted capital I is an i with a second dot.
-    return unicodedata.normalize("NFKC", tag).casefold().replace("i\u0307", "i")
+    # Turkish has a second i, and the case folding of the capital one is an i with a second dot.
+    decomposed = normalize("NFKD", normalize("NFKC", tag).casefold())
+    folded = _SECOND_DOT.sub(r"i\g<marks>", decomposed.replace("\u0131", "i"))
+    return normalize("NFKC", _IGNORED_IN_TAGS.sub("", folded))
 
 
 _fold_cached = lru_cache(maxsize=16_384)(_fold)
@@ -150,7 +181,7 @@ _fold_cached = lru_cache(maxsize=16_384)(_fold)
 
 def add_alternative_texts(source: Source, texts: Iterable[str]) -> None:
     """Add `alt`."""
-    if alternatives := [visible(text) for text in texts]:
+    if alternatives := [text for text in map(visible, texts) if text]:
         source["alt"] = alternatives
 
 
@@ -178,7 +209,11 @@ def add_links(source: Source, links: list[str]) -> None:
 
 def add_labels(source: Source, record: Record) -> None:
     if (labels := record.get("labels")) is not None:
-        values = dicts_of(dict_of(labels).get("values"))
+        found = dict_of(labels)
+        if found.get("$type", _SELF_LABELS) != _SELF_LABELS:
+            return
+        # Once a list.
+        values = dicts_of(found.get("values") if found else labels)
         if names := _unique(name for value in values if (name := text_of(value.get("val")))):
             source["labels"] = names
 

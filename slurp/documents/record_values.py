@@ -6,29 +6,52 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
+
+import regex
 
 # Characters. A record is 1 MiB at most. Counting the graphemes of 16 million accented letters takes 20 s and
 # 1 GB.
 MAX_TEXT = 2**20
 
 
-# Characters that Unicode says to ignore (Default_Ignorable_Code_Point), except those that a visible character
-# needs: the variation selectors of emoji and ideographs, the tags of flags, and the joiners.
+# Characters without a glyph (Default_Ignorable_Code_Point). The named groups are kept where they matter.
 _INVISIBLE = re.compile(
-    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001]+"
+    "(?P<selector>[\ufe00-\ufe0f\u180b-\u180d\U000e0100-\U000e01ef])"
+    "|(?P<tags>[\U000e0020-\U000e007f]+)"
+    "|(?P<joiner>[\u200c\u200d]+)"
+    "|(?P<word_break>\u200b+)"
+    "|(?P<filler>[\u3164\uffa0]+)"
+    "|[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u180f\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+    "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e00ff"
+    "\U000e01f0-\U000e0fff]+"
 )
-# The joiners U+200C and U+200D change letters of Arabic and Indic scripts, and join emoji. Elsewhere they are
-# without effect.
-_JOINED = (
-    "\u0600-\u06ff\u0700-\u074f\u0750-\u077f\u07c0-\u07ff\u0840-\u085f\u08a0-\u08ff\u0900-\u0dff\u0e00-\u0eff"
-    "\u0f00-\u109f\u1700-\u17ff\u1800-\u18af\ua800-\ua8ff\ufb50-\ufdff\ufe00-\ufe0f\ufe70-\ufefc"
-    "\u200d\u203c-\u3299\U00010a00-\U00011fff\U0001e900-\U0001e95f\U0001f000-\U0001faff"
+# One set is searched faster than many alternatives.
+_MAYBE_INVISIBLE = re.compile(
+    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+# Characters that have variants: emoji, symbols, ideographs, and the letters of two scripts.
+_HAS_VARIANTS = regex.compile(
+    r"[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{S}\p{Ideographic}\p{Mongolian}\p{Myanmar}]"
+)
+# Scripts in which the joiners U+200C and U+200D change letters: Arabic and Indic ones.
+_JOINED = re.compile(
+    "[\u0600-\u077f\u07c0-\u07ff\u0840-\u08ff\u0900-\u0dff\u0f00-\u109f\u1700-\u18af\ua800-\ua8ff"
+    "\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f]"
+)
+_PICTURE = regex.compile(r"\p{Extended_Pictographic}")
+_BEFORE_PICTURE = regex.compile(r"[\p{Extended_Pictographic}\p{Emoji_Modifier}\uFE0F]")
+# Scripts without blanks between words, which a zero-width space separates: Thai, Lao, Burmese, Khmer.
+_WITHOUT_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+_BLACK_FLAG = "\U0001f3f4"
+
+# More marks on one letter than any language has (https://www.unicode.org/reports/tr15, stream-safe text). The
+# time of a normalization is quadratic in their number.
+_MANY_MARKS = regex.compile(r"[^\p{ccc=0}]{31}")
+
 _TAG = re.compile("<[^<>]*>")
 _LINE_BREAK = re.compile("<br ?/?>|</(?:p|li|blockquote|h[1-6])>", re.IGNORECASE)
-_LONE_JOINERS = re.compile(f"(?<![{_JOINED}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_JOINED}])")
 
 
 def text_of(value: Any) -> str | None:
@@ -37,9 +60,11 @@ def text_of(value: Any) -> str | None:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """Yield the strings in a list that `text_of` accepts."""
+    """Yield the strings in a list that `text_of` accepts; a string is a list of one."""
     if type(value) is list:
         yield from (item for item in value if text_of(item))
+    elif text_of(value):
+        yield value
 
 
 def dict_of(value: Any) -> dict[str, Any]:
@@ -57,10 +82,51 @@ def text_of_html(text: str) -> str:
     return html.unescape(_TAG.sub("", _LINE_BREAK.sub("\n", text))).strip()
 
 
+def visible_of(value: Any) -> str | None:
+    """Return what people see of a string that `text_of` accepts; None if that is nothing."""
+    text = text_of(value)
+    return None if text is None else visible(text) or None
+
+
 def visible(text: str) -> str:
     """Return the text without invisible characters, with composed letters: `word\xadbreak` → `wordbreak`."""
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFC", text)
-    text = _INVISIBLE.sub("", text)
-    return _LONE_JOINERS.sub("", text) if "\u200c" in text or "\u200d" in text else text
+    if not _MAYBE_INVISIBLE.search(text):
+        return normalize("NFC", text)
+    return normalize("NFC", _INVISIBLE.sub(_visible_part, text))
+
+
+def never_visible() -> list[str]:
+    """Return the characters that `visible` always removes, without those of rare planes."""
+    found = ((character, _INVISIBLE.fullmatch(character)) for character in map(chr, range(0x10000)))
+    return [character for character, match in found if match is not None and match.lastgroup is None]
+
+
+def _visible_part(match: re.Match[str]) -> str:
+    """Return an invisible character where it changes what people see, else nothing."""
+    kind = match.lastgroup
+    if kind is None:
+        return ""
+    text = match.string
+    before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 1]
+    if kind == "selector":
+        is_keycap = after == "\u20e3" and before in "0123456789#*"
+        is_kept = is_keycap or bool(_HAS_VARIANTS.match(before))
+    elif kind == "joiner":
+        is_kept = bool(
+            (_JOINED.match(before) and _JOINED.match(after))
+            or (match[0] == "\u200d" and _BEFORE_PICTURE.match(before) and _PICTURE.match(after))
+        )
+    elif kind == "word_break":
+        is_kept = bool(_WITHOUT_BLANKS.match(before) and _WITHOUT_BLANKS.match(after))
+    elif kind == "filler":
+        return " "
+    else:
+        is_kept = before == _BLACK_FLAG
+    return match[0] if is_kept else ""
+
+
+def normalize(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
+    """Return a normalization form of Unicode; the text as it is if a letter has absurdly many marks."""
+    return text if _MANY_MARKS.search(text) else unicodedata.normalize(form, text)

@@ -30,7 +30,12 @@ _INVALID_IN_NAMES = re.compile(r"[.%\x00]")
 
 def for_mapped_type(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of a mapped type in which names that are blank or contain a dot are percent-encoded."""
-    return _encode_names(record, 0) if _has_invalid_name(record, 0) else record
+    return record if is_storable(record) else _encode_names(record, 0)
+
+
+def is_storable(value: Any) -> bool:
+    """Return whether `for_mapped_type` changes nothing in an object or list."""
+    return not _has_invalid_name(value, 0)
 
 
 def for_flattened(record: Any) -> dict[str, Any]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
+
+from slurp.documents.record_values import normalize
 
 # The fields that have spellings.
 FIELDS = ("text", "alt", "name", "description")
 
-# Characters. Longer texts are books, and their spellings would be a second book.
+# Characters. Bounds the size of `spellings`.
 _EXAMINED_LENGTH = 50_000
+_CACHED_LENGTH = 32
 # Syllables of a Korean word; no noun is longer.
 _LONGEST_BEGINNING = 10
 
@@ -60,17 +62,15 @@ def _letter_without_marks(letter: str) -> str:
 
 def add_spellings(source: dict[str, Any]) -> None:
     """Add `spellings`: those of all texts of the document."""
-    texts = [source[name] for name in FIELDS if name in source]
-    if texts and (spellings := other_spellings("\n".join(_strings(texts)))):
+    texts: list[str] = []
+    for name in FIELDS:
+        if (text := source.get(name)) is not None:
+            if type(text) is str:
+                texts.append(text)
+            else:
+                texts += text
+    if texts and (spellings := other_spellings("\n".join(texts))):
         source["spellings"] = spellings
-
-
-def _strings(texts: list[str | list[str]]) -> Iterator[str]:
-    for text in texts:
-        if type(text) is str:
-            yield text
-        else:
-            yield from text
 
 
 def other_spellings(text: str) -> str | None:
@@ -81,20 +81,27 @@ def other_spellings(text: str) -> str | None:
     """
     if text.isascii() and "'" not in text:
         return None
-    words = _WORD.findall(text[:_EXAMINED_LENGTH])
-    found = dict.fromkeys(spelling for word in words for spelling in _spellings(word))
-    for word in words:
-        found.pop(word, None)
+    words = dict.fromkeys(_WORD.findall(text[:_EXAMINED_LENGTH]))
+    found = dict.fromkeys(
+        spelling
+        for word in words
+        for spelling in (_cached_spellings(word) if len(word) <= _CACHED_LENGTH else _spellings(word))
+        if spelling not in words
+    )
     return " ".join(found) or None
 
 
-def _spellings(word: str) -> Iterator[str]:
-    usual = unicodedata.normalize("NFKC", word) if _WIDTH_FORM.search(word) else word
+def _spellings(word: str) -> list[str]:
+    usual = normalize("NFKC", word) if _WIDTH_FORM.search(word) else word
     straight = usual
     for apostrophe in _APOSTROPHES[1:]:
         straight = straight.replace(apostrophe, "'")
-    yield from (straight, straight.replace("'", "’"))
+    found = [straight, straight.replace("'", "’")] if "'" in straight or usual != word else []
     if (bare := without_marks(straight)) != straight:
-        yield from (bare, bare.replace("'", "’"))
+        found += (bare, bare.replace("'", "’")) if "'" in bare else (bare,)
     for syllables in _HANGUL.findall(usual):
-        yield from (syllables[:end] for end in range(1, min(len(syllables), _LONGEST_BEGINNING + 1)))
+        found += (syllables[:end] for end in range(1, min(len(syllables), _LONGEST_BEGINNING + 1)))
+    return found
+
+
+_cached_spellings = lru_cache(maxsize=16_384)(_spellings)

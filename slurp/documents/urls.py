@@ -14,6 +14,10 @@ _EXAMINED_LENGTH = 1024
 _MAX_HOST = 253
 # A label of a host that can exist. The underscore is not allowed in names of hosts; there are such hosts.
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+# Scheme, host and what ends it.
+_AUTHORITY = re.compile(r"[^/\\]*[/\\]+[^/\\?#]+[/\\?#]")
+# Top-level domains for documentation and tests (RFC 2606).
+_RESERVED = frozenset({"example", "test"})
 _HOST = re.compile(rf"(?:{_LABEL}\.)+(?:[a-z]{{2,63}}|xn--{_LABEL})")
 
 
@@ -24,25 +28,47 @@ def domain_of(link: str) -> str | None:
     host that is itself a public suffix (`gov.uk`) is its own domain. None for IP addresses, for hosts that
     cannot exist, and for schemes other than http and https.
     """
+    host = host_of(link)
+    return None if host is None else registrable_domain(host)
+
+
+def host_of(link: str) -> str | None:
+    """Return the host of a link in ASCII and lower case; None for schemes other than http and https."""
+    if len(link) > _EXAMINED_LENGTH:
+        # Where the host ends must be known.
+        if not _AUTHORITY.match(link, 0, _EXAMINED_LENGTH):
+            return None
+        link = link[:_EXAMINED_LENGTH]
     try:
-        url = ada_url.URL(link[:_EXAMINED_LENGTH])
+        url = ada_url.URL(link)
     except ValueError:
         return None
-    return registrable_domain(url.hostname) if url.protocol in ("https:", "http:") else None
+    return url.hostname if url.protocol in ("https:", "http:") else None
 
 
 @lru_cache(maxsize=16_384)
 def registrable_domain(host: str) -> str | None:
     """Return the registrable domain of a host in ASCII and lower case; None as for `domain_of`."""
-    host = host.strip(".")
-    if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
+    host = host.removesuffix(".")
+    if len(host) > _MAX_HOST or not _HOST.fullmatch(host) or not all(map(_is_label, host.split("."))):
         return None
     suffixes = _suffixes()
     last = host.rpartition(".")[2]
-    # A top-level domain in another script that is not on the list is text behind a link: `example.com”`.
-    if last.startswith("xn--") and suffixes.publicsuffix(last, accept_unknown=False) is None:
+    # A top-level domain that is not on the list is text behind a link: `example.com”`, `example.comhello`.
+    if last not in _RESERVED and suffixes.publicsuffix(last, accept_unknown=False) is None:
         return None
     return suffixes.privatesuffix(host) or host
+
+
+def _is_label(label: str) -> bool:
+    """Return whether a label in Punycode is one that a browser writes."""
+    if not label.startswith("xn--"):
+        return True
+    try:
+        text = label[4:].encode().decode("punycode")
+        return text.isprintable() and not text.isascii() and text.encode("punycode").decode() == label[4:]
+    except UnicodeError:
+        return False
 
 
 @cache
@@ -53,6 +79,9 @@ def _suffixes() -> PublicSuffixList:
     """
     return PublicSuffixList()
 
+
+_DID = re.compile(r"did:[a-z]+:[A-Za-z0-9._:%-]*[A-Za-z0-9._-]")
+_MAX_DID = 2048
 
 # Path segment of the page on bsky.app, by collection.
 PAGE_PATHS = {
@@ -82,5 +111,11 @@ def split_at_uri(text: str) -> list[str] | None:
     return text.split("/") if text.startswith("at://") else None
 
 
+@lru_cache(maxsize=16_384)
+def _is_did(text: str) -> bool:
+    return _DID.fullmatch(text) is not None
+
+
 def is_did(text: str) -> bool:
-    return text.startswith("did:")
+    """Return whether a text is a DID. https://atproto.com/specs/did"""
+    return text.startswith("did:") and len(text) <= _MAX_DID and _is_did(text)

@@ -8,21 +8,13 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from slurp.documents.record_values import visible
+from slurp.documents.record_values import never_visible, visible
 from slurp.documents.spellings import other_spellings
 from slurp.elastic.features import Features
 
 Json = dict[str, Any]
 
-# One apostrophe, and no invisible characters: texts have none, but what people paste into a search may.
-_CHARACTERS: Json = {
-    "type": "mapping",
-    "mappings": [
-        *(f"\\u{code:04x}=>'" for code in (0x2018, 0x2019, 0x2BC, 0xFF07)),
-        *(f"\\u{code:04x}=>" for code in (0xAD, 0x61C, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF)),
-        *(f"\\u{code:04x}=>" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))),
-    ],
-}
+_APOSTROPHES = "‘’ʼ＇"
 # Pairs of neighbors in place of words: 東京タワー is 東京, 京タ, タワ, ワー. Texts have single letters, too.
 _PAIRS_AND_CHARACTERS: Json = {"type": "cjk_bigram", "output_unigrams": True}
 # Marks are left out in these scripts. In others they are vowels, or make other syllables, as in kana.
@@ -42,13 +34,22 @@ def analysis(features: Features) -> Json | None:
         filters[folding] = _ICU_FOLDING
     analyzer = {"type": "custom", "char_filter": ["characters"], "tokenizer": tokenizer}
     return {
-        "char_filter": {"characters": _CHARACTERS},
+        "char_filter": {"characters": {"type": "mapping", "mappings": _character_mappings()}},
         "filter": filters,
         "analyzer": {
             "default": {**analyzer, "filter": ["cjk_width", "lowercase", "pairs_and_characters", folding]},
             "default_search": {**analyzer, "filter": ["cjk_width", "lowercase", "cjk_bigram", folding]},
         },
     }
+
+
+def _character_mappings() -> list[str]:
+    """Return rules for one apostrophe, and no invisible characters.
+
+    Texts have no invisible ones, but what people paste into a search may.
+    """
+    escaped = [f"\\u{ord(character):04x}=>'" for character in _APOSTROPHES]
+    return escaped + [f"\\u{ord(character):04x}=>" for character in never_visible()]
 
 
 class Example(NamedTuple):

@@ -7,7 +7,8 @@ rejects the whole document for one such value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from slurp.lexicons.mapping import Compiled
@@ -17,7 +18,9 @@ Fields = dict[str, "Fields | None"]
 
 Mistyped = dict[str, list[Any]]
 
-# Lexicons of these belong together, besides those of the authority of the record itself.
+_NOTHING: Any = object()
+
+# Records may embed objects of these, and of the authority of their own type.
 _AUTHORITIES = ("app.bsky", "chat.bsky", "com.atproto", "tools.ozone")
 
 
@@ -31,16 +34,21 @@ class RecordShapes:
     def __contains__(self, nsid: object) -> bool:
         return nsid in self._fields
 
+    def fits(self, nsid: str, record: dict[str, Any], is_storable: Callable[[Any], bool]) -> bool:
+        """Return whether the record can be stored as it is: mapped values fit, and the others are storable.
+
+        Raises KeyError if the record type has no mapping.
+        """
+        return _fits(record, self._fields[nsid], self._known[nsid], is_storable)
+
     def separate(self, nsid: str, record: dict[str, Any]) -> tuple[dict[str, Any], Mistyped]:
         """Return the record without the values that do not fit, and lists of those values by path.
 
-        Returns the record itself if everything fits. Raises KeyError if the record type has no mapping.
+        Raises KeyError if the record type has no mapping.
         """
-        fields, known = self._fields[nsid], self._known[nsid]
-        if _fits(record, fields, known):
-            return record, {}
         mistyped: Mistyped = {}
-        return _without_mistyped(record, fields, known, "", mistyped), mistyped
+        kept = _without_mistyped(record, self._fields[nsid], self._known[nsid], "", mistyped)
+        return kept, mistyped
 
 
 def _fields(mapping: Mapping[str, Any]) -> Fields:
@@ -50,32 +58,49 @@ def _fields(mapping: Mapping[str, Any]) -> Fields:
     }
 
 
+@lru_cache(maxsize=4096)
 def _authority(nsid: str) -> str:
+    """Return the domain of an NSID without the names below it: `app.bsky` of `app.bsky.feed.post`."""
     return ".".join(nsid.split(".", 2)[:2])
 
 
 def _is_foreign(value: dict[str, Any], fields: Fields, known: frozenset[str]) -> bool:
-    """Return whether an object in an open union is of another application's type."""
-    return "$type" in fields and type(kind := value.get("$type")) is str and _authority(kind) not in known
+    """Return whether an object in an open union is of another application's type.
+
+    A union of which the lexicon names no member has only `$type` mapped, which any member has.
+    """
+    return (
+        "$type" in fields
+        and len(fields) > 1
+        and type(kind := value.get("$type")) is str
+        and _authority(kind) not in known
+    )
 
 
-# The recursion ends with the fields, which are finite, for every record.
-def _fits(value: dict[str, Any], fields: Fields, known: frozenset[str]) -> bool:
-    if _is_foreign(value, fields, known):
+# The recursion ends with the fields, which are finite, for every record. Written out for speed: it runs for
+# every record that does not take the fast path.
+def _fits(
+    value: dict[str, Any], fields: Fields, known: frozenset[str], is_storable: Callable[[Any], bool]
+) -> bool:
+    if "$type" in value and _is_foreign(value, fields, known):
         return False
     for name, item in value.items():
-        if name in fields and not _fits_field(item, fields[name], known):
-            return False
+        kind = type(item)
+        if name not in fields:
+            if (kind is dict or kind is list) and not is_storable(item):
+                return False
+            if not name.isidentifier() and name != "$type":
+                return False
+            continue
+        inner = fields[name]
+        for element in item if kind is list else (item,):
+            if type(element) is dict:
+                if inner is None or not _fits(element, inner, known, is_storable):
+                    return False
+            # Lists in lists are rare, and may be deeper than the interpreter can follow.
+            elif type(element) is list or (inner is not None and element is not None):
+                return False
     return True
-
-
-def _fits_field(item: Any, inner: Fields | None, known: frozenset[str]) -> bool:
-    kind = type(item)
-    if kind is list:
-        return all(_fits_field(element, inner, known) for element in item)
-    if inner is None:
-        return kind is not dict
-    return item is None or (kind is dict and _fits(item, inner, known))
 
 
 def _without_mistyped(
@@ -83,27 +108,31 @@ def _without_mistyped(
 ) -> dict[str, Any]:
     kept = {}
     for name, item in value.items():
-        if name not in fields or _fits_field(item, fields[name], known):
-            kept[name] = item
-        elif type(item) is list:
-            kept[name] = _fitting_elements(item, fields[name], known, prefix + name, mistyped)
-        else:
-            for one in _fitting_elements([item], fields[name], known, prefix + name, mistyped):
-                kept[name] = one
+        fitting = item
+        if name in fields:
+            fitting = _without_mistyped_values(item, fields[name], known, prefix + name, mistyped)
+        if fitting is not _NOTHING:
+            kept[name] = fitting
     return kept
 
 
-def _fitting_elements(
-    items: list[Any], inner: Fields | None, known: frozenset[str], path: str, mistyped: Mistyped
-) -> list[Any]:
-    kept: list[Any] = []
-    for item in items:
-        if _fits_field(item, inner, known):
-            kept.append(item)
-        elif type(item) is list:
-            kept.append(_fitting_elements(item, inner, known, path, mistyped))
-        elif type(item) is dict and inner is not None and not _is_foreign(item, inner, known):
-            kept.append(_without_mistyped(item, inner, known, f"{path}.", mistyped))
-        else:
-            mistyped.setdefault(path, []).append(item)
-    return kept
+def _without_mistyped_values(
+    item: Any, inner: Fields | None, known: frozenset[str], path: str, mistyped: Mistyped
+) -> Any:
+    """Return what fits of the value of a field, _NOTHING if nothing does."""
+    kind = type(item)
+    if kind is list:
+        fitting = []
+        for element in item:
+            if (value := _without_mistyped_values(element, inner, known, path, mistyped)) is not _NOTHING:
+                fitting.append(value)
+        return fitting
+    if inner is None:
+        if kind is not dict:
+            return item
+    elif item is None:
+        return None
+    elif kind is dict and not _is_foreign(item, inner, known):
+        return _without_mistyped(item, inner, known, f"{path}.", mistyped)
+    mistyped.setdefault(path, []).append(item)
+    return _NOTHING

@@ -13,6 +13,7 @@ from elasticsearch import ApiError, AuthenticationException
 
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.documents.record_parts import fold_tag
+from slurp.documents.record_values import visible
 from slurp.documents.spellings import without_marks
 from slurp.documents.urls import page_url
 from slurp.elastic.client import FAILURES, Elastic, describe
@@ -268,7 +269,8 @@ def search_conditions(search: SearchRequest) -> list[dict[str, Any]]:
         fields = ["text", "alt", "spellings"]
         options = {"fields": fields, "default_operator": "and", "flags": _FLAGS, "lenient": True}
         # The analyzer of the small distribution does not find `cafe` for `café`.
-        spellings = {search.query: None, without_marks(search.query): None}
+        query = visible(search.query)
+        spellings = {query: None, without_marks(query): None}
         queries: list[dict[str, Any]] = [
             {"simple_query_string": {"query": query, **options}} for query in spellings
         ]
