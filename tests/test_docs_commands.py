@@ -43,6 +43,7 @@ pytestmark = pytest.mark.xdist_group("usual ports")
 
 RUN = re.compile(
     r"(?:\.venv/bin/)?python -m slurp\.(?:lexicons|kibana|reference|documents|elastic\.privileges) "
+    r"|python -m slurp\.elastic\.analysis$"
     r"|\.venv/bin/python skeetslurper\.py(?: --embedded)?$"
     r"|(?:\.venv/bin/)?python -m slurp\.simulator --help$"
     r"|printf .*\.skeetslurper\.password$|mkdir -p ~/\.local"

@@ -177,3 +177,36 @@ def test_long_values_are_not_cached() -> None:
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+# Hostile records: each takes seconds or minutes if a step is quadratic.
+_LONG = 60_000
+HOSTILE: dict[str, dict[str, Any]] = {
+    "marks": {"text": "a" + "\u0301" * _LONG + "\u0323" * _LONG},
+    "marks in tags": {"tags": ["a" + "\u0301" * _LONG + "\u0323" * _LONG]},
+    "marks in full width": {"text": "ａ" + "\u0301" * _LONG + "\u0323" * _LONG},
+    "tags and hashtags": {
+        "text": " ".join(f"#a{number}" for number in range(_LONG)),
+        "tags": [f"b{number}" for number in range(_LONG)],
+    },
+    "growing tags": {"tags": ["ﷺ" * 300_000]},
+    "deep lists": {"embed": None},
+    "brackets": {"text": "[" * 400_000},
+    "parentheses": {"text": "https://a" + "(" * 400_000},
+    "apostrophes": {"text": "a'" * 200_000},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_record_takes_no_longer_than_it_is_long(name: str) -> None:
+    record = dict(HOSTILE[name])
+    if name == "deep lists":
+        values: Any = [*[None] * 150_000, 7]
+        for _ in range(190):
+            values = [values]
+        record["embed"] = values
+    for collection in ("app.bsky.feed.post", "com.example.thing"):
+        began = time.process_time()
+        body = document(commit(record, collection)).body
+        assert time.process_time() - began < 3
+        assert len(body) < 6_000_000

@@ -144,10 +144,11 @@ def test_text_of_elasticsearch_and_kibana_errors_is_escaped(
     mappings: dict[str, Any] = {
         "dynamic": False,
         "_meta": {"skeetslurper": {}},
-        "properties": {"text": {"type": "long"}},
+        "properties": {"labels": {"type": "long"}},
     }
     es.indices.create(index=indexer.today, mappings=mappings)
-    jetstream.publish([*evil_frames(indexer.began), commit(6, {"text": evil("text")}, at=indexer.began)])
+    labels = {"values": [{"val": evil("text")}]}
+    jetstream.publish([*evil_frames(indexer.began), commit(6, {"labels": labels}, at=indexer.began)])
 
     def reject(space: str, lines: bytes, overwrite: bool) -> Any:
         raise ErrorResponse.of(400, evil("import"))

@@ -23,7 +23,9 @@ _FILTER_PATH = (
 _REJECTED_FOR_CONTENT = (400, 413)
 
 # Shared, because it is the result of nearly every action.
-_CREATED = Item(201)
+CREATED = Item(201)
+_CREATED_RESULT = {"create": {"status": 201, "result": "created"}}
+_RESULTS_PER_BEAT = 256
 
 # One action of a bulk request as NDJSON: one line, for a `create` two, without a newline at the end. It is a
 # single bytes object because the bulk helper processes each line of an action separately.
@@ -107,7 +109,7 @@ def request(
 ) -> list[Item]:
     """Send actions in one request, or in several if they are too large for one; return one result for each.
 
-    `heartbeat` is called for each result. Raises TransportError as `send` does, and ApiError for any
+    `heartbeat` is called while results arrive. Raises TransportError as `send` does, and ApiError for any
     rejection.
     """
     # A finite batch for each call: with an endless generator, parallel_bulk does not return after an error.
@@ -124,9 +126,10 @@ def request(
         timeout=BULK_TIMEOUT,
     )
     items = []
-    for _, result in results:
-        heartbeat()
-        items.append(_item(result))
+    for number, (_, result) in enumerate(results):
+        if number % _RESULTS_PER_BEAT == 0:
+            heartbeat()
+        items.append(CREATED if result == _CREATED_RESULT else _item(result))
     if len(items) != len(actions):
         raise UnexpectedResponse(f"{len(items)} results for {len(actions)} actions of a bulk request")
     return items
@@ -141,9 +144,7 @@ def _item(result: dict[str, Any]) -> Item:
     error = fields.get("error")
     if error is None:
         # Elasticsearch 8 returns 200 and `noop` for a document that an ingest pipeline dropped.
-        return (
-            _CREATED if fields["status"] == 201 else Item(fields["status"], result=fields.get("result", ""))
-        )
+        return CREATED if fields["status"] == 201 else Item(fields["status"], result=fields.get("result", ""))
     if not isinstance(error, dict):
         return Item(fields["status"], "unknown", str(error))
     reason = str(error.get("reason", ""))
