@@ -111,11 +111,6 @@ def split_at_uri(text: str) -> list[str] | None:
     return text.split("/") if text.startswith("at://") else None
 
 
-@lru_cache(maxsize=16_384)
-def _is_did(text: str) -> bool:
-    return _DID.fullmatch(text) is not None
-
-
 def is_did(text: str) -> bool:
     """Return whether a text is a DID. https://atproto.com/specs/did"""
-    return text.startswith("did:") and len(text) <= _MAX_DID and _is_did(text)
+    return text.startswith("did:") and len(text) <= _MAX_DID and _DID.fullmatch(text) is not None
