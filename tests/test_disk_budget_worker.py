@@ -87,7 +87,7 @@ def test_a_worker_pauses_while_today_is_too_large_and_resumes_with_a_larger_budg
 ) -> None:
     [today] = fill(es, trial.index, trial.today, megabytes=98)
     already_stored = count(es, trial.index)
-    jetstream.generate(20_000, span=10)
+    jetstream.generate(60_000, span=10)
     options = (
         *("--jetstream", jetstream.url, "--es", es_node.url, "--index", trial.index, "--no-kibana"),
         *("--stats-interval", "1s", "--flush", "100ms", "--http", "127.0.0.1:0", "--since", "0"),
@@ -101,10 +101,10 @@ def test_a_worker_pauses_while_today_is_too_large_and_resumes_with_a_larger_budg
         text = HttpClient(worker).wait("/readyz", 503, "reading is paused")
         assert re.search(uses, text)
         worker.wait_for(r"in flight 0 \| .* \| disk \d+ MB of 100 MB")
-        assert worker.counted()["received"] < 20_000
+        assert worker.counted()["received"] < 60_000
         assert worker.stop() == 0
     with Worker(*options, "--max-disk", "300MB", home=tmp_path) as worker:
-        wait_for_documents(es, trial.index, already_stored + 20_000)
+        wait_for_documents(es, trial.index, already_stored + 60_000)
         assert worker.stop() == 0
     # In the last hour of a day the worker creates the index of the next one.
     assert remaining(es, trial.index) - {f"{trial.index}-{day_of(trial.today + 1)}"} == {today}
