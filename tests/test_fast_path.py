@@ -17,6 +17,7 @@ from slurp.events.frames import BadFrame, parse
 from slurp.lexicons import committed
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.protocol_v2 import frame as v2_frame
+from tests.harness import commit
 
 HOST = 'jetstream"1'
 ARRIVED_US = 1_783_175_889_000_000
@@ -232,3 +233,21 @@ def test_a_shape_with_unknown_fields_uses_the_general_path() -> None:
 
 def test_a_collection_without_mapped_fields_uses_the_general_path() -> None:
     assert FastPath(types=()).render(orjson.dumps(event()), HOST, ARRIVED_US) is None
+
+
+@pytest.mark.parametrize(
+    "did",
+    ["did:plc:abc", "did:plc:abc:", "did:PLC:abc", "did:web:a%3A1", "did:plc:~", f"did:{'a' * 2043}:b"]
+    + [f"did:{'a' * method}:{'b' * rest}" for method, rest in ((60, 1000), (70, 1100), (1100, 1000))],
+)
+def test_a_did_is_one_in_both_paths(did: str) -> None:
+    record = {"$type": "app.bsky.graph.follow", "createdAt": "2026-07-04T14:38:07.396Z", "subject": did}
+    frame = commit(1, record, "app.bsky.graph.follow")
+    if rendered := FastPath().render(frame, HOST, ARRIVED_US):
+        assert tuple(rendered) == general_path(frame)
+
+
+def test_the_usual_did_takes_the_fast_path() -> None:
+    subject = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+    record = {"$type": "app.bsky.graph.follow", "createdAt": "2026-07-04T14:38:07.396Z", "subject": subject}
+    assert FastPath().render(commit(1, record, "app.bsky.graph.follow", rkey="3l6"), HOST, ARRIVED_US)

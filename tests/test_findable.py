@@ -128,6 +128,7 @@ def test_mentions_are_dids_and_languages_are_registered() -> None:
         ("1\ufe0f\u20e3 ❤\ufe0f 🏴\U000e0067\U000e0062\U000e007f 葛\U000e0100",) * 2,
         ("ខ្ញុំ\u200bឆ្មា a\u200bb", "ខ្ញុំ\u200bឆ្មា ab"),
         ("e\u200b\u0301 e\xad\u0301", "é é"),
+        ("cafe\u0301 Z" + "\u0301" * 31, "café Ź" + "\u0301" * 29),
     ],
 )
 def test_invisible_characters_are_not_searched(text: str, expected: str) -> None:

@@ -183,6 +183,12 @@ def test_long_values_are_not_cached() -> None:
 _LONG = 60_000
 HOSTILE: dict[str, dict[str, Any]] = {
     "marks": {"text": "a" + "\u0301" * _LONG + "\u0323" * _LONG},
+    "letters that are marks": {"text": "\u0f73" * _LONG, "tags": ["a" + "\uff9e" * _LONG]},
+    "runs of marks": {"text": ("a" + "\u0301" * 30 + "\u200b") * 20_000},
+    "marks and width": {"text": "a\uff9e" + "\u0301\uff9e" * 24_999},
+    "digits": {"text": "x", "bridgyOriginalText": "&#" + "1" * 5000 + ";"},
+    "growing words": {"text": "ａ'" + "\ufdfa" * 49_000},
+    "growing hashtags": {"text": " ".join(f"#{number}x" + "\ufdfa" * 55 for number in range(2000))},
     "marks in tags": {"tags": ["a" + "\u0301" * _LONG + "\u0323" * _LONG]},
     "marks in full width": {"text": "ａ" + "\u0301" * _LONG + "\u0323" * _LONG},
     "tags and hashtags": {
@@ -200,6 +206,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_record_takes_no_longer_than_it_is_long(name: str) -> None:
     record = dict(HOSTILE[name])
+    if name == "growing tags":
+        record["tags"] += [f"{number}" + "\ufdfa" * 1000 for number in range(300)]
     if name == "deep lists":
         values: Any = [*[None] * 150_000, 7]
         for _ in range(190):
@@ -210,3 +218,29 @@ def test_a_hostile_record_takes_no_longer_than_it_is_long(name: str) -> None:
         body = document(commit(record, collection)).body
         assert time.process_time() - began < 3
         assert len(body) < 6_000_000
+
+
+@pytest.mark.parametrize("path", ["embed", "facets", "labels", "entities"])
+def test_a_type_that_is_deep_is_no_type(path: str) -> None:
+    deep = b"[" * 990 + b"]" * 990
+    value = {
+        "embed": b'{"$type":%b}',
+        "facets": b'[{"features":[{"$type":%b,"tag":"x"}]}]',
+        "labels": b'{"$type":%b,"values":[{"val":"x"}]}',
+        "entities": b'[{"type":%b,"value":"x"}]',
+    }[path] % deep
+    frame = commit({"text": "good", path: "@"}).replace(b'"@"', value)
+    assert orjson.loads(document(frame).body)["text"] == "good"
+
+
+def test_user_text_is_cached_only_if_it_is_short() -> None:
+    """Caches live as long as the worker, and users of the network choose what they keep."""
+    document(commit({"text": "x"}))
+    tracemalloc.start()
+    for number in range(50):
+        long = f"{number}" + "x" * 200_000
+        document(commit({long: {"a": 1}, "lang": long, "tags": [long]}, "com.example.thing"))
+        document(commit({"embed": {"$type": long}, "langs": [long], "tags": [long], "text": f"é{long}"}))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 2_000_000

@@ -25,7 +25,7 @@ from slurp.documents.record_parts import (
     add_text,
     facets_of_entities,
 )
-from slurp.documents.record_values import dict_of, dicts_of, text_of, text_of_html, texts_of
+from slurp.documents.record_values import dict_of, dicts_of, text_of, text_of_html, texts_of, visible_of
 from slurp.documents.spellings import add_spellings
 from slurp.documents.times import parse_created_at
 from slurp.lexicons import committed
@@ -130,7 +130,8 @@ def _add_labeler(source: Source, record: Record) -> None:
 
 def _add_document(source: Source, record: Record) -> None:
     add_name_and_description(source, record, "title")
-    add_text(source, record.get("textContent") or text_in(record.get("content")))
+    text = visible_of(record.get("textContent"))
+    add_text(source, text if text and not text.isspace() else text_in(record.get("content")))
     add_tags(source, texts_of(record.get("tags")))
     add_labels(source, record)
 

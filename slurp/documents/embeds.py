@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.documents.record_values import dict_of, dicts_of, text_of, visible_of
+from slurp.documents.record_values import dict_of, dicts_of, text_of, type_of, visible_of
 from slurp.documents.urls import host_of, is_did, split_at_uri
 
 POST = "app.bsky.feed.post"
@@ -40,7 +40,7 @@ class EmbedSummary:
 
     def add(self, embed: dict[str, Any], *, inside: bool = False) -> None:
         """Add an embed. `inside` a recordWithMedia another recordWithMedia is ignored."""
-        kind = str(embed.get("$type")).removesuffix("#main")
+        kind = type_of(embed)
         if kind == "app.bsky.embed.images":
             self._add_images(dicts_of(embed.get("images")))
         elif kind == "app.bsky.embed.gallery":

@@ -29,8 +29,8 @@ COLLECTIONS = (
 )
 
 _PLAIN = r"[A-Za-z0-9:._~-]++"
-# As `urls.is_did` accepts them, within its length.
-_DID = r"did:[a-z]++:[A-Za-z0-9:._-]{1,1024}+(?<!:)"
+# Shorter than the longest that `urls.is_did` accepts, and without percent signs.
+_DID = r"did:[a-z]{1,64}+:[A-Za-z0-9:._-]{1,1024}+(?<!:)"
 _TEXT = r'[^"\\\x00-\x1f]*+'
 # As many digits as microseconds of this age have, and as a sequence number may have.
 _MICROS = r"[1-9][0-9]{14,15}"

@@ -22,7 +22,7 @@ A document is one event. Common fields, which mean the same in every collection,
 record itself is below `record` and the NSID of its collection, for example
 `record.app.bsky.feed.threadgate.hiddenReplies`. Records of collections without mapped fields are in
 `other_record`. Fields that are not in the mapping are kept in `_source`, but cannot be searched; in the
-tables they have the type `_source`. What a common field has is not mapped below `record` a second time.
+tables they have the type `_source`. A value that is in a common field cannot be searched below `record`.
 
 Names and values that Elasticsearch would reject are changed: in `record`, values that do not fit the mapping
 are moved to `mistyped`, and names that are blank or contain a

@@ -31,6 +31,7 @@ from slurp.documents.record_values import text_of, visible_of
 _MAX_DEPTH = 20
 _MAX_VALUES = 20_000
 _MAX_LINKS = 100
+_MAX_NAME = 64
 
 # Names of values in lower case; titles and descriptions in order of preference.
 _TITLES = ("title", "name", "displayname", "headline")
@@ -44,7 +45,7 @@ _LANGUAGES = frozenset({"lang", "langs", "language", "languages"})
 _TECHNICAL = frozenset(
     {"agent", "useragent", "submissionclientagent", "key", "publickey", "patch", "diff", "signature", "token"}
 )
-# Words in the names of pictures: their addresses are not those that the author refers to.
+# Values with these words in their names are pictures, whose addresses are no links by the author.
 _PICTURES = frozenset(
     {"ogp", "image", "img", "avatar", "thumb", "thumbnail", "poster", "cover", "icon", "logo", "banner"}
     | {"picture", "photo", "artwork", "art", "backdrop", "preview", "screenshot"}
@@ -52,7 +53,7 @@ _PICTURES = frozenset(
 _WORD_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
-# In a text, with balanced parentheses, without punctuation behind it; not that of a Markdown picture.
+# In a text, with balanced parentheses, without punctuation behind it.
 _LINK_IN_TEXT = re.compile(
     r"https?://[^\s<>()\[\]\"]*(?:\([^\s<>()\[\]\"]*\)[^\s<>()\[\]\"]*)*(?<![.,;:!?'*_])", re.IGNORECASE
 )
@@ -128,7 +129,7 @@ class _Values:
         elif value.name in _TAGS:
             self.tags.append(text)
         elif value.name in _LANGUAGES:
-            # Deeper ones may be those of a program.
+            # Deeper ones may be programming languages.
             if value.depth == 1:
                 self.langs.append(text)
         elif value.name == "alt":
@@ -221,6 +222,10 @@ def _links_in(text: str) -> list[str]:
     return _LINK_IN_TEXT.findall(_MARKDOWN_PICTURE.sub("", text)) if "://" in text else []
 
 
-@lru_cache(maxsize=1024)
 def _is_picture(name: str) -> bool:
-    return any(word.lower() in _PICTURES for word in _WORD_OF_NAME.findall(name[:64]))
+    return len(name) <= _MAX_NAME and _has_word_of_pictures(name)
+
+
+@lru_cache(maxsize=1024)
+def _has_word_of_pictures(name: str) -> bool:
+    return any(word.lower() in _PICTURES for word in _WORD_OF_NAME.findall(name))

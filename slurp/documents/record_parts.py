@@ -22,6 +22,7 @@ from slurp.documents.record_values import (
     normalize,
     text_of,
     texts_of,
+    type_of,
     visible,
     visible_of,
 )
@@ -33,13 +34,15 @@ Record = dict[str, Any]
 _FACET = "app.bsky.richtext.facet"
 _SELF_LABELS = "com.atproto.label.defs#selfLabels"
 
-# Longest tag that is cached, in characters. Bluesky's lexicon allows 640 bytes and 64 graphemes.
-_CACHED_LENGTH = 256
-# Characters of a tag that is indexed.
-MAX_TAG = 1024
+# Characters of a tag that is cached, and of one that is folded, which can make it eighteen times as long.
+# Bluesky's lexicon allows 640 bytes and 64 graphemes.
+_CACHED_LENGTH = 64
+_MAX_TAG = 640
+# Hashtags of a text.
+_MAX_TAGS_IN_TEXT = 100
 
 # Not inside of an address (`/page#part`) or an HTML entity (`&#39;`). Bluesky's lexicon allows 64 graphemes.
-_HASHTAG = re.compile(r"(?<![\w/&=?.#＃-])[#＃](?!\ufe0f)([^\s#＃]{1,64})(?![^\s#＃])")
+_HASHTAG = re.compile(r"(?<![\w/&=?.#＃-])[#＃](?![\ufe0f\u20e3])([^\s#＃]{1,64})(?![^\s#＃])")
 _SECOND_DOT = regex.compile(r"i(?P<marks>[^\p{ccc=0}\u0307]{0,30})\u0307")
 # What `visible` keeps for the eye.
 _IGNORED_IN_TAGS = re.compile(
@@ -100,7 +103,7 @@ def add_facets(source: Source, facets: Any, more_tags: Any, links: list[str]) ->
     for facet in dicts_of(facets):
         for feature in dicts_of(facet.get("features")):
             # Some clients leave out `$type`; other applications have types with the same properties.
-            if not str(feature.get("$type", _FACET)).startswith(_FACET):
+            if "$type" in feature and not type_of(feature).startswith(_FACET):
                 continue
             if tag := text_of(feature.get("tag")):
                 tags.append(tag)
@@ -124,9 +127,9 @@ def add_mentions(source: Source, targets: Iterable[str]) -> None:
 def add_tags(source: Source, tags: Iterable[str]) -> None:
     if bare := _unique(map(_bare_tag, tags)):
         source["tags"] = bare
-        # Longer ones are not indexed, and folding can make a tag eighteen times as long.
-        if folded := _unique(fold_tag(tag) for tag in bare if len(tag) <= MAX_TAG):
-            source["tags_folded"] = folded
+        folded = (fold_tag(tag) for tag in bare if len(tag) <= _MAX_TAG)
+        if short := _unique(tag for tag in folded if len(tag) <= _MAX_TAG):
+            source["tags_folded"] = short
 
 
 def add_tags_in_text(source: Source) -> None:
@@ -137,7 +140,7 @@ def add_tags_in_text(source: Source) -> None:
     marked = frozenset(source.get("tags_folded", ()))
     found = (fold_tag(_without_final_punctuation(tag)) for tag in _HASHTAG.findall(text))
     if more := _unique(tag for tag in found if tag not in marked and not _is_number(tag)):
-        source["tags_text"] = more
+        source["tags_text"] = more[:_MAX_TAGS_IN_TEXT]
 
 
 def _without_final_punctuation(tag: str) -> str:
@@ -152,7 +155,7 @@ def _is_number(tag: str) -> bool:
 
 def facets_of_entities(entities: Any) -> list[Record]:
     """Return the `entities` of a post as facets, which replaced them in 2023."""
-    names = ((entity, _ENTITIES.get(str(entity.get("type")))) for entity in dicts_of(entities))
+    names = ((entity, _ENTITIES.get(text_of(entity.get("type")) or "")) for entity in dicts_of(entities))
     return [{"features": [{name: entity.get("value")}]} for entity, name in names if name]
 
 
@@ -176,7 +179,7 @@ def _fold(tag: str) -> str:
     return normalize("NFKC", _IGNORED_IN_TAGS.sub("", folded))
 
 
-_fold_cached = lru_cache(maxsize=16_384)(_fold)
+_fold_cached = lru_cache(maxsize=4096)(_fold)
 
 
 def add_alternative_texts(source: Source, texts: Iterable[str]) -> None:
@@ -210,7 +213,7 @@ def add_links(source: Source, links: list[str]) -> None:
 def add_labels(source: Source, record: Record) -> None:
     if (labels := record.get("labels")) is not None:
         found = dict_of(labels)
-        if found.get("$type", _SELF_LABELS) != _SELF_LABELS:
+        if "$type" in found and type_of(found) != _SELF_LABELS:
             return
         # Once a list.
         values = dicts_of(found.get("values") if found else labels)

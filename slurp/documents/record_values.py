@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import regex
 
-# Characters. A record is 1 MiB at most. Counting the graphemes of 16 million accented letters takes 20 s and
-# 1 GB.
+# Characters: longer than any legal record. A frame may hold 16 million letters, and counting their graphemes
+# takes 20 s and 1 GB.
 MAX_TEXT = 2**20
 
 
@@ -47,8 +47,10 @@ _WITHOUT_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _BLACK_FLAG = "\U0001f3f4"
 
 # More marks on one letter than any language has (https://www.unicode.org/reports/tr15, stream-safe text). The
-# time of a normalization is quadratic in their number.
-_MANY_MARKS = regex.compile(r"[^\p{ccc=0}]{31}")
+# time of a normalization is quadratic in their number. Five characters are letters that decompose into marks.
+_MARK = r"[[^\p{ccc=0}]\u0F73\u0F75\u0F81\uFF9E\uFF9F]"
+_MANY_MARKS = regex.compile(rf"({_MARK}{{30}}){_MARK}+", regex.VERSION1)
+_MANY_DIGITS = re.compile(r"&#[0-9]{8,}")
 
 _TAG = re.compile("<[^<>]*>")
 _LINE_BREAK = re.compile("<br ?/?>|</(?:p|li|blockquote|h[1-6])>", re.IGNORECASE)
@@ -67,6 +69,12 @@ def texts_of(value: Any) -> Iterator[str]:
         yield value
 
 
+def type_of(value: dict[str, Any]) -> str:
+    """Return the `$type` of an object without `#main`; an empty string if it has none."""
+    kind = value.get("$type")
+    return kind.removesuffix("#main") if type(kind) is str else ""
+
+
 def dict_of(value: Any) -> dict[str, Any]:
     """Return an object; an empty one for any other value."""
     return value if type(value) is dict else {}
@@ -79,7 +87,8 @@ def dicts_of(value: Any) -> list[dict[str, Any]]:
 
 def text_of_html(text: str) -> str:
     """Return the text of simple HTML, as Mastodon writes it: paragraphs, line breaks, links."""
-    return html.unescape(_TAG.sub("", _LINE_BREAK.sub("\n", text))).strip()
+    # A character reference of thousands of digits is an error of the parser.
+    return html.unescape(_MANY_DIGITS.sub("", _TAG.sub("", _LINE_BREAK.sub("\n", text)))).strip()
 
 
 def visible_of(value: Any) -> str | None:
@@ -128,5 +137,5 @@ def _visible_part(match: re.Match[str]) -> str:
 
 
 def normalize(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
-    """Return a normalization form of Unicode; the text as it is if a letter has absurdly many marks."""
-    return text if _MANY_MARKS.search(text) else unicodedata.normalize(form, text)
+    """Return a normalization form of Unicode, with at most 30 marks on a letter."""
+    return unicodedata.normalize(form, _MANY_MARKS.sub(r"\1", text))

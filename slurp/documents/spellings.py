@@ -18,7 +18,8 @@ FIELDS = ("text", "alt", "name", "description")
 
 # Characters. Bounds the size of `spellings`.
 _EXAMINED_LENGTH = 50_000
-_CACHED_LENGTH = 32
+# Characters of a word. Nobody types a longer one into a search.
+_MAX_WORD = 32
 # Syllables of a Korean word; no noun is longer.
 _LONGEST_BEGINNING = 10
 
@@ -85,12 +86,14 @@ def other_spellings(text: str) -> str | None:
     found = dict.fromkeys(
         spelling
         for word in words
-        for spelling in (_cached_spellings(word) if len(word) <= _CACHED_LENGTH else _spellings(word))
+        if len(word) <= _MAX_WORD
+        for spelling in _spellings(word)
         if spelling not in words
     )
     return " ".join(found) or None
 
 
+@lru_cache(maxsize=16_384)
 def _spellings(word: str) -> list[str]:
     usual = normalize("NFKC", word) if _WIDTH_FORM.search(word) else word
     straight = usual
@@ -102,6 +105,3 @@ def _spellings(word: str) -> list[str]:
     for syllables in _HANGUL.findall(usual):
         found += (syllables[:end] for end in range(1, min(len(syllables), _LONGEST_BEGINNING + 1)))
     return found
-
-
-_cached_spellings = lru_cache(maxsize=16_384)(_spellings)

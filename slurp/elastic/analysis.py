@@ -21,6 +21,8 @@ _PAIRS_AND_CHARACTERS: Json = {"type": "cjk_bigram", "output_unigrams": True}
 _FOLDED_SCRIPTS = ("Latin", "Greek", "Cyrillic", "Armenian", "Hebrew", "Arabic", "Common", "Inherited")
 _FOLDED_SET = "".join(rf"\p{{{script}}}" for script in _FOLDED_SCRIPTS)
 _ICU_FOLDING: Json = {"type": "icu_folding", "unicode_set_filter": rf"[[{_FOLDED_SET}]-[\u3099\u309a\u30fc]]"}
+# A word of 4,096 characters, as the ICU tokenizer allows, can become longer than a term may be.
+_SHORTER: Json = {"type": "truncate", "length": 512}
 
 
 def analysis(features: Features) -> Json | None:
@@ -31,22 +33,23 @@ def analysis(features: Features) -> Json | None:
     tokenizer, folding = "standard", "asciifolding"
     if features.icu:
         tokenizer, folding = "icu_tokenizer", "folding"
-        filters[folding] = _ICU_FOLDING
+        filters |= {folding: _ICU_FOLDING, "shorter": _SHORTER}
     analyzer = {"type": "custom", "char_filter": ["characters"], "tokenizer": tokenizer}
+    last = [folding, "shorter"] if features.icu else [folding]
     return {
         "char_filter": {"characters": {"type": "mapping", "mappings": _character_mappings()}},
         "filter": filters,
         "analyzer": {
-            "default": {**analyzer, "filter": ["cjk_width", "lowercase", "pairs_and_characters", folding]},
-            "default_search": {**analyzer, "filter": ["cjk_width", "lowercase", "cjk_bigram", folding]},
+            "default": {**analyzer, "filter": ["cjk_width", "lowercase", "pairs_and_characters", *last]},
+            "default_search": {**analyzer, "filter": ["cjk_width", "lowercase", "cjk_bigram", *last]},
         },
     }
 
 
 def _character_mappings() -> list[str]:
-    """Return rules for one apostrophe, and no invisible characters.
+    """Return rules that replace each apostrophe by `'` and remove invisible characters.
 
-    Texts have no invisible ones, but what people paste into a search may.
+    Texts have none, but what people paste into a search may.
     """
     escaped = [f"\\u{ord(character):04x}=>'" for character in _APOSTROPHES]
     return escaped + [f"\\u{ord(character):04x}=>" for character in never_visible()]

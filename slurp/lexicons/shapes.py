@@ -19,6 +19,8 @@ Fields = dict[str, "Fields | None"]
 Mistyped = dict[str, list[Any]]
 
 _NOTHING: Any = object()
+# Characters of an NSID with a fragment. https://atproto.com/specs/nsid
+_MAX_TYPE = 512
 
 # Records may embed objects of these, and of the authority of their own type.
 _AUTHORITIES = ("app.bsky", "chat.bsky", "com.atproto", "tools.ozone")
@@ -35,7 +37,7 @@ class RecordShapes:
         return nsid in self._fields
 
     def fits(self, nsid: str, record: dict[str, Any], is_storable: Callable[[Any], bool]) -> bool:
-        """Return whether the record can be stored as it is: mapped values fit, and the others are storable.
+        """Return whether the record can be stored as it is: mapped values fit, and others are storable.
 
         Raises KeyError if the record type has no mapping.
         """
@@ -73,7 +75,7 @@ def _is_foreign(value: dict[str, Any], fields: Fields, known: frozenset[str]) ->
         "$type" in fields
         and len(fields) > 1
         and type(kind := value.get("$type")) is str
-        and _authority(kind) not in known
+        and (len(kind) > _MAX_TYPE or _authority(kind) not in known)
     )
 
 
