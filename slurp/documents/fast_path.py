@@ -32,8 +32,9 @@ _PLAIN = r"[A-Za-z0-9:._~-]++"
 # Shorter than the longest that `urls.is_did` accepts, and without percent signs.
 _DID = r"did:[a-z]{1,64}+:[A-Za-z0-9:._-]{1,1024}+(?<!:)"
 _TEXT = r'[^"\\\x00-\x1f]*+'
-# As many digits as microseconds of this age have, and as a sequence number may have.
+# Unix microseconds of this century have 15 or 16 digits.
 _MICROS = r"[1-9][0-9]{14,15}"
+# Shorter than the longest integer that Elasticsearch accepts.
 _SEQ = r"[1-9][0-9]{0,14}"
 
 _RECORD = (

@@ -71,9 +71,9 @@ def _lines() -> Iterator[str]:
 _MOVED_INTRODUCTION = """
 ## Fields of version 0.1.0
 
-Daily indices that version 0.1.0 created keep its mapping. The fields in the first column are found there
-only; those in the second column are found in the daily indices of both versions, and have the same values,
-normalized as the table of common fields says. Content hashes (`cid`, `$link`) and revs are in `_source` only.
+Daily indices that version 0.1.0 created keep its mapping. Only these have the fields in the first column. The
+fields in the second column are in the daily indices of both versions and have the same values, normalized as
+the table of common fields says. Content hashes (`cid`, `$link`) and revs are in `_source` only.
 """
 
 # Common fields that are not indexed any more → what replaces them.
