@@ -27,6 +27,7 @@ Json = dict[str, Any]
 _HOST = "jetstream1.us-west.bsky.network"
 _BODY_SIZE = 2500
 """Documents in a request."""
+_TIMEOUT = 600
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,25 @@ def of_version_0_1_0() -> Store:
 def dynamic() -> Store:
     """Return what a tool without a mapping writes: the raw event, with an `_id` by Elasticsearch."""
     settings = {"number_of_replicas": 0, "mapping": {"total_fields": {"limit": 5000}}}
-    return Store(
-        {"settings": {"index": settings}},
-        lambda index, frame: f'{{"create":{{"_index":"{index}"}}}}\n'.encode() + frame + b"\n",
-    )
+    return Store({"settings": {"index": settings}}, create_without_id)
+
+
+def create_without_id(index: str, document: bytes) -> bytes:
+    """Return the lines of a bulk request for a document whose `_id` Elasticsearch chooses."""
+    return f'{{"create":{{"_index":"{index}"}}}}\n'.encode() + document + b"\n"
+
+
+def bodies(store: Store, index: str, frames: Sequence[bytes]) -> list[bytes]:
+    """Return the bodies of the bulk requests for all frames."""
+    lines = [store.action(index, frame) for frame in frames]
+    return [b"".join(lines[at : at + _BODY_SIZE]) for at in range(0, len(lines), _BODY_SIZE)]
+
+
+def merge(env: BenchEnvironment, index: str) -> None:
+    """Merge all segments of an index into one."""
+    env.es.options(request_timeout=_TIMEOUT).indices.forcemerge(index=index, max_num_segments=1)
+    # The reader that sees only the new segment replaces the one that keeps the merged ones on disk.
+    env.es.indices.refresh(index=index)
 
 
 def measure(
@@ -117,19 +133,17 @@ def _measure(env: BenchEnvironment, frames: Sequence[bytes], store: Store) -> Co
     count = len(frames)
     with env.prefix() as prefix:
         index = f"{prefix}-cost"
-        lines = [store.action(index, frame) for frame in frames]
-        bodies = [b"".join(lines[at : at + _BODY_SIZE]) for at in range(0, count, _BODY_SIZE)]
+        requests = bodies(store, index, frames)
         env.es.indices.create(index=index, **store.index)
         node = env.node_usage()
-        _, rejected = send_bodies(env, bodies)
+        _, rejected = send_bodies(env, requests)
         count -= len(rejected)
         env.es.indices.refresh(index=index)
         indexing = node.cpu
-        env.es.options(request_timeout=600).indices.forcemerge(index=index, max_num_segments=1)
-        # The reader that sees only the new segment replaces the one that keeps the merged ones on disk.
-        env.es.indices.refresh(index=index)
+        merge(env, index)
         used = node.cpu
-        usage = env.es.options(request_timeout=600).indices.disk_usage(index=index, run_expensive_tasks=True)
+        client = env.es.options(request_timeout=_TIMEOUT)
+        usage = client.indices.disk_usage(index=index, run_expensive_tasks=True)
         size = usage[index]["store_size_in_bytes"]
         fields = {name: one["total_in_bytes"] / count for name, one in usage[index]["fields"].items()}
         return Cost(

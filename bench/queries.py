@@ -19,15 +19,13 @@ from bench.environment import BenchEnvironment
 Json = dict[str, Any]
 
 _WARM_UPS, _RUNS = 15, 21
-_BODY_SIZE = 2500
 
 
 def textbook_store() -> cost.Store:
     """Return what the textbook script writes: dynamic mapping, an `_id` by Elasticsearch."""
 
     def action(index: str, frame: bytes) -> bytes:
-        document = orjson.dumps(textbook.document(orjson.loads(frame)))
-        return f'{{"create":{{"_index":"{index}"}}}}\n'.encode() + document + b"\n"
+        return cost.create_without_id(index, orjson.dumps(textbook.document(orjson.loads(frame))))
 
     return cost.Store({"settings": {"index": {"number_of_replicas": 0}}}, action)
 
@@ -75,15 +73,11 @@ def measure(env: BenchEnvironment, frames: Sequence[bytes]) -> dict[str, tuple[f
     with env.prefix() as prefix:
         names = {"own": f"{prefix}-own", "textbook": f"{prefix}-textbook"}
         for name, store in (("own", cost.own()), ("textbook", textbook_store())):
-            lines = [store.action(names[name], frame) for frame in frames]
             env.es.indices.create(index=names[name], **store.index)
-            _, rejected = send_bodies(
-                env, [b"".join(lines[at : at + _BODY_SIZE]) for at in range(0, len(lines), _BODY_SIZE)]
-            )
+            _, rejected = send_bodies(env, cost.bodies(store, names[name], frames))
             if name == "own" and rejected:
                 raise RuntimeError(f"Elasticsearch rejected {rejected[0]}")
-            env.es.options(request_timeout=600).indices.forcemerge(index=names[name], max_num_segments=1)
-            env.es.indices.refresh(index=names[name])
+            cost.merge(env, names[name])
         ours, theirs = queries(""), queries(".keyword")
         return {
             title: _medians(env, (names["own"], ours[title]), (names["textbook"], theirs[title]))

@@ -144,18 +144,19 @@ class _Values:
 
     @property
     def title(self) -> str | None:
-        return next((self.at_top[name] for name in _TITLES if name in self.at_top), None)
+        return self._first(_TITLES)
 
     @property
     def description(self) -> str | None:
-        return next((self.at_top[name] for name in _DESCRIPTIONS if name in self.at_top), None)
+        return self._first(_DESCRIPTIONS)
+
+    def _first(self, names: tuple[str, ...]) -> str | None:
+        return next((self.at_top[name] for name in names if name in self.at_top), None)
 
     @property
     def text(self) -> str | None:
         """The text that its name says is one, at the top if possible; else the description; else the longest
         other prose."""
-        if not self.others:
-            return self.description
         named = [value for value in self.others if value.is_named_text]
         if text := _longest(value for value in named if value.depth == 1) or _longest(named):
             return text
@@ -169,15 +170,15 @@ def add_by_general_rule(source: Source, record: Record) -> None:
     one text. No record raises an exception here.
     """
     values = _Values(record)
-    if (subject := record.get("subject")) is not None:
-        add_reference(source, "subject", subject, whole=True)
+    add_reference(source, "subject", record.get("subject"), whole=True)
     add_labels(source, record)
     if title := visible_of(values.title):
         source["name"] = title
-    if text := values.text:
-        add_text(source, text)
+    text = values.text
+    add_text(source, text)
     if values.description != text and (description := visible_of(values.description)):
         source["description"] = description
+    # Most records have few of these, and this runs for each record of another application.
     if values.tags:
         add_tags(source, values.tags)
     if values.mentions:
@@ -186,8 +187,7 @@ def add_by_general_rule(source: Source, record: Record) -> None:
         add_languages(source, values.langs)
     if values.alts:
         add_alternative_texts(source, values.alts)
-    if links := [*values.links, *_links_in(text or "")]:
-        add_links(source, links[:_MAX_LINKS])
+    add_links(source, [*values.links, *_links_in(text or "")][:_MAX_LINKS])
 
 
 def text_in(content: Any) -> str | None:
@@ -195,9 +195,8 @@ def text_in(content: Any) -> str | None:
     return _Values({"content": content}).text
 
 
-def _groups_with_prose(values: Iterable[_Value]) -> Iterator[_Value]:
+def _groups_with_prose(values: list[_Value]) -> Iterator[_Value]:
     """Yield the values of which one of the same name is prose: an ingredient may be one word."""
-    values = list(values)
     prose = {(value.top, value.name) for value in values if _is_prose(value.text)}
     return (value for value in values if (value.top, value.name) in prose)
 

@@ -17,6 +17,7 @@ from slurp.documents.embeds import EmbedSummary
 from slurp.documents.graphemes import count_graphemes, find_emoji
 from slurp.documents.languages import normalize_tags
 from slurp.documents.record_values import (
+    SOMETIMES_VISIBLE,
     dict_of,
     dicts_of,
     normalize,
@@ -44,10 +45,7 @@ _MAX_TAGS_IN_TEXT = 100
 # Not inside of an address (`/page#part`) or an HTML entity (`&#39;`). Bluesky's lexicon allows 64 graphemes.
 _HASHTAG = re.compile(r"(?<![\w/&=?.#＃-])[#＃](?![\ufe0f\u20e3])([^\s#＃]{1,64})(?![^\s#＃])")
 _SECOND_DOT = regex.compile(r"i(?P<marks>[^\p{ccc=0}\u0307]{0,30})\u0307")
-# What `visible` keeps for the eye.
-_IGNORED_IN_TAGS = re.compile(
-    "[\u180b-\u180d\u200b-\u200d\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0100-\U000e01ef]"
-)
+_IGNORED_IN_TAGS = re.compile(f"[{SOMETIMES_VISIBLE}]")
 # A keycap (#️⃣) is a tag, not a number sign before one.
 _TAG_BEGIN = re.compile(r"\A(?:\s|[#＃﹟](?![\ufe0f\u20e3]))+")
 # The `type` of an entity, and the property that a facet has in its place.

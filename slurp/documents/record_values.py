@@ -15,22 +15,26 @@ import regex
 MAX_TEXT = 2**20
 
 
-# Characters without a glyph (Default_Ignorable_Code_Point). The named groups are kept where they matter.
-_INVISIBLE = re.compile(
-    "(?P<selector>[\ufe00-\ufe0f\u180b-\u180d\U000e0100-\U000e01ef])"
-    "|(?P<tags>[\U000e0020-\U000e007f]+)"
-    "|(?P<joiner>[\u200c\u200d]+)"
-    "|(?P<word_break>\u200b+)"
-    "|(?P<filler>[\u3164\uffa0]+)"
-    "|[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u180f\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+# Characters without a glyph (Default_Ignorable_Code_Point), as parts of a set. The first four are kept where
+# they change what people see.
+_SELECTORS = "\ufe00-\ufe0f\u180b-\u180d\U000e0100-\U000e01ef"
+_TAGS = "\U000e0020-\U000e007f"
+_JOINERS = "\u200c\u200d"
+_WORD_BREAK = "\u200b"
+_FILLERS = "\u3164\uffa0"
+_NEVER_VISIBLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u180f\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
     "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e00ff"
-    "\U000e01f0-\U000e0fff]+"
+    "\U000e01f0-\U000e0fff"
+)
+# Part of a set of characters.
+SOMETIMES_VISIBLE = f"{_SELECTORS}{_TAGS}{_JOINERS}{_WORD_BREAK}"
+_INVISIBLE = re.compile(
+    f"(?P<selector>[{_SELECTORS}])|(?P<tags>[{_TAGS}]+)|(?P<joiner>[{_JOINERS}]+)|(?P<word_break>{_WORD_BREAK}+)"
+    f"|(?P<filler>[{_FILLERS}]+)|[{_NEVER_VISIBLE}]+"
 )
 # One set is searched faster than many alternatives.
-_MAYBE_INVISIBLE = re.compile(
-    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
+_MAYBE_INVISIBLE = re.compile(f"[{SOMETIMES_VISIBLE}{_FILLERS}{_NEVER_VISIBLE}]")
 # Characters that have variants: emoji, symbols, ideographs, and the letters of two scripts.
 _HAS_VARIANTS = regex.compile(
     r"[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{S}\p{Ideographic}\p{Mongolian}\p{Myanmar}]"

@@ -23,7 +23,9 @@ _MAX_WORD = 32
 # Syllables of a Korean word; no noun is longer.
 _LONGEST_BEGINNING = 10
 
-_APOSTROPHES = "'’‘ʼ＇"
+# Those that people type for `'`.
+APOSTROPHES = "’‘ʼ＇"
+_APOSTROPHES = f"'{APOSTROPHES}"
 # Marks of Latin and Greek letters, and the vowels of Hebrew and Arabic.
 _MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1-\u05c7\u064b-\u065f\u0670"
 # A word that has a letter beyond ASCII, or an apostrophe inside.
@@ -97,7 +99,7 @@ def other_spellings(text: str) -> str | None:
 def _spellings(word: str) -> list[str]:
     usual = normalize("NFKC", word) if _WIDTH_FORM.search(word) else word
     straight = usual
-    for apostrophe in _APOSTROPHES[1:]:
+    for apostrophe in APOSTROPHES:
         straight = straight.replace(apostrophe, "'")
     found = [straight, straight.replace("'", "’")] if "'" in straight or usual != word else []
     if (bare := without_marks(straight)) != straight:

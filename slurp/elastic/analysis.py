@@ -9,12 +9,11 @@ import json
 from typing import Any, NamedTuple
 
 from slurp.documents.record_values import never_visible, visible
-from slurp.documents.spellings import other_spellings
+from slurp.documents.spellings import APOSTROPHES, other_spellings
 from slurp.elastic.features import Features
 
 Json = dict[str, Any]
 
-_APOSTROPHES = "‘’ʼ＇"
 # Pairs of neighbors in place of words: 東京タワー is 東京, 京タ, タワ, ワー. Texts have single letters, too.
 _PAIRS_AND_CHARACTERS: Json = {"type": "cjk_bigram", "output_unigrams": True}
 # Marks are left out in these scripts. In others they are vowels, or make other syllables, as in kana.
@@ -51,7 +50,7 @@ def _character_mappings() -> list[str]:
 
     Texts have none, but what people paste into a search may.
     """
-    escaped = [f"\\u{ord(character):04x}=>'" for character in _APOSTROPHES]
+    escaped = [f"\\u{ord(character):04x}=>'" for character in APOSTROPHES]
     return escaped + [f"\\u{ord(character):04x}=>" for character in never_visible()]
 
 

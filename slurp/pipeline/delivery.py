@@ -164,8 +164,6 @@ class Delivery:
             failed = repeat(_whole(error))
         except TransportError as error:
             failed = repeat(Item(503, NO_RESPONSE, describe(error), is_whole_request=True))
-        if len(items) == len(pending) and not missing:
-            return items
         responses = chain(items, failed)
         return [missing.get(event.day) or next(responses) for event in pending]
 

@@ -14,7 +14,7 @@ from slurp.elastic.bulk import create
 from slurp.elastic.error_classes import Item
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.events.frames import BadFrame, parse
-from slurp.events.times import DAY_US, median
+from slurp.events.times import median
 from slurp.jetstream import bootstrap, resyncs
 from slurp.lexicons import RecordShapes
 from slurp.pipeline.batches import Batch
@@ -117,7 +117,6 @@ class Indexer:
     def _decode(self, batch: Batch, now_us: int) -> _Decoded:
         """Build a document for each frame. One that none can be built from must not stop the worker."""
         decoded = _Decoded()
-        pending, times, delays = decoded.pending, decoded.times, decoded.delays
         indices: dict[int, str | None] = {}
         host, arrived_us = batch.host, batch.arrived_us
         seen_us = batch.position.time_us if batch.position else None
@@ -129,10 +128,9 @@ class Indexer:
                 rendered = render(frame, host, arrived_us, now_us) if render else None
                 if rendered is None:
                     rendered, unknown_field = self._build(frame, batch, now_us)
-                (identity, body), time_us = rendered
-                if len(body) > _MAX_DOCUMENT:
-                    raise _too_large(body)
-                day = identity.instant_us // DAY_US
+                document, time_us = rendered
+                _check_size(document.body)
+                identity, day = document.identity, document.day
                 if day not in indices:
                     expired = self._indices.is_expired(day, seen_us)
                     indices[day] = None if expired else self._indices.name(day)
@@ -145,15 +143,16 @@ class Indexer:
                 # Else the worker would stop, and at the same frame again after each restart.
                 decoded.letters.append(unusable(frame, error))
                 continue
-            times.append(time_us)
+            decoded.times.append(time_us)
             # In a bootstrap the rev is the last change of the repository; only time_us is when it was sent.
             own_us = identity.instant_us if batch.bootstrap is None else time_us
-            delays.append(arrived_us - own_us)
+            decoded.delays.append(arrived_us - own_us)
             decoded.future += identity.is_future
             if (index := indices[day]) is None:
                 decoded.expired += 1
             else:
-                pending.append(PendingEvent(frame, day, create(index, identity.id, body), unknown_field))
+                action = create(index, identity.id, document.body)
+                decoded.pending.append(PendingEvent(frame, day, action, unknown_field))
         return decoded
 
     def _build(
@@ -185,12 +184,12 @@ class Indexer:
         if len(document.body) > _MAX_DOCUMENT and form is Form.COMMON_FIELDS:
             form = Form.ENVELOPE
             document = quarantined(parsed, event.frame, batch.host, batch.arrived_us, error, now_us, form)
-        if len(document.body) > _MAX_DOCUMENT:
-            raise _too_large(document.body)
+        _check_size(document.body)
         action = create(self._indices.name(event.day), document.id, document.body)
         return PendingEvent(event.frame, event.day, action, form=form)
 
 
-def _too_large(body: bytes) -> BadFrame:
-    """Return the error for a document that Elasticsearch rejects for its size."""
-    return BadFrame(f"a document of {len(body):,} bytes, more than {_MAX_DOCUMENT:,}")
+def _check_size(body: bytes) -> None:
+    """Raise BadFrame for a document that Elasticsearch rejects for its size."""
+    if len(body) > _MAX_DOCUMENT:
+        raise BadFrame(f"a document of {len(body):,} bytes, more than {_MAX_DOCUMENT:,}")
