@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import orjson
 import psutil
-from elasticsearch import Elasticsearch, helpers
+from elasticsearch import ApiError, Elasticsearch, helpers
 
 from slurp.events.identity import event_id
 from slurp.simulator import protocol_v2
@@ -166,9 +166,16 @@ def count(es: Elasticsearch, index: str) -> int:
 def wait_for_documents(es: Elasticsearch, index: str, number: int, timeout: float = 120) -> None:
     """Wait until the daily indices hold at least `number` documents."""
     deadline = time.monotonic() + timeout
-    while (found := count(es, index)) < number:
+    found = 0
+    while found < number:
         assert time.monotonic() < deadline, f"{found} of {number} within {timeout} s"
         time.sleep(0.2)
+        try:
+            found = count(es, index)
+        except ApiError as error:
+            # A daily index that was just created has no active shard for a moment.
+            if error.status_code != 503:
+                raise
 
 
 def checkpoint(es: Elasticsearch, index: str) -> dict[str, Any] | None:
