@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +23,7 @@ examples:
   python -m slurp.simulator --rate 1000 --port 6008
   python -m slurp.simulator --rate 0 --count 500000        a benchmark, read with cursor=0
   python -m slurp.simulator --file events.jsonl --restamp --rate 200
+  python -m slurp.simulator --delete-account 50000 --burst-delay 1m
 
 With --count the simulator keeps running after the last event. Ctrl+C, SIGTERM or SIGHUP stops it:
 connections are closed with code 1001, the exit code is 0."""
@@ -60,6 +63,25 @@ def _prepare(simulator: Simulator, options: argparse.Namespace) -> None:
             simulator.generate(options.count, span=options.history_span)
     elif options.file and not options.file.is_file():
         raise FileNotFoundError(f"{options.file} is not a file")
+    for records, delete in _bursts(simulator, options):
+        burst = partial(delete, simulator.write_account(records))
+        if options.burst_delay:
+            timer = threading.Timer(options.burst_delay, burst)
+            timer.daemon = True
+            timer.start()
+        else:
+            burst()
+
+
+def _bursts(
+    simulator: Simulator, options: argparse.Namespace
+) -> list[tuple[int, Callable[[str], Simulator]]]:
+    """Return the requested bursts: the number of records of an account, and how to delete them."""
+    bursts = [
+        (options.delete_records, simulator.delete_records),
+        (options.delete_account, simulator.delete_account),
+    ]
+    return [(records, delete) for records, delete in bursts if records]
 
 
 def _start_producer(simulator: Simulator, options: argparse.Namespace) -> None:
@@ -206,7 +228,7 @@ def _add_events(group: argparse._ArgumentGroup) -> None:
         type=share,
         default="0.005",
         metavar="SHARE",
-        help="share of revs days to years off (%(default)s)",
+        help="share of accounts whose revs are days to years off (%(default)s)",
     )
     group.add_argument(
         "--backdated",
@@ -214,6 +236,27 @@ def _add_events(group: argparse._ArgumentGroup) -> None:
         default="0",
         metavar="SHARE",
         help="share of time_us hours to days back (%(default)s)",
+    )
+    group.add_argument(
+        "--delete-account",
+        type=_checked(_parse_count),
+        default="0",
+        metavar="N",
+        help="delete an account of N records that exist at the start (%(default)s)",
+    )
+    group.add_argument(
+        "--delete-records",
+        type=_checked(_parse_count),
+        default="0",
+        metavar="N",
+        help="delete N records that exist at the start, one by one (%(default)s)",
+    )
+    group.add_argument(
+        "--burst-delay",
+        type=duration,
+        default="0s",
+        metavar="TIME",
+        help="time from the start to these deletions (%(default)s)",
     )
     group.add_argument(
         "--no-cursors", action="store_true", help="events without a cursor, like older servers"

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from slurp.simulator import posts, records
-from slurp.simulator.accounts import Account, RecordPool, RecordRef, create_accounts
+from slurp.simulator.account_life import AccountChange, AccountLife
+from slurp.simulator.accounts import PROFILE, Account, Population, RecordPool, RecordRef
 from slurp.simulator.event_store import StoredEvent
 from slurp.simulator.identifiers import tid
 from slurp.simulator.options import NetworkOptions
@@ -26,9 +27,12 @@ STARTER_PACK = "app.bsky.graph.starterpack"
 _DAY = 86_400_000_000
 _OLDER_POSTS = 300
 """Posts that exist before the first event, for the first likes."""
+_RECREATED = (POST, LIKE, FOLLOW)
+_DELETED = 512
+"""Deleted records that may be created again."""
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
     """One operation on a record, before a rev is assigned."""
 
     account: Account
@@ -37,6 +41,10 @@ class _Change(NamedTuple):
     rkey: str
     record: str = ""
     cid: str = ""
+
+
+Action = Callable[[], Change | AccountChange | tuple[str, str, str]]
+"""Returns a change, or (kind, did, body) of an identity event."""
 
 
 class EventGenerator:
@@ -48,21 +56,26 @@ class EventGenerator:
             raise ValueError(f"invalid number of accounts: {options.accounts} (at least 2)")
         self._rng = random.Random(seed)
         self._random = self._rng.random
-        self.accounts = create_accounts(options.accounts, self._rng)
-        self._odd_revs = options.odd_revs
+        self.population = Population(options.accounts, self._rng, options.odd_revs)
         self._backdated = options.backdated
         self._cursors = options.cursors
         self._pools: defaultdict[str, RecordPool] = defaultdict(lambda: RecordPool(self._rng))
-        self._context = RecordContext(self._rng, self.accounts, self._pools[POST])
-        self._inactive: list[Account] = []
+        self._deleted = RecordPool(self._rng, _DELETED)
+        self._context = RecordContext(self._rng, self.population.accounts, self._pools[POST])
+        self._life = AccountLife(self.population, self._rng, self._active_account)
         self._relay_seq = 31_000_000_000
         self._now = 0
         # A second operation of the same commit: the same account, the same rev.
-        self._same_commit: tuple[_Change, int] | None = None
+        self._same_commit: tuple[Change, int] | None = None
         self._slots = self._make_slots()
 
-    def event(self, time_us: int, cursor: int) -> StoredEvent:
-        """Return the next event, received by the server at `time_us`."""
+    @property
+    def now_us(self) -> int:
+        """When the current event was written."""
+        return self._now
+
+    def event(self, time_us: int, cursor: int, action: Action | None = None) -> StoredEvent:
+        """Return the next event, received by the server at `time_us`, or the one that `action` makes."""
         if not self._now:
             self._create_old_posts(time_us)
         shown = time_us
@@ -71,27 +84,23 @@ class EventGenerator:
         envelope = f'"time_us":{shown},"cursor":{cursor}' if self._cursors else f'"time_us":{shown}'
         # When it was written: mostly a fraction of a second ago.
         self._now = time_us - 20_000 - int(self._random() ** 3 * 2_000_000)
-        if self._same_commit is not None:
+        if self._same_commit is not None and action is None:
             (change, rev), self._same_commit = self._same_commit, None
             frame, did, collection = self._commit(change, rev, envelope)
         else:
-            made = self._slots[int(self._random() * 10_000)]()
-            if isinstance(made, _Change):
+            made = action() if action else self._slots[int(self._random() * 10_000)]()
+            if isinstance(made, Change):
                 frame, did, collection = self._commit(made, self._next_rev(made.account), envelope)
             else:
-                (kind, did, body), collection = made, ""
+                kind, did, body = self._account_body(made) if isinstance(made, AccountChange) else made
+                collection = ""
                 frame = f'{{"did":"{did}",{envelope},"kind":"{kind}","{kind}":{{{body}}}}}'
         return StoredEvent(frame.encode(), did, collection, shown, cursor if self._cursors else None, time_us)
 
-    def _commit(self, change: _Change, rev: int, envelope: str) -> tuple[str, str, str]:
+    def _commit(self, change: Change, rev: int, envelope: str) -> tuple[str, str, str]:
         account, operation, collection, rkey, record, cid = change
-        shown_rev = rev
-        if self._random() < self._odd_revs:
-            # Two days to three years off, mostly in the past, as from a server with a wrong clock.
-            off = int((2 + self._random() ** 2 * 1100) * _DAY)
-            shown_rev = rev - off if self._random() < 0.8 else rev + off
         body = f',"record":{record},"cid":"{cid}"' if record else ""
-        shown = tid(shown_rev, account.clock)
+        shown = tid(rev + account.rev_offset, account.clock)
         frame = (
             f'{{"did":"{account.did}",{envelope},"kind":"commit","commit":{{"rev":"{shown}",'
             f'"operation":"{operation}","collection":"{collection}","rkey":"{rkey}"{body}}}}}'
@@ -114,27 +123,28 @@ class EventGenerator:
             rkey = tid(self._now, self._rng.randrange(1024))
             self._context.posts.add(RecordRef(account, POST, rkey, self._context.cids.record()))
 
-    # The events by kind. Each method returns a change, or (kind, did, body) if the event is not a commit.
+    # The events by kind.
 
-    def _make_slots(self) -> list[Callable[[], _Change | tuple[str, str, str]]]:
+    def _make_slots(self) -> list[Action]:
         """Return ten thousand slots, filled in the proportions of the real network."""
-        shares: list[tuple[int, Callable[[], _Change | tuple[str, str, str]]]] = [
+        shares: list[tuple[int, Action]] = [
             (1340, self._post),
             (940, lambda: self._like_or_repost(REPOST)),
             (940, self._follow),
             (240, self._block),
-            (500, lambda: self._delete(LIKE)),
-            (100, lambda: self._delete(POST)),
+            (550, lambda: self._delete(LIKE)),
+            (110, lambda: self._delete(POST)),
             (90, lambda: self._delete(FOLLOW)),
             (60, lambda: self._delete(REPOST)),
             (15, lambda: self._delete(BLOCK)),
             (10, lambda: self._delete(LIST_ITEM)),
             (8, lambda: self._delete("fm.teal.alpha.feed.play")),
             (4, lambda: self._delete("xyz.statusphere.status")),
-            (40, self._edit_post),
-            (90, lambda: self._singleton("app.bsky.actor.profile", records.profile)),
-            (12, lambda: self._singleton("app.bsky.actor.status", records.live_status)),
-            (30, lambda: self._singleton("fm.teal.alpha.actor.status", records.now_playing)),
+            (12, self._recreate),
+            (50, self._edit_post),
+            (110, lambda: self._singleton(PROFILE, records.profile, 0.04)),
+            (16, lambda: self._singleton("app.bsky.actor.status", records.live_status, 0.3)),
+            (40, lambda: self._singleton("fm.teal.alpha.actor.status", records.now_playing, 0.1)),
             (25, lambda: self._new("app.bsky.graph.list", records.new_list)),
             (110, self._list_item),
             (12, self._list_block),
@@ -147,7 +157,7 @@ class EventGenerator:
             (30, lambda: self._new("org.example.birdlog.sighting", records.bird_sighting)),
             (30, lambda: self._new("net.example.weather.reading", records.weather)),
             (25, self._identity),
-            (20, self._account),
+            (20, lambda: self._life.next_change(self._now)),
         ]
         slots = [action for share, action in shares for _ in range(share)]
         return slots + [self._like] * (10_000 - len(slots))
@@ -158,16 +168,21 @@ class EventGenerator:
         return account
 
     def _create(
-        self, account: Account, collection: str, record: str, root: RecordRef | None = None
-    ) -> _Change:
-        rkey, cid = self._next_key(account), self._context.cids.record()
+        self,
+        account: Account,
+        collection: str,
+        record: str,
+        root: RecordRef | None = None,
+        rkey: str | None = None,
+    ) -> Change:
+        rkey, cid = rkey or self._next_key(account), self._context.cids.record()
         self._pools[collection].add(RecordRef(account, collection, rkey, cid, root))
-        return _Change(account, "create", collection, rkey, record, cid)
+        return Change(account, "create", collection, rkey, record, cid)
 
-    def _like(self) -> _Change:
+    def _like(self) -> Change:
         return self._like_or_repost(LIKE)
 
-    def _like_or_repost(self, collection: str) -> _Change:
+    def _like_or_repost(self, collection: str) -> Change:
         """Create a like or repost; one in twelve is via a repost of the post."""
         via = self._via(REPOST, 0.08)
         target = self._context.posts.pick() if via is None or via.root is None else via.root
@@ -176,12 +191,12 @@ class EventGenerator:
             self._active_account(), collection, record, target if collection == REPOST else None
         )
 
-    def _follow(self) -> _Change:
+    def _follow(self) -> Change:
         """Create a follow; one in twenty is via a starter pack."""
         record = records.follow_or_block(self._context, self._now, FOLLOW, self._via(STARTER_PACK, 0.05))
         return self._create(self._active_account(), FOLLOW, record)
 
-    def _block(self) -> _Change:
+    def _block(self) -> Change:
         return self._create(
             self._active_account(), BLOCK, records.follow_or_block(self._context, self._now, BLOCK)
         )
@@ -190,18 +205,51 @@ class EventGenerator:
         pool = self._pools[collection]
         return pool.pick() if self._random() < share and len(pool) else None
 
-    def _new(self, collection: str, write: Callable[[RecordContext, Account, int], Record]) -> _Change:
+    def _new(self, collection: str, write: Callable[[RecordContext, Account, int], Record]) -> Change:
         account = self._active_account()
         return self._create(account, collection, records.to_json(write(self._context, account, self._now)))
 
-    def _singleton(self, collection: str, write: Callable[[RecordContext, Account, int], Record]) -> _Change:
-        """Update or create a record of which each account has at most one."""
-        account = self._active_account()
-        operation = "create" if self._random() < 0.3 else "update"
-        record = records.to_json(write(self._context, account, self._now))
-        return _Change(account, operation, collection, "self", record, self._context.cids.record())
+    def new_record(self, account: Account, collection: str) -> Change:
+        """Create a like, repost or post outside of the pools: no other record refers to it."""
+        rkey, cid = self._next_key(account), self._context.cids.record()
+        return Change(account, "create", collection, rkey, self._write(account, collection), cid)
 
-    def _post(self) -> _Change:
+    def _write(self, account: Account, collection: str) -> str:
+        """Return the body of a post, follow, like or repost without a reference to its thread or a repost."""
+        if collection == POST:
+            return records.to_json(posts.post(self._context, account, self._now, None))
+        if collection == FOLLOW:
+            return records.follow_or_block(self._context, self._now, FOLLOW)
+        return records.like_or_repost(self._context, self._now, collection, self._context.posts.pick(), None)
+
+    def _recreate(self) -> Change:
+        """Create a record again, with the key of one that was deleted."""
+        if not len(self._deleted):
+            return self._like()
+        account, collection, rkey, _, root = self._deleted.take()
+        if account.inactive:
+            return self._like()
+        return self._create(account, collection, self._write(account, collection), root, rkey)
+
+    def _singleton(
+        self,
+        collection: str,
+        write: Callable[[RecordContext, Account, int], Record],
+        deleted: float,
+    ) -> Change:
+        """Create the only record that an account has of a collection; if it exists update it, or delete a
+        share `deleted` of them."""
+        account, operation = self._active_account(), "update"
+        if collection not in account.singletons:
+            account.singletons.add(collection)
+            operation = "create"
+        elif self._random() < deleted:
+            account.singletons.remove(collection)
+            return Change(account, "delete", collection, "self")
+        record = records.to_json(write(self._context, account, self._now))
+        return Change(account, operation, collection, "self", record, self._context.cids.record())
+
+    def _post(self) -> Change:
         account, context = self._active_account(), self._context
         parent = context.posts.pick() if context.happens(0.38) else None
         record = records.to_json(posts.post(context, account, self._now, parent))
@@ -210,7 +258,7 @@ class EventGenerator:
             self._queue_gate(change)
         return change
 
-    def _queue_gate(self, post: _Change) -> None:
+    def _queue_gate(self, post: Change) -> None:
         """Queue a gate as the second operation of the commit of its post, with the same key."""
         ref = RecordRef(post.account, POST, post.rkey, post.cid)
         if self._random() < 0.6:
@@ -220,7 +268,7 @@ class EventGenerator:
             )
         else:
             collection, record = "app.bsky.feed.postgate", records.post_gate(self._context, self._now, ref)
-        gate = _Change(
+        gate = Change(
             post.account,
             "create",
             collection,
@@ -231,7 +279,7 @@ class EventGenerator:
         # `event` assigns the rev of the post right after this; it is computed the same way here.
         self._same_commit = (gate, max(post.account.last_rev + 1, self._now))
 
-    def _edit_post(self) -> _Change:
+    def _edit_post(self) -> Change:
         """Update a post; other records still refer to the old CID, as on the real network."""
         pool = self._pools[POST]
         ref = pool.take()
@@ -240,71 +288,64 @@ class EventGenerator:
         record = records.to_json(posts.post(self._context, ref.account, self._now, None))
         cid = self._context.cids.record()
         pool.add(ref._replace(cid=cid))
-        return _Change(ref.account, "update", POST, ref.rkey, record, cid)
+        return Change(ref.account, "update", POST, ref.rkey, record, cid)
 
-    def _delete(self, collection: str) -> _Change:
+    def _delete(self, collection: str) -> Change:
         pool = self._pools[collection]
         # Likes need posts, so some are always kept.
         if len(pool) <= _OLDER_POSTS // 10:
             return self._like()
         ref = pool.take()
-        return _Change(ref.account, "delete", collection, ref.rkey)
+        if ref.account.inactive:
+            return self._like()
+        if collection in _RECREATED:
+            self._deleted.add(ref)
+        return Change(ref.account, "delete", collection, ref.rkey)
 
-    def _list_item(self) -> _Change:
+    def _list_item(self) -> Change:
         lists = self._pools[LIST]
         if not len(lists):
             return self._new(LIST, records.new_list)
         target = lists.pick()
+        if target.account.inactive:
+            return self._new(LIST, records.new_list)
         record = records.to_json(records.list_item(self._context, self._now, target))
         return self._create(target.account, LIST_ITEM, record)
 
-    def _list_block(self) -> _Change:
+    def _list_block(self) -> Change:
         lists = self._pools[LIST]
         if not len(lists):
             return self._new(LIST, records.new_list)
         record = records.to_json(records.list_block(self._context, self._now, lists.pick()))
         return self._create(self._active_account(), "app.bsky.graph.listblock", record)
 
-    def _starter_pack(self) -> _Change:
+    def _starter_pack(self) -> Change:
         lists = self._pools[LIST]
         if not len(lists):
             return self._new(LIST, records.new_list)
         target = lists.pick()
+        if target.account.inactive:
+            return self._new(LIST, records.new_list)
         record = records.to_json(records.starter_pack(self._context, target.account, self._now, target))
         return self._create(target.account, STARTER_PACK, record)
-
-    def _notice_time(self, account: Account) -> str:
-        """Return the time of an identity or account event, unique per account to distinguish the events."""
-        account.last_notice_ms = max(account.last_notice_ms + 1, self._now // 1000)
-        return self._context.iso(account.last_notice_ms * 1000)
 
     def _identity(self) -> tuple[str, str, str]:
         account = self._active_account()
         self._relay_seq += 1 + int(self._random() * 5)
         handle = f'"handle":"{account.handle}",' if self._random() < 0.7 else ""
-        body = f'"did":"{account.did}",{handle}"seq":{self._relay_seq},"time":"{self._notice_time(account)}"'
-        return "identity", account.did, body
+        when = self._context.iso(account.notice_ms(self._now) * 1000)
+        return (
+            "identity",
+            account.did,
+            f'"did":"{account.did}",{handle}"seq":{self._relay_seq},"time":"{when}"',
+        )
 
-    def _account(self) -> tuple[str, str, str]:
+    def _account_body(self, change: AccountChange) -> tuple[str, str, str]:
         self._relay_seq += 1 + int(self._random() * 5)
-        reactivated = bool(self._inactive) and (
-            len(self._inactive) >= len(self.accounts) // 20 or self._random() < 0.4
-        )
-        if reactivated:
-            account = self._inactive.pop(int(self._random() * len(self._inactive)))
-            account.inactive = False
-            status = ""
-        else:
-            account = self._active_account()
-            # With fewer than twenty accounts none is deactivated: soon none would be left to write.
-            account.inactive = self._random() < 0.8 and len(self._inactive) < len(self.accounts) // 20
-            choices = ("deactivated", "takendown", "deleted", "suspended")
-            status = f',"status":"{self._context.choose(choices)}"' if account.inactive else ""
-            if account.inactive:
-                self._inactive.append(account)
-        active = "false" if account.inactive else "true"
+        did = change.account.did
+        status = f',"status":"{change.status}"' if change.status else ""
         body = (
-            f'"active":{active},"did":"{account.did}","seq":{self._relay_seq}{status},'
-            f'"time":"{self._notice_time(account)}"'
+            f'"active":{"true" if change.active else "false"},"did":"{did}","seq":{self._relay_seq}{status},'
+            f'"time":"{self._context.iso(change.time_ms * 1000)}"'
         )
-        return "account", account.did, body
+        return "account", did, body

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any
 
 from slurp.simulator import recorded_events
+from slurp.simulator.bursts import BurstAccount
 from slurp.simulator.connection import ConnectionRecord
 from slurp.simulator.dictionaries import CurrentDictionary
 from slurp.simulator.endpoints import Endpoints
-from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.event_generator import Action, EventGenerator
 from slurp.simulator.event_store import EventStore, StoredEvent
 from slurp.simulator.faults import Faults
 from slurp.simulator.options import NetworkOptions, ServerOptions
@@ -70,6 +71,7 @@ class Simulator:
         # One producer at a time: an event is assigned its cursor before it is generated.
         self._producing = threading.Lock()
         self._pacers: list[Pacer] = []
+        self._bursts: dict[str, BurstAccount] = {}
         self._published = 0
 
     def __enter__(self) -> Simulator:
@@ -243,7 +245,9 @@ class Simulator:
             count = count if left is None else min(count, left)
             with self._producing:
                 now = self._now_us()
-                self._append(self._generate(count, min(last, now), now))
+                # A burst may have been published since.
+                begin = max(last, self._store.last_time)
+                self._append(self._generate(count, min(begin, now), now))
                 last = now
             if left is not None:
                 left -= count
@@ -251,6 +255,24 @@ class Simulator:
             return count
 
         self._pace(produce, rate, "generate")
+        return self
+
+    def write_account(self, records: int) -> str:
+        """Publish a new account with `records` records immediately, and return its DID."""
+        burst = BurstAccount(self._generator)
+        self._bursts[burst.did] = burst
+        self._burst(burst.write, records)
+        return burst.did
+
+    def delete_records(self, did: str, count: int | None = None) -> Simulator:
+        """Delete the newest `count` records, or all, of an account of `write_account` immediately."""
+        burst = self._bursts[did]
+        self._burst(burst.delete_record, len(burst) if count is None else min(count, len(burst)))
+        return self
+
+    def delete_account(self, did: str) -> Simulator:
+        """Publish the deletion of an account of `write_account`."""
+        self._burst(self._bursts.pop(did).delete, 1)
         return self
 
     def load(
@@ -305,7 +327,16 @@ class Simulator:
         behind = self.behind
         return 0 if behind is None else _MAX_AHEAD - behind
 
-    def _generate(self, count: int, begin_us: int, end_us: int) -> list[StoredEvent]:
+    def _burst(self, action: Action, count: int) -> None:
+        """Publish `count` events of `action`, all of them now."""
+        for done in range(0, count, _BATCH):
+            with self._producing:
+                now = self._now_us()
+                self._append(self._generate(min(_BATCH, count - done), now, now, action))
+
+    def _generate(
+        self, count: int, begin_us: int, end_us: int, action: Action | None = None
+    ) -> list[StoredEvent]:
         cursor = self._store.next_cursor
         event, draw = self._generator.event, self._rng.random
         step = (end_us - begin_us) / count if count else 0.0
@@ -315,7 +346,7 @@ class Simulator:
             # Two thirds of the real events have the same time as the previous one.
             if draw() < 0.34:
                 time_us = begin_us + int(number * step)
-            events.append(event(time_us, cursor + number))
+            events.append(event(time_us, cursor + number, action))
         return events
 
     def _append(self, events: list[StoredEvent]) -> None:

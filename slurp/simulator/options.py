@@ -11,7 +11,7 @@ class NetworkOptions:
 
     accounts: int = 2000
     odd_revs: float = 1 / 200
-    """Share of commits whose rev is days to years away from the time of the event."""
+    """Share of accounts whose revs are days to years away from the times of their events."""
     backdated: float = 0.0
     """Share of events whose time_us is hours to days in the past."""
     cursors: bool = True
