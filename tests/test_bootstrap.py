@@ -18,7 +18,7 @@ from slurp.events import tid
 from slurp.events.frames import parse
 from slurp.jetstream.bootstrap import BootstrapDetector, mark_bootstrap
 from slurp.kibana.objects import scope
-from slurp.kibana.panels import View
+from slurp.kibana.panels import ACTIVITY, View
 from slurp.simulator import protocol_v2
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions
@@ -247,7 +247,7 @@ def test_a_bootstrap_is_indexed_and_excluded_from_the_dashboards(
     kept = {doc_id for doc_id, source in found.items() if source.get("commit", {}).get("bootstrap")}
     assert len(kept) > 0.5 * len(rows)
     assert len(kept - rows) <= 60
-    query = scope(View.EVENTS, fresh_index_prefix).query
+    query = scope(View.EVENTS, ACTIVITY, fresh_index_prefix).query
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - len(kept)
 
 

@@ -22,7 +22,7 @@ from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.data_views import DATA_VIEWS
 from slurp.kibana.objects import build, panels_of
 from slurp.kibana.panel_queries import field_types, problems, search_problems
-from slurp.kibana.panels import COLUMNS, Chart, Documents, Layer, OverTime, Row, Series, View, count
+from slurp.kibana.panels import ACTIVITY, COLUMNS, Chart, Documents, Layer, OverTime, Row, Series, View, count
 from slurp.lexicons import committed
 from tests.conftest import SHARED
 
@@ -141,10 +141,10 @@ def test_panels_fill_the_grid_without_overlap(dashboard: Json) -> None:
 
 
 def test_a_row_that_does_not_fill_the_grid_is_rejected() -> None:
-    chart = Series(title="?", style="line", measures=(count("Events"),))
+    chart = Series(title="?", shows=ACTIVITY, style="line", measures=(count("Events"),))
     with pytest.raises(ValueError, match="do not fill"):
         Row(5, chart, chart, chart, chart, chart).widths()
-    wide = Series(title="?", style="line", measures=(count("Events"),), width=49)
+    wide = Series(title="?", shows=ACTIVITY, style="line", measures=(count("Events"),), width=49)
     with pytest.raises(ValueError, match="do not fill"):
         Row(5, wide).widths()
 
@@ -396,7 +396,7 @@ def test_fields_of_data_views_exist() -> None:
 
 def test_a_missing_field_or_wrong_type_is_detected() -> None:
     def chart(**more: Any) -> Chart:
-        return Series(title="?", style="line", measures=(count("Events"),), **more)
+        return Series(title="?", shows=ACTIVITY, style="line", measures=(count("Events"),), **more)
 
     types = {"@timestamp": "date", "text": "text", "kind": "keyword"}
     assert not list(problems(chart(where=Is("kind", "commit")), types))
@@ -438,4 +438,4 @@ def test_an_unknown_kind_of_chart_is_rejected() -> None:
             return (Layer((), (count("Events"),)),)
 
     with pytest.raises(TypeError, match="Unknown"):
-        lens.attributes(Unknown(title="?"), "view", All())
+        lens.attributes(Unknown(title="?", shows=ACTIVITY), "view", All())

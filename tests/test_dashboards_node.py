@@ -146,7 +146,7 @@ def test_a_panel_counts_its_own_index_without_its_query(es: Elasticsearch, fille
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_every_saved_search_finds_documents(es: Elasticsearch, filled: str, search: Search) -> None:
-    where = All(scope(search.view, filled), search.where)
+    where = All(scope(search.view, search.shows, filled), search.where)
     response = es.search(
         index=index_pattern(search.view, filled),
         query=where.query,

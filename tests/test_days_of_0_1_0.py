@@ -110,7 +110,7 @@ def test_every_saved_search_finds_the_same(es: Elasticsearch, both: tuple[str, s
     for index in both:
         response = es.search(
             index=index_pattern(search.view, index),
-            query=All(scope(search.view, index), search.where).query,
+            query=All(scope(search.view, search.shows, index), search.where).query,
             sort={search.newest: "desc"},
             fields=[{"field": name} for name in search.columns],
             source=False,

@@ -13,7 +13,7 @@ from elasticsearch import Elasticsearch, helpers
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.identity import event_id
 from slurp.kibana.objects import scope
-from slurp.kibana.panels import View
+from slurp.kibana.panels import ACTIVITY, View
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from tests.conftest import SHARED
@@ -119,7 +119,7 @@ def test_a_resync_is_indexed_but_not_shown_as_events(
     (sync,) = [doc for doc in found.values() if doc["kind"] == "sync"]
     assert (sync["did"], sync["sync"]["rev"]) == (DID, "3mptbypluud2a")
     assert len(resync_rkeys(es, fresh_index_prefix)) == 40
-    query = scope(View.EVENTS, fresh_index_prefix).query
+    query = scope(View.EVENTS, ACTIVITY, fresh_index_prefix).query
     assert es.count(index=f"{fresh_index_prefix}-*", query=query)["count"] == len(found) - 40
 
 

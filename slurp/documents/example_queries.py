@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from slurp.documents.existing import EXISTING
 
 # Values in the documented examples; the test passes others.
 POST = "at://did:plc:z72i7hdynmk6r22z27h6tvur/app.bsky.feed.post/3l6oveex3ii2l"
@@ -40,8 +42,8 @@ def examples(
         Example(
             "following", "Accounts a person started to follow", _all(_in(_FOLLOW), _CREATED, {"did": person})
         ),
-        Example("deletions", "Deleted posts", _all(_POSTS, {"commit.operation": "delete"})),
-        Example("takedowns", "Accounts that were taken down", _all({"account.status": "takendown"})),
+        Example("deletions", "Deleted posts", _events(_POSTS, {"commit.operation": "delete"})),
+        Example("takedowns", "Accounts that were taken down", _events({"account.status": "takendown"})),
     )
 
 
@@ -57,5 +59,15 @@ _POSTS = _in("app.bsky.feed.post")
 
 
 def _all(*terms: Mapping[str, str]) -> dict[str, Any]:
-    """Return a query for which all terms must match, as filters because scores are not needed."""
-    return {"query": {"bool": {"filter": [{"term": dict(term)} for term in terms]}}}
+    """Return a query for existing documents for which all terms match."""
+    return {"query": {"bool": {**_filter(terms), **EXISTING["bool"]}}}
+
+
+def _events(*terms: Mapping[str, str]) -> dict[str, Any]:
+    """Return a query for events for which all terms match, also redacted and hidden ones."""
+    return {"query": {"bool": _filter(terms)}}
+
+
+def _filter(terms: Iterable[Mapping[str, str]]) -> dict[str, Any]:
+    # As filters, because scores are not needed.
+    return {"filter": [{"term": dict(term)} for term in terms]}

@@ -10,6 +10,7 @@ import orjson
 
 from slurp import lexicons
 from slurp.documents.example_queries import examples
+from slurp.documents.existing import ES_QL, EXISTING, KQL, QUERY_STRING
 from slurp.documents.fields import FIELDS, mapping
 from slurp.lexicons.overrides import COMMON_FIELDS
 
@@ -44,15 +45,19 @@ def _lines() -> Iterator[str]:
     yield from _table("Field", "Type", "Meaning", "Source")
     for field in FIELDS:
         yield _row(f"`{field.path}`", _type(field.mapping), field.meaning, field.source)
+    yield from _existing()
     yield from _moved()
-    yield "\n## Example queries\n\nEach is a body for `GET bluesky-events-*/_search`."
+    yield (
+        "\n## Example queries\n\nEach is a body for `GET bluesky-events-*/_search`. Those that find records "
+        "exclude redacted and\nhidden documents."
+    )
     for example in examples():
-        body = orjson.dumps(example.query, option=orjson.OPT_INDENT_2).decode()
-        yield f"\n### {example.title}\n\n```json\n{body}\n```"
+        yield f"\n### {example.title}\n\n{_block(example.query)}"
     yield "\n### A value in a record without mapped fields\n"
     yield (
         '`{"query": {"term": {"other_record.trackName": "…"}}}`; '
-        'in any field: `{"query": {"term": {"other_record": "…"}}}`'
+        'in any field: `{"query": {"term": {"other_record": "…"}}}`. '
+        "Add the filter for\n[redacted and hidden documents](#redacted-and-hidden-documents)."
     )
     yield "\n## Fields of record types\n"
     compiled = lexicons.committed()
@@ -66,6 +71,37 @@ def _lines() -> Iterator[str]:
         else:
             yield "No field is mapped."
         yield ""
+
+
+_EXISTING_INTRODUCTION = """
+## Redacted and hidden documents
+
+A document is *redacted* after its record was deleted or replaced by an update, after its account was deleted,
+or on request of the operator. Only `@timestamp`, `kind`, `did`, `uri`, `commit.collection`,
+`commit.operation`, `commit.rkey`, `commit.rev`, `event.*` and `redacted.*` are left; after the deletion of an
+account, `did`, `uri` and `commit.rkey` are removed as well. The documents of an account that is not active
+are *hidden*: they keep their fields, and have `hidden: true` until the account is active again.
+
+Searches that show records or count existing ones must exclude both. The web page does, and so do the
+dashboard panels and saved searches that show or count records. The filter:
+"""
+
+
+def _existing() -> Iterator[str]:
+    yield _EXISTING_INTRODUCTION
+    yield from _table("Language", "Filter")
+    yield _row("KQL (Kibana)", f"`{KQL}`")
+    yield _row("query string (`_search?q=`)", f"`{QUERY_STRING}`")
+    yield _row("ES|QL".replace("|", "\\|"), f"`{ES_QL}`")
+    yield f"\nQuery DSL:\n\n{_block(EXISTING)}\n"
+    yield (
+        "The current version of a record is a create or an update: an update redacts the create. "
+        "Counts of events,\nsuch as posts written per hour, whether deleted later or not, need no filter."
+    )
+
+
+def _block(body: Mapping[str, Any]) -> str:
+    return f"```json\n{orjson.dumps(body, option=orjson.OPT_INDENT_2).decode()}\n```"
 
 
 _MOVED_INTRODUCTION = """

@@ -49,6 +49,7 @@ class Field(NamedTuple):
 
 _POSTS = "posts"
 _RESERVED = "reserved for a later version"
+_REDACTED = "redacted documents"
 _FACETED = "posts; lists, feeds, starter packs"
 _OTHER = "records of other applications"
 
@@ -117,9 +118,9 @@ FIELDS: tuple[Field, ...] = (
     Field("event.lag_ms", _LONG, "`event.ingested` minus `@timestamp`, milliseconds", "every event"),
     Field("event.hour", {"type": "keyword"}, "hour of `@timestamp` in UTC, `00` to `23`", "every event"),
     Field("event.weekday", {"type": "keyword"}, "weekday of `@timestamp` in UTC, `1 Mon` to `7 Sun`", "every event"),
-    Field("redacted.at", _DATE, "when the content was removed", _RESERVED),
-    Field("redacted.reason", _keyword(64), "`deleted` or `updated`", _RESERVED),
-    Field("hidden", _BOOLEAN, "`true` while the account is not active", _RESERVED),
+    Field("redacted.at", _DATE, "when the content was removed", _REDACTED),
+    Field("redacted.reason", _keyword(64), "why: `deleted`, `updated` (replaced by a newer version of the record), `account` (the account was deleted) or `request` (the operator removed it)", _REDACTED),
+    Field("hidden", _BOOLEAN, "`true` while the account is not active; absent or `null` otherwise", "documents of accounts that are or were not active"),
     Field("backfill.at", _DATE, "when the event was read from an archive", _RESERVED),
     Field("backfill.source", _keyword(256), "the archive", _RESERVED),
     Field("event.pipeline_error", _keyword(1024), "error of the ingest pipeline", "the ingest pipeline"),

@@ -8,11 +8,12 @@ from typing import Any
 
 import orjson
 
+from slurp.documents.existing import HIDDEN, REDACTED_AT
 from slurp.kibana import lens
-from slurp.kibana.conditions import All, Condition, Either, Is, Not
+from slurp.kibana.conditions import All, Condition, Either, Has, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.data_views import DATA_VIEWS, DataView
-from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, View
+from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, Shows, View
 
 Json = dict[str, Any]
 
@@ -55,15 +56,21 @@ def ndjson(objects: Iterable[Json]) -> bytes:
     )
 
 
-def scope(view: View, index: str) -> Condition:
-    """Return the condition for the documents that dashboards count.
+# Events by which a server only announces records that existed before.
+_ANNOUNCED = (Is("commit.resync", True), Is("commit.bootstrap", True))
+# The equivalent of `slurp.documents.existing.EXISTING`.
+_GONE = (Has(REDACTED_AT), Is(HIDDEN, True))
 
-    Events by which a server only announces existing records (resync, bootstrap) are excluded. Documents of
-    the other views must belong to `--index`.
+
+def scope(view: View, shows: Shows, index: str) -> Condition:
+    """Return the condition for the documents of a panel or a saved search.
+
+    Events that announce existing records (resync, bootstrap) are excluded, and redacted and hidden documents
+    where existing ones are shown. Documents of the other views must belong to `--index`.
     """
     if view is not View.EVENTS:
         return Is("index", index)
-    return Not(Either(Is("commit.resync", True), Is("commit.bootstrap", True)))
+    return Not(Either(*_ANNOUNCED, *(_GONE if shows is Shows.EXISTING else ())))
 
 
 class _Names:
@@ -121,7 +128,7 @@ def _data_view(data_view: DataView, names: _Names) -> Json:
 
 
 def _search(search: Search, names: _Names) -> Json:
-    where = All(scope(search.view, names.index), search.where)
+    where = All(scope(search.view, search.shows, names.index), search.where)
     widths = {name: {"width": width} for name, width in search.columns.items() if width}
     attributes = {
         "title": names.title(search.title),
@@ -207,7 +214,8 @@ def _panel(panel: Panel, grid: Json, names: _Names, dashboard: str) -> tuple[Jso
         return body, [_reference(f"{id}:{reference}", "search", names.of(panel.search.name))]
     if not isinstance(panel, Chart):
         raise TypeError(f"no saved object for {type(panel).__name__}")
-    attributes = lens.attributes(panel, names.data_view(panel.view), scope(panel.view, names.index))
+    restriction = scope(panel.view, panel.shows, names.index)
+    attributes = lens.attributes(panel, names.data_view(panel.view), restriction)
     body |= {"type": "lens", "embeddableConfig": {"attributes": attributes, "enhancements": {}}}
     return body, [{**one, "name": f"{id}:{one['name']}"} for one in attributes["references"]]
 

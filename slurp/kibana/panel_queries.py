@@ -5,7 +5,7 @@ Both are built from the description of the panel, so that panels can be tested w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from slurp.elastic.templates import asset, day_mappings
@@ -20,6 +20,7 @@ from slurp.kibana.panels import (
     Measure,
     OverTime,
     Search,
+    Shows,
     Top,
     View,
     query_and_layers,
@@ -41,9 +42,28 @@ _SUPPORTED = {
 }
 
 
+# The fields of events whose values may be shown of redacted and hidden documents: of no user's content.
+_ACTIVITY_FIELDS = frozenset(
+    {
+        "@timestamp",
+        "account.active",
+        "account.status",
+        "commit.collection",
+        "commit.operation",
+        "event.hour",
+        "event.ingested",
+        "event.lag_ms",
+        "event.weekday",
+        "jetstream.host",
+        "kind",
+        "quarantine.error",
+    }
+)
+
+
 def search_bodies(chart: Chart, index: str) -> list[Json]:
     """Return the bodies of the `_search` requests, one for each layer of the panel."""
-    where, layers = query_and_layers(chart, scope(chart.view, index))
+    where, layers = query_and_layers(chart, scope(chart.view, chart.shows, index))
     return [
         {"size": 0, "track_total_hits": True, "query": where.query, "aggs": _aggregations(layer)}
         for layer in layers
@@ -55,8 +75,12 @@ def index_pattern(view: View, index: str) -> str:
 
 
 def problems(chart: Chart, types: Mapping[str, str]) -> Iterator[str]:
-    """Yield an error for each field of the panel that is not in `types` (by path) or has a wrong type."""
+    """Yield an error for each field of the panel that is not in `types` (by path) or has a wrong type.
+
+    In a panel of activity, a field with content is an error as well.
+    """
     yield from _condition_problems(chart.where, types)
+    yield from _content_problems(chart, _shown_fields(chart))
     for layer in chart.layers:
         for bucket in layer.buckets:
             yield from _bucket_problems(bucket, types)
@@ -70,8 +94,12 @@ def problems(chart: Chart, types: Mapping[str, str]) -> Iterator[str]:
 
 
 def search_problems(search: Search, types: Mapping[str, str]) -> Iterator[str]:
-    """Yield an error for each field of the saved search that is missing or has a wrong type."""
+    """Yield an error for each field of the saved search that is missing or has a wrong type.
+
+    In a search of activity, a column with content is an error as well.
+    """
     yield from _condition_problems(search.where, types)
+    yield from _content_problems(search, search.columns)
     yield from _type_problem("newest", search.newest, frozenset({"date"}), types)
     for name in search.columns:
         if name not in types:
@@ -93,6 +121,23 @@ def _leaves(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]
         yield f"{prefix}{name}", child["type"]
         for part, inner in child.get("fields", {}).items():
             yield f"{prefix}{name}.{part}", inner["type"]
+
+
+def _shown_fields(chart: Chart) -> Iterator[str]:
+    """Yield the fields whose values the panel shows, in contrast to counts of values."""
+    for layer in chart.layers:
+        for bucket in layer.buckets:
+            if isinstance(bucket, Top | OverTime):
+                yield bucket.field
+        for measure in layer.measures:
+            if measure.field and measure.operation != "unique_count":
+                yield measure.field
+
+
+def _content_problems(shown: Chart | Search, fields: Iterable[str]) -> Iterator[str]:
+    if shown.view is View.EVENTS and shown.shows is Shows.ACTIVITY:
+        for field in sorted(set(fields) - _ACTIVITY_FIELDS):
+            yield f"{field} is content: {shown.title} must show EXISTING"
 
 
 def _bucket_problems(bucket: Bucket, types: Mapping[str, str]) -> Iterator[str]:

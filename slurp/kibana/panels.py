@@ -26,6 +26,18 @@ class View(Enum):
     DRIFT = "skeetslurper-drift"
 
 
+class Shows(Enum):
+    """What a panel or a saved search shows. Each must declare it, because the query depends on it."""
+
+    EXISTING = "existing"
+    """Content, or counts of what exists: without redacted and hidden documents."""
+    ACTIVITY = "activity"
+    """Counts of events or figures of the worker, without content: with all documents."""
+
+
+EXISTING, ACTIVITY = Shows.EXISTING, Shows.ACTIVITY
+
+
 @dataclass(frozen=True)
 class Measure:
     """A metric aggregation with its label; `where` restricts the documents of this measure alone."""
@@ -111,6 +123,7 @@ class Panel:
 class Chart(Panel):
     """A panel over documents of `view` for which `where` holds."""
 
+    shows: Shows
     where: Condition = EVERYTHING
     view: View = View.EVENTS
 
@@ -246,6 +259,7 @@ class Search:
     name: str
     title: str
     columns: Mapping[str, int | None]
+    shows: Shows
     where: Condition
     view: View = View.EVENTS
     newest: str = "@timestamp"

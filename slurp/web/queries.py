@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from elasticsearch import ApiError, AuthenticationException
 
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
+from slurp.documents.existing import EXISTING
 from slurp.documents.record_parts import fold_tag
 from slurp.documents.record_values import visible
 from slurp.documents.spellings import without_marks
@@ -175,7 +176,7 @@ class PageQueries:
             aggs={
                 "collections": {"terms": {"field": "commit.collection", "size": 8}},
                 "posts": {
-                    "filter": _new_posts(),
+                    "filter": _existing_posts(),
                     "aggs": {
                         "languages": {"terms": {"field": "lang", "size": 8}},
                         "tags": {"terms": {"field": "tags_folded", "size": 10}},
@@ -199,7 +200,7 @@ class PageQueries:
     def _posts(self, search: SearchRequest) -> Posts | Unavailable:
         response = self._search(
             size=_POSTS,
-            query=_new_posts(*search_conditions(search)),
+            query=_existing_posts(*search_conditions(search)),
             # By the time of arrival: authors choose the other times of a post.
             sort=[{"event.ingested": {"order": "desc", "unmapped_type": "date"}}],
             source=_FIELDS,
@@ -222,9 +223,10 @@ class PageQueries:
         """Return the newest handle by DID, for accounts with an indexed identity event."""
         if not dids:
             return {}
+        accounts = [{"term": {"kind": "identity"}}, {"terms": {"did": sorted(dids)}}]
         response = self._search(
             size=len(dids),
-            query={"bool": {"filter": [{"term": {"kind": "identity"}}, {"terms": {"did": sorted(dids)}}]}},
+            query={"bool": {"filter": [*accounts, EXISTING]}},
             collapse={"field": "did"},
             sort=[{"event.ingested": {"order": "desc", "unmapped_type": "date"}}],
             source=["did", "identity.handle"],
@@ -256,11 +258,18 @@ class PageQueries:
         )
 
 
-def _new_posts(*conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the query for new posts, without existing ones that a server announces (resync, bootstrap)."""
-    created = [{"term": {"commit.collection": _POST}}, {"term": {"commit.operation": "create"}}]
-    repeated = [{"term": {"commit.resync": True}}, {"term": {"commit.bootstrap": True}}]
-    return {"bool": {"filter": [*created, *conditions], "must_not": repeated}}
+def _existing_posts(*conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the query for posts that exist, without old ones that a server announces (resync, bootstrap).
+
+    Updates are included: an update redacts the earlier versions of its post.
+    """
+    excluded = [
+        {"term": {"commit.operation": "delete"}},
+        {"term": {"commit.resync": True}},
+        {"term": {"commit.bootstrap": True}},
+    ]
+    posts = {"term": {"commit.collection": _POST}}
+    return {"bool": {"filter": [posts, EXISTING, *conditions], "must_not": excluded}}
 
 
 def search_conditions(search: SearchRequest) -> list[dict[str, Any]]:

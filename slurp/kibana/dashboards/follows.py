@@ -18,8 +18,11 @@ from slurp.kibana.dashboards.filters import (
     STARTER_PACK,
     created,
     deleted,
+    records,
 )
 from slurp.kibana.panels import (
+    ACTIVITY,
+    EXISTING,
     Cases,
     Dashboard,
     Documents,
@@ -40,6 +43,7 @@ _NEW, _DELETED = created(PROFILE), All(_ACCOUNTS, Is("account.status", "deleted"
 HANDLES = Search(
     name="handle-changes",
     title="Handle changes",
+    shows=EXISTING,
     columns={"did": 300, "identity.handle": None},
     where=All(_IDENTITIES, Has("identity.handle")),
 )
@@ -55,6 +59,7 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             6,
             Metric(
                 title="Follows",
+                shows=EXISTING,
                 where=FOLLOWS,
                 measure=count("Follows"),
                 color=GREEN,
@@ -62,13 +67,17 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             ),
             Metric(
                 title="Unfollows",
+                shows=ACTIVITY,
                 where=deleted(FOLLOW),
                 measure=count("Unfollows"),
                 trend=True,
             ),
-            Metric(title="Blocks", where=BLOCKS, measure=count("Blocks"), color=PINK, trend=True),
+            Metric(
+                title="Blocks", shows=EXISTING, where=BLOCKS, measure=count("Blocks"), color=PINK, trend=True
+            ),
             Metric(
                 title="New profiles",
+                shows=ACTIVITY,
                 where=_NEW,
                 measure=count("New profiles"),
                 color=BLUE,
@@ -76,12 +85,14 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             ),
             Metric(
                 title="Deleted accounts",
+                shows=ACTIVITY,
                 where=_DELETED,
                 measure=unique("did", "Deleted accounts"),
                 color=GREY,
             ),
             Metric(
                 title="Handle changes",
+                shows=ACTIVITY,
                 where=All(_IDENTITIES, Has("identity.handle")),
                 measure=count("Handle changes"),
             ),
@@ -90,18 +101,21 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             13,
             Table(
                 title="Accounts with the most new followers",
+                shows=EXISTING,
                 where=FOLLOWS,
                 by=(Top("subject.did", "Account", 50),),
                 measures=(count("Follows"),),
             ),
             Table(
                 title="Accounts blocked most often",
+                shows=EXISTING,
                 where=BLOCKS,
                 by=(Top("subject.did", "Account", 50),),
                 measures=(count("Blocks"),),
             ),
             Table(
                 title="Accounts that follow the most",
+                shows=EXISTING,
                 where=FOLLOWS,
                 by=(Top("did", "Account", 50),),
                 measures=(count("Follows"),),
@@ -111,14 +125,16 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             11,
             Series(
                 title="Follows and unfollows per minute",
+                shows=ACTIVITY,
                 style="line",
-                split=Cases({"follows": FOLLOWS, "unfollows": deleted(FOLLOW)}, "Follows"),
+                split=Cases({"follows": created(FOLLOW), "unfollows": deleted(FOLLOW)}, "Follows"),
                 measures=(count("Events per minute", per="m"),),
             ),
             Series(
                 title="Blocks and unblocks per minute",
+                shows=ACTIVITY,
                 style="line",
-                split=Cases({"blocks": BLOCKS, "unblocks": deleted(BLOCK)}, "Blocks"),
+                split=Cases({"blocks": created(BLOCK), "unblocks": deleted(BLOCK)}, "Blocks"),
                 measures=(count("Events per minute", per="m"),),
             ),
         ),
@@ -126,21 +142,24 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             13,
             Table(
                 title="Lists with the most new members",
-                where=created(LIST_ITEM),
+                shows=EXISTING,
+                where=records(LIST_ITEM),
                 by=(Top("list.uri", "List", 50),),
                 measures=(count("New members"),),
             ),
             Table(
-                title="New lists and starter packs",
-                where=Either(created(STARTER_PACK), created(LIST)),
+                title="New and updated lists and starter packs",
+                shows=EXISTING,
+                where=Either(records(STARTER_PACK), records(LIST)),
                 by=(Top("name.keyword", "Name", 50),),
                 measures=(
-                    count("Starter packs", where=created(STARTER_PACK)),
-                    count("Lists", where=created(LIST)),
+                    count("Starter packs", where=records(STARTER_PACK)),
+                    count("Lists", where=records(LIST)),
                 ),
             ),
             Table(
                 title="Follows by source (starter pack or repost)",
+                shows=EXISTING,
                 where=All(FOLLOWS, Has("via.uri")),
                 by=(Top("via.uri", "Source", 50),),
                 measures=(count("Follows"),),
@@ -150,6 +169,7 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             12,
             Series(
                 title="New, deleted and deactivated accounts over time",
+                shows=ACTIVITY,
                 style="bar_stacked",
                 split=Cases(
                     {
@@ -165,6 +185,7 @@ FOLLOWS_AND_ACCOUNTS = Dashboard(
             ),
             Shares(
                 title="Inactive accounts by status",
+                shows=ACTIVITY,
                 width=12,
                 where=All(_ACCOUNTS, Is("account.active", False)),
                 by=(Top("account.status", "Status", 6, other=True),),

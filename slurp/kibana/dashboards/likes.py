@@ -15,6 +15,8 @@ from slurp.kibana.dashboards.filters import (
     deleted,
 )
 from slurp.kibana.panels import (
+    ACTIVITY,
+    EXISTING,
     Cases,
     Dashboard,
     Heatmap,
@@ -44,10 +46,15 @@ LIKES_AND_REPOSTS = Dashboard(
     rows=(
         Row(
             6,
-            Metric(title="Likes", where=LIKES, measure=count("Likes"), color=PINK, trend=True),
-            Metric(title="Accounts that like", where=LIKES, measure=unique("did", "Accounts")),
+            Metric(
+                title="Likes", shows=EXISTING, where=LIKES, measure=count("Likes"), color=PINK, trend=True
+            ),
+            Metric(
+                title="Accounts that like", shows=EXISTING, where=LIKES, measure=unique("did", "Accounts")
+            ),
             Metric(
                 title="Reposts",
+                shows=EXISTING,
                 where=REPOSTS,
                 measure=count("Reposts"),
                 color=GREEN,
@@ -55,6 +62,7 @@ LIKES_AND_REPOSTS = Dashboard(
             ),
             Metric(
                 title="Quotes",
+                shows=EXISTING,
                 where=_QUOTES,
                 measure=count("Quotes"),
                 color=PURPLE,
@@ -62,6 +70,7 @@ LIKES_AND_REPOSTS = Dashboard(
             ),
             Metric(
                 title="Replies",
+                shows=EXISTING,
                 where=_REPLIES,
                 measure=count("Replies"),
                 color=BLUE,
@@ -69,6 +78,7 @@ LIKES_AND_REPOSTS = Dashboard(
             ),
             Metric(
                 title="Deleted likes",
+                shows=ACTIVITY,
                 where=deleted(LIKE),
                 measure=count("Deleted likes"),
             ),
@@ -77,12 +87,14 @@ LIKES_AND_REPOSTS = Dashboard(
             14,
             Table(
                 title="Posts with the most likes",
+                shows=EXISTING,
                 where=LIKES,
                 by=(_POST,),
                 measures=(count("Likes"), _PAGE, latest("subject.did", "Author")),
             ),
             Table(
                 title="Posts with the most reposts",
+                shows=EXISTING,
                 where=REPOSTS,
                 by=(_POST,),
                 measures=(count("Reposts"), _PAGE, latest("subject.did", "Author")),
@@ -92,6 +104,7 @@ LIKES_AND_REPOSTS = Dashboard(
             14,
             Table(
                 title="Posts with the most quotes",
+                shows=EXISTING,
                 where=_QUOTES,
                 by=(Top("quote.uri", "Post", 50, hidden=True),),
                 measures=(
@@ -102,6 +115,7 @@ LIKES_AND_REPOSTS = Dashboard(
             ),
             Table(
                 title="Posts with the most replies",
+                shows=EXISTING,
                 where=_REPLIES,
                 by=(Top("reply.parent.uri", "Post", 50, hidden=True),),
                 measures=(
@@ -116,6 +130,7 @@ LIKES_AND_REPOSTS = Dashboard(
             13,
             Heatmap(
                 title="Likes by weekday and hour (UTC)",
+                shows=EXISTING,
                 where=LIKES,
                 x=Top("event.hour", "Hour (UTC)", 24, in_order=True),
                 y=Top("event.weekday", "Weekday", 7, in_order=True),
@@ -123,6 +138,7 @@ LIKES_AND_REPOSTS = Dashboard(
             ),
             Table(
                 title="Authors with the most likes",
+                shows=EXISTING,
                 where=LIKES,
                 by=(Top("subject.did", "Author", 50),),
                 measures=(count("Likes"), unique("did", "Accounts"), unique("subject.uri", "Posts")),
@@ -132,15 +148,17 @@ LIKES_AND_REPOSTS = Dashboard(
             11,
             Series(
                 title="Likes, reposts, quotes and replies per minute",
+                shows=EXISTING,
                 width=32,
                 style="line",
                 split=Cases(
                     {"likes": LIKES, "reposts": REPOSTS, "quotes": _QUOTES, "replies": _REPLIES}, "Activity"
                 ),
-                measures=(count("Events per minute", per="m"),),
+                measures=(count("Records per minute", per="m"),),
             ),
             Shares(
                 title="Likes by collection of the liked record",
+                shows=EXISTING,
                 where=LIKES,
                 by=(Top("subject.collection", "Collection", 5, other=True),),
                 measure=count("Likes"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slurp.kibana.conditions import All, Between, Has, Not
 from slurp.kibana.dashboards.filters import BLUE, GREEN, PINK, POSTS, PURPLE
 from slurp.kibana.panels import (
+    EXISTING,
     Cases,
     Cloud,
     Dashboard,
@@ -27,6 +28,7 @@ _LENGTH = "length.graphemes"
 LATEST_POSTS = Search(
     name="latest-posts",
     title="Latest posts",
+    shows=EXISTING,
     columns={"did": 180, "text": 560, "lang": 80, "tags": 160, "domains": 140, "url": 120},
     where=All(POSTS, Has("text")),
 )
@@ -40,10 +42,13 @@ POSTS_AND_TOPICS = Dashboard(
     rows=(
         Row(
             6,
-            Metric(title="Posts", where=POSTS, measure=count("Posts"), color=BLUE, trend=True),
-            Metric(title="Authors", where=POSTS, measure=unique("did", "Authors")),
+            Metric(
+                title="Posts", shows=EXISTING, where=POSTS, measure=count("Posts"), color=BLUE, trend=True
+            ),
+            Metric(title="Authors", shows=EXISTING, where=POSTS, measure=unique("did", "Authors")),
             Metric(
                 title="Replies",
+                shows=EXISTING,
                 where=All(POSTS, _REPLY),
                 measure=count("Replies"),
                 color=GREEN,
@@ -51,6 +56,7 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Metric(
                 title="Quotes",
+                shows=EXISTING,
                 where=All(POSTS, _QUOTE),
                 measure=count("Quotes"),
                 color=PURPLE,
@@ -58,17 +64,19 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Metric(
                 title="Posts with media or link cards",
+                shows=EXISTING,
                 where=All(POSTS, _MEDIA),
                 measure=count("Posts"),
                 color=PINK,
                 trend=True,
             ),
-            Metric(title="Languages", where=POSTS, measure=unique("lang", "Languages")),
+            Metric(title="Languages", shows=EXISTING, where=POSTS, measure=unique("lang", "Languages")),
         ),
         Row(
             12,
             Cloud(
                 title="Top hashtags",
+                shows=EXISTING,
                 width=16,
                 where=POSTS,
                 by=Top("tags_folded", "Hashtag", 12),
@@ -76,6 +84,7 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Series(
                 title="Top hashtags over time",
+                shows=EXISTING,
                 where=POSTS,
                 style="bar_stacked",
                 split=Top("tags_folded", "Hashtag", 8),
@@ -86,18 +95,21 @@ POSTS_AND_TOPICS = Dashboard(
             13,
             Table(
                 title="Linked domains",
+                shows=EXISTING,
                 where=POSTS,
                 by=(Top("domains", "Domain", 50),),
                 measures=(count("Posts"), unique("did", "Authors")),
             ),
             Table(
                 title="Linked pages",
+                shows=EXISTING,
                 where=POSTS,
                 by=(Top("links", "Page", 50),),
                 measures=(count("Posts"), unique("did", "Authors")),
             ),
             Table(
                 title="Mentioned accounts",
+                shows=EXISTING,
                 where=POSTS,
                 by=(Top("mentions", "Account", 50),),
                 measures=(count("Posts"), unique("did", "Authors")),
@@ -107,6 +119,7 @@ POSTS_AND_TOPICS = Dashboard(
             11,
             Cloud(
                 title="Top emoji",
+                shows=EXISTING,
                 width=16,
                 where=POSTS,
                 by=Top("emoji", "Emoji", 12),
@@ -114,6 +127,7 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Series(
                 title="Share of languages over time",
+                shows=EXISTING,
                 where=POSTS,
                 style="area_percentage_stacked",
                 split=Top("lang", "Language", 8, other=True),
@@ -124,6 +138,7 @@ POSTS_AND_TOPICS = Dashboard(
             11,
             Shares(
                 title="Posts by type of media",
+                shows=EXISTING,
                 width=12,
                 where=All(POSTS, _MEDIA),
                 by=(Top("media.kinds", "Medium", 8),),
@@ -131,6 +146,7 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Series(
                 title="Share of new posts, replies and quotes",
+                shows=EXISTING,
                 width=14,
                 where=POSTS,
                 style="bar_percentage_stacked",
@@ -146,6 +162,7 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Series(
                 title="Posts by length",
+                shows=EXISTING,
                 width=11,
                 where=POSTS,
                 style="bar",
@@ -163,6 +180,7 @@ POSTS_AND_TOPICS = Dashboard(
             ),
             Series(
                 title="Length of posts over time",
+                shows=EXISTING,
                 width=11,
                 where=POSTS,
                 style="line",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from slurp.kibana.conditions import Has
-from slurp.kibana.dashboards.filters import BLUE, GREEN, GREY, PINK, THIRD_PARTIES
+from slurp.kibana.conditions import All, Has, Not
+from slurp.kibana.dashboards.filters import BLUE, DELETIONS, GREEN, GREY, PINK, THIRD_PARTIES
 from slurp.kibana.panels import (
+    ACTIVITY,
     EVERYTHING,
+    EXISTING,
     Dashboard,
     Documents,
     Metric,
@@ -26,6 +28,7 @@ from slurp.kibana.panels import (
 DRIFT = Search(
     name="drift",
     title="Unknown lexicons and fields",
+    shows=ACTIVITY,
     columns={
         "kind": 110,
         "collection": 260,
@@ -50,6 +53,7 @@ WORKER = Dashboard(
             6,
             Metric(
                 title="Received events",
+                shows=ACTIVITY,
                 view=View.STATS,
                 measure=total("received", "Received"),
                 color=GREEN,
@@ -57,6 +61,7 @@ WORKER = Dashboard(
             ),
             Metric(
                 title="Indexed events",
+                shows=ACTIVITY,
                 view=View.STATS,
                 measure=total("indexed", "Indexed"),
                 color=BLUE,
@@ -64,6 +69,7 @@ WORKER = Dashboard(
             ),
             Metric(
                 title="Duplicates",
+                shows=ACTIVITY,
                 view=View.STATS,
                 measure=total("duplicates", "Duplicates"),
                 color=GREY,
@@ -71,6 +77,7 @@ WORKER = Dashboard(
             ),
             Metric(
                 title="Quarantined events",
+                shows=ACTIVITY,
                 view=View.STATS,
                 measure=total("quarantined", "Quarantined"),
                 color=PINK,
@@ -78,11 +85,13 @@ WORKER = Dashboard(
             ),
             Metric(
                 title="Dead letters",
+                shows=ACTIVITY,
                 view=View.STATS,
                 measure=total("dead_lettered", "Dead letters"),
             ),
             Metric(
                 title="Reconnects",
+                shows=ACTIVITY,
                 view=View.STATS,
                 measure=total("reconnects", "Reconnects"),
             ),
@@ -91,6 +100,7 @@ WORKER = Dashboard(
             11,
             Series(
                 title="Received and indexed events per second",
+                shows=ACTIVITY,
                 view=View.STATS,
                 style="line",
                 # Sums over all workers; the average of a rate would be the average of the workers.
@@ -98,6 +108,7 @@ WORKER = Dashboard(
             ),
             Series(
                 title="Events in flight and queued batches",
+                shows=ACTIVITY,
                 view=View.STATS,
                 style="line",
                 measures=(highest("in_flight", "events in flight"), highest("queue", "batches in the queue")),
@@ -107,6 +118,7 @@ WORKER = Dashboard(
             11,
             Series(
                 title="Lag over time",
+                shows=ACTIVITY,
                 style="line",
                 measures=(
                     percentile(50, "event.lag_ms", "median"),
@@ -116,6 +128,7 @@ WORKER = Dashboard(
             ),
             Series(
                 title="Events not newly indexed, by outcome",
+                shows=ACTIVITY,
                 view=View.STATS,
                 style="bar_stacked",
                 measures=(
@@ -128,6 +141,7 @@ WORKER = Dashboard(
             ),
             Series(
                 title="Events per minute by Jetstream server",
+                shows=ACTIVITY,
                 style="bar_stacked",
                 split=Top("jetstream.host", "Server", 5),
                 measures=(count("Events per minute", per="m"),),
@@ -137,16 +151,18 @@ WORKER = Dashboard(
             13,
             Table(
                 title="Quarantined events by error",
+                shows=ACTIVITY,
                 where=Has("quarantine.error"),
                 by=(Top("quarantine.error", "Error", 50),),
                 measures=(count("Events"), latest("commit.collection", "Last collection")),
             ),
             Table(
                 title="Collections of other apps",
-                where=THIRD_PARTIES,
+                shows=EXISTING,
+                where=All(THIRD_PARTIES, Not(DELETIONS)),
                 by=(Top("commit.collection", "Collection", 100),),
                 measures=(
-                    count("Events"),
+                    count("Records"),
                     unique("did", "Accounts"),
                     latest("at_uri", "Last record", where=Has("uri")),
                 ),
