@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import contenders, cost, latency, queries, stages, version_0_1_0
+from bench import contenders, cost, deletions, latency, queries, stages, version_0_1_0
 from bench.contenders import Measurement
 from bench.environment import ROOT, BenchEnvironment, read_frames
 from slurp import __version__
@@ -233,6 +233,50 @@ def growing(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     yield from _machine()
 
 
+def deleting(env: BenchEnvironment, quick: bool) -> Iterable[str]:
+    """Measure deletions on full daily indices."""
+    documents, seconds = (310_000, 20) if quick else (10_000_000, 60)
+    with env.prefix() as prefix:
+        full = deletions.FullIndices(env, prefix, documents, 50_000)
+        live = deletions.LiveStream(full)
+        phases = {
+            "ordinary events, `--deletions keep`": (0, "--deletions", "keep"),
+            "ordinary events": (0,),
+            "300 deletions/s, `--deletions keep`": (300, "--deletions", "keep"),
+            "300 deletions/s": (300,),
+        }
+        found = {
+            title: deletions.phase(env, prefix, live, seconds, *arguments)  # type: ignore[arg-type]
+            for title, arguments in phases.items()
+        }
+        records, taken = deletions.hide_account(env, prefix, live)
+    yield "## Deletions"
+    yield ""
+    yield (
+        f"{documents:,} documents in {deletions.DAYS} daily indices. {deletions.RATE:,} ordinary events per "
+        f"second (creates), without or with deletions of stored records; {seconds} s each, after a warm-up. "
+        "The latency is that from an event to its acknowledgement."
+    )
+    yield ""
+    yield "| | latency p50 | p99 | worker CPU | Elasticsearch CPU | deletion applied after, p50 | p99 |"
+    yield "|---|---|---|---|---|---|---|"
+    for title, one in found.items():
+        applied = f"{one.applied_p50:.1f} s | {one.applied_p99:.1f} s" if one.applied_p50 else "|"
+        yield (
+            f"| {title} | {one.p50 * 1000:.0f} ms | {one.p99 * 1000:.0f} ms | {one.worker_cpu:.1%} | "
+            f"{one.node_cpu:.1%} | {applied} |"
+        )
+    yield ""
+    kept, ordinary, kept_deletions, applied_ = found.values()
+    per_event = ordinary.cpu / deletions.RATE
+    yield (
+        f"With `--deletions apply`, ordinary events take {ordinary.cpu / kept.cpu:.2f} times the CPU. "
+        f"A deletion takes {(applied_.cpu - ordinary.cpu) / 300 / per_event:.1f} times the CPU of an "
+        f"ordinary event ({(kept_deletions.cpu - kept.cpu) / 300 / per_event:.1f} with `--deletions keep`). "
+        f"An account of {records:,} records was hidden after {taken:.0f} s."
+    )
+
+
 PARTS: dict[str, Callable[[BenchEnvironment, bool], Iterable[str]]] = {
     "sides": compare,
     "stages": single_stages,
@@ -240,6 +284,7 @@ PARTS: dict[str, Callable[[BenchEnvironment, bool], Iterable[str]]] = {
     "cost": costs,
     "queries": json_bench,
     "growth": growing,
+    "deletions": deleting,
 }
 _DEFAULT_PARTS = "sides, cost, queries, stages, latency"
 

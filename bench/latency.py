@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.contenders import WorkerLog, worker
 from bench.environment import BenchEnvironment, Usage
 
-_TIMED_WORKER = Path(__file__).with_name("timed_worker.py")
+TIMED_WORKER = Path(__file__).with_name("timed_worker.py")
 _WARM_UP = 5.0
 
 
@@ -30,7 +30,7 @@ def latency(env: BenchEnvironment, rate: float, seconds: float) -> Latency:
     """Measure the latency to acknowledgement for every event; frames are sent within 20 ms of generation."""
     with env.prefix() as prefix, env.live_jetstream(rate) as url:
         times = env.folder / f"{prefix}.times"
-        process = worker(env, url, prefix, program=_TIMED_WORKER, times=times)
+        process = worker(env, url, prefix, program=TIMED_WORKER, times=times)
         try:
             WorkerLog(process).time_of("connected to ")
             time.sleep(_WARM_UP)
@@ -40,21 +40,21 @@ def latency(env: BenchEnvironment, rate: float, seconds: float) -> Latency:
             process.terminate()
             process.wait()
         # Without the events of the start. All others are acknowledged: the worker has shut down.
-        samples = [
+        found_times = [
             acknowledged - generated
-            for acknowledged, generated in _samples(times)
+            for acknowledged, generated in samples(times)
             if until - seconds <= generated <= until - _WARM_UP
         ]
-        samples.sort()
+        found_times.sort()
         return Latency(
-            len(samples),
-            samples[len(samples) // 2],
-            samples[len(samples) * 99 // 100],
+            len(found_times),
+            found_times[len(found_times) // 2],
+            found_times[len(found_times) * 99 // 100],
             statistics.median(found),
         )
 
 
-def _samples(path: Path) -> Iterator[tuple[float, float]]:
+def samples(path: Path) -> Iterator[tuple[float, float]]:
     for line in path.read_text(encoding="ascii").splitlines():
         acknowledged, generated = line.split()
         yield float(acknowledged), float(generated)

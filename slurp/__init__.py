@@ -1,3 +1,3 @@
 """Elastic Skeetslurper: Bluesky's Jetstream into Elasticsearch."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -30,7 +30,7 @@ from slurp.proxies import proxies_of
 
 _REQUEST_TIMEOUT = 10.0
 # Options whose values are durations in seconds.
-_DURATIONS = ("stall-timeout", "refresh", "flush", "stats-interval", "wait", "grace")
+_DURATIONS = ("stall-timeout", "refresh", "deletions-delay", "flush", "stats-interval", "wait", "grace")
 # Options for which None has a name.
 _NONE = {"retention": "forever", "replicas": "auto", "http": "off"}
 _RESULTS = {

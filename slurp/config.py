@@ -83,6 +83,10 @@ class Config:
     retention_days: int | None
     max_disk: int | None
     """0: no limit. None: the default, which the service chooses if it starts an embedded node."""
+    deletions: str
+    deletions_delay: float
+    deletions_brake: int
+    deletions_rate: int
     shards: int
     replicas: int | None
     refresh: float
@@ -125,6 +129,11 @@ class Config:
     """The command that reads a period again in a second worker with these options."""
     warnings: tuple[str, ...]
     """Warnings about the options, to be logged once logging is set up."""
+
+    @property
+    def applies_deletions(self) -> bool:
+        """Whether content that is deleted at its source is removed (--deletions)."""
+        return self.deletions == "apply"
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
     # Imported here: this takes half a second, and the signal handlers must be installed before.
     from slurp import logs
     from slurp.config import parse
+    from slurp.deletions.late import LateEvents
     from slurp.elastic.client import Elastic
     from slurp.pipeline.dead_letter_replay import Replay
 
@@ -49,8 +50,9 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
     secrets = logs.Secrets(config.secrets)
     logs.set_up(config.log_level, config.log_format, secrets)
     elastic = Elastic(config, secrets)
+    late = LateEvents(elastic, config)
     try:
-        return int(Replay(elastic, config, path, quarantined).run(signals or StopSignals()))
+        return int(Replay(elastic, config, path, quarantined, late.apply).run(signals or StopSignals()))
     finally:
         elastic.close()
 

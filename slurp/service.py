@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from slurp.addresses import Address
 from slurp.config import Config
+from slurp.deletions.engine import Deletions
 from slurp.elastic import setup
 from slurp.elastic.client import Elastic
 from slurp.elastic.outage_log import OutageLog
@@ -29,7 +30,13 @@ from slurp.pipeline.dead_letters import DeadLetterFile
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.process import StopSignals
 from slurp.startup import Cluster, Plan, Startup
-from slurp.tasks import CheckpointTask, HousekeepingTasks, keep_to_budget, monitor_servers
+from slurp.tasks import (
+    CheckpointTask,
+    HousekeepingTasks,
+    apply_deletions,
+    keep_to_budget,
+    monitor_servers,
+)
 from slurp.watchdog import Heartbeat, Watchdog, notify
 
 if TYPE_CHECKING:
@@ -54,6 +61,8 @@ _LIMITS = {
     "checkpoint": 600.0,
     "housekeeping": 600.0,
     "disk": 300.0,
+    # Requests of 30 s, with a beat before each, and a pause for --deletions-rate.
+    "deletions": 300.0,
     # One request of 4 s.
     "stats": 120.0,
     # Several requests of up to a minute.
@@ -98,7 +107,9 @@ class Service:
         self._stop = self._shutdown.stop
         # Set once the indexers have ended.
         self._drained = threading.Event()
-        self._exit_by = float("inf")
+        # Set once their deletions are applied, too, or their time is over.
+        self._settled = threading.Event()
+        self._exit_by = self._settle_by = float("inf")
         self._failure: Exit | None = None
         self._threads: dict[str, threading.Thread] = {}
         self._watchdog = Watchdog()
@@ -299,8 +310,10 @@ class Service:
         )
         self._spawn(
             "checkpoint",
-            lambda: saving.run(self._drained, self._heartbeat("checkpoint"), lambda: self._clean),
+            lambda: saving.run(self._settled, self._heartbeat("checkpoint"), lambda: self._clean),
         )
+        if cluster.deletions is not None:
+            self._spawn("deletions", partial(self._apply_deletions, cluster.deletions))
         self._spawn(
             "housekeeping",
             lambda: housekeeping.run(self._stop, self._drained, self._heartbeat("housekeeping")),
@@ -321,10 +334,20 @@ class Service:
             self._spawn("catch-up", partial(self._catch_up, readers))
         status.starting = ""
 
+    def _apply_deletions(self, deletions: Deletions) -> None:
+        apply_deletions(
+            deletions,
+            self._status,
+            self._elastic,
+            self._drained,
+            self._heartbeat("deletions"),
+            lambda: self._settle_by - time.monotonic(),
+        )
+
     def _report(self, stats: Stats) -> None:
-        """Log statistics until the stop, and write their last document once the queue is drained."""
+        """Log statistics until the stop; write their last document after the last events and deletions."""
         stats.run(self._stop, self._heartbeat("stats"))
-        self._drained.wait()
+        self._settled.wait()
         stats.finish(self._exit_by - time.monotonic())
 
     def _catch_up(self, readers: ReaderGroup) -> None:
@@ -354,7 +377,12 @@ class Service:
         ended &= self._join(self._named(INDEXER), retry_until + reserved / 2)
         in_flight = self._status.counters.snapshot().in_flight
         self._clean = ended and not in_flight and self._failure is None
+        self._settle_by = retry_until + reserved / 2
         self._drained.set()
+        self._join(["deletions"], self._settle_by)
+        self._settled.set()
+        if unapplied := self._status.counters.unapplied:
+            log.info("%s deletion(s) will be applied by the next run", f"{unapplied:,}")
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
         if self._signals.forced:

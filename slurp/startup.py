@@ -12,17 +12,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from elasticsearch import AuthorizationException
+
 from slurp.config import Config
+from slurp.deletions.applied import Applied
+from slurp.deletions.engine import Deletions
+from slurp.deletions.versions import MissingPrivilege
 from slurp.elastic import setup
-from slurp.elastic.client import Elastic
+from slurp.elastic.client import Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.days import Clocks, date_of
+from slurp.elastic.expunge import Expunge
 from slurp.elastic.ingest_pipeline import PipelineAttachment
 from slurp.elastic.lifecycle import Retention, RetentionOptions
 from slurp.elastic.readiness import retry_setup, wait_until_ready
 from slurp.elastic.templates import STATE_INDEX
 from slurp.elastic.unknown_fields import UnknownFields
-from slurp.errors import Fatal
+from slurp.errors import Exit, Fatal
 from slurp.events.position import FIRST_TIME_CURSOR, LIVE, Position, resume_elsewhere
 from slurp.jetstream.servers import ServerProbe, format_probes, host_of, probe_servers
 from slurp.jetstream.stream_range import newest_event
@@ -58,6 +64,9 @@ class Cluster:
     attachment: PipelineAttachment | None
     records: Records
     disk: DiskBudget
+    deletions: Deletions | None
+    """None with `--deletions keep`, and so is `expunge`."""
+    expunge: Expunge | None
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,15 @@ class Startup:
         )
         self._status.disk = disk
         records = Records(RecordShapes(lexicons), UnknownFields(lexicons, index))
-        return Cluster(indices, retention, work.attachment, records, disk)
+        deletions, expunge = None, None
+        if config.applies_deletions:
+            self._status.deletions = deletions = Deletions(self._elastic, config, self._channel)
+            # Before the first document: which accounts are not active.
+            self._insist(partial(_load, deletions))
+            expunge = Expunge(self._elastic, index, clocks)
+        else:
+            self._insist(Applied(self._elastic, index).forget)
+        return Cluster(indices, retention, work.attachment, records, disk, deletions, expunge)
 
     def build(self, cluster: Cluster, servers: list[str], hooks: PipelineHooks) -> Plan:
         """Find the start of each reader and build the pipeline: one reader, or one for each server."""
@@ -272,6 +289,16 @@ class Startup:
             return False
         self.clock.saw(newest.time_us)
         return True
+
+
+def _load(deletions: Deletions) -> None:
+    try:
+        deletions.load()
+    except (AuthorizationException, MissingPrivilege) as error:
+        raise Fatal(
+            f"--deletions apply: {describe(error)}: grant it (docs/privileges.md) or use --deletions keep",
+            Exit.USAGE,
+        ) from None
 
 
 def _start_position(host: str, start: int) -> Position:

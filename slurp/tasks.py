@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from slurp.deletions.engine import Deletions
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.outage_log import OutageLog
 from slurp.elastic.periodic_task import LOG_EVERY, PeriodicTask
@@ -30,6 +31,9 @@ _HOUSEKEEPING_EVERY = 1.0
 _DISK_EVERY = 0.25
 _UNKNOWN_FIELDS_EVERY = 60.0
 _SERVERS_EVERY = 1.0
+_DELETIONS_EVERY = 0.5
+# At the end, between two attempts.
+_LAST_DELETIONS_EVERY = 0.2
 
 # Seconds between two log lines about a clock that is wrong.
 _CLOCK_LOG_EVERY = 600.0
@@ -46,8 +50,9 @@ class CheckpointTask:
         self._status = status
         self._elastic = elastic
 
-    def run(self, drained: threading.Event, heartbeat: Heartbeat, is_clean: Callable[[], bool]) -> None:
-        """Save until `drained`, then save the last checkpoint, marked as clean if `is_clean` then."""
+    def run(self, done: threading.Event, heartbeat: Heartbeat, is_clean: Callable[[], bool]) -> None:
+        """Save until no event or deletion is in flight any more (`done`), then save the last checkpoint,
+        marked as clean if `is_clean` then."""
         task = PeriodicTask(
             self._elastic,
             lambda: self._save(clean=False),
@@ -60,7 +65,7 @@ class CheckpointTask:
         )
         scheduler = Scheduler(heartbeat)
         scheduler.every(_CHECKPOINT_EVERY, task.run)
-        scheduler.run(drained)
+        scheduler.run(done)
         try:
             # Before the positions are read, so that no gap limits any of them.
             self._plan.gaps.write(final=True)
@@ -80,19 +85,16 @@ class CheckpointTask:
         # In this order: a gap that is found after the positions were read is after all of them.
         positions = self._status.counters.checkpoints()
         wrote = self._plan.gaps.write()
-        for _, position, held in positions:
-            # A held position is not the end of the reader's events.
-            wrote |= self._plan.checkpoints.save(
-                Checkpoint(position, is_start=False, clean=clean and not held)
-            )
+        for _, position, _, is_end in positions:
+            wrote |= self._plan.checkpoints.save(Checkpoint(position, is_start=False, clean=clean and is_end))
         if not any(one.held for one in positions):
             self._status.saved = time.monotonic()
         return wrote
 
 
 class HousekeepingTasks:
-    """Checks the clock, creates tomorrow's index, deletes expired days, follows changes of ingest pipelines,
-    writes unknown fields."""
+    """Checks the clock, creates tomorrow's index, deletes expired days, removes deleted documents from the
+    segments of past days, follows changes of ingest pipelines, writes unknown fields."""
 
     def __init__(
         self,
@@ -140,6 +142,11 @@ class HousekeepingTasks:
                 "cannot check for changes of ingest pipelines: {}; trying again every minute",
                 "changes of ingest pipelines are checked again",
             ),
+            (
+                lambda: cluster.expunge is not None and cluster.expunge.step(),
+                "cannot remove deleted documents of past days from disk: {}; trying again every minute",
+                "deleted documents of past days are removed from disk again",
+            ),
         ):
             scheduler.every(_HOUSEKEEPING_EVERY, self._task(work, failing, recovered))
         scheduler.every(_UNKNOWN_FIELDS_EVERY, unknown_fields)
@@ -180,6 +187,46 @@ def keep_to_budget(cluster: Cluster, status: WorkerStatus, elastic: Elastic, hea
     scheduler = Scheduler(heartbeat)
     scheduler.every(_DISK_EVERY, task.run)
     scheduler.run(status.stop)
+
+
+def apply_deletions(
+    deletions: Deletions,
+    status: WorkerStatus,
+    elastic: Elastic,
+    drained: threading.Event,
+    heartbeat: Heartbeat,
+    seconds_left: Callable[[], float],
+) -> None:
+    """Apply deletions until the stop, and those of the last batches once `drained`, while time is left."""
+
+    def work() -> bool:
+        if not deletions.is_due:
+            return False
+        while deletions.step(heartbeat.beat) and not status.stop.is_set():
+            pass
+        return True
+
+    task = PeriodicTask(
+        elastic,
+        work,
+        _outage_log("deletions cannot be applied: {}; trying again", "deletions are applied again"),
+        status.outage_log,
+    )
+    scheduler = Scheduler(heartbeat)
+    scheduler.every(_DELETIONS_EVERY, task.run)
+    scheduler.run(status.stop)
+    drained.wait()
+    while True:
+        failure = ""
+        try:
+            deletions.step(heartbeat.beat)
+        except FAILURES as error:
+            failure = describe(error)
+        if not deletions.waiting or seconds_left() < _LAST_DELETIONS_EVERY:
+            if failure:
+                log.warning("deletions cannot be applied: %s; the next run applies them", failure)
+            return
+        time.sleep(_LAST_DELETIONS_EVERY)
 
 
 def monitor_servers(monitor: ServerMonitor, stop: threading.Event, heartbeat: Heartbeat) -> None:

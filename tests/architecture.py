@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("startup",),
     ("web",),
     ("monitoring", "kibana", "embedded"),
+    ("deletions",),
     ("pipeline",),
     ("jetstream", "elastic"),
     ("documents", "simulator"),

@@ -19,6 +19,7 @@ import orjson
 import websocket
 
 from slurp.config import parse
+from slurp.deletions.engine import Deletions
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.outage_log import OutageLog
@@ -188,7 +189,7 @@ class InProcess:
         self.config = parse(["--es", url, "--index", index, *options], {"HOME": str(folder)})
         self.elastic = Elastic(self.config, Secrets(()))
         self.unknown_fields = UnknownFields(committed(), index)
-        self.channel = Channel(BatchQueue(100_000, 100_000_000), Counters())
+        self.channel = Channel(BatchQueue(100_000, 100_000_000), Counters(applies_removals=True))
         self.counters = self.channel.counters
         self.shutdown = self.channel.shutdown
         work = Setup(self.config, committed())
@@ -197,6 +198,7 @@ class InProcess:
         self.days = DailyIndices(self.elastic, index, self.config.retention_days, work.put_templates)
         self.letters = DeadLetterFile(folder / "letters.jsonl")
         self._outage_log = OutageLog()
+        self.deletions = Deletions(self.elastic, self.config, self.channel)
         self._number = 0
         # Read once: a test may run across midnight.
         self.began = time.time()

@@ -41,7 +41,7 @@ class Proxy:
         self._frozen = threading.Event()
         self._cut: _Cut | None = None
         self._held: tuple[bytes, threading.Event] | None = None
-        self._pages: Iterator[bytes] | None = None
+        self._pages: tuple[tuple[bytes, ...], Iterator[bytes]] | None = None
         self._open: list[socket.socket | _TlsSocket] = []
         self._accepting = threading.Event()
         self._accepting.set()
@@ -121,16 +121,24 @@ class Proxy:
 
         A request that was already forwarded still gets its response.
         """
-        self._pages = map(_page, statuses)
+        self._pages = (b"",), map(_page, statuses)
+
+    def reject(self, requests: Iterable[bytes], statuses: Iterable[int]) -> None:
+        """Respond to each request with one of `requests` in its first line with an error of Elasticsearch and
+        the next of `statuses`, 429 or 503, until `pass_on`; forward the other requests.
+        """
+        self._pages = tuple(requests), map(_error, statuses)
 
     def pass_on(self) -> None:
-        """Forward requests again after `act_as_gateway`."""
+        """Forward requests again after `act_as_gateway` or `reject`."""
         self._pages = None
 
-    def gateway_response(self) -> bytes | None:
-        """Return the response of the gateway to the next request, None if the request is forwarded."""
+    def own_response(self, request: bytes) -> bytes | None:
+        """Return the response of the proxy to the next request, None if the request is forwarded."""
         pages = self._pages
-        return None if pages is None else next(pages)
+        if pages is None or not any(part in request for part in pages[0]):
+            return None
+        return next(pages[1])
 
     def count(self, request: bytes) -> int:
         """Return the number of requests with `request` in their first line."""
@@ -240,12 +248,13 @@ class _Connection:
             while data := self._client.recv(65_536):
                 if self._frozen.is_set():
                     return
-                if self._answered and (page := self._proxy.gateway_response()) is not None:
-                    self._read_whole_request(data)
-                    self._client.sendall(page)
-                    break
                 if self._answered:
-                    self._answered, self._request = False, data.split(b"\r\n", 1)[0]
+                    request = data.split(b"\r\n", 1)[0]
+                    if (page := self._proxy.own_response(request)) is not None:
+                        self._read_whole_request(data)
+                        self._client.sendall(page)
+                        break
+                    self._answered, self._request = False, request
                     self._proxy.requests.append(self._request)
                 self._server.sendall(data)
         self._shut_down(self._server)
@@ -288,7 +297,22 @@ class _Connection:
 def _page(status: int) -> bytes:
     """Return an HTTP response of a gateway: an HTML page, after which the connection is closed."""
     body = b"<!DOCTYPE html><html><head><title>gateway</title></head><body>Sorry.</body></html>"
-    head = f"HTTP/1.1 {status} Gateway\r\nServer: gateway\r\nContent-Type: text/html; charset=utf-8"
+    return _response(f"{status} Gateway", "Server: gateway", "text/html; charset=utf-8", body)
+
+
+def _error(status: int) -> bytes:
+    """Return an error of Elasticsearch: an overloaded node, or one that has just started."""
+    kind, reason = {
+        429: ("es_rejected_execution_exception", "rejected execution of a task on the queue"),
+        503: ("cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/1/state not recovered];"),
+    }[status]
+    cause = f'{{"type":"{kind}","reason":"{reason}"}}'
+    body = f'{{"error":{{"root_cause":[{cause}],{cause[1:]},"status":{status}}}'.encode()
+    return _response(f"{status} Error", "X-elastic-product: Elasticsearch", "application/json", body)
+
+
+def _response(status: str, header: str, content_type: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\n{header}\r\nContent-Type: {content_type}"
     return f"{head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 

@@ -51,6 +51,8 @@ RUN = re.compile(
 ).match
 # These need servers that the tests do not have; their options are parsed.
 PARSED = re.compile(r"\.venv/bin/python skeetslurper\.py --es").match
+# Without Elasticsearch, so their options are parsed and nothing is done.
+DELETIONS = re.compile(r"python -m slurp\.deletions ").match
 COLLECTED = re.compile(r"\.venv/bin/python -m pytest ").match
 DRY = re.compile(r"make ").match
 NOT_HERE = {
@@ -67,6 +69,7 @@ NOT_HERE = {
     r"\.venv/bin/pre-commit install$": "changes the hooks of this clone",
     r"\.venv/bin/python -m build$": "tests/test_packaging.py builds",
     r"python -m slurp\.deadletter replay( FILE| --quarantined)?$": "tests/test_dead_letters.py",
+    r"python -m slurp\.deletions$": "tests/test_deletions_command.py",
     r"\.venv/bin/python -m slurp\.(embedded|simulator)$": "run until a signal; tests/test_signals.py",
     r"python -m slurp\.simulator --file ": "runs until a signal; tests/test_simulator_events.py",
     r"skeetslurper \[OPTION\]": "a synopsis",
@@ -93,7 +96,7 @@ def matching(rule: object) -> list[str]:
 
 
 def test_every_command_has_a_rule() -> None:
-    rules = (RUN, PARSED, COLLECTED, DRY)
+    rules = (RUN, PARSED, DELETIONS, COLLECTED, DRY)
     elsewhere = {c for c in ALL for rule in NOT_HERE if re.match(rule, c)}
     assert [c for c in ALL if not any(rule(c) for rule in rules) and c not in elsewhere] == []
     assert [c for c in elsewhere if any(rule(c) for rule in rules)] == []
@@ -171,6 +174,15 @@ def test_the_options_of_a_documented_command_are_valid(command: str, tmp_path: P
     assert (config.es_pass, config.warnings) == ("changeme", ())
 
 
+@pytest.mark.parametrize("command", matching(DELETIONS))
+def test_the_options_of_a_documented_deletions_command_are_valid(command: str, tmp_path: Path) -> None:
+    record = "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/app.bsky.feed.post/3l3qqq"
+    for placeholder, word in {"AT_URI": record, "DID": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}.items():
+        command = re.sub(rf"(?<=\s){placeholder}\b", word, command)
+    done = run(f"{command} --es http://127.0.0.1:1 --wait 1s", ROOT, tmp_path)
+    assert (done.returncode, "Elasticsearch" in done.stderr) == (1, True), done.stderr
+
+
 @pytest.mark.parametrize("command", matching(COLLECTED))
 def test_documented_pytest_commands_select_tests(command: str) -> None:
     words = [sys.executable, *shlex.split(command)[1:], "--collect-only", "-q", "-p", "no:cacheprovider"]
@@ -200,6 +212,7 @@ def test_options_named_in_messages_exist() -> None:
     # Options of other commands of this project, and of programs that it calls.
     known |= {"--quarantined", "--check", "--output", "--space", "--seconds", "--rate"}
     known |= {"--data", "--port", "--heap", "--password"}
+    known |= {"--did", "--uri", "--verify", "--confirm", "--yes"}
     other_programs = ("privileges.py", "run_as_user.py", "java.py", "completion.py")
     missing = set()
     for path in (ROOT / "slurp").rglob("*.py"):

@@ -101,5 +101,5 @@ def test_the_lag_of_a_quiet_stream_is_the_age_of_its_newest_event() -> None:
         at_us = number * 600_000_000
         position = Position("a", number, at_us)
         acknowledged = BatchAck(position, at_us, arrived_us=at_us + 1_000_000, delays_us=(1_000_000,))
-        tracker.acknowledge(number, acknowledged, at_us + 2_000_000)
+        tracker.acknowledge(1, number, acknowledged, at_us + 2_000_000)
         assert tracker.newest_us == at_us

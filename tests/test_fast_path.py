@@ -50,7 +50,7 @@ def on_both_protocols(wanted: Any) -> list[bytes]:
 
 def general_path(frame: bytes) -> tuple[Any, ...]:
     parsed = parse(frame)
-    return build(parsed, HOST, ARRIVED_US), parsed["time_us"]
+    return build(parsed, HOST, ARRIVED_US), parsed["time_us"], parsed["did"]
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])

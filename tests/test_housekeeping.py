@@ -21,7 +21,7 @@ DELAY = 6.0
 
 
 class DelayingDeletes(ThreadingHTTPServer):
-    """A proxy in front of a node that forwards DELETE requests after `DELAY` seconds, others immediately."""
+    """A proxy in front of a node that delays deletions of indices by `DELAY` seconds."""
 
     def __init__(self, node: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -38,7 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if self.command == "DELETE":
+        if self.command == "DELETE" and self.path != "/_pit":
             self.server.deleting.set()
             time.sleep(DELAY)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -76,7 +76,7 @@ def test_slow_deletions_delay_neither_the_checkpoint_nor_the_shutdown(
     def start(*options: str) -> Worker:
         return Worker(
             *("--jetstream", jetstream.url, "--es", slow.url, "--index", fresh_index_prefix, "--no-kibana"),
-            *("--flush", "200ms", "--since", "0", *options),
+            *("--flush", "200ms", "--refresh", "200ms", "--since", "0", *options),
             home=tmp_path,
         )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from slurp.deletions.engine import Deletions
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.pipeline.disk_budget import DiskBudget
@@ -112,6 +114,27 @@ def test_threads_are_exported_with_their_limits() -> None:
     assert found['skeetslurper_thread_still_limit_seconds{thread="indexer-1"}'] == 300
 
 
+def test_deletions_are_exported_by_reason_with_what_waits() -> None:
+    worker = IdleWorker()
+    assert not any(
+        name.startswith(("skeetslurper_redactions", "skeetslurper_deletions")) for name in samples(worker)
+    )
+    elastic = Elastic(worker.config, worker.secrets)
+    worker.status.deletions = deletions = Deletions(elastic, worker.config, worker.channel)
+    deletions.redacted["updated"] = 3
+    found = samples(worker)
+    assert found['skeetslurper_redactions_total{reason="deleted"}'] == 0
+    assert found['skeetslurper_redactions_total{reason="updated"}'] == 3
+    assert found['skeetslurper_redactions_total{reason="account"}'] == 0
+    for name in ("waiting", "postponed", "oldest_seconds", "brake"):
+        assert found[f"skeetslurper_deletions_{name}"] == 0
+    deletions.postponed = 2
+    deletions.pending_since = time.time() - 1000
+    found = samples(worker)
+    assert found["skeetslurper_deletions_postponed"] == 2
+    assert 1000 <= found["skeetslurper_deletions_oldest_seconds"] < 1010
+
+
 def test_program_process_and_platform_are_exported() -> None:
     found = samples(IdleWorker(version="9.8.7"))
     assert found['skeetslurper_build_info{version="9.8.7"}'] == 1
@@ -135,6 +158,7 @@ def full() -> IdleWorker:
     days.disk_state.oldest_day = 20_000
     worker.status.disk = DiskBudget(elastic, days, 10**9, worker.status.channel)
     worker.status.disk.used = 5 * 10**8
+    worker.status.deletions = Deletions(elastic, worker.config, worker.channel)
     return worker
 
 

@@ -88,7 +88,7 @@ def test_stats_lines_are_logged_every_interval(
     screen = cast(Screen, type("Stub", (), {"is_terminal": is_terminal, "show": lambda self, line: None})())
     readers = SimpleNamespace(host="one.example", connected=True)
     status = SimpleNamespace(
-        counters=time, queue=BatchQueue(1, 1), readers=readers, disk=None, late_responses=""
+        counters=time, queue=BatchQueue(1, 1), readers=readers, disk=None, deletions=None, late_responses=""
     )
     stats = Stats(cast(WorkerStatus, status), screen, INTERVAL)
     began = time.now
@@ -98,6 +98,36 @@ def test_stats_lines_are_logged_every_interval(
     assert len(logged_at) == 10
     for number, at in enumerate(logged_at, start=1):
         assert number * INTERVAL - 0.01 <= at <= number * INTERVAL + 2 * step_duration + 0.01
+
+
+@pytest.mark.parametrize(
+    ("oldest", "expected"),
+    [
+        (0.0, " | redacted 1,234"),
+        (59.0, " | redacted 1,234"),
+        (301.0, " | redacted 1,234, oldest waits 5m1s"),
+    ],
+)
+def test_redactions_are_in_the_stats_line_with_what_waits_for_long(
+    oldest: float, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    deletions = SimpleNamespace(redacted={"deleted": 1000, "updated": 200, "account": 34}, oldest=oldest)
+    status = SimpleNamespace(
+        counters=Counters(),
+        queue=BatchQueue(1, 1),
+        readers=SimpleNamespace(host="one.example", connected=True),
+        disk=None,
+        deletions=deletions,
+    )
+    stats = Stats(cast(WorkerStatus, status), cast(Screen, None), INTERVAL)
+    stats.summary()
+    assert caplog.messages[-1].endswith(f" | gaps 0{expected} | one.example")
+    fields = caplog.records[-1].fields["skeetslurper"]  # type: ignore[attr-defined]
+    assert (fields["redacted"], fields["deletions_oldest_seconds"]) == (1234, oldest)
+    status.deletions = None
+    stats.summary()
+    assert caplog.messages[-1].endswith(" | gaps 0 | one.example"), "with --deletions keep"
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])

@@ -21,20 +21,20 @@ def ack(position: Position | None) -> BatchAck:
 
 def test_the_position_stays_before_the_first_unacknowledged_batch() -> None:
     tracker = AckTracker()
-    tracker.acknowledge(2, ack(at(20, 2)), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 2, ack(at(20, 2)), NOW + 99 * SECOND)
     assert tracker.position is None
-    tracker.acknowledge(1, ack(at(10, 1)), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 1, ack(at(10, 1)), NOW + 99 * SECOND)
     assert tracker.position is not None
     assert tracker.position.cursor == 20
-    tracker.acknowledge(4, ack(at(40, 4)), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 4, ack(at(40, 4)), NOW + 99 * SECOND)
     assert tracker.position.cursor == 20
 
 
 def test_a_batch_without_a_position_does_not_stop_the_position() -> None:
     tracker = AckTracker()
-    tracker.acknowledge(1, ack(at(10, 1)), NOW + 99 * SECOND)
-    tracker.acknowledge(2, ack(None), NOW + 99 * SECOND)
-    tracker.acknowledge(3, ack(at(30, 3)), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 1, ack(at(10, 1)), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 2, ack(None), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 3, ack(at(30, 3)), NOW + 99 * SECOND)
     assert tracker.position is not None
     assert tracker.position.cursor == 30
 
@@ -43,13 +43,13 @@ def test_one_wrong_time_does_not_change_the_time_of_the_position() -> None:
     tracker = AckTracker()
     for number in range(1, 10):
         error = {4: -1e6, 7: 1e6}.get(number, 0)
-        tracker.acknowledge(number, ack(at(number, number + error)), NOW + 99 * SECOND)
+        tracker.acknowledge(1, number, ack(at(number, number + error)), NOW + 99 * SECOND)
     assert tracker.position == at(9, 5)
 
 
 def test_the_time_of_the_position_is_never_in_the_future() -> None:
     tracker = AckTracker()
-    tracker.acknowledge(1, ack(at(1, 500)), NOW)
+    tracker.acknowledge(1, 1, ack(at(1, 500)), NOW)
     assert tracker.position == Position("a", 1, NOW)
 
 
@@ -69,10 +69,10 @@ def test_resuming_uses_a_time_without_a_sequence_number_and_on_another_host() ->
 def test_events_acknowledged_again_after_a_rewind_do_not_move_the_position_back() -> None:
     tracker = AckTracker()
     for number, cursor in enumerate((10, 20, 12, 18), start=1):
-        tracker.acknowledge(number, ack(at(cursor, cursor)), NOW + 99 * SECOND)
+        tracker.acknowledge(1, number, ack(at(cursor, cursor)), NOW + 99 * SECOND)
         assert tracker.position is not None
         assert tracker.position.cursor == max(10, 20 if number > 1 else 0)
-    tracker.acknowledge(5, ack(at(7, 40, "b")), NOW + 99 * SECOND)
+    tracker.acknowledge(1, 5, ack(at(7, 40, "b")), NOW + 99 * SECOND)
     assert tracker.position is not None
     assert (tracker.position.host, tracker.position.cursor) == ("b", 7), (
         "a lower number of another host counts"

@@ -63,7 +63,7 @@ def test_all_protocols_produce_equal_documents(
         jetstream.load(path)
     by_protocol = {}
     for name, options in (("v1", V1), ("v2", V2), ("zstd", ZSTD)):
-        with start("--catch-up", *options, index=name) as worker:
+        with start("--catch-up", "--deletions", "keep", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
         assert worker.counted()["indexed"] == len(jetstream.frames)
         by_protocol[name] = comparable_documents(es, fresh_index_prefix + name)
@@ -82,7 +82,7 @@ def test_recorded_v2_frames_differ_only_in_events_that_v1_omits(
     jetstream.load(path)
     by_protocol = {}
     for name, options in (("v1", V1), ("v2", V2), ("zstd", ZSTD)):
-        with start("--catch-up", *options, index=name) as worker:
+        with start("--catch-up", "--deletions", "keep", *options, index=name) as worker:
             assert worker.exit_code(120) == 0
         by_protocol[name] = comparable_documents(es, fresh_index_prefix + name)
     assert by_protocol["v2"] == by_protocol["zstd"]

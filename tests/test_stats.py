@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from dataclasses import fields, replace
@@ -22,7 +23,7 @@ from slurp.elastic.templates import STATS_INDEX, asset, is_managed
 from slurp.embedded.node import EmbeddedNode
 from slurp.lexicons import committed
 from slurp.logs import Secrets
-from slurp.monitoring.stats_index import State, StatsIndex, interval
+from slurp.monitoring.stats_index import DeletionsState, State, StatsIndex, interval
 from slurp.pipeline.progress import Snapshot
 from slurp.simulator.jetstream import Simulator
 from tests.harness import until
@@ -69,6 +70,17 @@ def test_a_document_holds_the_changes_since_the_previous_one() -> None:
     assert last.items() >= {"received": 10, "indexed": 16, "duplicates": 0, "reconnects": 0}.items()
     assert last.items() >= {"in_flight": 0, "rate_in": 4.0, "rate_out": 6.4, "interval_ms": 2500}.items()
     assert "lag_ms" not in last, "the lag is unknown"
+
+
+def test_redactions_of_unwritten_documents_are_part_of_the_next_one() -> None:
+    client, stats = stats_index()
+    client.errors = [ConnectionTimeout("late")]
+    for redacted, oldest in ((5, 0.0), (7, 2.5), (7, 0.0)):
+        stats.write(LATER, STATE._replace(deletions=DeletionsState(redacted, oldest)), within=30)
+    written = [request["document"] for request in client.written]
+    assert [document["redacted"] for document in written] == [5, 7, 0]
+    assert [document["deletions_oldest_ms"] for document in written] == [0, 2500, 0]
+    assert "redacted" not in interval(START, LATER, STATE), "with --deletions keep"
 
 
 def test_every_counter_is_in_a_document() -> None:
@@ -211,6 +223,9 @@ def test_the_documents_of_a_run_add_up_to_its_summary(
     assert len({document["run"] for document in found}) == 1
     assert [document["connected"] for document in found][-2:] == [True, False]
     assert 0 < found[-2]["lag_ms"] < 60_000
+    assert all(document["deletions_oldest_ms"] >= 0 for document in found)
+    redacted = int(re.findall(r" redacted ([\d,]+)", worker.log)[-1].replace(",", ""))
+    assert sum(document["redacted"] for document in found) == redacted > 0
     assert found[1]["interval_ms"] > 900
 
 

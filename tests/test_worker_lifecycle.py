@@ -86,9 +86,9 @@ def test_two_workers_with_one_checkpoint_are_an_error(
     start_worker: StartWorker, jetstream: Simulator
 ) -> None:
     jetstream.run_at(500)
-    with start_worker("--since", "0") as first:
+    with start_worker("--since", "0", "--refresh", "500ms") as first:
         first.wait_for("indexed [1-9]")
-        with start_worker("--since", "0") as second:
+        with start_worker("--since", "0", "--refresh", "500ms") as second:
             deadline = time.monotonic() + 30
             while first.process.poll() is None and second.process.poll() is None:
                 assert time.monotonic() < deadline, "neither worker has detected the other"

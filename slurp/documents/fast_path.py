@@ -80,10 +80,11 @@ _V1_GROUPS, _V2_GROUPS = ([pattern.groupindex[name] for name in _EVENT_GROUPS] f
 
 
 class RenderedDocument(NamedTuple):
-    """A document and the `time_us` of its event."""
+    """A document, and `time_us` and `did` of its event."""
 
     document: Document
     time_us: int
+    did: str
 
 
 class FastPath:
@@ -143,7 +144,7 @@ class FastPath:
         if via is not None:
             body += f'"via":{{"uri":"{via}","did":"{found["via_did"]}"}},'
         body += f'"record":{{"{collection}":{record}}}}}'
-        return RenderedDocument(Document(identity, body.encode()), time_us)
+        return RenderedDocument(Document(identity, body.encode()), time_us, did)
 
     def _is_known_shape(self, shape: tuple[str, bool, bool], frame: bytes) -> bool:
         """Return whether the lexicon has all fields of records of this shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, cast
 from elastic_transport import ConnectionError as NodeUnreachable
 from elastic_transport import ConnectionTimeout, NodeConfig, TlsError, TransportError
 from elastic_transport.client_utils import url_to_node_config
-from elasticsearch import ApiError, Elasticsearch
+from elasticsearch import ApiError, AuthorizationException, Elasticsearch
 
 from slurp.addresses import is_loopback
 from slurp.config import Config
@@ -38,6 +39,7 @@ CREDENTIALS_TIMEOUT = 60.0
 _UNKNOWN_TYPE = "unknown"
 # Characters of an error reason, which may be a whole error page of a proxy.
 _MAX_REASON = 300
+_GRANTED_BY = re.compile(r"granted by the (cluster|index) privileges \[([a-z_]+)")
 
 FAILURES = (ApiError, TransportError)
 
@@ -173,6 +175,13 @@ def error_details(error: ApiError) -> tuple[str, str]:
     if isinstance(details, dict):
         return str(details.get("type", _UNKNOWN_TYPE)), cut(str(details.get("reason", "")), _MAX_REASON)
     return _UNKNOWN_TYPE, cut(str(details or body), _MAX_REASON)
+
+
+def missing_privilege(error: AuthorizationException) -> str:
+    """Return the missing privilege; of several sufficient ones the first, which is the least powerful."""
+    reason = error_details(error)[1]
+    match = _GRANTED_BY.search(reason)
+    return f"the {match[1]} privilege {match[2]!r}" if match else f"a privilege ({describe(error)})"
 
 
 def _root_cause(error: TransportError) -> str:

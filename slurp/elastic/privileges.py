@@ -1,4 +1,4 @@
-"""The roles that docs/privileges.md describes: the privileges for setup, worker, page and viewers."""
+"""The roles that docs/privileges.md describes: the privileges for setup, worker and viewers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def worker(index: str) -> Role:
             {
                 "names": [f"{index}-*"],
                 # delete: for canary documents. delete_index: for days past retention or above --max-disk.
-                # monitor: to measure the size of days for --max-disk.
+                # monitor: to measure the size of days for --max-disk. read and maintenance: for --deletions
+                # apply, and read for the page of --http.
                 "privileges": [
                     "create_index",
                     "view_index_metadata",
@@ -48,9 +49,14 @@ def worker(index: str) -> Role:
                     "delete",
                     "delete_index",
                     "monitor",
+                    "read",
+                    "maintenance",
                 ],
             },
-            {"names": _OWN_INDICES, "privileges": ["view_index_metadata", "maintenance", "read", "index"]},
+            {
+                "names": _OWN_INDICES,
+                "privileges": ["view_index_metadata", "maintenance", "read", "index", "delete"],
+            },
         ],
     }
 
@@ -67,14 +73,6 @@ def worker_with_setup(index: str) -> Role:
             {"names": list(names), "privileges": sorted(privileges)}
             for names, privileges in privileges_by_names.items()
         ],
-    }
-
-
-def page(index: str) -> Role:
-    """Return the role that a worker with `--http` needs in addition, to show documents on its page."""
-    return {
-        "cluster": [],
-        "indices": [{"names": [f"{index}-*"], "privileges": ["read", "view_index_metadata"]}],
     }
 
 
@@ -97,17 +95,13 @@ ROLES = {
     "skeetslurper_setup": setup,
     "skeetslurper_worker": worker,
     "skeetslurper_worker_with_setup": worker_with_setup,
-    "skeetslurper_page": page,
     "skeetslurper_viewer": viewer,
 }
-# Roles that an API key for a role contains in addition, because a worker has only one key.
-_ADDITIONAL_ROLES = {"skeetslurper_page": ("skeetslurper_worker",)}
 
 
 def api_key(role: str, index: str) -> dict[str, Any]:
     """Return the body of the request that creates an API key with the privileges of a role."""
-    names = (*_ADDITIONAL_ROLES.get(role, ()), role)
-    return {"name": role, "role_descriptors": {name: ROLES[name](index) for name in names}}
+    return {"name": role, "role_descriptors": {role: ROLES[role](index)}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -150,8 +150,18 @@ class _Values(_Items):
     container: Any = dict
 
 
+class _Optional(dict[str, Any]):
+    """The expected shape of an object whose fields may be missing."""
+
+
 _SHARDS = {"total": int, "failed": int}
 _SEARCH = {"timed_out": bool, "_shards": _SHARDS, "hits": {"hits": _Items({"_id": str})}}
+# The statistics that were requested.
+_STATS = _Optional(
+    docs={"count": int, "deleted": int},
+    store={"size_in_bytes": int},
+    translog={"size_in_bytes": int},
+)
 _ACKNOWLEDGED = {"acknowledged": bool}
 _ITEM = _Values({"status": int}, least=1)
 
@@ -171,6 +181,7 @@ _SHAPES: Mapping[str, Any] = {
     "index": {"result": str, "_seq_no": int, "_primary_term": int},
     "indices.create": _ACKNOWLEDGED,
     "indices.delete": _ACKNOWLEDGED,
+    "indices.forcemerge": {"task": str},
     "indices.get": _Values({"settings": {"index": {"uuid": str}}}, least=1),
     "indices.get_index_template": {"index_templates": _Items({"name": str, "index_template": {}})},
     "indices.get_mapping": _Values({"mappings": {}}),
@@ -180,7 +191,7 @@ _SHAPES: Mapping[str, Any] = {
     "indices.put_settings": _ACKNOWLEDGED,
     "indices.refresh": {"_shards": _SHARDS},
     # Empty if no index matches.
-    "indices.stats": _Values(_Values({"total": _Values({"size_in_bytes": int})})),
+    "indices.stats": _Values(_Values({"total": _STATS})),
     "ingest.get_pipeline": _Values({}),
     "ingest.put_pipeline": _ACKNOWLEDGED,
     "mget": {"docs": _Items({"_id": str}, least=1)},
@@ -192,6 +203,7 @@ _SHAPES: Mapping[str, Any] = {
         "cluster": _Values(bool),
         "index": _Values(_Values(bool)),
     },
+    "tasks.get": {"completed": bool},
 }
 
 
@@ -210,6 +222,8 @@ def _mismatch(value: Any, expected: Any, where: str = "the response") -> str:
         if not isinstance(value, dict):
             return f"{where} is {_type_name(value)}"
         for name, shape in expected.items():
+            if name not in value and isinstance(expected, _Optional):
+                continue
             if name not in value:
                 return f"{where} has no {name!r}"
             if problem := _mismatch(value[name], shape, repr(name)):

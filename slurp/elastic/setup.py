@@ -4,9 +4,8 @@ indices for state, unknown fields and statistics."""
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch, NotFoundError
@@ -14,10 +13,11 @@ from elasticsearch import AuthorizationException, BadRequestError, Elasticsearch
 from slurp import __version__
 from slurp.config import Config
 from slurp.elastic import lifecycle
-from slurp.elastic.client import describe, error_details
+from slurp.elastic.client import error_details, missing_privilege
 from slurp.elastic.days import SECONDS_PER_DAY, day_of_index, managed_day_indices
 from slurp.elastic.features import Features, detect
 from slurp.elastic.ingest_pipeline import PipelineAttachment, find_pipeline, put_pipeline
+from slurp.elastic.mapping_updates import add_deletion_fields, missing_fields, put_mapping
 from slurp.elastic.templates import (
     DRIFT_INDEX,
     MANAGED_META,
@@ -45,7 +45,6 @@ _OWN_INDICES = {STATE_INDEX: "state", DRIFT_INDEX: "drift", STATS_INDEX: "stats"
 
 # Without a retention, only this many past days get the fields of a new version.
 _MAPPED_DAYS = 3
-_GRANTED_BY = re.compile(r"granted by the (cluster|index) privileges \[([a-z_]+)")
 
 
 def load_lexicons(config: Config) -> Compiled:
@@ -86,6 +85,10 @@ class Setup:
         Raises the exceptions of the client, and Fatal if a privilege or, with --no-setup, a resource is
         missing.
         """
+        self._run(client)
+        add_deletion_fields(client, self._index, read_only=self._config.no_setup)
+
+    def _run(self, client: Elasticsearch) -> None:
         try:
             self.features = detect(client)
         except AuthorizationException as error:
@@ -171,8 +174,8 @@ class Setup:
             if managed_version(meta) > parse_version(__version__):
                 continue
             existing = mapping_of(client, name).get("properties", {})
-            new_fields = _missing_fields(mappings["properties"], existing)
-            _put_mapping(client, name, new_fields, mappings["_meta"])
+            new_fields = missing_fields(mappings["properties"], existing)
+            put_mapping(client, name, new_fields, mappings["_meta"])
 
     def _missing(self, client: Elasticsearch) -> Iterator[str]:
         """Yield a description of each problem with the existing setup."""
@@ -240,13 +243,6 @@ def _problem(resource: str, meta: Any, *, must_be_managed: bool = False) -> Iter
         yield f"{resource} is of an older version"
 
 
-def missing_privilege(error: AuthorizationException) -> str:
-    """Return the missing privilege; of several sufficient ones the first, which is the least powerful."""
-    reason = error_details(error)[1]
-    match = _GRANTED_BY.search(reason)
-    return f"the {match[1]} privilege {match[2]!r}" if match else f"a privilege ({describe(error)})"
-
-
 def has_managed_template(client: Elasticsearch, index: str) -> bool:
     """Return whether the index template exists and was created by this program."""
     return is_managed(index_template_meta(client, index))
@@ -308,41 +304,5 @@ def _put_own_index(client: Elasticsearch, name: str) -> Change:
     if managed_version(meta) > parse_version(__version__):
         return Change.LEFT_ALONE
     mappings = _own_index_body(name)["mappings"]
-    is_updated = _put_mapping(client, name, mappings["properties"], mappings["_meta"])
+    is_updated = put_mapping(client, name, mappings["properties"], mappings["_meta"])
     return Change.REPLACED if is_updated else Change.LEFT_ALONE
-
-
-def _put_mapping(client: Elasticsearch, name: str, properties: dict[str, Any], meta: dict[str, Any]) -> bool:
-    """Update the mappings of an index; return whether Elasticsearch accepted the change."""
-    try:
-        client.indices.put_mapping(index=name, properties=properties, meta=meta)
-    except (BadRequestError, NotFoundError) as error:
-        log.warning("cannot update the mappings of %s: %s", name, describe(error))
-        return False
-    log.info("%s: mappings updated", name)
-    return True
-
-
-def _missing_fields(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of the properties `wanted` that `existing` lacks.
-
-    If a single field conflicts with the user's mapping, Elasticsearch rejects the whole request.
-    """
-    new: dict[str, Any] = {}
-    for name, field in wanted.items():
-        old = existing.get(name)
-        if old is None:
-            new[name] = field
-        elif inner := _missing_fields(field.get("properties", {}), old.get("properties", {})):
-            if _accepts_properties(old):
-                # Without its type, the request would change a nested object to a plain one.
-                new[name] = {"type": old.get("type", "object"), "properties": inner}
-        elif old.get("type") == field.get("type") and (
-            inner := _missing_fields(field.get("fields", {}), old.get("fields", {}))
-        ):
-            new[name] = {**old, "fields": inner}
-    return new
-
-
-def _accepts_properties(field: Mapping[str, Any]) -> bool:
-    return field.get("type", "object") in ("object", "nested") and field.get("enabled", True) is not False

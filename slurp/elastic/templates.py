@@ -42,6 +42,9 @@ MANAGED_META = {_OWNER: {"version": __version__}}
 # matches.
 MINIMAL_DAY_MAPPINGS: Json = {"dynamic": False, "_meta": {_OWNER: {}}}
 
+# Percent of deleted documents above which `only_expunge_deletes` merges a segment; the default is 10.
+EXPUNGE_DELETES_ALLOWED = 5
+
 # Above the priority of Elastic's built-in templates, below one that an administrator would use to override.
 _PRIORITY = 300
 
@@ -252,13 +255,14 @@ def _settings(index: str, base: Mapping[str, Any], options: IndexOptions, featur
         # A document must be on disk when it is acknowledged.
         "translog": {"durability": "request"},
         "mapping": {"total_fields": {"limit": MAX_FIELDS}},
+        "merge": {"policy": {"expunge_deletes_allowed": EXPUNGE_DELETES_ALLOWED}},
     }
     if options.max_disk:
         # By default Elasticsearch caches the size of an index for ten seconds, lets the translog grow for a
         # minute, which is a gigabyte at full speed, and merges segments of up to 5 GB.
         settings["store"] = {"stats_refresh_interval": "500ms"}
         settings["translog"]["flush_threshold_size"] = f"{_max_translog_size(options.max_disk)}b"
-        settings["merge"] = {"policy": {"max_merged_segment": f"{max_segment_size(options.max_disk)}b"}}
+        settings["merge"]["policy"]["max_merged_segment"] = f"{max_segment_size(options.max_disk)}b"
     if features.lifecycle:
         settings["lifecycle"] = {"name": index}
     if (text_analysis := analysis(features)) is not None:

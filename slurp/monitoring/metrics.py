@@ -84,6 +84,7 @@ class _WorkerCollector(Collector):
         yield from self._events()
         yield from self._buffer()
         yield from self._disk()
+        yield from self._deletions()
         yield from self._stream()
         yield from self._state()
 
@@ -133,6 +134,37 @@ class _WorkerCollector(Collector):
                 "Unix time at which the oldest day begins that --max-disk keeps",
                 disk.lowest_day * 86_400,
             )
+
+    def _deletions(self) -> Iterator[Metric]:
+        deletions = self._status.deletions
+        if deletions is None:
+            return
+        redactions = CounterMetricFamily(
+            "skeetslurper_redactions", "Documents whose content was removed, by reason", labels=["reason"]
+        )
+        for reason, count in deletions.redacted.items():
+            redactions.add_metric([reason], count)
+        yield redactions
+        yield _gauge(
+            "deletions_waiting",
+            "Deletions, updates and account events that are acknowledged and not applied",
+            deletions.waiting,
+        )
+        yield _gauge(
+            "deletions_postponed",
+            "Documents in the state index with deletions that could not be applied",
+            deletions.postponed,
+        )
+        yield _gauge(
+            "deletions_oldest_seconds",
+            "Time that the oldest deletion has waited to be applied; 0 if none waits",
+            deletions.oldest,
+        )
+        yield _gauge(
+            "deletions_brake",
+            "Whether deleted accounts wait for the confirmation of the operator (--deletions-brake)",
+            deletions.is_braked,
+        )
 
     def _stream(self) -> Iterator[Metric]:
         connected = GaugeMetricFamily(

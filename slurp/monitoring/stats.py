@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.logs import Screen
-from slurp.monitoring.stats_index import State, StatsIndex
+from slurp.monitoring.stats_index import DeletionsState, State, StatsIndex
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline.progress import Rates, Snapshot
 from slurp.pipeline.reader_group import ReaderGroup
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _LIVE_EVERY = 1.0
 # Seconds for the document of an interval; a cluster that hangs delays the live line for that long.
 _WRITE_WITHIN = 4.0
+# Seconds after which a deletion that waits is part of the stats line.
+_DELETIONS_LATE = 60.0
 
 
 class Stats:
@@ -92,7 +94,9 @@ class Stats:
         if self._index is not None:
             hosts = self._readers.hosts
             host = hosts[0] if len(hosts) == 1 else hosts
-            state = State(host, self._readers.connected, self._queue.depth, _lag(now))
+            state = State(
+                host, self._readers.connected, self._queue.depth, _lag(now), self._deletions_state()
+            )
             self._index.write(now, state, within)
 
     def _log(self, now: Snapshot, rates: Rates, prefix: str = "") -> None:
@@ -103,7 +107,7 @@ class Stats:
             f" | in {rates.received:,.0f}/s, out {rates.acknowledged:,.0f}/s"
             f" | queue {self._queue.depth:,} batches"
             f" | lag {_lag_text(now)} | reconnects {now.reconnects} | gaps {now.gaps}{self._disk_text()}"
-            f" | {self._readers.host}"
+            f"{self._deletions_text()} | {self._readers.host}"
         )
         fields = {
             **asdict(now),
@@ -112,6 +116,7 @@ class Stats:
             "queue": self._queue.depth,
             "lag_seconds": _lag(now),
             **self._disk_fields(),
+            **self._deletions_fields(),
             "host": self._readers.host,
         }
         log.info("%s", line, extra={"fields": {"skeetslurper": fields}})
@@ -133,6 +138,26 @@ class Stats:
         if disk is None or disk.limit is None or disk.used is None:
             return {}
         return {"disk_bytes": disk.used, "disk_limit_bytes": disk.limit}
+
+    def _deletions_state(self) -> DeletionsState | None:
+        """Return what was redacted and what waits; None with `--deletions keep`."""
+        deletions = self._status.deletions
+        if deletions is None:
+            return None
+        return DeletionsState(sum(deletions.redacted.values()), round(deletions.oldest, 3))
+
+    def _deletions_text(self) -> str:
+        state = self._deletions_state()
+        if state is None:
+            return ""
+        late = state.oldest > _DELETIONS_LATE
+        return f" | redacted {state.redacted:,}" + (
+            f", oldest waits {format_duration(state.oldest)}" if late else ""
+        )
+
+    def _deletions_fields(self) -> dict[str, float]:
+        state = self._deletions_state()
+        return {} if state is None else {"redacted": state.redacted, "deletions_oldest_seconds": state.oldest}
 
     def _live_line(self, now: Snapshot, rates: Rates) -> str:
         host = self._readers.host

@@ -28,13 +28,24 @@ _LEAST_TIMEOUT = 0.1
 _COUNTERS = ("received", *OUTCOMES, "reconnects", "gaps", "future_revs")
 
 
+class DeletionsState(NamedTuple):
+    """Documents redacted since the start, and the seconds that the oldest deletion has waited (0 if none)."""
+
+    redacted: int
+    oldest: float
+
+
 class State(NamedTuple):
-    """State of the worker at the end of an interval. `lag` is in seconds, None when unknown."""
+    """State of the worker at the end of an interval.
+
+    `lag` is in seconds, None when unknown; `deletions` is None with `--deletions keep`.
+    """
 
     host: str | list[str]
     connected: bool
     queue: int
     lag: float | None
+    deletions: DeletionsState | None = None
 
 
 class StatsIndex:
@@ -56,6 +67,7 @@ class StatsIndex:
         self._run = secrets.token_hex(6)
         self._worker_fields = {"index": index, "worker": worker, "run": self._run, "version": __version__}
         self._written = first
+        self._redacted = 0
         self._number = 1
         self._attempt = 0
         self._logged = ""
@@ -63,7 +75,11 @@ class StatsIndex:
     def write(self, now: Snapshot, state: State, within: float) -> None:
         """Write the events since the last document that was written, in at most `within` seconds."""
         timestamp = self._clock().isoformat(timespec="milliseconds")
-        document = {"@timestamp": timestamp, **self._worker_fields, **interval(self._written, now, state)}
+        document = {
+            "@timestamp": timestamp,
+            **self._worker_fields,
+            **interval(self._written, now, state, self._redacted),
+        }
         # Half, as there are two requests.
         client = self._elastic.client.options(request_timeout=max(_LEAST_TIMEOUT, within / 2))
         self._attempt += 1
@@ -73,6 +89,8 @@ class StatsIndex:
             self._log(describe(error))
             return
         self._written = now
+        if state.deletions is not None:
+            self._redacted = state.deletions.redacted
         self._number += 1
         self._logged = ""
 
@@ -104,8 +122,11 @@ class StatsIndex:
         )
 
 
-def interval(before: Snapshot, now: Snapshot, state: State) -> dict[str, Any]:
-    """Return the fields of a document for the events between two snapshots."""
+def interval(before: Snapshot, now: Snapshot, state: State, redacted: int = 0) -> dict[str, Any]:
+    """Return the fields of a document for the events between two snapshots.
+
+    `redacted` is the number of redacted documents in earlier ones.
+    """
     rates = Rates.between(before, now)
     fields: dict[str, Any] = {
         "host": state.host,
@@ -119,4 +140,7 @@ def interval(before: Snapshot, now: Snapshot, state: State) -> dict[str, Any]:
     }
     if state.lag is not None:
         fields["lag_ms"] = round(state.lag * 1000)
+    if state.deletions is not None:
+        fields["redacted"] = state.deletions.redacted - redacted
+        fields["deletions_oldest_ms"] = round(state.deletions.oldest * 1000)
     return fields

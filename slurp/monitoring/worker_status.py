@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from slurp.deletions.engine import Deletions
 from slurp.elastic.client import REQUEST_TIMEOUT
 from slurp.elastic.outage_log import OutageLog
 from slurp.pipeline.batches import BatchQueue
@@ -31,6 +32,7 @@ class WorkerStatus:
         saved: when the checkpoint last contained all acknowledged events (monotonic seconds).
         clock_error: how the clock of this machine differs from the stream, '' if it does not.
         disk: None before the setup of the cluster.
+        deletions: None before the setup of the cluster, and with `--deletions keep`.
     """
 
     channel: Channel
@@ -43,6 +45,7 @@ class WorkerStatus:
     saved: float | None = None
     clock_error: str = ""
     disk: DiskBudget | None = None
+    deletions: Deletions | None = None
 
     @property
     def counters(self) -> Counters:

@@ -14,7 +14,12 @@ from slurp import __version__, addresses
 from slurp.events.position import LIVE
 from slurp.options.completion import SHELLS, PrintCompletion
 from slurp.options.config_file import ConfigFile
-from slurp.options.elasticsearch import add_connection_options, add_index_options, add_kibana_options
+from slurp.options.elasticsearch import (
+    add_connection_options,
+    add_deletion_options,
+    add_index_options,
+    add_kibana_options,
+)
 from slurp.options.parser import DURATION, ENV_PREFIX, POSITIVE, OptionParser, argument_type, open_config_file
 from slurp.options.values import parse_start
 from slurp.units import parse_size
@@ -68,6 +73,7 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
     elasticsearch = parser.add_argument_group("Elasticsearch")
     add_connection_options(elasticsearch)
     add_index_options(elasticsearch)
+    add_deletion_options(parser.add_argument_group("deletions"))
     add_kibana_options(parser.add_argument_group("Kibana"))
     _add_throughput_options(parser.add_argument_group("throughput"))
     _add_service_options(parser.add_argument_group("service"))

@@ -156,6 +156,39 @@ def add_index_options(group: Group) -> None:
     )
 
 
+def add_deletion_options(group: Group) -> None:
+    group.add_argument(
+        "--deletions",
+        choices=["apply", "keep"],
+        default="apply",
+        metavar="WHAT",
+        help="content that is deleted at its source: apply removes it, and hides documents of accounts that "
+        "are not active; keep changes nothing (default: apply)",
+    )
+    group.add_argument(
+        "--deletions-delay",
+        metavar="TIME",
+        type=DURATION,
+        default=86_400.0,
+        help="time for which documents of a deleted account are only hidden (default: 24h)",
+    )
+    group.add_argument(
+        "--deletions-brake",
+        metavar="N",
+        type=POSITIVE,
+        default=20_000,
+        help="deleted accounts within an hour above which nothing of them is removed until you confirm "
+        "(default: 20000)",
+    )
+    group.add_argument(
+        "--deletions-rate",
+        metavar="N",
+        type=POSITIVE,
+        default=1000,
+        help="documents per second that are changed at most (default: 1000)",
+    )
+
+
 def add_kibana_options(group: Group) -> None:
     group.add_argument(
         "--kibana",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from slurp.config import Config
 from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.inactive_accounts import InactiveAccounts
 from slurp.pipeline.progress import Counters
 
 _POLL = 0.25
@@ -48,14 +49,19 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class Channel:
-    """The queue between readers and indexers, the counters of both, and their request to stop."""
+    """What readers and indexers share: their queue, counters and request to stop, and the inactive
+    accounts."""
 
     queue: BatchQueue
     counters: Counters
     shutdown: Shutdown = field(default_factory=Shutdown)
+    inactive: InactiveAccounts = field(default_factory=InactiveAccounts)
 
     @classmethod
     def of(cls, config: Config) -> Channel:
         """Return a channel with the bounds of `config` and a counter for each of its readers."""
         readers = len(config.jetstream) if config.redundant else 1
-        return cls(BatchQueue(config.buffer, config.buffer_bytes), Counters(readers))
+        return cls(
+            BatchQueue(config.buffer, config.buffer_bytes),
+            Counters(readers, applies_removals=config.applies_deletions),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -61,8 +61,18 @@ class Replay:
     The work is done on a thread of its own, so that no request delays a signal or the end of `--wait`.
     """
 
-    def __init__(self, elastic: Elastic, config: Config, path: Path | None, quarantined: bool) -> None:
-        """`path` is the dead-letter file, if any; `quarantined` whether to replay documents as well."""
+    def __init__(
+        self,
+        elastic: Elastic,
+        config: Config,
+        path: Path | None,
+        quarantined: bool,
+        after_batch: Callable[[list[bytes]], None] = lambda frames: None,
+    ) -> None:
+        """`path` is the dead-letter file, if any; `quarantined` whether to replay documents as well.
+        `after_batch` is called with the frames of each batch of letters that was sent.
+        """
+        self._after_batch = after_batch
         self._elastic = elastic
         self._config = config
         self._path = path
@@ -178,6 +188,7 @@ class Replay:
                 channel.queue.put(batch)
                 if not indexer.step():
                     return len(frames)
+                self._after_batch(frames)
                 self._last_progress = time.monotonic()
         log.info("%s", self._counts())
         counted = channel.counters.snapshot()
@@ -260,7 +271,11 @@ def _overwrite(hit: dict[str, Any], index: str, shapes: RecordShapes) -> Action 
             "if_primary_term": hit["_primary_term"],
         }
     }
-    return b"%b\n%b" % (orjson.dumps(header), document.body)
+    body = document.body
+    if source.get("hidden") is True:
+        # The account is not active.
+        body = body[:-1] + b',"hidden":true}'
+    return b"%b\n%b" % (orjson.dumps(header), body)
 
 
 def _batches(lines: Iterator[bytes]) -> Iterator[Letters]:

@@ -14,6 +14,8 @@ from slurp.elastic.bulk import create
 from slurp.elastic.error_classes import Item
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.events.frames import BadFrame, parse
+from slurp.events.identity import Identity
+from slurp.events.removals import AccountChange, Removal, removal_of
 from slurp.events.times import median
 from slurp.jetstream import bootstrap, resyncs
 from slurp.lexicons import RecordShapes
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 _POLL = 0.25
 # A node rejects a request above a tenth of its heap (51 MB of 512 MB) each time, so it would be held forever.
 _MAX_DOCUMENT = 40_000_000
+# Deletions and updates that wait to be applied; above this, indexing waits for them.
+_MAX_UNAPPLIED = 100_000
 
 
 @dataclass(slots=True)
@@ -45,6 +49,10 @@ class _Decoded:
     letters: list[DeadLetter] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS))
+    removals: list[Removal | AccountChange] = field(default_factory=list)
+    # Of each document.
+    dids: list[str] = field(default_factory=list)
+    identities: list[Identity] = field(default_factory=list)
     future: int = 0
     expired: int = 0
 
@@ -63,6 +71,7 @@ class Indexer:
         """`shapes` are those of the records that have mapped fields."""
         self._queue = channel.queue
         self._counters = channel.counters
+        self._inactive = channel.inactive
         self._shutdown = channel.shutdown
         self._destination = destination
         self._indices = destination.indices
@@ -76,6 +85,9 @@ class Indexer:
         self._hooks.beat()
         if self._shutdown.is_over():
             return False
+        if self._counters.unapplied > _MAX_UNAPPLIED:
+            self._shutdown.wait(_POLL)
+            return True
         batch = self._queue.get(_POLL)
         if batch is None:
             return not (self._queue.drained or self._shutdown.is_over())
@@ -106,12 +118,16 @@ class Indexer:
             self._destination.dead_letters.write(letters, batch.host)
             outcome.dead_lettered += len(letters)
         times = decoded.times
+        # Now that the documents are stored: an account that was not active before is found by one of both
+        # sides, here or by the search of slurp/deletions.
+        affected = self._inactive.affected(decoded.dids, decoded.identities)
         return outcome, BatchAck(
             position=batch.position,
             median_us=median(times) if times else None,
             arrived_us=batch.arrived_us,
             delays_us=tuple(decoded.delays),
             future=decoded.future,
+            removals=(*decoded.removals, *map(AccountChange, affected)),
         )
 
     def _decode(self, batch: Batch, now_us: int) -> _Decoded:
@@ -123,12 +139,12 @@ class Indexer:
         # The fast path does not mark events of a resync or bootstrap.
         render = None if batch.announced or batch.bootstrap is not None else self._fast_path.render
         for frame in batch.frames:
-            unknown_field = None
+            unknown_field = removal = None
             try:
                 rendered = render(frame, host, arrived_us, now_us) if render else None
                 if rendered is None:
-                    rendered, unknown_field = self._build(frame, batch, now_us)
-                document, time_us = rendered
+                    rendered, unknown_field, removal = self._build(frame, batch, now_us)
+                document, time_us, did = rendered
                 _check_size(document.body)
                 identity, day = document.identity, document.day
                 if day not in indices:
@@ -143,6 +159,10 @@ class Indexer:
                 # Else the worker would stop, and at the same frame again after each restart.
                 decoded.letters.append(unusable(frame, error))
                 continue
+            if removal is not None:
+                decoded.removals.append(removal)
+            decoded.dids.append(did)
+            decoded.identities.append(identity)
             decoded.times.append(time_us)
             # In a bootstrap the rev is the last change of the repository; only time_us is when it was sent.
             own_us = identity.instant_us if batch.bootstrap is None else time_us
@@ -157,10 +177,11 @@ class Indexer:
 
     def _build(
         self, frame: bytes, batch: Batch, now_us: int
-    ) -> tuple[RenderedDocument, UnknownFieldSeen | None]:
+    ) -> tuple[RenderedDocument, UnknownFieldSeen | None, Removal | AccountChange | None]:
         event = self._event(frame, batch)
         document = build(event, batch.host, batch.arrived_us, self._shapes, now_us)
-        return RenderedDocument(document, event["time_us"]), self._unknown_field(event)
+        rendered = RenderedDocument(document, event["time_us"], event["did"])
+        return rendered, self._unknown_field(event), removal_of(event)
 
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from slurp.events.position import Position, ResumePoint, resume_cursor, resume_elsewhere
+from slurp.events.removals import AccountChange, Removal
 from slurp.events.times import median
 from slurp.pipeline.batches import Batch
 
@@ -47,6 +48,7 @@ class BatchAck:
         arrived_us: when the batch was received (Unix microseconds).
         delays_us: time from `@timestamp` to arrival of its last events, at most `DELAYS` of them.
         future: number of revs that were too far in the future to choose a day.
+        removals: its deletions and updates of records, and changes of accounts.
     """
 
     position: Position | None
@@ -54,6 +56,20 @@ class BatchAck:
     arrived_us: int = 0
     delays_us: tuple[int, ...] = ()
     future: int = 0
+    removals: tuple[Removal | AccountChange, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class RemovalSet:
+    """The removals of one batch. The checkpoint of its reader stays before the batch until they are applied.
+
+    `before` is the position at the end of the batch before it; None if there is none.
+    """
+
+    reader: int
+    number: int
+    before: Position | None
+    removals: tuple[Removal | AccountChange, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -70,11 +86,15 @@ class Hold:
 
 
 class Saveable(NamedTuple):
-    """A position that may be saved as the checkpoint of a reader; `held` while a hold limits it."""
+    """A position that may be saved as the checkpoint of a reader.
+
+    `held` while a hold for a gap limits it, `is_end` if it is the end of the reader's acknowledged events.
+    """
 
     reader: int
     position: Position
     held: bool
+    is_end: bool
 
 
 class AckTracker:
@@ -83,7 +103,8 @@ class AckTracker:
     Not thread-safe: the `Counters` that own it hold the lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, applies_removals: bool = False) -> None:
+        self.applies_removals = applies_removals
         # No gap lies between `complete_since_us` and `position`.
         self.complete_since_us = 0
         self.start_us = 0
@@ -93,26 +114,48 @@ class AckTracker:
         self.last_received = 0
         # In order of creation, so the first one limits the checkpoint most.
         self.holds: list[Hold] = []
+        # Removals that are not applied, in the order of their batches, and those that nobody has taken yet.
+        self.unapplied: list[RemovalSet] = []
+        self.untaken: list[RemovalSet] = []
         self._next = 1
         self._acked: dict[int, BatchAck] = {}
         self._medians: deque[int] = deque(maxlen=_MEDIANS)
         self._delays: deque[int] = deque(maxlen=DELAYS)
 
-    def acknowledge(self, number: int, ack: BatchAck, now_us: int) -> None:
-        """Record that batch `number` (from 1, consecutive) is done, and advance over all consecutive ones."""
+    def acknowledge(self, reader: int, number: int, ack: BatchAck, now_us: int) -> int:
+        """Record that batch `number` (from 1, consecutive) is done, and advance over all consecutive ones.
+
+        Return the number of removals that may be applied now.
+        """
         self._acked[number] = ack
+        ready = 0
         while (done := self._acked.pop(self._next, None)) is not None:
             for hold in self.holds:
                 if not hold.passed and self._next > hold.after:
                     hold.passed, hold.position = True, self.position
+            if done.removals and self.applies_removals:
+                removals = RemovalSet(reader, self._next, self.position, done.removals)
+                self.unapplied.append(removals)
+                self.untaken.append(removals)
+                ready += len(done.removals)
             self._next += 1
             self._advance(done, now_us)
+        return ready
 
     def saveable(self, reader: int) -> Saveable | None:
-        """Return the position to save, not beyond the oldest hold; None while there is none."""
+        """Return the position to save, not beyond the oldest hold, nor the oldest removals that are not
+        applied; None while there is none."""
         held = bool(self.holds)
-        position = self.holds[0].position if held and self.holds[0].passed else self.position
-        return None if position is None else Saveable(reader, position, held)
+        # Positions, each at the end of a batch of which only the number is compared.
+        limits = [(self._next - 1, self.position)]
+        if held and self.holds[0].passed:
+            limits.append((self.holds[0].after, self.holds[0].position))
+        if self.unapplied:
+            limits.append((self.unapplied[0].number - 1, self.unapplied[0].before))
+        _, position = min(limits, key=lambda limit: limit[0])
+        if position is None:
+            return None
+        return Saveable(reader, position, held, is_end=not (held or self.unapplied))
 
     def covers(self, from_us: int, to_us: int) -> bool:
         """Return whether all events of this period are acknowledged, in this run or an earlier one."""
@@ -200,7 +243,10 @@ class Counters:
         readers: int = 1,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        applies_removals: bool = False,
     ) -> None:
+        """`applies_removals` if somebody takes them: else no checkpoint waits for them."""
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -209,8 +255,11 @@ class Counters:
         self._reconnects = 0
         self._gaps = 0
         self._future_revs = 0
+        self._unapplied = 0
         self._sums = BatchOutcome()
-        self._trackers = {number: AckTracker() for number in range(1, readers + 1)}
+        self._trackers = {
+            number: AckTracker(applies_removals=applies_removals) for number in range(1, readers + 1)
+        }
 
     @property
     def readers(self) -> int:
@@ -231,7 +280,8 @@ class Counters:
                 setattr(self._sums, name, getattr(self._sums, name) + getattr(outcome, name))
             self._in_flight -= len(batch.frames)
             self._future_revs += ack.future
-            self._trackers[batch.reader].acknowledge(batch.number, ack, self._now_us())
+            tracker = self._trackers[batch.reader]
+            self._unapplied += tracker.acknowledge(batch.reader, batch.number, ack, self._now_us())
 
     def reconnected(self) -> None:
         """Count a reconnect."""
@@ -258,6 +308,25 @@ class Counters:
         """Let the checkpoint pass: the gap is recorded, or there is none."""
         with self._lock:
             self._trackers[hold.reader].holds.remove(hold)
+
+    def take_removals(self) -> list[RemovalSet]:
+        """Return the removals, not returned before, of batches below which all batches are acknowledged."""
+        with self._lock:
+            taken = [removals for tracker in self._trackers.values() for removals in tracker.untaken]
+            for tracker in self._trackers.values():
+                tracker.untaken.clear()
+            return taken
+
+    def applied(self, removals: RemovalSet) -> None:
+        """Let the checkpoint pass the batch of these removals."""
+        with self._lock:
+            self._trackers[removals.reader].unapplied.remove(removals)
+            self._unapplied -= len(removals.removals)
+
+    @property
+    def unapplied(self) -> int:
+        """Number of removals whose earlier events are acknowledged and that are not applied."""
+        return self._unapplied
 
     @property
     def held(self) -> bool:

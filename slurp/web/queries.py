@@ -253,8 +253,8 @@ class PageQueries:
 
     def _missing_privilege(self) -> Unavailable:
         return Unavailable(
-            f"the worker's user lacks the privilege to read {self.index}-*; add the role skeetslurper_page "
-            "(docs/privileges.md). Indexing works without it"
+            f"the worker's user lacks the privilege to read {self.index}-*; give it the role "
+            "skeetslurper_worker (docs/privileges.md). Indexing works without it"
         )
 
 

@@ -9,17 +9,31 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.defective_worker import Defect
+from tests.chaos.deletion_model import Deletions
 from tests.chaos.run import RunOptions, run
 
 
 def main() -> int:
-    """Return 0 without lost events and duplicates; with --control, 0 if the oracle finds duplicates."""
+    """Return 0 without lost events and duplicates; with --control, 0 if the oracle finds the defect."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=600, help="duration of the faults (default: 600)")
     parser.add_argument("--seed", type=int, help="random seed of faults and events (default: random)")
     parser.add_argument("--rate", type=float, default=2000, help="events per second (default: 2000)")
     parser.add_argument(
-        "--control", action="store_true", help="use a worker that duplicates events, to test the oracle"
+        "--control",
+        nargs="?",
+        choices=[one.value for one in Defect],
+        const=Defect.DUPLICATE.value,
+        help="use a worker with this defect, to test the oracle (default: duplicate)",
+    )
+    parser.add_argument(
+        "--deletions",
+        type=Deletions,
+        choices=list(Deletions),
+        metavar="|".join(one.value for one in Deletions),
+        default=Deletions.APPLY,
+        help="how the worker handles deletions; apply-at-once redacts deleted accounts without a delay "
+        "(default: apply)",
     )
     parser.add_argument("--folder", type=Path, help="keep all files in this new folder")
     options = parser.parse_args()
@@ -32,12 +46,13 @@ def main() -> int:
                 seconds=options.seconds,
                 seed=seed,
                 rate=options.rate,
-                defect=Defect.DUPLICATE if options.control else None,
+                defect=Defect(options.control) if options.control else None,
+                deletions=options.deletions,
             ),
         )
     print("\n".join(report.lines()))
     if options.control:
-        return 0 if report.verdict.duplicates else 1
+        return 1 if report.verdict.passed else 0
     return 1 if report.failures else 0
 
 

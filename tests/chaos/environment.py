@@ -7,9 +7,10 @@ import itertools
 import secrets
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import orjson
 from elasticsearch import Elasticsearch, helpers
@@ -17,19 +18,21 @@ from elasticsearch import Elasticsearch, helpers
 from slurp.elastic.privileges import Role, worker_with_setup
 from slurp.embedded.node import EmbeddedNode, NodeOptions
 from slurp.pipeline.dead_letters import frame_of
-from slurp.simulator.event_generator import EventGenerator
+from slurp.simulator.bursts import BurstAccount
+from slurp.simulator.event_generator import Action, EventGenerator
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions, ServerOptions
 from slurp.simulator.pacer import Pacer
 from slurp.simulator.protocol_v1 import with_cursor
 from tests.chaos import defective_worker
 from tests.chaos.defective_worker import Defect
-from tests.chaos.oracle import PublishedEvents, Verdict
+from tests.chaos.deletion_model import Deletions
+from tests.chaos.oracle import PublishedEvents, Verdict, digest
 from tests.chaos.worker_runs import WorkerRuns
 from tests.file_realm import FileRealm
 from tests.harness import posts_with_integer
 from tests.proxy import Proxy
-from tests.worker import PROGRAM
+from tests.worker import PROGRAM, Worker
 
 INDEX = "chaos"
 USER = "chaos_worker"
@@ -44,14 +47,24 @@ RENUMBERED = 4096
 _BURST_BATCH = 1000
 _SERVER = ServerOptions(retain_bytes=8 * 10**9)
 _FIRST_INDEX_TIMEOUT = 120.0
+_APPLY_INTERVAL = 3.0
 
 
 class ChaosEnvironment:
     """The parts of one run. Use it as a context manager; `begin` starts the events."""
 
-    def __init__(self, folder: Path, *, seed: int, rate: float, defect: Defect | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        rate: float,
+        deletions: Deletions = Deletions.APPLY,
+        defect: Defect | None = None,
+    ) -> None:
         self._folder = folder
         self._rate = rate
+        self._deletions = deletions
         self._defect = defect
         self._generator = EventGenerator(seed, NetworkOptions(odd_revs=0.002))
         self._numbers = itertools.count(1)
@@ -59,7 +72,7 @@ class ChaosEnvironment:
         self._publishing = threading.Lock()
         self._pacer: Pacer | None = None
         self._exits = contextlib.ExitStack()
-        self.published = PublishedEvents()
+        self.published = PublishedEvents(deletions)
         self.password = "first-password"
         self._password_file = folder / "password"
         self.dead_letters = folder / "dead-letters.jsonl"
@@ -132,9 +145,19 @@ class ChaosEnvironment:
 
     def burst(self, count: int) -> None:
         """Publish `count` events immediately: the worker has a backlog and reads as fast as it can."""
-        with self._publishing:
-            while count > 0:
-                count -= self._publish(min(count, _BURST_BATCH))
+        self._publish_all(count)
+
+    def delete_account(self, records: int) -> None:
+        """Publish an account with many records immediately, and its deletion."""
+        account = BurstAccount(self._generator)
+        self._publish_all(records, account.write)
+        self._publish_all(1, account.delete)
+
+    def delete_records(self, records: int) -> None:
+        """Publish an account with many records immediately, and the deletion of each record."""
+        account = BurstAccount(self._generator)
+        self._publish_all(records, account.write)
+        self._publish_all(records, account.delete_record)
 
     @property
     def role(self) -> Role:
@@ -176,10 +199,39 @@ class ChaosEnvironment:
                 return
             time.sleep(0.5)
 
+    def wait_until_applied(self, timeout: float) -> None:
+        """Wait until all deletions are applied, at most `timeout` seconds. Each check reads all documents."""
+        if self._deletions is Deletions.KEEP:
+            return
+        deadline = time.monotonic() + timeout
+        while self.compare().pending and time.monotonic() < deadline:
+            time.sleep(_APPLY_INTERVAL)
+
     def compare(self) -> Verdict:
         """Compare the published events with all documents."""
+        return self.published.compare(self._hits())
+
+    def digest(self) -> str:
+        """Return a digest of all documents."""
+        return digest(self._hits())
+
+    def replay(self, timeout: float) -> int:
+        """Let a worker read all events again from the first one, and return its exit code."""
+        query = {"bool": {"filter": [{"term": {"index": INDEX}}, {"term": {"type": "checkpoint"}}]}}
+        self.es.indices.refresh(index="skeetslurper-state")
+        for hit in helpers.scan(self.es, index="skeetslurper-state", query={"query": query}):
+            self.es.delete(index="skeetslurper-state", id=hit["_id"])
+        self.es.indices.refresh(index="skeetslurper-state")
+        # A silent server has no more events: --catch-up must notice it before the stall timeout.
+        options = (*self._options(), "--stall-timeout", "1m", "--catch-up")
+        with Worker(*options, home=self._folder) as worker:
+            code = worker.exit_code(timeout)
+        (self._folder / "replay.log").write_text(worker.log, encoding="utf-8")
+        return code
+
+    def _hits(self) -> Iterable[dict[str, Any]]:
         self.es.indices.refresh(index=f"{INDEX}-*")
-        return self.published.compare(helpers.scan(self.es, index=f"{INDEX}-*", size=5000))
+        return helpers.scan(self.es, index=f"{INDEX}-*", size=5000)
 
     def unexpected_dead_letters(self) -> int:
         """Return the number of dead letters that are not injected garbage, or not valid lines."""
@@ -192,13 +244,18 @@ class ChaosEnvironment:
         with self._publishing:
             return self._publish(count)
 
-    def _publish(self, count: int) -> int:
+    def _publish_all(self, count: int, action: Action | None = None) -> None:
+        with self._publishing:
+            while count > 0:
+                count -= self._publish(min(count, _BURST_BATCH), action)
+
+    def _publish(self, count: int, action: Action | None = None) -> int:
         """Publish the same events on both servers, each with its own cursors."""
         now = int(time.time() * 1e6)
         first, second = [], []
         for _ in range(count):
             number = next(self._numbers)
-            frame = self._generator.event(now, number).frame
+            frame = self._generator.event(now, number, action).frame
             invalid = number % _INVALID_EVERY == 0 and (changed := _with_invalid_field(frame)) != frame
             frame = changed if invalid else frame
             self.published.add(frame, invalid=invalid)
@@ -222,6 +279,7 @@ class ChaosEnvironment:
             *("--es-user", USER, "--es-pass-file", str(self._password_file)),
             *("--since", "0", "--stall-timeout", "5s", "--stats-interval", "5s", "--grace", "15s"),
             *("--compress", "on", "--dead-letter", str(self.dead_letters)),
+            *self._deletions.options,
         ]
 
 

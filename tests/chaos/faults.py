@@ -18,12 +18,12 @@ from typing import Any
 
 from elasticsearch import ApiError
 
+from tests.chaos import deletion_faults
+from tests.chaos.deletion_faults import FaultFunction
 from tests.chaos.environment import INDEX, RENUMBERED, ChaosEnvironment
 from tests.chaos.schedule import ScheduledFault
 
-FaultFunction = Callable[[ChaosEnvironment, ScheduledFault], None]
-
-KINDS: dict[str, FaultFunction] = {}
+KINDS: dict[str, FaultFunction] = dict(deletion_faults.KINDS)
 
 # Faults without a replay: a restart or a new connection would read some blocks again.
 WITHOUT_REPLAY = (
@@ -34,6 +34,7 @@ WITHOUT_REPLAY = (
     "write queue full",
     "responses held back",
     "responses cut short",
+    *deletion_faults.KINDS,
 )
 
 # Faults that take too long for a short run.

@@ -1,0 +1,90 @@
+"""A brake on the redaction of deleted accounts: it is irreversible, and the events are not authenticated."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from elasticsearch import NotFoundError
+
+from slurp.deletions.account_states import AccountStates
+from slurp.deletions.versions import utc_now
+from slurp.elastic.client import Elastic
+from slurp.elastic.templates import STATE_INDEX
+
+log = logging.getLogger(__name__)
+
+_PERIOD = timedelta(hours=1)
+_LOG_EVERY = timedelta(minutes=10)
+
+
+class Brake:
+    """Holds the redaction of all accounts whose deletion was seen in an hour with too many of them.
+
+    Their documents are hidden; they are redacted once the operator confirms. All methods raise the exceptions
+    of the client.
+    """
+
+    def __init__(self, elastic: Elastic, index: str, limit: int) -> None:
+        """`limit` is the number of deleted accounts within an hour that are redacted without a question."""
+        self._elastic = elastic
+        self._index = index
+        self._id = f"deletions-brake:{index}"
+        self._limit = limit
+        self._logged_at: datetime | None = None
+        self.is_on = False
+
+    def check(self, states: AccountStates) -> None:
+        """Hold the deletions of the last hour if there are too many; after new ones are stored."""
+        document = self.load()
+        now = utc_now()
+        start = now - _PERIOD
+        if document.get("confirmed_at"):
+            start = max(start, datetime.fromisoformat(document["confirmed_at"]))
+        if states.count({"range": {"found_at": {"gt": start.isoformat()}}}) > self._limit:
+            document["from"] = min(document.get("from") or start.isoformat(), start.isoformat())
+            document["to"] = now.isoformat()
+            self._store(document)
+
+    def periods(self, states: AccountStates) -> list[tuple[str, str]]:
+        """Return the periods whose deletions wait for the operator."""
+        document = self.load()
+        self.is_on = bool(document.get("from"))
+        if not self.is_on:
+            return []
+        now = utc_now()
+        if self._logged_at is None or now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            log.error(
+                "%s deleted accounts wait for your confirmation, as more than --deletions-brake %s were "
+                "deleted within an hour: their documents are hidden, not removed; check them, then run %s",
+                f"{self.held(states):,}",
+                f"{self._limit:,}",
+                "python -m slurp.deletions --confirm --yes",
+            )
+        return [(document["from"], document["to"])]
+
+    def held(self, states: AccountStates) -> int:
+        """Return the number of deleted accounts that wait for the operator."""
+        document = self.load()
+        if not document.get("from"):
+            return 0
+        period = {"range": {"found_at": {"gte": document["from"], "lte": document["to"]}}}
+        return states.count({"bool": {"filter": [period, {"exists": {"field": "due_at"}}]}})
+
+    def confirm(self) -> None:
+        """Let all deletions that wait be carried out."""
+        self._store({"confirmed_at": utc_now().isoformat(), "from": None, "to": None})
+
+    def load(self) -> dict[str, Any]:
+        """Return the stored period `from` and `to` (both None if none waits) and `confirmed_at`."""
+        try:
+            found = self._elastic.client.get(index=STATE_INDEX, id=self._id)
+        except NotFoundError:
+            return {}
+        return dict(found["_source"])
+
+    def _store(self, fields: dict[str, Any]) -> None:
+        document = {**fields, "type": "deletions-brake", "index": self._index, "updated_at": utc_now()}
+        self._elastic.client.index(index=STATE_INDEX, id=self._id, document=document)

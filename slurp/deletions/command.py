@@ -1,0 +1,179 @@
+"""The work of `python -m slurp.deletions`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from slurp.config import Config
+from slurp.deletions.accounts import Accounts
+from slurp.deletions.applied import Applied
+from slurp.deletions.examples import remove_examples
+from slurp.deletions.progress_bar import ProgressBar
+from slurp.deletions.stored import StoredDeletions
+from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
+from slurp.deletions.versions import RatePause, Versions, overwrite, utc_now
+from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.readiness import wait_until_ready
+from slurp.elastic.setup import Setup
+from slurp.errors import Exit, Fatal, Stopped
+from slurp.lexicons import committed
+from slurp.logs import Screen
+from slurp.pipeline.inactive_accounts import InactiveAccounts
+from slurp.process import StopSignals
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+_REQUEST = "request"
+# Found documents that are listed; the rest is counted.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do: exactly one of the first four. Without `yes` nothing is changed."""
+
+    did: str | None = None
+    uri: str | None = None
+    verify: bool = False
+    confirm: bool = False
+    yes: bool = False
+
+
+class Command:
+    """One run of the command. `run` returns the exit code."""
+
+    def __init__(self, elastic: Elastic, config: Config, screen: Screen, signals: StopSignals) -> None:
+        self._elastic = elastic
+        self._config = config
+        self._screen = screen
+        self._signals = signals
+        pause = RatePause(config.deletions_rate, threading.Event())
+        self._versions = Versions(elastic, config.index, pause, self._check_stop)
+        self._accounts = Accounts(elastic, config, self._versions, InactiveAccounts())
+
+    def run(self, request: Request) -> Exit:
+        """Carry out a request, or report what it would do."""
+        try:
+            wait_until_ready(self._elastic, self._config, threading.Event())
+            # The state index must have its fields; nothing is changed.
+            Setup(replace(self._config, no_setup=True), committed()).run(self._elastic.client)
+            self._versions.refresh()
+            if request.confirm:
+                return self._confirm(yes=request.yes)
+            if request.verify:
+                return self._verify(yes=request.yes)
+            return self._remove(request)
+        except Stopped:
+            log.error("stopped by a signal; what was done stays done, run the command again for the rest")
+        except Fatal as error:
+            log.error("%s", error)
+            return error.code
+        except FAILURES as error:
+            log.error("Elasticsearch: %s; run the command again for the rest", describe(error))
+        return Exit.FAILED
+
+    def _remove(self, request: Request) -> Exit:
+        """Redact all versions of one record, or all documents of one account."""
+        if request.uri is not None:
+            query: Json = {"term": {"uri": request.uri}}
+        else:
+            query = {"term": {"did": request.did}}
+        query = {"bool": {"filter": [query], "must_not": [{"term": {"redacted.reason": _REQUEST}}]}}
+        total = self._versions.count(query)
+        what = request.uri or request.did
+        if not total:
+            log.info("%s: no documents with content", what)
+            return Exit.DONE
+        if not request.yes:
+            log.info("%s: %s document(s) would lose their content; add --yes to do it", what, f"{total:,}")
+            return Exit.DONE
+        failed = 0
+        bar = ProgressBar(self._screen, "redacting", total)
+        try:
+            for hits in self._versions.search(query, SOURCE_FIELDS):
+                now, anonymous = utc_now(), request.uri is None
+                actions = [
+                    overwrite(hit, tombstone(hit["_source"], _REQUEST, now, anonymous=anonymous))
+                    for hit in hits
+                ]
+                failed += sum(error is not None for error in self._versions.write(actions))
+                bar.advance(len(hits))
+        finally:
+            bar.end()
+        if request.did is not None:
+            remove_examples(self._elastic, [request.did])
+        log.info("%s: %s document(s) have lost their content", what, f"{total - failed:,}")
+        if failed:
+            log.error("%s document(s) could not be written; run the command again", f"{failed:,}")
+            return Exit.FAILED
+        return Exit.DONE
+
+    def _verify(self, *, yes: bool) -> Exit:
+        """Compare all versions with the stored deletions; with `yes` apply these."""
+        stored = StoredDeletions(self._versions, self._accounts)
+        bar = ProgressBar(self._screen, "applying" if yes else "verifying", stored.count())
+        closed = self._versions.days("closed")
+        for name in closed:
+            log.warning("%s is closed and is not verified", name)
+        try:
+            found = self._repair(stored, bar.advance) if yes else self._report(stored, bar.advance)
+        finally:
+            bar.end()
+        if yes:
+            if found:
+                return Exit.FAILED
+            if not closed:
+                Applied(self._elastic, self._config.index).record()
+            return Exit.DONE
+        if found:
+            log.error(
+                "%s document(s) are not as the stored deletions require; apply these with --verify --yes",
+                f"{found:,}",
+            )
+            return Exit.FAILED
+        log.info("all documents are as the stored deletions require")
+        return Exit.DONE
+
+    def _report(self, stored: StoredDeletions, advance: Callable[[int], None]) -> int:
+        found = 0
+        for hit in stored.find(advance):
+            found += 1
+            if found <= _LISTED:
+                log.warning("%s/%s: %s", hit["_index"], hit["_id"], hit["_source"].get("uri", "no record"))
+            elif found == _LISTED + 1:
+                log.warning("…")
+        return found
+
+    def _repair(self, stored: StoredDeletions, advance: Callable[[int], None]) -> int:
+        """Return the number of records that could not be written."""
+        result = stored.apply(advance)
+        log.info(
+            "%s version(s) and %s document(s) of deleted accounts have lost their content",
+            f"{sum(result.redacted.values()):,}",
+            f"{self._accounts.redacted:,}",
+        )
+        for uri, item in list(result.failed.items())[:_LISTED]:
+            log.error("%s: %s", uri, item)
+        return len(result.failed)
+
+    def _confirm(self, *, yes: bool) -> Exit:
+        """Let deletions of accounts be carried out that --deletions-brake holds."""
+        held = self._accounts.held
+        if not held:
+            log.info("no deleted accounts wait for confirmation")
+        elif yes:
+            self._accounts.brake.confirm()
+            log.info("%s deleted account(s): the worker removes their content when it is due", f"{held:,}")
+        else:
+            log.info("%s deleted account(s) wait; add --yes to have their content removed", f"{held:,}")
+        return Exit.DONE
+
+    def _check_stop(self) -> None:
+        if self._signals.requested:
+            raise Stopped

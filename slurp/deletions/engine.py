@@ -1,0 +1,244 @@
+"""Apply deletions, updates and changes of accounts once all earlier events of their reader are acknowledged.
+
+The checkpoint of the reader does not pass them before. So the checkpoint, not a clock, keeps a deletion from
+being lost: after a crash its event is read again, is a duplicate, and is applied again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from slurp.config import Config
+from slurp.deletions.accounts import ACCOUNT_REASON, Accounts
+from slurp.deletions.applied import Applied
+from slurp.deletions.closed_days import ClosedDays
+from slurp.deletions.postponed import PostponedRemovals
+from slurp.deletions.records import Redaction, redact
+from slurp.deletions.versions import RatePause, Versions
+from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.templates import STATE_INDEX
+from slurp.events.removals import AccountChange, Removal, latest
+from slurp.pipeline.channel import Channel
+from slurp.pipeline.progress import RemovalSet
+
+log = logging.getLogger(__name__)
+
+# A step refreshes the daily indices, which is most of its cost for few removals. So it is taken at this
+# multiple of --refresh, at most every so many seconds, or for so many removals.
+_REFRESHES = 4
+_MAX_INTERVAL = 20.0
+_MANY = 20_000
+# Seconds after which a removal that cannot be applied no longer delays the checkpoint.
+POSTPONE_AFTER = 300.0
+RETRY_EVERY = 60.0
+_TRY_AGAIN_AFTER = 10.0
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """Removals that are not applied; `accounts` is empty once they are stored as pending."""
+
+    removals: RemovalSet
+    records: list[Removal]
+    accounts: list[AccountChange]
+    since: float
+    try_at: float
+
+    @classmethod
+    def of(cls, removals: RemovalSet, now: float) -> _Waiting:
+        records = [one for one in removals.removals if isinstance(one, Removal)]
+        accounts = [one for one in removals.removals if isinstance(one, AccountChange)]
+        return cls(removals, records, accounts, now, now)
+
+
+class Deletions:
+    """Applies what the readers have acknowledged. One thread calls `step`; the properties are for others.
+
+    Attributes:
+        redacted: number of documents that lost their content, by reason.
+        postponed: number of documents in the state index with removals that could not be applied.
+        pending_since: since when the oldest postponed removal or account waits (Unix seconds), else None.
+    """
+
+    def __init__(
+        self,
+        elastic: Elastic,
+        config: Config,
+        channel: Channel,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.redacted = {"deleted": 0, "updated": 0, ACCOUNT_REASON: 0}
+        self.postponed = 0
+        self.pending_since: float | None = None
+        self._counters = channel.counters
+        self._clock = clock
+        self._interval = min(_REFRESHES * config.refresh, _MAX_INTERVAL)
+        self._due = clock() + self._interval
+        self._heartbeat: Callable[[], None] = lambda: None
+        self._pause = RatePause(config.deletions_rate, channel.shutdown.stop, clock)
+        self._versions = Versions(elastic, config.index, self._pause, self._beat)
+        self._applied = Applied(elastic, config.index)
+        self._store = PostponedRemovals(elastic, config.index)
+        self._accounts = Accounts(elastic, config, self._versions, channel.inactive)
+        self._closed_days = ClosedDays(elastic, self._versions, self._accounts)
+        self._waiting: list[_Waiting] = []
+        self._retry_at = clock()
+
+    def load(self) -> None:
+        """Read what is known about accounts, before the first document is indexed.
+
+        Logs a warning if earlier versions or runs have stored deletions without applying them.
+
+        Raises the exceptions of the client, also if a privilege is missing.
+        """
+        self._versions.refresh()
+        self._accounts.load()
+        # An empty search needs the same privileges as a later one.
+        list(self._versions.search({"match_none": {}}, []))
+        if not self._applied.is_recorded():
+            if self._versions.days():
+                log.warning(
+                    "deletions that were stored before are not applied; to apply them, also while the worker "
+                    "runs: %s",
+                    "python -m slurp.deletions --verify --yes",
+                )
+            else:
+                self._applied.record()
+
+    @property
+    def waiting(self) -> int:
+        """Number of deletions, updates and account events that are acknowledged and not applied."""
+        return self._counters.unapplied
+
+    @property
+    def is_braked(self) -> bool:
+        """Whether deleted accounts wait for the confirmation of the operator."""
+        return self._accounts.brake.is_on
+
+    @property
+    def oldest(self) -> float:
+        """Seconds that the oldest of them has waited, postponed ones included; 0 without any."""
+        first = next(iter(self._waiting), None)
+        waited = 0.0 if first is None else self._clock() - first.since
+        since = self.pending_since
+        return waited if since is None else max(waited, time.time() - since)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for the next step."""
+        return self._clock() >= self._due or self._counters.unapplied >= _MANY
+
+    def confirm(self) -> None:
+        """Let the deletions of accounts that wait for the operator be carried out."""
+        self._accounts.brake.confirm()
+
+    def step(self, heartbeat: Callable[[], None] = lambda: None) -> bool:
+        """Apply what is ready; return whether there is more to do immediately.
+
+        Raises the exceptions of the client, and NotWritten if a document could not be replaced.
+        """
+        self._heartbeat = heartbeat
+        now = self._clock()
+        self._waiting += [_Waiting.of(removals, now) for removals in self._counters.take_removals()]
+        try:
+            return self._apply()
+        except FAILURES as error:
+            self._postpone(describe(error))
+            raise
+        finally:
+            self._due = self._clock() + self._interval
+
+    def _beat(self) -> None:
+        self._heartbeat()
+
+    def _apply(self) -> bool:
+        now = self._clock()
+        chosen = [waiting for waiting in self._waiting if waiting.try_at <= now]
+        is_retry = now >= self._retry_at
+        results = []
+        if chosen or is_retry:
+            # Before the refresh: a document that is acknowledged later is compared with these accounts.
+            changes = [change for one in chosen for change in one.accounts]
+            if self._accounts.record(changes):
+                for waiting in chosen:
+                    waiting.accounts = []
+            # Earlier versions are acknowledged, but a search finds them only after a refresh.
+            self._versions.refresh()
+            results = [
+                self._counted(self._closed_days.step()),
+                self._counted(
+                    redact(self._versions, latest(removal for one in chosen for removal in one.records))
+                ),
+            ]
+            self._finish(chosen, results[-1])
+        if is_retry:
+            self._retry_postponed()
+            self._accounts.forget()
+            self._retry_at = self._clock() + RETRY_EVERY
+        before = self._accounts.redacted
+        try:
+            has_more = self._accounts.work()
+        finally:
+            self.redacted[ACCOUNT_REASON] += self._accounts.redacted - before
+        self._measure()
+        for result in results:
+            result.check()
+        return has_more
+
+    def _finish(self, chosen: Sequence[_Waiting], result: Redaction) -> None:
+        """Let the checkpoint pass what is applied."""
+        left = []
+        for waiting in chosen:
+            waiting.records = [removal for removal in waiting.records if removal.uri in result.failed]
+            if waiting.records or waiting.accounts:
+                waiting.try_at = self._clock() + _TRY_AGAIN_AFTER
+                left.append(waiting)
+            else:
+                self._counters.applied(waiting.removals)
+        self._waiting = left + [waiting for waiting in self._waiting if waiting not in chosen]
+
+    def _postpone(self, reason: str) -> None:
+        """Move removals that have waited too long to the state index, and let the checkpoint pass.
+
+        Changes of accounts stay: they are stored there anyway, as soon as the state index can be written.
+        """
+        now = self._clock()
+        old = [one for one in self._waiting if now - one.since >= POSTPONE_AFTER and not one.accounts]
+        if not old:
+            return
+        removals = latest(removal for one in old for removal in one.records)
+        self._store.add(removals.values(), reason)
+        log.error(
+            "%s deletion(s) or update(s) could not be applied for %.0f s; they are kept in %s and tried "
+            "again every %.0f s: %s",
+            f"{len(removals):,}",
+            POSTPONE_AFTER,
+            STATE_INDEX,
+            RETRY_EVERY,
+            reason,
+        )
+        for waiting in old:
+            self._counters.applied(waiting.removals)
+        self._waiting = [waiting for waiting in self._waiting if waiting not in old]
+        self.postponed = self._store.count()
+
+    def _retry_postponed(self) -> None:
+        for document in self._store.load():
+            result = self._counted(redact(self._versions, latest(document.removals)))
+            left = [removal for removal in document.removals if removal.uri in result.failed]
+            self._store.keep(document, left, next(map(str, result.failed.values()), ""))
+
+    def _measure(self) -> None:
+        """Update what is reported about pending work."""
+        postponed_since = self._store.oldest()
+        self.postponed = self._store.count() if postponed_since else 0
+        times = [self._accounts.pending_since, postponed_since]
+        self.pending_since = min((one.timestamp() for one in times if one is not None), default=None)
+
+    def _counted(self, result: Redaction) -> Redaction:
+        for reason, count in result.redacted.items():
+            self.redacted[reason] += count
+        return result

@@ -1,0 +1,127 @@
+"""Redact earlier versions of records, in their index and under their `_id`.
+
+The `_id` stays, so an event that is read again is a duplicate and its content does not come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
+from slurp.deletions.versions import CONFLICT, NotWritten, Versions, overwrite, text_in, utc_now
+from slurp.elastic.error_classes import Item
+from slurp.events.removals import Removal, latest
+
+Json = dict[str, Any]
+
+# Records that one search looks for.
+_RECORDS = 1000
+
+
+@dataclass
+class Redaction:
+    """The result for one set of removals.
+
+    Attributes:
+        redacted: number of versions that were replaced, by reason.
+        failed: records of which a version still has its content, with the error of the last attempt.
+    """
+
+    redacted: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, Item] = field(default_factory=dict)
+
+    def add(self, other: Redaction) -> None:
+        """Add another result."""
+        for reason, count in other.redacted.items():
+            self.redacted[reason] = self.redacted.get(reason, 0) + count
+        self.failed |= other.failed
+
+    def check(self) -> None:
+        """Raise NotWritten if a version was rejected; one that somebody else has changed is tried again."""
+        rejected = {uri: item for uri, item in self.failed.items() if item.status != CONFLICT}
+        if rejected:
+            uri, item = next(iter(rejected.items()))
+            raise NotWritten(f"{len(rejected)} record(s), the first {uri}: {item}")
+
+
+def redact(versions: Versions, removals: Mapping[str, Removal], day: str | None = None) -> Redaction:
+    """Replace all versions of these records, by `uri`, that are earlier than their removal.
+
+    Finds versions that are refreshed only. A version that somebody else changes meanwhile is in `failed`, and
+    so is one that Elasticsearch cannot write; a later call finds them again. Raises the exceptions of the
+    client.
+    """
+    result = Redaction()
+    for hits in earlier_versions(versions, removals, day):
+        now = utc_now()
+        uris = [str(hit["_source"]["uri"]) for hit in hits]
+        actions = [
+            overwrite(hit, tombstone(hit["_source"], removals[uri].reason, now))
+            for hit, uri in zip(hits, uris, strict=True)
+        ]
+        for uri, error in zip(uris, versions.write(actions), strict=True):
+            if error is None:
+                reason = removals[uri].reason
+                result.redacted[reason] = result.redacted.get(reason, 0) + 1
+            else:
+                result.failed[uri] = error
+    return result
+
+
+def earlier_versions(
+    versions: Versions, removals: Mapping[str, Removal], day: str | None = None
+) -> Iterator[list[Json]]:
+    """Yield pages of the versions with content that are earlier than the removal of their record."""
+    queries = [_with_content(uris) for uris in _chunks(list(removals))]
+    for _, hits in versions.search_each(queries, SOURCE_FIELDS, day):
+        # An ingest pipeline of the user may have changed the source.
+        known = [hit for hit in hits if text_in(hit, "uri") in removals]
+        earlier = [hit for hit in known if _rev(hit) < removals[hit["_source"]["uri"]].rev]
+        if earlier:
+            yield earlier
+
+
+def stored_removals(versions: Versions, uris: Iterable[str]) -> dict[str, Removal]:
+    """Return the stored deletion or update with the highest rev of each of these records, if there is one."""
+    queries = [{"bool": {"filter": [{"terms": {"uri": chunk}}, IS_REMOVAL]}} for chunk in _chunks(list(uris))]
+    pages = versions.search_each(queries, ["uri", "commit.rev", "commit.operation"])
+    return latest(removal_in(hit) for _, hits in pages for hit in hits)
+
+
+# Deletions and updates, also those whose own content was removed.
+IS_REMOVAL: Json = {"terms": {"commit.operation": ["delete", "update"]}}
+
+
+def removal_in(hit: Json) -> Removal:
+    """Return what a stored deletion or update removes."""
+    source = hit["_source"]
+    reason = "deleted" if source["commit"]["operation"] == "delete" else "updated"
+    return Removal(source["uri"], source["commit"]["rev"], reason)
+
+
+def _with_content(uris: Sequence[str]) -> Json:
+    return {
+        "bool": {
+            "filter": [{"terms": {"uri": uris}}],
+            "must_not": [
+                {"exists": {"field": "redacted.at"}},
+                # A deletion has none, unless it is in quarantine with its original text.
+                {
+                    "bool": {
+                        "filter": [{"term": {"commit.operation": "delete"}}],
+                        "must_not": [{"exists": {"field": "quarantine.error"}}],
+                    }
+                },
+            ],
+        }
+    }
+
+
+def _chunks(uris: list[str]) -> list[list[str]]:
+    return [uris[first : first + _RECORDS] for first in range(0, len(uris), _RECORDS)]
+
+
+def _rev(hit: Json) -> str:
+    return str(hit["_source"].get("commit", {}).get("rev", ""))

@@ -1,0 +1,57 @@
+"""Apply the deletions, updates and account events that are stored, whatever was applied before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from slurp.deletions.accounts import Accounts
+from slurp.deletions.records import IS_REMOVAL, Redaction, earlier_versions, redact, removal_in
+from slurp.deletions.versions import Versions
+from slurp.events.removals import AccountChange, latest
+
+Json = dict[str, Any]
+
+_INACTIVE: Json = {"bool": {"filter": [{"term": {"kind": "account"}}, {"term": {"account.active": False}}]}}
+# A page of hits in the index, for progress.
+Advance = Callable[[int], None]
+
+
+class StoredDeletions:
+    """Compares all versions in the daily indices with the stored deletions, and applies what was missed.
+
+    All methods raise the exceptions of the client.
+    """
+
+    def __init__(self, versions: Versions, accounts: Accounts) -> None:
+        self._versions = versions
+        self._accounts = accounts
+
+    def count(self) -> int:
+        """Return the number of stored events to compare with."""
+        return self._versions.count({"bool": {"should": [IS_REMOVAL, _INACTIVE]}})
+
+    def find(self, advance: Advance) -> Iterator[Json]:
+        """Yield the versions that should not have their content, or should be hidden or shown."""
+        for hits in self._versions.search(IS_REMOVAL, ["uri", "commit.rev", "commit.operation"]):
+            for found in earlier_versions(self._versions, latest(map(removal_in, hits))):
+                yield from found
+            advance(len(hits))
+        for hits in self._versions.search(_INACTIVE, ["did"]):
+            for did in sorted({hit["_source"]["did"] for hit in hits}):
+                yield from self._accounts.unexpected(did)
+            advance(len(hits))
+
+    def apply(self, advance: Advance) -> Redaction:
+        """Redact and hide these versions."""
+        result = Redaction()
+        for hits in self._versions.search(IS_REMOVAL, ["uri", "commit.rev", "commit.operation"]):
+            result.add(redact(self._versions, latest(map(removal_in, hits))))
+            advance(len(hits))
+        for hits in self._versions.search(_INACTIVE, ["did"]):
+            dids = {hit["_source"]["did"] for hit in hits}
+            self._accounts.record(map(AccountChange, dids), with_history=True)
+            while self._accounts.work():
+                pass
+            advance(len(hits))
+        return result

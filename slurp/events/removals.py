@@ -1,0 +1,114 @@
+"""Events that remove content: deletions and updates of records, and changes of accounts. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from slurp.events import tid
+from slurp.events.times import DAY_US, parse_time
+
+_REASONS = {"delete": "deleted", "update": "updated"}
+# A change of an account applies to versions up to this long after its time: the clocks of servers differ.
+TOLERANCE_US = 300_000_000
+
+
+class Removal(NamedTuple):
+    """A deletion or update of a record. Its versions with a lower rev are earlier ones.
+
+    Revs are TIDs of one repository, so they sort by time as text (https://atproto.com/specs/tid).
+    """
+
+    uri: str
+    rev: str
+    reason: str
+    """`deleted` or `updated`."""
+
+
+class AccountTimes(NamedTuple):
+    """The latest times (Unix microseconds) at which an account was active, not active, and deleted; 0 for
+    never.
+
+    They come from the events themselves, so the state does not depend on the order of arrival.
+    """
+
+    active_us: int = 0
+    inactive_us: int = 0
+    deleted_us: int = 0
+
+    def merge(self, other: AccountTimes) -> AccountTimes:
+        """Return the later of both times each."""
+        return AccountTimes(*map(max, self, other))
+
+    @property
+    def hidden_until_us(self) -> int:
+        """Versions up to this time are hidden; 0 if the account is active."""
+        return self.inactive_us + TOLERANCE_US if self.inactive_us > self.active_us else 0
+
+    @property
+    def deleted_until_us(self) -> int:
+        """Versions up to this time are deleted with the account; 0 if it is not deleted."""
+        return self.deleted_us + TOLERANCE_US if self.deleted_us > self.active_us else 0
+
+
+NEVER = AccountTimes()
+
+
+class AccountChange(NamedTuple):
+    """Times of an account that an event adds. Without any, its state is only applied once more."""
+
+    did: str
+    times: AccountTimes = NEVER
+
+
+def removal_of(event: Mapping[str, Any]) -> Removal | AccountChange | None:
+    """Return what a checked event removes or changes; None for an event that does neither."""
+    kind = event["kind"]
+    if kind == "commit":
+        commit = event["commit"]
+        if (reason := _REASONS.get(commit["operation"])) is None:
+            return None
+        return Removal(f"at://{event['did']}/{commit['collection']}/{commit['rkey']}", commit["rev"], reason)
+    if kind == "account":
+        return AccountChange(event["did"], account_times(event["account"], event["time_us"]))
+    return None
+
+
+def account_times(account: Mapping[str, Any], time_us: int) -> AccountTimes:
+    """Return the times that one account event says; `time_us` is when a server received it.
+
+    Its own time counts, unless that cannot be read or is more than a day after `time_us`: such a time would
+    outweigh all later events.
+    """
+    own = parse_time(str(account.get("time")))
+    instant = own if own is not None and own <= time_us + DAY_US else time_us
+    if account.get("active") is True:
+        return AccountTimes(active_us=instant)
+    return AccountTimes(inactive_us=instant, deleted_us=instant if account.get("status") == "deleted" else 0)
+
+
+def version_us(rev: str | None, timestamp_us: int) -> int:
+    """Return when a version was written, from its rev and `@timestamp` (Unix microseconds).
+
+    It is the time in the rev, unless that is not a TID or in the future, which `@timestamp` shows.
+    """
+    own = tid.to_micros(rev) if rev else None
+    return timestamp_us if own is None else min(own, timestamp_us)
+
+
+def latest(removals: Iterable[Removal]) -> dict[str, Removal]:
+    """Return the removal with the highest rev of each record, by `uri`: it includes the others."""
+    found: dict[str, Removal] = {}
+    for removal in removals:
+        known = found.get(removal.uri)
+        if known is None or removal.rev > known.rev:
+            found[removal.uri] = removal
+    return found
+
+
+def merged(changes: Iterable[AccountChange]) -> dict[str, AccountTimes]:
+    """Return the times of each account, by `did`."""
+    found: dict[str, AccountTimes] = {}
+    for did, times in changes:
+        found[did] = found.get(did, NEVER).merge(times)
+    return found
