@@ -184,6 +184,7 @@ class Run:
                 worker.channel.queue.release(queued)
                 if rng.random() < 0.3:
                     self._step()
+                if rng.random() < 0.5:
                     self._save()
                 if self._is_killed():
                     return False
