@@ -184,8 +184,8 @@ def add_deletion_options(group: Group) -> None:
         "--deletions-rate",
         metavar="N",
         type=POSITIVE,
-        default=1000,
-        help="documents per second that are changed at most (default: 1000)",
+        default=2000,
+        help="documents per second that are changed at most (default: 2000)",
     )
 
 
