@@ -8,6 +8,7 @@ import time
 import pytest
 from elasticsearch import Elasticsearch
 
+from slurp.deletions.__main__ import main as command
 from slurp.events.removals import TOLERANCE_US
 from tests.deleting_network import DID, MINUTE, OTHER, TOMBSTONE, Network, id_of
 from tests.harness import InProcess
@@ -146,6 +147,8 @@ def test_a_deleted_account_is_redacted_after_the_delay(
     kept = found[id_of(gone)]
     assert kept["did"] == DID and kept["account"]["status"] == "deleted" and kept["account"]["time"]
     assert "hidden" not in found[id_of(later)] and "redacted" not in found[id_of(later)]
+    # The tombstone of a deletion names no record, which the verification must accept.
+    assert command(["--verify", "--es", indexer.config.es[0], "--index", indexer.index]) == 0
     # What arrives late is redacted at once; a replay changes nothing.
     late = network.commit("create", "late", at=network.now_us)
     indexer.feed([late, *posts, handle, gone])

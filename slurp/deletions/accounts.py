@@ -135,7 +135,7 @@ class Accounts:
                 continue  # nothing of an account without a state is hidden
             state = self._advanced(state, times.merge(history.get(did, NEVER)))
             self._inactive.update(did, state.times.hidden_until_us)
-            if state.version is not None or state.times.hidden_until_us:
+            if state.version is not None or state.times.hidden_until_us or with_history:
                 states.append(state)
         conflicts = self._states.put(states)
         if any(state.found_at is not None for state in states):

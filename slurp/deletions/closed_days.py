@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from slurp.deletions.accounts import Accounts
-from slurp.deletions.records import IS_REMOVAL, Redaction, redact, removal_in
+from slurp.deletions.records import IS_REMOVAL, Redaction, redact, removals_in
 from slurp.deletions.versions import Versions, text_in, utc_now
 from slurp.elastic.client import Elastic
 from slurp.elastic.templates import STATE_INDEX
@@ -60,7 +60,7 @@ class ClosedDays:
                 return  # tried again
         query = {"bool": {"filter": [IS_REMOVAL, arrived]}}
         for hits in self._versions.search(query, ["uri", "commit.rev", "commit.operation"]):
-            result.add(redact(self._versions, latest(map(removal_in, hits)), name))
+            result.add(redact(self._versions, latest(removals_in(hits)), name))
         if not result.failed:
             self._elastic.client.delete(index=STATE_INDEX, id=self._id(name), refresh=True)
             self._known = (self._known or set()) - {name}

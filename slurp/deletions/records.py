@@ -78,7 +78,7 @@ def earlier_versions(
     for _, hits in versions.search_each(queries, SOURCE_FIELDS, day):
         # An ingest pipeline of the user may have changed the source.
         known = [hit for hit in hits if text_in(hit, "uri") in removals]
-        earlier = [hit for hit in known if _rev(hit) < removals[hit["_source"]["uri"]].rev]
+        earlier = [hit for hit in known if "" < _rev(hit) < removals[hit["_source"]["uri"]].rev]
         if earlier:
             yield earlier
 
@@ -87,18 +87,23 @@ def stored_removals(versions: Versions, uris: Iterable[str]) -> dict[str, Remova
     """Return the stored deletion or update with the highest rev of each of these records, if there is one."""
     queries = [{"bool": {"filter": [{"terms": {"uri": chunk}}, IS_REMOVAL]}} for chunk in _chunks(list(uris))]
     pages = versions.search_each(queries, ["uri", "commit.rev", "commit.operation"])
-    return latest(removal_in(hit) for _, hits in pages for hit in hits)
+    return latest(removal for _, hits in pages for removal in removals_in(hits))
 
 
 # Deletions and updates, also those whose own content was removed.
-IS_REMOVAL: Json = {"terms": {"commit.operation": ["delete", "update"]}}
+# The tombstones of deleted accounts have no `uri`, and say nothing about a record any more.
+IS_REMOVAL: Json = {
+    "bool": {"filter": [{"terms": {"commit.operation": ["delete", "update"]}}, {"exists": {"field": "uri"}}]}
+}
 
 
-def removal_in(hit: Json) -> Removal:
-    """Return what a stored deletion or update removes."""
-    source = hit["_source"]
-    reason = "deleted" if source["commit"]["operation"] == "delete" else "updated"
-    return Removal(source["uri"], source["commit"]["rev"], reason)
+def removals_in(hits: Iterable[Json]) -> Iterator[Removal]:
+    """Yield what stored deletions and updates remove."""
+    for hit in hits:
+        uri, rev = text_in(hit, "uri"), _rev(hit)
+        if uri and rev:
+            reason = "deleted" if hit["_source"]["commit"].get("operation") == "delete" else "updated"
+            yield Removal(uri, rev, reason)
 
 
 def _with_content(uris: Sequence[str]) -> Json:
@@ -124,4 +129,7 @@ def _chunks(uris: list[str]) -> list[list[str]]:
 
 
 def _rev(hit: Json) -> str:
-    return str(hit["_source"].get("commit", {}).get("rev", ""))
+    """Return the rev of a version; '' if an ingest pipeline of the user has removed or changed it."""
+    commit = hit["_source"].get("commit")
+    rev = commit.get("rev") if isinstance(commit, dict) else None
+    return rev if isinstance(rev, str) else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from slurp.deletions.accounts import Accounts
-from slurp.deletions.records import IS_REMOVAL, Redaction, earlier_versions, redact, removal_in
+from slurp.deletions.records import IS_REMOVAL, Redaction, earlier_versions, redact, removals_in
 from slurp.deletions.versions import Versions
 from slurp.events.removals import AccountChange, latest
 
@@ -34,7 +34,7 @@ class StoredDeletions:
     def find(self, advance: Advance) -> Iterator[Json]:
         """Yield the versions that should not have their content, or should be hidden or shown."""
         for hits in self._versions.search(IS_REMOVAL, ["uri", "commit.rev", "commit.operation"]):
-            for found in earlier_versions(self._versions, latest(map(removal_in, hits))):
+            for found in earlier_versions(self._versions, latest(removals_in(hits))):
                 yield from found
             advance(len(hits))
         for hits in self._versions.search(_INACTIVE, ["did"]):
@@ -46,7 +46,7 @@ class StoredDeletions:
         """Redact and hide these versions."""
         result = Redaction()
         for hits in self._versions.search(IS_REMOVAL, ["uri", "commit.rev", "commit.operation"]):
-            result.add(redact(self._versions, latest(map(removal_in, hits))))
+            result.add(redact(self._versions, latest(removals_in(hits))))
             advance(len(hits))
         for hits in self._versions.search(_INACTIVE, ["did"]):
             dids = {hit["_source"]["did"] for hit in hits}
