@@ -249,7 +249,7 @@ def deleting(env: BenchEnvironment, quick: bool) -> Iterable[str]:
             title: deletions.phase(env, prefix, live, seconds, *arguments)  # type: ignore[arg-type]
             for title, arguments in phases.items()
         }
-        records, taken = deletions.hide_account(env, prefix, live)
+        records, taken = deletions.hide_account(env, prefix)
     yield "## Deletions"
     yield ""
     yield (

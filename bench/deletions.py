@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import orjson
 
 from bench.contenders import WorkerLog, send_bodies, worker
 from bench.environment import BenchEnvironment, Usage
-from bench.latency import TIMED_WORKER, samples
+from bench.latency import TIMED_WORKER, percentile, samples
 from slurp.events import tid
 from slurp.events.times import isoformat, parse_time
 from slurp.simulator.jetstream import Simulator
@@ -55,7 +54,6 @@ class Phase:
     applied_p50: float = 0.0
     applied_p99: float = 0.0
     """From the publication of a deletion until the tombstone is written."""
-    applied: int = 0
 
     @property
     def cpu(self) -> float:
@@ -169,25 +167,24 @@ def phase(
         finally:
             process.terminate()
             process.wait()
-    found = sorted(acked - made for acked, made in samples(times) if began <= made <= until - 5)
+    found = [acked - made for acked, made in samples(times) if began <= made <= until - 5]
     return Phase(
-        found[len(found) // 2],
-        found[len(found) * 99 // 100],
+        percentile(found, 50),
+        percentile(found, 99),
         worker_cpu,
         node_cpu,
-        statistics.median(applied),
-        applied[len(applied) * 99 // 100],
-        len(deleted),
+        percentile(applied, 50),
+        percentile(applied, 99),
     )
 
 
 def _until_applied(env: BenchEnvironment, prefix: str, deleted: dict[str, float]) -> list[float]:
-    """Return the seconds from the publication of each deletion to the tombstone, sorted."""
+    """Return the seconds from the publication of each deletion to the tombstone."""
     deadline = time.monotonic() + _SETTLE
     while True:
         found = dict(_tombstones(env, prefix, list(deleted)))
         if len(found) >= len(deleted):
-            return sorted(found[uri] - at for uri, at in deleted.items())
+            return [found[uri] - at for uri, at in deleted.items()]
         if time.monotonic() > deadline:
             raise TimeoutError(f"{len(deleted) - len(found)} of {len(deleted)} deletions are not applied")
         time.sleep(1)
@@ -212,7 +209,7 @@ def _tombstones(env: BenchEnvironment, prefix: str, uris: list[str]) -> Iterator
             yield hit["_source"]["uri"], (at or 0) / 1e6
 
 
-def hide_account(env: BenchEnvironment, prefix: str, live: LiveStream) -> tuple[int, float]:
+def hide_account(env: BenchEnvironment, prefix: str) -> tuple[int, float]:
     """Delete the account with many records; return their number and the seconds until all are hidden."""
     query: Json = {"bool": {"filter": [{"term": {"did": _BIG}}, {"term": {"kind": "commit"}}]}}
     total = int(env.es.count(index=f"{prefix}-*", query=query)["count"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,17 @@ def latency(env: BenchEnvironment, rate: float, seconds: float) -> Latency:
             for acknowledged, generated in samples(times)
             if until - seconds <= generated <= until - _WARM_UP
         ]
-        found_times.sort()
         return Latency(
             len(found_times),
-            found_times[len(found_times) // 2],
-            found_times[len(found_times) * 99 // 100],
+            percentile(found_times, 50),
+            percentile(found_times, 99),
             statistics.median(found),
         )
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return a percentile of values in any order."""
+    return sorted(values)[len(values) * percent // 100]
 
 
 def samples(path: Path) -> Iterator[tuple[float, float]]:

@@ -152,6 +152,7 @@ class _JsonFormatter(_TextFormatter):
 
 # Marks the end of a text that was cut, perhaps in the middle of a secret.
 _ELLIPSIS = "…"
+_BAR_WIDTH = 30
 # A cut secret is hidden if at least so many of its first characters are left.
 _MIN_SECRET_PREFIX = 3
 
@@ -164,6 +165,12 @@ def width_of(stream: TextIO) -> int:
         columns = 0
     # Some terminals wrap as soon as the last column is written.
     return (columns or _DEFAULT_COLUMNS) - 1
+
+
+def bar(done: int, total: int) -> str:
+    """Return a progress bar for the status line."""
+    filled = _BAR_WIDTH * done // total
+    return f"[{'#' * filled}{'-' * (_BAR_WIDTH - filled)}]"
 
 
 def fit(line: str, columns: int) -> str:

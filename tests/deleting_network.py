@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from slurp.events import tid
 from slurp.events.identity import event_id
+from slurp.events.times import isoformat
 
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 OTHER = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"
@@ -47,12 +47,14 @@ class Network:
         self, active: bool, status: str | None = None, did: str = DID, at: int | None = None
     ) -> bytes:
         at = self._tick() if at is None else at
-        account = {"active": active, "did": did, "seq": 7, "time": _iso(at)}
+        account = {"active": active, "did": did, "seq": 7, "time": isoformat(at)}
         return self._frame(did, "account", account | ({"status": status} if status else {}), at)
 
     def identity(self, handle: str, did: str = DID) -> bytes:
         at = self._tick()
-        return self._frame(did, "identity", {"did": did, "handle": handle, "seq": 8, "time": _iso(at)}, at)
+        return self._frame(
+            did, "identity", {"did": did, "handle": handle, "seq": 8, "time": isoformat(at)}, at
+        )
 
     def _frame(self, did: str, kind: str, inner: dict[str, Any], at: int) -> bytes:
         self._cursor += 1
@@ -61,10 +63,6 @@ class Network:
     def _tick(self) -> int:
         self.now_us += 1_000_000
         return self.now_us
-
-
-def _iso(at: int) -> str:
-    return datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def id_of(frame: bytes) -> str:

@@ -199,7 +199,7 @@ def test_too_many_deleted_accounts_wait_for_the_operator(
     assert all(found[id_of(one)]["hidden"] is True and found[id_of(one)]["text"] for one in posts)
     assert "5 deleted accounts wait for your confirmation" in caplog.text
     assert indexer.deletions.is_braked
-    indexer.deletions.confirm()
+    assert command(["--confirm", "--yes", "--es", indexer.config.es[0], "--index", indexer.index]) == 0
     settle(indexer)
     found = documents(es, indexer.index)
     assert all(found[id_of(one)]["redacted"]["reason"] == "account" for one in posts)

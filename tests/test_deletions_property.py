@@ -20,6 +20,7 @@ from elasticsearch import Elasticsearch
 from slurp.elastic.client import FAILURES
 from slurp.events import tid
 from slurp.events.removals import TOLERANCE_US
+from slurp.events.times import parse_time
 from slurp.pipeline.progress import BatchAck
 from tests.deleting_network import MINUTE, Network, id_of
 from tests.harness import InProcess
@@ -121,9 +122,9 @@ class Model:
 
 
 def _us(text: str) -> int:
-    from datetime import datetime
-
-    return int(datetime.fromisoformat(text).timestamp() * 1e6)
+    micros = parse_time(text)
+    assert micros is not None
+    return micros
 
 
 def state_of(document: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from slurp.deletions.versions import utc_now
+from slurp.deletions.versions import CHUNK, chunks, utc_now
+from slurp.elastic import state_documents
 from slurp.elastic.bulk import Action, send
 from slurp.elastic.client import Elastic
 from slurp.elastic.error_classes import ItemClass, classify
@@ -25,7 +26,6 @@ from slurp.events.removals import NEVER, AccountTimes
 Json = dict[str, Any]
 
 _TYPE = "account"
-_LOOKUPS = 1000
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class AccountStates:
 
     def get(self, dids: Iterable[str]) -> dict[str, AccountState]:
         """Return the stored states of these accounts."""
-        ids = [self._id(did) for did in dids]
         found: dict[str, AccountState] = {}
-        for first in range(0, len(ids), _LOOKUPS):
-            response = self._elastic.client.mget(index=STATE_INDEX, ids=ids[first : first + _LOOKUPS])
+        for ids in chunks([self._id(did) for did in dids]):
+            response = self._elastic.client.mget(index=STATE_INDEX, ids=ids)
             for doc in response["docs"]:
                 if "error" in doc:
                     raise UnexpectedResponse(f"the state of an account cannot be read: {doc['error']}")
@@ -83,7 +82,7 @@ class AccountStates:
 
     def put(self, states: Sequence[AccountState]) -> set[str]:
         """Store states, and delete those that are over; return the accounts that were not written because
-        somebody else has changed their state."""
+        another worker has changed their state."""
         if not states:
             return set()
         conflicts = set()
@@ -138,7 +137,7 @@ class AccountStates:
                 "must_not": [{"exists": {"field": "pending_since"}}, {"exists": {"field": "due_at"}}],
             }
         }
-        if old := self._search(query, "updated_at", _LOOKUPS):
+        if old := self._search(query, "updated_at", CHUNK):
             self.put([replace(state, times=NEVER) for state in old])
 
     def count(self, query: Json) -> int:
@@ -162,7 +161,7 @@ class AccountStates:
         return [_state(hit) for hit in found["hits"]["hits"]]
 
     def _of_index(self, query: Json) -> Json:
-        return {"bool": {"filter": [{"term": {"type": _TYPE}}, {"term": {"index": self._index}}, query]}}
+        return state_documents.of_kind(_TYPE, self._index, query)
 
     def _id(self, did: str) -> str:
         # Elasticsearch accepts 512 bytes; a DID may be longer.

@@ -6,11 +6,10 @@ with a million records delays nothing else, and a crash loses nothing.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from slurp.config import Config
 from slurp.deletions.account_states import AccountState, AccountStates
@@ -18,15 +17,15 @@ from slurp.deletions.brake import Brake
 from slurp.deletions.examples import remove_examples
 from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
 from slurp.deletions.versions import (
-    CONFLICT,
-    NotWritten,
     Versions,
+    chunks,
+    not_written,
     overwrite,
-    partial_update,
+    rejected,
     text_in,
     utc_now,
 )
-from slurp.elastic.bulk import Action
+from slurp.elastic.bulk import Action, update_hit
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import Item
@@ -42,8 +41,6 @@ from slurp.events.removals import (
 from slurp.events.times import DAY_US, parse_time
 from slurp.pipeline.inactive_accounts import InactiveAccounts
 
-log = logging.getLogger(__name__)
-
 Json = dict[str, Any]
 
 ACCOUNT_REASON = "account"
@@ -52,8 +49,13 @@ _FIELDS = [*SOURCE_FIELDS, "hidden", "redacted.at", "account.active", "account.s
 # Accounts that are applied together, and their documents, at most: the next records are not delayed by more.
 _ACCOUNTS = 100
 _DOCUMENTS = 2000
-# DIDs of one search.
-_LOOKUPS = 1000
+
+
+class Change(NamedTuple):
+    """What a document needs: to be redacted, or else hidden or shown."""
+
+    action: Action
+    redacts: bool
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,23 @@ class Target:
     hidden_until_us: int = 0
     redacted_until_us: int = 0
 
-    def action(self, hit: Json) -> Action | None:
-        """Return the action that a document needs; None if it is as it must be."""
+    def change(self, hit: Json) -> Change | None:
+        """Return the change that a document needs; None if it is as it must be."""
         source = hit["_source"]
         rev = _inner(source, "commit").get("rev")
         written_us = version_us(rev, parse_time(str(source.get("@timestamp"))) or 0)
         if written_us <= self.redacted_until_us:
             if _is_deletion(source):
                 return None
-            return overwrite(hit, tombstone(source, ACCOUNT_REASON, utc_now(), anonymous=True))
+            stone = tombstone(source, ACCOUNT_REASON, utc_now(), anonymous=True)
+            return Change(overwrite(hit, stone), redacts=True)
         # Account events have no content, and say when the account changed.
         if source.get("kind") == "account" or "redacted" in source:
             return None
         must_hide = written_us <= self.hidden_until_us
         if must_hide == (source.get("hidden") is True):
             return None
-        return partial_update(hit, {"hidden": True if must_hide else None})
+        return Change(update_hit(hit, {"hidden": True if must_hide else None}), redacts=False)
 
 
 class Accounts:
@@ -168,9 +171,8 @@ class Accounts:
             if redacted := [did for did, target in targets.items() if target.redacted_until_us]:
                 remove_examples(self._elastic, redacted)
             self._states.put([_applied(state, errors, targets[did]) for did, state in found.items()])
-        if rejected := {did: error for did, error in errors.items() if error.status != CONFLICT}:
-            did, error = next(iter(rejected.items()))
-            raise NotWritten(f"documents of {len(rejected)} account(s), the first {did}: {error}")
+        if lasting := rejected(errors):
+            raise not_written(f"documents of {len(lasting)} account(s)", lasting)
         self.pending_since = self._states.oldest_pending()
         return self.pending_since is not None or len(due) >= _ACCOUNTS
 
@@ -185,13 +187,12 @@ class Accounts:
         target = target_of(replace(state, times=state.times.merge(self._history([did])[did])), is_due=False)
         query = query_for({did: target})
         pages = self._versions.search(query, _FIELDS)
-        return [hit for hits in pages for hit in hits if target.action(hit) is not None]
+        return [hit for hits in pages for hit in hits if target.change(hit) is not None]
 
     def _history(self, dids: Sequence[str]) -> dict[str, AccountTimes]:
         """Return the times that the stored events of these accounts say."""
         found = dict.fromkeys(dids, NEVER)
-        for first in range(0, len(dids), _LOOKUPS):
-            chunk = list(dids[first : first + _LOOKUPS])
+        for chunk in chunks(dids):
             query = {"bool": {"filter": [{"term": {"kind": "account"}}, {"terms": {"did": chunk}}]}}
             for hits in self._versions.search(query, ["did", "account", "jetstream.time_us"]):
                 for hit in hits:
@@ -216,17 +217,19 @@ class Accounts:
         """Apply targets to some documents; return whether these were all."""
         budget = _DOCUMENTS
         for hits in self._versions.search(query_for(targets), _FIELDS):
-            known = [hit for hit in hits if text_in(hit, "did") in targets]
-            wanted = [(hit, targets[hit["_source"]["did"]].action(hit)) for hit in known]
-            chosen = [(hit, action) for hit, action in wanted if action is not None]
+            chosen = [
+                (did, change)
+                for hit in hits
+                if (target := targets.get(did := text_in(hit, "did"))) and (change := target.change(hit))
+            ]
             if not chosen:
                 continue
-            results = self._versions.write([action for _, action in chosen])
-            for (hit, action), error in zip(chosen, results, strict=True):
+            results = self._versions.write([change.action for _, change in chosen])
+            for (did, change), error in zip(chosen, results, strict=True):
                 if error is not None:
-                    errors[hit["_source"]["did"]] = error
-                elif action.startswith(b'{"index"'):
-                    self.redacted += 1
+                    errors[did] = error
+                else:
+                    self.redacted += change.redacts
             budget -= len(chosen)
             if budget <= 0:
                 return False

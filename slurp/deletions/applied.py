@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from elasticsearch import NotFoundError
-
-from slurp.deletions.versions import utc_now
+from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic
 from slurp.elastic.templates import STATE_INDEX
+
+_KIND = "deletions"
 
 
 class Applied:
@@ -15,21 +15,16 @@ class Applied:
     def __init__(self, elastic: Elastic, index: str) -> None:
         self._elastic = elastic
         self._index = index
-        self._id = f"deletions:{index}"
 
     def is_recorded(self) -> bool:
         """Return whether all deletions stored before are applied."""
-        try:
-            self._elastic.client.get(index=STATE_INDEX, id=self._id)
-        except NotFoundError:
-            return False
-        return True
+        return state_documents.find(self._elastic.client, _KIND, self._index) is not None
 
     def record(self) -> None:
         """Record that all stored deletions are applied."""
-        document = {"type": "deletions", "index": self._index, "updated_at": utc_now()}
-        self._elastic.client.index(index=STATE_INDEX, id=self._id, document=document)
+        state_documents.save(self._elastic.client, _KIND, self._index, {})
 
     def forget(self) -> None:
         """Record that some may not be: a worker with --deletions keep runs."""
-        self._elastic.client.options(ignore_status=404).delete(index=STATE_INDEX, id=self._id)
+        doc_id = state_documents.document_id(_KIND, self._index)
+        self._elastic.client.options(ignore_status=404).delete(index=STATE_INDEX, id=doc_id)

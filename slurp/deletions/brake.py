@@ -6,15 +6,14 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any
 
-from elasticsearch import NotFoundError
-
 from slurp.deletions.account_states import AccountStates
 from slurp.deletions.versions import utc_now
+from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic
-from slurp.elastic.templates import STATE_INDEX
 
 log = logging.getLogger(__name__)
 
+_KIND = "deletions-brake"
 _PERIOD = timedelta(hours=1)
 _LOG_EVERY = timedelta(minutes=10)
 
@@ -30,7 +29,6 @@ class Brake:
         """`limit` is the number of deleted accounts within an hour that are redacted without a question."""
         self._elastic = elastic
         self._index = index
-        self._id = f"deletions-brake:{index}"
         self._limit = limit
         self._logged_at: datetime | None = None
         self.is_on = False
@@ -79,12 +77,8 @@ class Brake:
 
     def load(self) -> dict[str, Any]:
         """Return the stored period `from` and `to` (both None if none waits) and `confirmed_at`."""
-        try:
-            found = self._elastic.client.get(index=STATE_INDEX, id=self._id)
-        except NotFoundError:
-            return {}
-        return dict(found["_source"])
+        found = state_documents.find(self._elastic.client, _KIND, self._index)
+        return {} if found is None else dict(found["_source"])
 
     def _store(self, fields: dict[str, Any]) -> None:
-        document = {**fields, "type": "deletions-brake", "index": self._index, "updated_at": utc_now()}
-        self._elastic.client.index(index=STATE_INDEX, id=self._id, document=document)
+        state_documents.save(self._elastic.client, _KIND, self._index, fields)

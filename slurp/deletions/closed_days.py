@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from slurp.deletions.accounts import Accounts
-from slurp.deletions.records import IS_REMOVAL, Redaction, redact, removals_in
+from slurp.deletions.records import IS_REMOVAL, Redaction, redact, removal_pages
 from slurp.deletions.versions import Versions, text_in, utc_now
+from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic
 from slurp.elastic.templates import STATE_INDEX
-from slurp.events.removals import AccountChange, latest
+from slurp.events.removals import AccountChange
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class ClosedDays:
         self._elastic = elastic
         self._versions = versions
         self._accounts = accounts
-        self._query = {"bool": {"filter": [{"term": {"type": _TYPE}}, {"term": {"index": versions.index}}]}}
+        self._query = state_documents.of_kind(_TYPE, versions.index)
         self._known: set[str] | None = None
 
     def step(self) -> Redaction:
@@ -46,10 +47,6 @@ class ClosedDays:
                     self._reopen(name, since, result)
         return result
 
-    def count(self) -> int:
-        """Return the number of closed indices."""
-        return len(self._known or ())
-
     def _reopen(self, name: str, since: datetime, result: Redaction) -> None:
         log.info("%s was closed: applying the deletions since %s to it", name, since.isoformat())
         arrived = {"range": {"event.ingested": {"gte": since.isoformat()}}}
@@ -59,8 +56,8 @@ class ClosedDays:
             if not self._accounts.record(changes, with_history=True):
                 return  # tried again
         query = {"bool": {"filter": [IS_REMOVAL, arrived]}}
-        for hits in self._versions.search(query, ["uri", "commit.rev", "commit.operation"]):
-            result.add(redact(self._versions, latest(removals_in(hits)), name))
+        for _, removals in removal_pages(self._versions, [query]):
+            result.add(redact(self._versions, removals, name))
         if not result.failed:
             self._elastic.client.delete(index=STATE_INDEX, id=self._id(name), refresh=True)
             self._known = (self._known or set()) - {name}

@@ -78,8 +78,8 @@ class Deletions:
         self._interval = min(_REFRESHES * config.refresh, _MAX_INTERVAL)
         self._due = clock() + self._interval
         self._heartbeat: Callable[[], None] = lambda: None
-        self._pause = RatePause(config.deletions_rate, channel.shutdown.stop, clock)
-        self._versions = Versions(elastic, config.index, self._pause, self._beat)
+        pause = RatePause(config.deletions_rate, channel.shutdown.stop, clock)
+        self._versions = Versions(elastic, config.index, pause, self._beat)
         self._applied = Applied(elastic, config.index)
         self._store = PostponedRemovals(elastic, config.index)
         self._accounts = Accounts(elastic, config, self._versions, channel.inactive)
@@ -130,10 +130,6 @@ class Deletions:
     def is_due(self) -> bool:
         """Whether it is time for the next step."""
         return self._clock() >= self._due or self._counters.unapplied >= _MANY
-
-    def confirm(self) -> None:
-        """Let the deletions of accounts that wait for the operator be carried out."""
-        self._accounts.brake.confirm()
 
     def step(self, heartbeat: Callable[[], None] = lambda: None) -> bool:
         """Apply what is ready; return whether there is more to do immediately.
@@ -223,7 +219,7 @@ class Deletions:
         for waiting in old:
             self._counters.applied(waiting.removals)
         self._waiting = [waiting for waiting in self._waiting if waiting not in old]
-        self.postponed = self._store.count()
+        self.postponed, _ = self._store.summary()
 
     def _retry_postponed(self) -> None:
         for document in self._store.load():
@@ -233,8 +229,7 @@ class Deletions:
 
     def _measure(self) -> None:
         """Update what is reported about pending work."""
-        postponed_since = self._store.oldest()
-        self.postponed = self._store.count() if postponed_since else 0
+        self.postponed, postponed_since = self._store.summary()
         times = [self._accounts.pending_since, postponed_since]
         self.pending_since = min((one.timestamp() for one in times if one is not None), default=None)
 

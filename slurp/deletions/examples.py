@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slurp.deletions.versions import NotWritten, partial_update
-from slurp.elastic.bulk import send
+from slurp.deletions.versions import NotWritten
+from slurp.elastic.bulk import send, update_hit
 from slurp.elastic.client import Elastic
 from slurp.elastic.error_classes import ItemClass, classify
 from slurp.elastic.templates import DRIFT_INDEX
@@ -31,6 +31,6 @@ def remove_examples(elastic: Elastic, dids: Sequence[str]) -> None:
     hits = found["hits"]["hits"]
     if not hits:
         return
-    items = send(client, [partial_update(hit, {"example_uri": None}) for hit in hits])
+    items = send(client, [update_hit(hit, {"example_uri": None}) for hit in hits])
     if len(hits) == _PAGE or any(classify(item) is not ItemClass.INDEXED for item in items):
         raise NotWritten("some examples of unknown fields name deleted accounts")

@@ -12,9 +12,9 @@ from typing import Any
 from slurp.config import Config
 from slurp.deletions.accounts import Accounts
 from slurp.deletions.records import redact, stored_removals
-from slurp.deletions.versions import NotWritten, RatePause, Versions
+from slurp.deletions.versions import NotWritten, RatePause, Versions, not_written
 from slurp.elastic.client import Elastic
-from slurp.events.frames import BadFrame, parse
+from slurp.events.frames import BadFrame, parse, uri_of
 from slurp.events.removals import AccountChange, Removal, latest, removal_of
 from slurp.pipeline.inactive_accounts import InactiveAccounts
 
@@ -41,13 +41,12 @@ class LateEvents:
         found = [removal_of(event) for event in events]
         removals = [one for one in found if isinstance(one, Removal)]
         changes = [one for one in found if isinstance(one, AccountChange)]
-        uris = {_uri(event) for event in events if event["kind"] == "commit"}
+        uris = {uri_of(event) for event in events if event["kind"] == "commit"}
         self._versions.refresh()
         wanted = latest([*stored_removals(self._versions, uris).values(), *removals])
         result = redact(self._versions, wanted)
         if result.failed:
-            uri, item = next(iter(result.failed.items()))
-            raise NotWritten(f"{len(result.failed)} record(s), the first {uri}: {item}")
+            raise not_written(f"{len(result.failed)} record(s)", result.failed)
         dids = {event["did"] for event in events}
         if not self._accounts.record([*changes, *map(AccountChange, dids)]):
             raise NotWritten("another worker changes the same accounts")
@@ -61,8 +60,3 @@ def _events(frames: Iterable[bytes]) -> Iterable[Json]:
             yield parse(frame)
         except BadFrame:
             continue  # it was not stored
-
-
-def _uri(event: Json) -> str:
-    commit = event["commit"]
-    return f"at://{event['did']}/{commit['collection']}/{commit['rkey']}"

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from elasticsearch import ConflictError, NotFoundError
 
-from slurp.deletions.versions import utc_now
+from slurp.deletions.versions import chunks, utc_now
+from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import Removal
 
 _TYPE = "removals"
-# Documents of one retry, and removals of one document.
+# Documents of one retry.
 _MAX_DOCUMENTS = 20
-_MAX_REMOVALS = 1000
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,11 @@ class PostponedRemovals:
     def __init__(self, elastic: Elastic, index: str) -> None:
         self._elastic = elastic
         self._index = index
-        self._query = {"bool": {"filter": [{"term": {"type": _TYPE}}, {"term": {"index": index}}]}}
+        self._query = state_documents.of_kind(_TYPE, index)
 
     def add(self, removals: Iterable[Removal], reason: str) -> None:
         """Store removals with the reason why they cannot be applied."""
-        rest = list(removals)
-        while rest:
-            chunk, rest = rest[:_MAX_REMOVALS], rest[_MAX_REMOVALS:]
+        for chunk in chunks(list(removals)):
             document = {
                 "type": _TYPE,
                 "index": self._index,
@@ -88,19 +86,20 @@ class PostponedRemovals:
         except (ConflictError, NotFoundError):
             pass  # another worker has retried them
 
-    def count(self) -> int:
-        """Return the number of stored documents."""
-        return int(self._elastic.client.count(index=STATE_INDEX, query=self._query)["count"])
-
-    def oldest(self) -> datetime | None:
-        """Return when the oldest of them was stored; None without any."""
+    def summary(self) -> tuple[int, datetime | None]:
+        """Return the number of stored documents, and when the oldest of them was stored; None without any."""
         found = self._elastic.client.search(
-            index=STATE_INDEX, query=self._query, sort=[{"found_at": "asc"}], size=1
-        )["hits"]["hits"]
-        return datetime.fromisoformat(found[0]["_source"]["found_at"]) if found else None
+            index=STATE_INDEX,
+            query=self._query,
+            sort=[{"found_at": "asc"}],
+            size=1,
+            track_total_hits=True,
+        )["hits"]
+        times = [datetime.fromisoformat(hit["_source"]["found_at"]) for hit in found["hits"]]
+        return int(found["total"]["value"]), next(iter(times), None)
 
 
-def _content(removals: list[Removal], reason: str) -> dict[str, Any]:
+def _content(removals: Sequence[Removal], reason: str) -> dict[str, Any]:
     return {
         "reason": reason[:1000],
         "removals": [removal._asdict() for removal in removals],

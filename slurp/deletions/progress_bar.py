@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 
-from slurp.logs import Screen
+from slurp.logs import Screen, bar
 from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
 
 _LOG_EVERY = 10.0
 _SHOW_EVERY = 0.2
-_WIDTH = 30
 
 
 class ProgressBar:
@@ -35,8 +34,7 @@ class ProgressBar:
         left = (now - self._began) / self._done * (self._total - self._done) if self._done else 0.0
         text = f"{self._done:,} of {self._total:,}, {format_duration(left)} left"
         if self._screen.is_terminal:
-            filled = _WIDTH * self._done // self._total
-            self._screen.show(f"{self._title} [{'#' * filled}{'-' * (_WIDTH - filled)}] {text}")
+            self._screen.show(f"{self._title} {bar(self._done, self._total)} {text}")
         else:
             log.info("%s: %s", self._title, text)
 

@@ -10,14 +10,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
-from slurp.deletions.versions import CONFLICT, NotWritten, Versions, overwrite, text_in, utc_now
+from slurp.deletions.versions import (
+    Versions,
+    chunks,
+    not_written,
+    overwrite,
+    rejected,
+    text_in,
+    utc_now,
+)
 from slurp.elastic.error_classes import Item
 from slurp.events.removals import Removal, latest
 
 Json = dict[str, Any]
 
-# Records that one search looks for.
-_RECORDS = 1000
+# Deletions and updates, also those whose own content was removed.
+# The tombstones of deleted accounts have no `uri`, and say nothing about a record any more.
+IS_REMOVAL: Json = {
+    "bool": {"filter": [{"terms": {"commit.operation": ["delete", "update"]}}, {"exists": {"field": "uri"}}]}
+}
 
 
 @dataclass
@@ -39,18 +50,16 @@ class Redaction:
         self.failed |= other.failed
 
     def check(self) -> None:
-        """Raise NotWritten if a version was rejected; one that somebody else has changed is tried again."""
-        rejected = {uri: item for uri, item in self.failed.items() if item.status != CONFLICT}
-        if rejected:
-            uri, item = next(iter(rejected.items()))
-            raise NotWritten(f"{len(rejected)} record(s), the first {uri}: {item}")
+        """Raise NotWritten if a version was rejected."""
+        if errors := rejected(self.failed):
+            raise not_written(f"{len(errors)} record(s)", errors)
 
 
 def redact(versions: Versions, removals: Mapping[str, Removal], day: str | None = None) -> Redaction:
     """Replace all versions of these records, by `uri`, that are earlier than their removal.
 
-    Finds versions that are refreshed only. A version that somebody else changes meanwhile is in `failed`, and
-    so is one that Elasticsearch cannot write; a later call finds them again. Raises the exceptions of the
+    Finds versions that are refreshed only. A version that another program changes meanwhile is in `failed`,
+    and so is one that Elasticsearch cannot write; a later call finds them again. Raises the exceptions of the
     client.
     """
     result = Redaction()
@@ -74,7 +83,7 @@ def earlier_versions(
     versions: Versions, removals: Mapping[str, Removal], day: str | None = None
 ) -> Iterator[list[Json]]:
     """Yield pages of the versions with content that are earlier than the removal of their record."""
-    queries = [_with_content(uris) for uris in _chunks(list(removals))]
+    queries = [_with_content(uris) for uris in chunks(list(removals))]
     for _, hits in versions.search_each(queries, SOURCE_FIELDS, day):
         # An ingest pipeline of the user may have changed the source.
         known = [hit for hit in hits if text_in(hit, "uri") in removals]
@@ -85,20 +94,19 @@ def earlier_versions(
 
 def stored_removals(versions: Versions, uris: Iterable[str]) -> dict[str, Removal]:
     """Return the stored deletion or update with the highest rev of each of these records, if there is one."""
-    queries = [{"bool": {"filter": [{"terms": {"uri": chunk}}, IS_REMOVAL]}} for chunk in _chunks(list(uris))]
-    pages = versions.search_each(queries, ["uri", "commit.rev", "commit.operation"])
-    return latest(removal for _, hits in pages for removal in removals_in(hits))
+    queries = [{"bool": {"filter": [{"terms": {"uri": chunk}}, IS_REMOVAL]}} for chunk in chunks(list(uris))]
+    pages = removal_pages(versions, queries)
+    return latest(removal for _, page in pages for removal in page.values())
 
 
-# Deletions and updates, also those whose own content was removed.
-# The tombstones of deleted accounts have no `uri`, and say nothing about a record any more.
-IS_REMOVAL: Json = {
-    "bool": {"filter": [{"terms": {"commit.operation": ["delete", "update"]}}, {"exists": {"field": "uri"}}]}
-}
+def removal_pages(versions: Versions, queries: Iterable[Json]) -> Iterator[tuple[int, dict[str, Removal]]]:
+    """Yield the stored deletions and updates that queries find, page by page: the number of hits, and the
+    removal with the highest rev of each record."""
+    for _, hits in versions.search_each(queries, ["uri", "commit.rev", "commit.operation"]):
+        yield len(hits), latest(_removals_in(hits))
 
 
-def removals_in(hits: Iterable[Json]) -> Iterator[Removal]:
-    """Yield what stored deletions and updates remove."""
+def _removals_in(hits: Iterable[Json]) -> Iterator[Removal]:
     for hit in hits:
         uri, rev = text_in(hit, "uri"), _rev(hit)
         if uri and rev:
@@ -122,10 +130,6 @@ def _with_content(uris: Sequence[str]) -> Json:
             ],
         }
     }
-
-
-def _chunks(uris: list[str]) -> list[list[str]]:
-    return [uris[first : first + _RECORDS] for first in range(0, len(uris), _RECORDS)]
 
 
 def _rev(hit: Json) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from slurp.deletions.accounts import Accounts
-from slurp.deletions.records import IS_REMOVAL, Redaction, earlier_versions, redact, removals_in
+from slurp.deletions.records import IS_REMOVAL, Redaction, earlier_versions, redact, removal_pages
 from slurp.deletions.versions import Versions
-from slurp.events.removals import AccountChange, latest
+from slurp.events.removals import AccountChange
 
 Json = dict[str, Any]
 
@@ -33,10 +33,10 @@ class StoredDeletions:
 
     def find(self, advance: Advance) -> Iterator[Json]:
         """Yield the versions that should not have their content, or should be hidden or shown."""
-        for hits in self._versions.search(IS_REMOVAL, ["uri", "commit.rev", "commit.operation"]):
-            for found in earlier_versions(self._versions, latest(removals_in(hits))):
+        for count, removals in removal_pages(self._versions, [IS_REMOVAL]):
+            for found in earlier_versions(self._versions, removals):
                 yield from found
-            advance(len(hits))
+            advance(count)
         for hits in self._versions.search(_INACTIVE, ["did"]):
             for did in sorted({hit["_source"]["did"] for hit in hits}):
                 yield from self._accounts.unexpected(did)
@@ -45,9 +45,9 @@ class StoredDeletions:
     def apply(self, advance: Advance) -> Redaction:
         """Redact and hide these versions."""
         result = Redaction()
-        for hits in self._versions.search(IS_REMOVAL, ["uri", "commit.rev", "commit.operation"]):
-            result.add(redact(self._versions, latest(removals_in(hits))))
-            advance(len(hits))
+        for count, removals in removal_pages(self._versions, [IS_REMOVAL]):
+            result.add(redact(self._versions, removals))
+            advance(count)
         for hits in self._versions.search(_INACTIVE, ["did"]):
             dids = {hit["_source"]["did"] for hit in hits}
             self._accounts.record(map(AccountChange, dids), with_history=True)

@@ -1,7 +1,7 @@
 """Stored versions in the daily indices: search them all, and overwrite some.
 
 An index is searched at a point in time, page by page. A write has the sequence number that was read, so it
-never replaces what somebody else has written since.
+never replaces what another program has written since.
 """
 
 from __future__ import annotations
@@ -9,28 +9,31 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from elastic_transport import TransportError
 
-from slurp.elastic.bulk import Action, send
+from slurp.elastic.bulk import Action, replace_hit, send
 from slurp.elastic.client import FAILURES, Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import Item, ItemClass, classify
 from slurp.elastic.response_checks import UnexpectedResponse
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
+# Records, accounts or removals of one request or document.
+CHUNK = 1000
 _PAGE = 500
 _KEEP_ALIVE = "2m"
 # The user's ingest pipeline has processed the event before; it must not see it again, nor drop it.
 _NO_PIPELINE = "_none"
 # The day was deleted meanwhile.
 _GONE = "index_not_found_exception"
-# The status of a write to a document that somebody else has changed since it was read.
+# The status of a write to a document that another program has changed since it was read.
 CONFLICT = 409
 
 
@@ -170,14 +173,25 @@ class RatePause:
 
 
 def overwrite(hit: Json, document: Json) -> Action:
-    """Return the action that replaces a hit, unless it has changed."""
-    header = {"index": {**_target(hit), "pipeline": _NO_PIPELINE}}
-    return b"%b\n%b" % (orjson.dumps(header), orjson.dumps(document))
+    """Return the action that replaces a hit by a tombstone, unless it has changed."""
+    return replace_hit(hit, orjson.dumps(document), pipeline=_NO_PIPELINE)
 
 
-def partial_update(hit: Json, fields: Json) -> Action:
-    """Return the action that changes some fields of a hit, unless it has changed."""
-    return b"%b\n%b" % (orjson.dumps({"update": _target(hit)}), orjson.dumps({"doc": fields}))
+def not_written(what: str, errors: Mapping[str, Item]) -> NotWritten:
+    """Return the exception for documents that were not written, by the names of their records or accounts."""
+    name, item = next(iter(errors.items()))
+    return NotWritten(f"{what}, the first {name}: {item}")
+
+
+def rejected(errors: Mapping[str, Item]) -> dict[str, Item]:
+    """Return the errors that another attempt does not solve: all but conflicts with another program."""
+    return {name: item for name, item in errors.items() if item.status != CONFLICT}
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the items in parts, each small enough for a request or document."""
+    for first in range(0, len(items), CHUNK):
+        yield items[first : first + CHUNK]
 
 
 def text_in(hit: Json, name: str) -> str:
@@ -188,12 +202,3 @@ def text_in(hit: Json, name: str) -> str:
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def _target(hit: Json) -> Json:
-    return {
-        "_index": hit["_index"],
-        "_id": hit["_id"],
-        "if_seq_no": hit["_seq_no"],
-        "if_primary_term": hit["_primary_term"],
-    }

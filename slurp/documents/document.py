@@ -11,7 +11,7 @@ from slurp.documents import sanitize
 from slurp.documents.common_fields import add_common_fields
 from slurp.documents.rejection import generic_reason
 from slurp.documents.times import hour_and_weekday
-from slurp.events.frames import cursor_of
+from slurp.events.frames import cursor_of, uri_of
 from slurp.events.identity import Identity, identify
 from slurp.events.times import DAY_US, MAX_TIME_US, isoformat
 
@@ -132,7 +132,7 @@ def envelope(event: dict[str, Any], instant: int, host: str, arrived_us: int) ->
     time_us = event["time_us"]
     if kind == "commit":
         collection, rkey = inner["collection"], inner["rkey"]
-        source["uri"] = f"at://{did}/{collection}/{rkey}"
+        source["uri"] = uri_of(event)
         source["commit"] = commit = {
             "rev": inner["rev"],
             "operation": inner["operation"],

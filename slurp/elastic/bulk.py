@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
@@ -48,6 +48,28 @@ def create_routed(index: str, doc_id: str, body: bytes, routing: str) -> Action:
 def delete_routed(index: str, doc_id: str, routing: str) -> Action:
     """Return an action that deletes a document created by `create_routed`."""
     return f'{{"delete":{{"_index":"{index}","_id":"{doc_id}","routing":"{routing}"}}}}'.encode()
+
+
+def replace_hit(hit: Mapping[str, Any], body: bytes, **options: str) -> Action:
+    """Return the action that replaces the document of a search hit by `body` (JSON), unless it has changed.
+
+    The search must have asked for `seq_no_primary_term`.
+    """
+    return b"%b\n%b" % (orjson.dumps({"index": {**_unchanged(hit), **options}}), body)
+
+
+def update_hit(hit: Mapping[str, Any], fields: Mapping[str, Any]) -> Action:
+    """Return the action that changes some fields of the document of a search hit, unless it has changed."""
+    return b"%b\n%b" % (orjson.dumps({"update": _unchanged(hit)}), orjson.dumps({"doc": fields}))
+
+
+def _unchanged(hit: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "_index": hit["_index"],
+        "_id": hit["_id"],
+        "if_seq_no": hit["_seq_no"],
+        "if_primary_term": hit["_primary_term"],
+    }
 
 
 def action_id(action: Action) -> str:

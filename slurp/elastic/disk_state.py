@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from elasticsearch import ConflictError, NotFoundError
+from elasticsearch import ConflictError
 
+from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import date_of, day_of_date
 from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 
+_KIND = "disk"
 _TIMEOUT = 15.0
 # Attempts of one write, each after a conflict with another worker.
 _MAX_ATTEMPTS = 10
@@ -27,7 +29,6 @@ class DiskState:
     def __init__(self, elastic: Elastic, index: str) -> None:
         self._elastic = elastic
         self._index = index
-        self._id = f"disk:{index}"
         self.oldest_day = 0
         self.budget: int | None = None
 
@@ -54,17 +55,15 @@ class DiskState:
 
     def _find(self) -> Any:
         client = self._elastic.client.options(request_timeout=_TIMEOUT)
-        try:
-            return client.get(index=STATE_INDEX, id=self._id)
-        except NotFoundError:
-            return None
+        return state_documents.find(client, _KIND, self._index)
 
     def _write(self, change: dict[str, Any], day: int) -> None:
         """Change the document by optimistic concurrency control, so that no concurrent write is lost."""
         client = self._elastic.client.options(request_timeout=_TIMEOUT)
+        doc_id = state_documents.document_id(_KIND, self._index)
         for attempts_left in reversed(range(_MAX_ATTEMPTS)):
             document = self._find()
-            source = dict(document["_source"]) if document else {"type": "disk", "index": self._index}
+            source = dict(document["_source"]) if document else {"type": _KIND, "index": self._index}
             condition: dict[str, Any] = (
                 {"if_seq_no": document["_seq_no"], "if_primary_term": document["_primary_term"]}
                 if document
@@ -77,7 +76,7 @@ class DiskState:
                 source["lowest_day"] = date_of(oldest)
             source |= {**change, "updated_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
             try:
-                client.index(index=STATE_INDEX, id=self._id, document=source, **condition)
+                client.index(index=STATE_INDEX, id=doc_id, document=source, **condition)
             except ConflictError:
                 if not attempts_left:
                     raise

@@ -11,19 +11,21 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from elasticsearch import AuthorizationException, Elasticsearch, NotFoundError
 
 from slurp.config import Config
+from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic, describe
 from slurp.elastic.days import SECONDS_PER_DAY, Clocks, day_of_index, managed_day_indices
 from slurp.elastic.features import Features
-from slurp.elastic.templates import MANAGED_META, STATE_INDEX, Change, put_if_changed
+from slurp.elastic.templates import MANAGED_META, Change, put_if_changed
 
 log = logging.getLogger(__name__)
 
+# The kind of the document about the retention that was last enforced.
+_STATE = "retention"
 # Seconds between two checks, and until a check that failed is repeated.
 CHECK_INTERVAL = 3600.0
 _RETRY_INTERVAL = 60.0
@@ -148,7 +150,7 @@ class Retention:
         if last is None or last["retention_days"] != self._days:
             if self._updates_policy and last is not None:
                 self._put_policy(client)
-            _save_enforced_retention(client, self._index, self._days)
+            state_documents.save(client, _STATE, self._index, {"retention_days": self._days})
 
     def _put_policy(self, client: Elasticsearch) -> None:
         try:
@@ -210,21 +212,8 @@ def find_policy(client: Elasticsearch, name: str) -> dict[str, Any] | None:
 
 def enforced_retention(client: Elasticsearch, index: str) -> dict[str, Any] | None:
     """Return the document about the retention that was last enforced, None before the first time."""
-    try:
-        found: dict[str, Any] = client.get(index=STATE_INDEX, id=f"retention:{index}")["_source"]
-    except NotFoundError:
-        return None
-    return found
-
-
-def _save_enforced_retention(client: Elasticsearch, index: str, retention_days: int | None) -> None:
-    document = {
-        "type": "retention",
-        "index": index,
-        "retention_days": retention_days,
-        "updated_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-    }
-    client.index(index=STATE_INDEX, id=f"retention:{index}", document=document)
+    found = state_documents.find(client, _STATE, index)
+    return None if found is None else dict(found["_source"])
 
 
 def _is_shorter(days: int | None, last_days: int | None) -> bool:

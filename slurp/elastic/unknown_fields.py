@@ -19,6 +19,7 @@ from elasticsearch import Elasticsearch
 from slurp.elastic.response_checks import UnexpectedResponse
 from slurp.elastic.setup import create_own_index
 from slurp.elastic.templates import DRIFT_INDEX
+from slurp.events.frames import uri_of
 from slurp.lexicons import Compiled, KnownFields
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class UnknownFields:
             names = [UnknownName("field", collection, path) for path in paths]
         else:
             return None
-        return UnknownFieldSeen(names, f"at://{event['did']}/{collection}/{commit['rkey']}"[:_MAX_URI])
+        return UnknownFieldSeen(names, uri_of(event)[:_MAX_URI])
 
     def count(self, seen: UnknownFieldSeen) -> None:
         """Count the names in an event that was just stored."""

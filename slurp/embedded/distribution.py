@@ -28,7 +28,7 @@ import requests
 
 from slurp.embedded.data_folder import cache_dir
 from slurp.embedded.errors import EmbeddedNodeError, StartInterrupted, Stop, missing_extra
-from slurp.logs import fit, width_of
+from slurp.logs import bar, fit, width_of
 from slurp.proxies import proxies_of
 
 logger = logging.getLogger(__name__)
@@ -272,9 +272,7 @@ def _progress(version: str, size: int, stop: Stop) -> Iterator[Callable[[int], N
             return
         shown_at = now
         if is_terminal:
-            filled = 30 * done // size
-            bar = "#" * filled + "-" * (30 - filled)
-            line = f"{title} [{bar}] {done // 10**6}/{size // 10**6} MB"
+            line = f"{title} {bar(done, size)} {done // 10**6}/{size // 10**6} MB"
             sys.stderr.write(f"\r{fit(line, width_of(sys.stderr))}")
             sys.stderr.flush()
         else:

@@ -8,7 +8,7 @@ need to know from which protocol a frame comes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -144,6 +144,12 @@ def cursor_of(event: dict[str, Any]) -> int | None:
     """Return the host's sequence number of an event; None from older servers, which send none."""
     cursor = event.get("cursor")
     return cursor if type(cursor) is int and 0 <= cursor < FIRST_TIME_CURSOR else None
+
+
+def uri_of(event: Mapping[str, Any]) -> str:
+    """Return the AT URI of the record of a commit."""
+    commit = event["commit"]
+    return f"at://{event['did']}/{commit['collection']}/{commit['rkey']}"
 
 
 def parse_v2_time(text: str) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from slurp.events import tid
+from slurp.events.frames import uri_of
 from slurp.events.times import DAY_US, parse_time
 
 _REASONS = {"delete": "deleted", "update": "updated"}
@@ -68,7 +69,7 @@ def removal_of(event: Mapping[str, Any]) -> Removal | AccountChange | None:
         commit = event["commit"]
         if (reason := _REASONS.get(commit["operation"])) is None:
             return None
-        return Removal(f"at://{event['did']}/{commit['collection']}/{commit['rkey']}", commit["rev"], reason)
+        return Removal(uri_of(event), commit["rev"], reason)
     if kind == "account":
         return AccountChange(event["did"], account_times(event["account"], event["time_us"]))
     return None

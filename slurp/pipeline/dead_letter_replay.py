@@ -16,7 +16,7 @@ from elasticsearch import helpers
 
 from slurp.config import Config
 from slurp.documents.document import build
-from slurp.elastic.bulk import Action, send
+from slurp.elastic.bulk import Action, replace_hit, send
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.elastic.days import day_of_index
@@ -262,20 +262,12 @@ def _overwrite(hit: dict[str, Any], index: str, shapes: RecordShapes) -> Action 
     if document.id != hit["_id"] or day_of_index(index, hit["_index"]) is None:
         log.warning("%s was not written by this program; skipping it", hit["_id"])
         return None
-    header = {
-        "index": {
-            "_index": hit["_index"],
-            "_id": hit["_id"],
-            # Not over a later write of another program.
-            "if_seq_no": hit["_seq_no"],
-            "if_primary_term": hit["_primary_term"],
-        }
-    }
     body = document.body
     if source.get("hidden") is True:
         # The account is not active.
         body = body[:-1] + b',"hidden":true}'
-    return b"%b\n%b" % (orjson.dumps(header), body)
+    # Not over a later write of another program.
+    return replace_hit(hit, body)
 
 
 def _batches(lines: Iterator[bytes]) -> Iterator[Letters]:

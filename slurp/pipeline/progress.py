@@ -104,7 +104,7 @@ class AckTracker:
     """
 
     def __init__(self, *, applies_removals: bool = False) -> None:
-        self.applies_removals = applies_removals
+        self._applies_removals = applies_removals
         # No gap lies between `complete_since_us` and `position`.
         self.complete_since_us = 0
         self.start_us = 0
@@ -114,7 +114,7 @@ class AckTracker:
         self.last_received = 0
         # In order of creation, so the first one limits the checkpoint most.
         self.holds: list[Hold] = []
-        # Removals that are not applied, in the order of their batches, and those that nobody has taken yet.
+        # Removals that are not applied, in the order of their batches, and those that were not taken yet.
         self.unapplied: list[RemovalSet] = []
         self.untaken: list[RemovalSet] = []
         self._next = 1
@@ -133,7 +133,7 @@ class AckTracker:
             for hold in self.holds:
                 if not hold.passed and self._next > hold.after:
                     hold.passed, hold.position = True, self.position
-            if done.removals and self.applies_removals:
+            if done.removals and self._applies_removals:
                 removals = RemovalSet(reader, self._next, self.position, done.removals)
                 self.unapplied.append(removals)
                 self.untaken.append(removals)
@@ -246,7 +246,7 @@ class Counters:
         *,
         applies_removals: bool = False,
     ) -> None:
-        """`applies_removals` if somebody takes them: else no checkpoint waits for them."""
+        """Checkpoints wait for removals only with `applies_removals`."""
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
