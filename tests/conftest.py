@@ -5,6 +5,7 @@ The fixtures of the Elasticsearch node are in fixtures_es.py, those of the simul
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -41,6 +42,16 @@ def pytest_configure() -> None:
     if found:
         # The workers that the tests start would read their options from this file.
         raise pytest.UsageError(f"configuration file {found[0]} changes the tests; move it away")
+
+
+@pytest.fixture
+def restored_root_logger() -> Iterator[None]:
+    """Undo `logs.set_up`, which a command calls in the test process: later tests read the log."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from tests.deleting_network import DID, MINUTE, OTHER, TOMBSTONE, Network, id_of
 from tests.harness import InProcess
 from tests.worker import documents
 
+pytestmark = pytest.mark.usefixtures("restored_root_logger")
+
 
 @pytest.fixture
 def network() -> Network:

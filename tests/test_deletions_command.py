@@ -16,6 +16,8 @@ from tests.deleting_network import DID, OTHER, TOMBSTONE, Network, id_of
 from tests.harness import InProcess
 from tests.worker import documents
 
+pytestmark = pytest.mark.usefixtures("restored_root_logger")
+
 URI = f"at://{DID}/app.bsky.feed.post/one"
 
 
