@@ -10,6 +10,7 @@ import orjson
 from slurp.events import tid
 from slurp.events.identity import event_id
 from slurp.events.times import isoformat
+from tests.harness import InProcess
 
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 OTHER = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb"
@@ -63,6 +64,22 @@ class Network:
     def _tick(self) -> int:
         self.now_us += 1_000_000
         return self.now_us
+
+
+def settle(indexer: InProcess) -> None:
+    """Apply all that is acknowledged."""
+    deadline = time.monotonic() + 60
+    while indexer.deletions.step():
+        assert time.monotonic() < deadline
+    assert not indexer.deletions.waiting
+
+
+def deleting(indexer: InProcess, *options: str) -> InProcess:
+    """Return an indexer like this one with more options."""
+    url, folder = indexer.config.es[0], indexer.letters.path.parent
+    made = InProcess(url, indexer.index, folder, *options, setup=False)
+    made.deletions.load()
+    return made
 
 
 def id_of(frame: bytes) -> str:

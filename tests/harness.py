@@ -198,7 +198,14 @@ class InProcess:
         self.days = DailyIndices(self.elastic, index, self.config.retention_days, work.put_templates)
         self.letters = DeadLetterFile(folder / "letters.jsonl")
         self._outage_log = OutageLog()
-        self.deletions = Deletions(self.elastic, self.config, self.channel)
+        # Up to when the stream is read: by default until now, as all that is fed is acknowledged.
+        self.read_until_us: int | None = None
+        self.deletions = Deletions(
+            self.elastic,
+            self.config,
+            self.channel,
+            lambda: int(time.time() * 1e6) if self.read_until_us is None else self.read_until_us,
+        )
         self._number = 0
         # Read once: a test may run across midnight.
         self.began = time.time()

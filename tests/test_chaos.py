@@ -88,11 +88,12 @@ def test_the_oracle_detects_a_worker_that_skips_one_deletion_in_a_thousand(tmp_p
 def test_the_defect_skips_each_thousandth_removal_whenever_it_is_read() -> None:
     frames = Simulator(seed=3).generate(3000).frames
     events = [orjson.loads(frame) for frame in frames]
-    skipping = _skip_deletions(lambda event: event["did"])
-    first, again = ([skipping(event) is None for event in events] for _ in range(2))
+    skipping = _skip_deletions(lambda event, now_us: event["did"])
+    first, again = ([skipping(event, 0) is None for event in events] for _ in range(2))
     assert [number for number, skipped in enumerate(first, 1) if skipped] == [1000, 2000, 3000]
     assert all(again[number] for number in (999, 1999, 2999))
-    assert not any(map(_skip_deletions(lambda event: None), events))
+    none = _skip_deletions(lambda event, now_us: None)
+    assert not any(none(event, 0) for event in events)
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:

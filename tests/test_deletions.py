@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 
+import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.deletions.__main__ import main as command
-from slurp.events.removals import TOLERANCE_US
-from tests.deleting_network import DID, MINUTE, OTHER, TOMBSTONE, Network, id_of
+from slurp.events.removals import TOLERANCE_US, Removal, removal_of
+from tests.deleting_network import DID, MINUTE, OTHER, TOMBSTONE, Network, deleting, id_of, settle
 from tests.harness import InProcess
 from tests.worker import documents
 
@@ -20,14 +20,6 @@ pytestmark = pytest.mark.usefixtures("restored_root_logger")
 @pytest.fixture
 def network() -> Network:
     return Network()
-
-
-def settle(indexer: InProcess) -> None:
-    """Apply all that is acknowledged."""
-    deadline = time.monotonic() + 60
-    while indexer.deletions.step():
-        assert time.monotonic() < deadline
-    assert not indexer.deletions.waiting
 
 
 def test_a_deletion_leaves_a_tombstone_of_each_earlier_version(
@@ -118,14 +110,6 @@ def test_documents_of_an_inactive_account_are_hidden_until_it_is_active(
     assert not [doc for doc in documents(es, indexer.index).values() if doc.get("hidden")]
 
 
-def deleting(indexer: InProcess, *options: str) -> InProcess:
-    """Return an indexer like this one with more options."""
-    url, folder = indexer.config.es[0], indexer.letters.path.parent
-    made = InProcess(url, indexer.index, folder, *options, setup=False)
-    made.deletions.load()
-    return made
-
-
 def test_a_deleted_account_is_redacted_after_the_delay(
     indexer: InProcess, es: Elasticsearch, network: Network
 ) -> None:
@@ -158,22 +142,6 @@ def test_a_deleted_account_is_redacted_after_the_delay(
     again = documents(es, indexer.index)
     assert again.pop(id_of(late))["redacted"]["reason"] == "account"
     assert again == found
-
-
-def test_a_reactivation_before_the_delay_ends_keeps_the_account(
-    indexer: InProcess, es: Elasticsearch, network: Network
-) -> None:
-    indexer = deleting(indexer, "--deletions-delay", "1s")
-    post, gone, back = network.commit("create"), network.account(False, "deleted"), network.account(True)
-    indexer.feed([post, gone])
-    settle(indexer)
-    assert documents(es, indexer.index)[id_of(post)]["hidden"] is True
-    indexer.feed([back])
-    settle(indexer)
-    time.sleep(1.5)
-    settle(indexer)
-    document = documents(es, indexer.index)[id_of(post)]
-    assert document["text"] and not document.get("hidden")
 
 
 def test_the_deletion_by_an_old_host_after_a_move_changes_nothing(
@@ -253,26 +221,18 @@ def test_a_write_blocked_day_delays_the_checkpoint_for_five_minutes(
     assert documents(es, indexer.index)[id_of(post)]["redacted"]["reason"] == "deleted"
 
 
-def test_a_closed_day_gets_what_it_missed_once_it_is_open(
-    indexer: InProcess, es: Elasticsearch, network: Network
-) -> None:
-    day_us = 86_400_000_000
-    post = network.commit("create", at=network.now_us - day_us)
-    kept = network.commit("create", "kept", at=network.now_us - day_us + 1000)
-    hidden = network.commit("create", did=OTHER, at=network.now_us - day_us)
-    indexer.feed([post, kept, hidden])
-    [old] = es.indices.get(index=f"{indexer.index}-*")
-    es.indices.close(index=old)
-    indexer.feed([network.commit("delete"), network.account(False, "takendown", OTHER)])
+def test_all_postponed_deletions_are_retried(indexer: InProcess, es: Elasticsearch, network: Network) -> None:
+    posts = [network.commit("create", str(number)) for number in range(60)]
+    indexer.feed(posts)
+    removals = indexer.deletions
+    for number in range(60):
+        removal = removal_of(orjson.loads(network.commit("delete", str(number))), network.now_us)
+        assert isinstance(removal, Removal)
+        removals._store.add([removal], "the index was not writable")
+    removals._retry_at = 0
     settle(indexer)
-    es.indices.open(index=old)
-    es.cluster.health(index=old, wait_for_status="yellow")
-    indexer.deletions._retry_at = 0
-    settle(indexer)
-    found = documents(es, indexer.index)
-    assert found[id_of(post)]["redacted"]["reason"] == "deleted"
-    assert found[id_of(kept)]["text"]
-    assert found[id_of(hidden)]["hidden"] is True
+    assert removals.postponed == 0
+    assert all("redacted" in doc for doc in documents(es, indexer.index).values())
 
 
 def test_a_deleted_account_is_no_example_of_unknown_fields(

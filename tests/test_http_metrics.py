@@ -120,7 +120,7 @@ def test_deletions_are_exported_by_reason_with_what_waits() -> None:
         name.startswith(("skeetslurper_redactions", "skeetslurper_deletions")) for name in samples(worker)
     )
     elastic = Elastic(worker.config, worker.secrets)
-    worker.status.deletions = deletions = Deletions(elastic, worker.config, worker.channel)
+    worker.status.deletions = deletions = Deletions(elastic, worker.config, worker.channel, lambda: 0)
     deletions.redacted["updated"] = 3
     found = samples(worker)
     assert found['skeetslurper_redactions_total{reason="deleted"}'] == 0
@@ -158,7 +158,7 @@ def full() -> IdleWorker:
     days.disk_state.oldest_day = 20_000
     worker.status.disk = DiskBudget(elastic, days, 10**9, worker.status.channel)
     worker.status.disk.used = 5 * 10**8
-    worker.status.deletions = Deletions(elastic, worker.config, worker.channel)
+    worker.status.deletions = Deletions(elastic, worker.config, worker.channel, lambda: 0)
     return worker
 
 

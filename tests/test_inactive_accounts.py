@@ -14,8 +14,11 @@ def version(at: int, timestamp: int | None = None) -> Identity:
     return Identity(f"{tid.from_micros(at)}-aaaaaaaaaaaaaaaaaaaaaa", at if timestamp is None else timestamp)
 
 
-def affected(accounts: InactiveAccounts, *versions: tuple[str, Identity]) -> set[str]:
-    return accounts.affected([did for did, _ in versions], [identity for _, identity in versions])
+def affected(
+    accounts: InactiveAccounts, *versions: tuple[str, Identity], time_us: int = NOW + 2 * DAY
+) -> set[str]:
+    identities = [identity for _, identity in versions]
+    return accounts.affected([did for did, _ in versions], identities, [time_us] * len(versions))
 
 
 def test_only_versions_up_to_the_time_of_the_change_are_affected() -> None:
@@ -26,6 +29,8 @@ def test_only_versions_up_to_the_time_of_the_change_are_affected() -> None:
     assert affected(accounts, ("a", version(NOW + 1))) == set()
     # An old rev that was announced again today.
     assert affected(accounts, ("a", version(NOW - 9 * DAY, NOW + DAY))) == {"a"}
+    # The clock in the rev is ahead of the time at which a server received the event.
+    assert affected(accounts, ("a", version(NOW + DAY // 2)), time_us=NOW) == {"a"}
     # No commit: the hash of its `_id` is no rev.
     assert affected(accounts, ("a", Identity("aaaaaaaaaaaaaaaaaaaaaa", NOW))) == {"a"}
     accounts.update("a", 0)
@@ -41,6 +46,7 @@ def test_old_versions_are_affected_if_accounts_were_forgotten() -> None:
     assert affected(accounts, ("other", version(NOW))) == {"other"}
     assert affected(accounts, ("other", version(NOW + 12))) == set()
     assert affected(accounts, ("20", version(NOW + 20))) == {"20"}
+    assert affected(accounts, ("other", version(NOW + 12)), time_us=NOW) == {"other"}
 
 
 def test_an_incomplete_load_affects_old_versions() -> None:

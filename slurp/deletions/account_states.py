@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -26,6 +26,7 @@ from slurp.events.removals import NEVER, AccountTimes
 Json = dict[str, Any]
 
 _TYPE = "account"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class AccountState:
     Attributes:
         times: the latest times of its changes.
         pending_since: since when its documents may not correspond to `times`; None if they do.
-        found_at: when its deletion was first seen; None without a deletion.
-        due_at: when its documents are to be redacted; None if they are, and without a deletion.
+        has_history: whether `times` include those of all stored events.
+        found_at: when a server received its deletion; None without a deletion, and without history.
+        due_at: the time of the stream at which its documents are to be redacted; None if they are, and
+            without `found_at`.
         redacted_us: the time of the deletion that was carried out; 0 for none.
         version: sequence number and primary term of the document; None before it is stored.
     """
@@ -44,6 +47,7 @@ class AccountState:
     did: str
     times: AccountTimes = NEVER
     pending_since: datetime | None = None
+    has_history: bool = False
     found_at: datetime | None = None
     due_at: datetime | None = None
     redacted_us: int = 0
@@ -58,6 +62,25 @@ class AccountState:
     def is_over(self) -> bool:
         """Whether the account is active and none of its documents is hidden."""
         return self.pending_since is None and not self.times.hidden_until_us
+
+    def advanced(self, times: AccountTimes, delay: timedelta, *, has_history: bool) -> AccountState:
+        """Return the state with the times of more events, to be applied; `delay` is that of a deletion."""
+        before, times = self.times, self.times.merge(times)
+        state = replace(
+            self, times=times, has_history=has_history, pending_since=self.pending_since or utc_now()
+        )
+        if not times.deleted_until_us:
+            return replace(state, found_at=None, due_at=None)
+        # Another event about the same deletion changes nothing.
+        is_known = (
+            self.found_at is not None
+            and times.active_us < before.deleted_us
+            and (times.deleted_us == before.deleted_us or not self.is_redacted)
+        )
+        if is_known or not has_history:
+            return state
+        found_at = _EPOCH + timedelta(microseconds=times.received_us)
+        return replace(state, found_at=found_at, due_at=found_at + delay)
 
 
 class AccountStates:
@@ -99,12 +122,12 @@ class AccountStates:
         """Return some of the states that are not applied, those that were written first."""
         return self._search({"exists": {"field": "pending_since"}}, "updated_at", limit)
 
-    def due(self, now: datetime, limit: int, held: Iterable[tuple[str, str]]) -> list[AccountState]:
-        """Return some of the deleted accounts that are to be redacted by now, unless their deletion was seen
-        in one of the periods `held`."""
+    def due(self, until: datetime, limit: int, held: Iterable[tuple[str, str]]) -> list[AccountState]:
+        """Return some of the deleted accounts that are to be redacted until a time, unless a server received
+        their deletion in one of the periods `held`."""
         query = {
             "bool": {
-                "filter": [{"range": {"due_at": {"lte": now.isoformat()}}}],
+                "filter": [{"range": {"due_at": {"lte": until.isoformat()}}}],
                 "must_not": [{"range": {"found_at": {"gte": start, "lte": end}}} for start, end in held],
             }
         }
@@ -140,10 +163,38 @@ class AccountStates:
         if old := self._search(query, "updated_at", CHUNK):
             self.put([replace(state, times=NEVER) for state in old])
 
+    def inactive_since(self, time_us: int, written_before: datetime) -> list[AccountState]:
+        """Return some of the accounts that were last seen inactive at a time or later, of those whose state
+        is applied and was written before another time."""
+        query = {
+            "bool": {
+                "filter": [
+                    {"range": {"inactive_us": {"gte": time_us}}},
+                    {"range": {"updated_at": {"lt": written_before.isoformat()}}},
+                ],
+                "must_not": [{"exists": {"field": "pending_since"}}],
+            }
+        }
+        return self._search(query, "updated_at", CHUNK)
+
     def count(self, query: Json) -> int:
         """Return the number of states for which a query holds."""
         response = self._elastic.client.count(index=STATE_INDEX, query=self._of_index(query))
         return int(response["count"])
+
+    def last_found(self, after: datetime, until: datetime) -> tuple[int, datetime | None]:
+        """Return the number of deletions that a server received in a period, and when the last one was."""
+        found = self._elastic.client.search(
+            index=STATE_INDEX,
+            query=self._of_index(
+                {"range": {"found_at": {"gt": after.isoformat(), "lte": until.isoformat()}}}
+            ),
+            sort=[{"found_at": "desc"}],
+            size=1,
+            track_total_hits=True,
+        )["hits"]
+        times = [_state(hit).found_at for hit in found["hits"]]
+        return int(found["total"]["value"]), next(iter(times), None)
 
     def oldest_pending(self) -> datetime | None:
         """Return since when the oldest pending state is pending; None if none is."""
@@ -183,6 +234,7 @@ class AccountStates:
             "did": state.did,
             **state.times._asdict(),
             "pending_since": state.pending_since,
+            "has_history": state.has_history,
             "found_at": state.found_at,
             "due_at": state.due_at,
             "redacted_us": state.redacted_us,
@@ -195,8 +247,9 @@ def _state(hit: Mapping[str, Any]) -> AccountState:
     version = (hit["_seq_no"], hit["_primary_term"]) if "_seq_no" in hit else None
     return AccountState(
         source["did"],
-        AccountTimes(source["active_us"], source["inactive_us"], source["deleted_us"]),
+        AccountTimes(*(source[name] for name in AccountTimes._fields)),
         _time(source["pending_since"]),
+        source["has_history"],
         _time(source["found_at"]),
         _time(source["due_at"]),
         source["redacted_us"],

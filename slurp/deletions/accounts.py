@@ -6,29 +6,21 @@ with a million records delays nothing else, and a crash loses nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from slurp.config import Config
 from slurp.deletions.account_states import AccountState, AccountStates
 from slurp.deletions.brake import Brake
 from slurp.deletions.examples import remove_examples
-from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
-from slurp.deletions.versions import (
-    Versions,
-    chunks,
-    not_written,
-    overwrite,
-    rejected,
-    text_in,
-    utc_now,
-)
-from slurp.elastic.bulk import Action, update_hit
+from slurp.deletions.targets import FIELDS, Target, event_times, inner, query_for
+from slurp.deletions.versions import CONFLICT, Versions, chunks, text_in
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
-from slurp.elastic.error_classes import Item
+from slurp.elastic.error_classes import Item, ItemClass, classify, is_transient
 from slurp.events.removals import (
     NEVER,
     TOLERANCE_US,
@@ -36,55 +28,33 @@ from slurp.events.removals import (
     AccountTimes,
     account_times,
     merged,
-    version_us,
 )
 from slurp.events.times import DAY_US, parse_time
 from slurp.pipeline.inactive_accounts import InactiveAccounts
 
 Json = dict[str, Any]
 
-ACCOUNT_REASON = "account"
-
-_FIELDS = [*SOURCE_FIELDS, "hidden", "redacted.at", "account.active", "account.status"]
 # Accounts that are applied together, and their documents, at most: the next records are not delayed by more.
 _ACCOUNTS = 100
 _DOCUMENTS = 2000
+# An index that rejected a write is not written to for this many seconds.
+_AVOID_FOR = 60.0
+_AVOIDED = Item(0, "index_not_writable", "the index rejected a document within the last minute")
 
 
-class Change(NamedTuple):
-    """What a document needs: to be redacted, or else hidden or shown."""
+@dataclass
+class Slice:
+    """The result for some accounts.
 
-    action: Action
-    redacts: bool
-
-
-@dataclass(frozen=True)
-class Target:
-    """What must become of the documents of an account; times in Unix microseconds, 0 for none.
-
-    Versions up to `redacted_until_us` are redacted, others up to `hidden_until_us` are hidden.
+    Attributes:
+        has_more: whether another slice would achieve something.
+        is_complete: whether no document is left to be changed, but those in `errors`.
+        errors: accounts of which a document still has to be changed, with the error of the last attempt.
     """
 
-    hidden_until_us: int = 0
-    redacted_until_us: int = 0
-
-    def change(self, hit: Json) -> Change | None:
-        """Return the change that a document needs; None if it is as it must be."""
-        source = hit["_source"]
-        rev = _inner(source, "commit").get("rev")
-        written_us = version_us(rev, parse_time(str(source.get("@timestamp"))) or 0)
-        if written_us <= self.redacted_until_us:
-            if _is_deletion(source):
-                return None
-            stone = tombstone(source, ACCOUNT_REASON, utc_now(), anonymous=True)
-            return Change(overwrite(hit, stone), redacts=True)
-        # Account events have no content, and say when the account changed.
-        if source.get("kind") == "account" or "redacted" in source:
-            return None
-        must_hide = written_us <= self.hidden_until_us
-        if must_hide == (source.get("hidden") is True):
-            return None
-        return Change(update_hit(hit, {"hidden": True if must_hide else None}), redacts=False)
+    has_more: bool = False
+    is_complete: bool = True
+    errors: dict[str, Item] = field(default_factory=dict)
 
 
 class Accounts:
@@ -101,12 +71,14 @@ class Accounts:
         """`inactive` is kept up to date."""
         self.redacted = 0
         self.pending_since: datetime | None = None
+        self.brake = Brake(elastic, config.index, config.deletions_brake)
         self._versions = versions
         self._elastic = elastic
         self._states = AccountStates(elastic, config.index)
         self._delay = timedelta(seconds=config.deletions_delay)
-        self.brake = Brake(elastic, config.index, config.deletions_brake)
         self._inactive = inactive
+        # Until when an index that rejected a write is avoided (monotonic seconds).
+        self._avoided: dict[str, float] = {}
 
     def load(self) -> None:
         """Read which accounts are not active; before the first document is indexed."""
@@ -119,31 +91,27 @@ class Accounts:
         """Store changes as pending; return False if some must be tried again, as another worker has changed
         the same account.
 
-        Their earlier events must be acknowledged. With `with_history` the stored events of all these accounts
-        are read, else only of those that become inactive. Raises the exceptions of the client.
+        Needs no daily index. With `with_history` the stored events of all these accounts are read again
+        later, else only of those that become inactive. Raises the exceptions of the client.
         """
         wanted = merged(changes)
         stored = self._states.get(wanted)
-        history = self._history(
-            [
-                did
-                for did, times in wanted.items()
-                if with_history or (did not in stored and times.hidden_until_us)
-            ]
-        )
         states = []
         for did, times in wanted.items():
+            # Nothing of an account without a state is hidden.
+            if did not in stored and not (times.hidden_until_us or with_history):
+                continue
             state = stored.get(did, AccountState(did))
-            if state.version is None and did not in history:
-                continue  # nothing of an account without a state is hidden
-            state = self._advanced(state, times.merge(history.get(did, NEVER)))
-            self._inactive.update(did, state.times.hidden_until_us)
-            if state.version is not None or state.times.hidden_until_us or with_history:
-                states.append(state)
-        conflicts = self._states.put(states)
-        if any(state.found_at is not None for state in states):
-            self.brake.check(self._states)
-        return not conflicts
+            has_history = state.has_history and not with_history
+            states.append(state.advanced(times, self._delay, has_history=has_history))
+        return self._put(states)
+
+    def renew(self, since_us: int, until: datetime) -> bool:
+        """Record some accounts that were inactive at a time or later to be applied again, unless they were
+        after `until`; return whether there are more."""
+        states = self._states.inactive_since(since_us, until)
+        self._put([state.advanced(NEVER, self._delay, has_history=state.has_history) for state in states])
+        return bool(states)
 
     def forget(self) -> None:
         """Delete the states of accounts all of whose documents are past retention."""
@@ -151,129 +119,161 @@ class Accounts:
             oldest = day_of_index(self._versions.index, days[0]) or 0
             self._states.delete_before(oldest * DAY_US - TOLERANCE_US)
 
-    def work(self) -> bool:
-        """Apply some of the pending states and due deletions; return whether there is more to do.
+    def work(self, due_until: datetime | None) -> Slice:
+        """Apply some of the pending states, and of the deletions that are due until a time of the stream,
+        with None no deletion.
 
-        Raises the exceptions of the client, and NotWritten if Elasticsearch rejects a document.
+        The earlier events of all recorded changes must be acknowledged. Raises the exceptions of the client.
         """
-        due = self._states.due(utc_now(), _ACCOUNTS, self.brake.periods(self._states))
         pending = self._states.pending(_ACCOUNTS)
-        self.pending_since = self._states.oldest_pending() if pending else None
-        found = {state.did: state for state in (*pending, *due)}
-        if not found:
-            return False
-        self._versions.refresh()
-        due_dids = {state.did for state in due}
-        targets = {did: target_of(state, is_due=did in due_dids) for did, state in found.items()}
+        due: list[AccountState] = []
+        if due_until is not None:
+            found = self._states.due(due_until, _ACCOUNTS, self.brake.periods(self._states))
+            # Without history the account may be active again.
+            due = [state for state in found if state.has_history]
+        result = self._apply([*pending, *due], {state.did for state in due})
+        is_full = max(len(pending), len(due)) >= _ACCOUNTS
+        self.pending_since = self._states.oldest_pending() if pending or due else None
+        result.has_more &= is_full or not result.is_complete or self.pending_since is not None
+        return result
+
+    def settle(self, dids: Iterable[str]) -> dict[str, Item]:
+        """Apply the states of these accounts completely; return the errors of those that are left."""
         errors: dict[str, Item] = {}
-        is_complete = self._apply(targets, errors)
-        if is_complete:
-            if redacted := [did for did, target in targets.items() if target.redacted_until_us]:
-                remove_examples(self._elastic, redacted)
-            self._states.put([_applied(state, errors, targets[did]) for did, state in found.items()])
-        if lasting := rejected(errors):
-            raise not_written(f"documents of {len(lasting)} account(s)", lasting)
-        self.pending_since = self._states.oldest_pending()
-        return self.pending_since is not None or len(due) >= _ACCOUNTS
+        for some in chunks(sorted(dids), _ACCOUNTS):
+            while states := [
+                state
+                for state in self._states.get(some).values()
+                if state.pending_since is not None and state.did not in errors
+            ]:
+                errors |= self._apply(states).errors
+        return errors
 
     @property
     def held(self) -> int:
         """Number of deleted accounts that wait for the operator."""
         return self.brake.held(self._states)
 
-    def unexpected(self, did: str) -> list[Json]:
-        """Return the documents of an account that are not as its stored events require."""
-        state = self._states.get([did]).get(did, AccountState(did))
-        target = target_of(replace(state, times=state.times.merge(self._history([did])[did])), is_due=False)
-        query = query_for({did: target})
-        pages = self._versions.search(query, _FIELDS)
-        return [hit for hits in pages for hit in hits if target.change(hit) is not None]
+    def unexpected(self, dids: Iterable[str]) -> list[Json]:
+        """Return the documents of accounts that are not as their stored events require."""
+        history = self._history(sorted(dids))
+        stored = self._states.get(history)
+        targets = {}
+        for did, times in history.items():
+            state = stored.get(did, AccountState(did))
+            targets[did] = Target.of(replace(state, times=state.times.merge(times)), is_due=False)
+        pages = self._versions.search(query_for(targets), FIELDS)
+        return [
+            hit
+            for hits in pages
+            for hit in hits
+            if (target := targets.get(text_in(hit, "did"))) and target.change(hit) is not None
+        ]
+
+    def _put(self, states: Sequence[AccountState]) -> bool:
+        """Store states; return whether no other worker has changed one of them."""
+        for state in states:
+            self._inactive.update(state.did, state.times.hidden_until_us)
+        conflicts = self._states.put(states)
+        self.brake.check(self._states, [state.found_at for state in states if state.found_at is not None])
+        return not conflicts
+
+    def _apply(self, states: Sequence[AccountState], due: Iterable[str] = ()) -> Slice:
+        """Take the next step of these states: read their history, or change some of their documents."""
+        if lacking := [state for state in states if not state.has_history]:
+            self._versions.refresh()
+            history = self._history([state.did for state in lacking])
+            self._put(
+                [state.advanced(history[state.did], self._delay, has_history=True) for state in lacking]
+            )
+            return Slice(has_more=True, is_complete=False)
+        found = {state.did: state for state in states}
+        if not found:
+            return Slice()
+        self._versions.refresh()
+        targets = {did: Target.of(state, is_due=did in due) for did, state in found.items()}
+        errors: dict[str, Item] = {}
+        written, is_complete = self._write(targets, errors)
+        # Those with errors are written as well, so that others have their turn first.
+        done = found if is_complete else {did: found[did] for did in errors}
+        redacted = [did for did in done if targets[did].redacted_until_us and did not in errors]
+        errors |= remove_examples(self._elastic, redacted)
+        self._states.put([_applied(state, targets[did], errors) for did, state in done.items()])
+        return Slice(written > 0 or len(done) > len(errors), is_complete, errors)
 
     def _history(self, dids: Sequence[str]) -> dict[str, AccountTimes]:
         """Return the times that the stored events of these accounts say."""
         found = dict.fromkeys(dids, NEVER)
         for chunk in chunks(dids):
             query = {"bool": {"filter": [{"term": {"kind": "account"}}, {"terms": {"did": chunk}}]}}
-            for hits in self._versions.search(query, ["did", "account", "jetstream.time_us"]):
+            for hits in self._versions.search(query, ["@timestamp", "did", "account", "jetstream", "event"]):
                 for hit in hits:
-                    source, did = hit["_source"], text_in(hit, "did")
-                    time_us = _inner(source, "jetstream").get("time_us", 0)
-                    times = account_times(_inner(source, "account"), time_us)
-                    found[did] = found.get(did, NEVER).merge(times)
+                    if (did := text_in(hit, "did")) in found:
+                        found[did] = found[did].merge(_times_in(hit["_source"]))
         return found
 
-    def _advanced(self, state: AccountState, times: AccountTimes) -> AccountState:
-        """Return a state with the times of more events, to be applied."""
-        now = utc_now()
-        before, times = state.times, state.times.merge(times)
-        state = replace(state, times=times, pending_since=state.pending_since or now)
-        if not times.deleted_until_us:
-            return replace(state, found_at=None, due_at=None)
-        if times.deleted_us != before.deleted_us or (state.found_at is None and not state.is_redacted):
-            return replace(state, found_at=now, due_at=now + self._delay)
-        return state
-
-    def _apply(self, targets: Mapping[str, Target], errors: dict[str, Item]) -> bool:
-        """Apply targets to some documents; return whether these were all."""
-        budget = _DOCUMENTS
-        for hits in self._versions.search(query_for(targets), _FIELDS):
+    def _write(self, targets: Mapping[str, Target], errors: dict[str, Item]) -> tuple[int, bool]:
+        """Change some documents; return how many were changed, and whether these were all but those in
+        `errors`."""
+        now = time.monotonic()
+        self._avoided = {name: until for name, until in self._avoided.items() if until > now}
+        query = query_for(targets)
+        written, budget = 0, _DOCUMENTS
+        for hits in self._versions.search(self._without_avoided(query), FIELDS):
             chosen = [
-                (did, change)
+                (did, hit, change)
                 for hit in hits
-                if (target := targets.get(did := text_in(hit, "did"))) and (change := target.change(hit))
+                if hit["_index"] not in self._avoided
+                and (target := targets.get(did := text_in(hit, "did")))
+                and (change := target.change(hit))
             ]
             if not chosen:
                 continue
-            results = self._versions.write([change.action for _, change in chosen])
-            for (did, change), error in zip(chosen, results, strict=True):
-                if error is not None:
-                    errors[did] = error
-                else:
+            results = self._versions.write([change.action for _, _, change in chosen])
+            for (did, hit, change), error in zip(chosen, results, strict=True):
+                if error is None:
+                    written += 1
                     self.redacted += change.redacts
+                else:
+                    errors[did] = error
+                    if _is_of_index(error):
+                        self._avoided[hit["_index"]] = now + _AVOID_FOR
             budget -= len(chosen)
             if budget <= 0:
-                return False
-        return True
+                return written, False
+        if self._avoided:
+            avoided = {"bool": {"filter": [query, {"terms": {"_index": list(self._avoided)}}]}}
+            for did in self._versions.accounts(avoided, len(targets)):
+                errors.setdefault(did, _AVOIDED)
+        return written, True
+
+    def _without_avoided(self, query: Json) -> Json:
+        if not self._avoided:
+            return query
+        return {"bool": {"filter": [query], "must_not": [{"terms": {"_index": list(self._avoided)}}]}}
 
 
-def target_of(state: AccountState, *, is_due: bool) -> Target:
-    """Return what must become of the documents of an account; `is_due` if it is to be redacted now."""
-    is_redacted = is_due or state.is_redacted
-    return Target(state.times.hidden_until_us, state.times.deleted_until_us if is_redacted else 0)
+def _is_of_index(error: Item) -> bool:
+    """Return whether an index rejects all writes, and not only one document."""
+    if error.status == CONFLICT:
+        return False
+    return is_transient(error) or classify(error) in (ItemClass.CLUSTER_ERROR, ItemClass.ACCESS_DENIED)
 
 
-def query_for(targets: Mapping[str, Target]) -> Json:
-    """Return the query for the documents that may have to change."""
-    redacted = [did for did, target in targets.items() if target.redacted_until_us]
-    hidden = [did for did, target in targets.items() if target.hidden_until_us and did not in redacted]
-    shown = [did for did, target in targets.items() if not target.hidden_until_us]
-    is_hidden = {"term": {"hidden": True}}
-    has_no_content = [{"exists": {"field": "redacted.at"}}, {"term": {"kind": "account"}}]
-    return {
-        "bool": {
-            "should": [
-                {"terms": {"did": redacted}},
-                {"bool": {"filter": [{"terms": {"did": hidden}}], "must_not": [is_hidden, *has_no_content]}},
-                {"bool": {"filter": [{"terms": {"did": shown}}, is_hidden]}},
-            ]
-        }
-    }
+def _times_in(source: Json) -> AccountTimes:
+    """Return the times that a stored account event says. An ingest pipeline of the user may have
+    changed it."""
+    account = inner(source, "account")
+    received_us, ingested_us = event_times(source)
+    known = [time for time in (received_us, ingested_us, parse_time(str(source.get("@timestamp")))) if time]
+    if not isinstance(account.get("active"), bool) or not known:
+        return NEVER
+    return account_times(account, known[0], ingested_us or known[0])
 
 
-def _applied(state: AccountState, errors: Mapping[str, Item], target: Target) -> AccountState:
+def _applied(state: AccountState, target: Target, errors: Mapping[str, Item]) -> AccountState:
     if state.did in errors:
-        return state  # written nevertheless, so that others have their turn first
+        return state
     if target.redacted_until_us:
         state = replace(state, due_at=None, redacted_us=state.times.deleted_us)
     return replace(state, pending_since=None)
-
-
-def _is_deletion(source: Json) -> bool:
-    account = _inner(source, "account")
-    return account.get("status") == "deleted" and not account.get("active")
-
-
-def _inner(source: Json, name: str) -> Json:
-    """Return an object within a source; {} if an ingest pipeline of the user has removed or changed it."""
-    inner = source.get(name)
-    return inner if isinstance(inner, dict) else {}

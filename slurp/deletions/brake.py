@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ _LOG_EVERY = timedelta(minutes=10)
 
 
 class Brake:
-    """Holds the redaction of all accounts whose deletion was seen in an hour with too many of them.
+    """Holds the redaction of all accounts whose deletion a server received in an hour with too many of them.
 
     Their documents are hidden; they are redacted once the operator confirms. All methods raise the exceptions
     of the client.
@@ -33,22 +34,27 @@ class Brake:
         self._logged_at: datetime | None = None
         self.is_on = False
 
-    def check(self, states: AccountStates) -> None:
-        """Hold the deletions of the last hour if there are too many; after new ones are stored."""
-        document = self.load()
-        now = utc_now()
-        start = now - _PERIOD
-        if document.get("confirmed_at"):
-            start = max(start, datetime.fromisoformat(document["confirmed_at"]))
-        if states.count({"range": {"found_at": {"gt": start.isoformat()}}}) > self._limit:
-            document["from"] = min(document.get("from") or start.isoformat(), start.isoformat())
-            document["to"] = now.isoformat()
-            self._store(document)
+    def check(self, states: AccountStates, found: Iterable[datetime]) -> None:
+        """Hold the deletions around these times, at which servers received deletions that are stored now, if
+        there are too many."""
+        # The last of each hour, as the others are within an hour before it. A history may come in any
+        # order, so the hour after it counts as well.
+        for last in {
+            time.replace(minute=0, second=0, microsecond=0): time for time in sorted(found)
+        }.values():
+            document = self.load()
+            start = last - _PERIOD
+            if document.get("confirmed_until"):
+                start = max(start, datetime.fromisoformat(document["confirmed_until"]))
+            count, end = states.last_found(start, last + _PERIOD)
+            if count > self._limit and end is not None:
+                held = [start, end, *(datetime.fromisoformat(text) for text in _period(document))]
+                self._store(document | {"from": min(held).isoformat(), "to": max(held).isoformat()})
 
     def periods(self, states: AccountStates) -> list[tuple[str, str]]:
         """Return the periods whose deletions wait for the operator."""
         document = self.load()
-        self.is_on = bool(document.get("from"))
+        self.is_on = bool(_period(document))
         if not self.is_on:
             return []
         now = utc_now()
@@ -66,19 +72,23 @@ class Brake:
     def held(self, states: AccountStates) -> int:
         """Return the number of deleted accounts that wait for the operator."""
         document = self.load()
-        if not document.get("from"):
+        if not _period(document):
             return 0
         period = {"range": {"found_at": {"gte": document["from"], "lte": document["to"]}}}
         return states.count({"bool": {"filter": [period, {"exists": {"field": "due_at"}}]}})
 
     def confirm(self) -> None:
         """Let all deletions that wait be carried out."""
-        self._store({"confirmed_at": utc_now().isoformat(), "from": None, "to": None})
+        self._store({"confirmed_until": self.load().get("to"), "from": None, "to": None})
 
     def load(self) -> dict[str, Any]:
-        """Return the stored period `from` and `to` (both None if none waits) and `confirmed_at`."""
+        """Return the stored period `from` and `to` (both None if none waits) and `confirmed_until`."""
         found = state_documents.find(self._elastic.client, _KIND, self._index)
         return {} if found is None else dict(found["_source"])
 
     def _store(self, fields: dict[str, Any]) -> None:
         state_documents.save(self._elastic.client, _KIND, self._index, fields)
+
+
+def _period(document: dict[str, Any]) -> list[str]:
+    return [document["from"], document["to"]] if document.get("from") else []

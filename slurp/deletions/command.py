@@ -107,7 +107,7 @@ class Command:
         finally:
             bar.end()
         if request.did is not None:
-            remove_examples(self._elastic, [request.did])
+            failed += len(remove_examples(self._elastic, [request.did]))
         log.info("%s: %s document(s) have lost their content", what, f"{total - failed:,}")
         if failed:
             log.error("%s document(s) could not be written; run the command again", f"{failed:,}")
@@ -151,15 +151,15 @@ class Command:
         return found
 
     def _repair(self, stored: StoredDeletions, advance: Callable[[int], None]) -> int:
-        """Return the number of records that could not be written."""
+        """Return the number of records and accounts of which a document could not be written."""
         result = stored.apply(advance)
         log.info(
             "%s version(s) and %s document(s) of deleted accounts have lost their content",
             f"{sum(result.redacted.values()):,}",
             f"{self._accounts.redacted:,}",
         )
-        for uri, item in list(result.failed.items())[:_LISTED]:
-            log.error("%s: %s", uri, item)
+        for name, item in list(result.failed.items())[:_LISTED]:
+            log.error("%s: %s", name, item)
         return len(result.failed)
 
     def _confirm(self, *, yes: bool) -> Exit:

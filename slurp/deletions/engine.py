@@ -10,21 +10,27 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from slurp.config import Config
-from slurp.deletions.accounts import ACCOUNT_REASON, Accounts
+from slurp.deletions.accounts import Accounts, Slice
 from slurp.deletions.applied import Applied
-from slurp.deletions.closed_days import ClosedDays
 from slurp.deletions.postponed import PostponedRemovals
 from slurp.deletions.records import Redaction, redact
-from slurp.deletions.versions import RatePause, Versions
+from slurp.deletions.targets import ACCOUNT_REASON
+from slurp.deletions.unavailable_days import UnavailableDays
+from slurp.deletions.versions import NotWritten, RatePause, Versions, not_written, rejected
 from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.error_classes import Item
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import AccountChange, Removal, latest
+from slurp.events.times import MAX_TIME_US
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.progress import RemovalSet
 
 log = logging.getLogger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # A step refreshes the daily indices, which is most of its cost for few removals. So it is taken at this
 # multiple of --refresh, at most every so many seconds, or for so many removals.
@@ -34,6 +40,8 @@ _MANY = 20_000
 # Seconds after which a removal that cannot be applied no longer delays the checkpoint.
 POSTPONE_AFTER = 300.0
 RETRY_EVERY = 60.0
+# Postponed removals are retried for so many seconds of each minute.
+_RETRY_FOR = 10.0
 _TRY_AGAIN_AFTER = 10.0
 
 
@@ -68,12 +76,18 @@ class Deletions:
         elastic: Elastic,
         config: Config,
         channel: Channel,
+        read_until_us: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`read_until_us` returns the time up to which the stream is acknowledged (Unix microseconds):
+        deleted accounts are redacted when they are due by that time.
+        """
         self.redacted = {"deleted": 0, "updated": 0, ACCOUNT_REASON: 0}
         self.postponed = 0
         self.pending_since: float | None = None
         self._counters = channel.counters
+        self._read_until_us = read_until_us
+        self._has_delay = config.deletions_delay > 0
         self._clock = clock
         self._interval = min(_REFRESHES * config.refresh, _MAX_INTERVAL)
         self._due = clock() + self._interval
@@ -83,9 +97,15 @@ class Deletions:
         self._applied = Applied(elastic, config.index)
         self._store = PostponedRemovals(elastic, config.index)
         self._accounts = Accounts(elastic, config, self._versions, channel.inactive)
-        self._closed_days = ClosedDays(elastic, self._versions, self._accounts)
+        self._days = UnavailableDays(elastic, self._versions, self._accounts)
         self._waiting: list[_Waiting] = []
+        # Number of removals in `_waiting`.
+        self._taken = 0
         self._retry_at = clock()
+        # Since when no step has succeeded; None if the last one has.
+        self._failing_since: float | None = None
+        # Of records and accounts, in the steps since there was nothing more to do immediately.
+        self._errors: dict[str, Item] = {}
 
     def load(self) -> None:
         """Read what is known about accounts, before the first document is indexed.
@@ -94,10 +114,9 @@ class Deletions:
 
         Raises the exceptions of the client, also if a privilege is missing.
         """
-        self._versions.refresh()
+        self._versions.check_privileges()
         self._accounts.load()
-        # An empty search needs the same privileges as a later one.
-        list(self._versions.search({"match_none": {}}, []))
+        self._measure()
         if not self._applied.is_recorded():
             if self._versions.days():
                 log.warning(
@@ -129,7 +148,7 @@ class Deletions:
     @property
     def is_due(self) -> bool:
         """Whether it is time for the next step."""
-        return self._clock() >= self._due or self._counters.unapplied >= _MANY
+        return self._clock() >= self._due or self._counters.unapplied - self._taken >= _MANY
 
     def step(self, heartbeat: Callable[[], None] = lambda: None) -> bool:
         """Apply what is ready; return whether there is more to do immediately.
@@ -138,51 +157,80 @@ class Deletions:
         """
         self._heartbeat = heartbeat
         now = self._clock()
+        # Before the removals are taken: they include all changes of accounts up to this time.
+        due_until = self._due_until()
         self._waiting += [_Waiting.of(removals, now) for removals in self._counters.take_removals()]
         try:
-            return self._apply()
+            has_more = self._apply(due_until)
+            self._failing_since = None
         except FAILURES as error:
+            if isinstance(error, NotWritten):
+                self._failing_since = None
+            elif self._failing_since is None:
+                self._failing_since = now
             self._postpone(describe(error))
             raise
         finally:
+            self._taken = sum(len(one.removals.removals) for one in self._waiting)
             self._due = self._clock() + self._interval
+        return has_more
 
     def _beat(self) -> None:
         self._heartbeat()
 
-    def _apply(self) -> bool:
+    def _due_until(self) -> datetime:
+        # Without a delay nobody waits for the event that an account is active again.
+        until_us = self._read_until_us() if self._has_delay else MAX_TIME_US
+        return _EPOCH + timedelta(microseconds=until_us)
+
+    def _apply(self, due_until: datetime) -> bool:
         now = self._clock()
         chosen = [waiting for waiting in self._waiting if waiting.try_at <= now]
         is_retry = now >= self._retry_at
-        results = []
         if chosen or is_retry:
             # Before the refresh: a document that is acknowledged later is compared with these accounts.
             changes = [change for one in chosen for change in one.accounts]
             if self._accounts.record(changes):
                 for waiting in chosen:
                     waiting.accounts = []
+            is_failing = self._failing_since is not None and now - self._failing_since >= POSTPONE_AFTER
+            self._days.step(self._applied_until_us(), is_failing=is_failing)
             # Earlier versions are acknowledged, but a search finds them only after a refresh.
             self._versions.refresh()
-            results = [
-                self._counted(self._closed_days.step()),
-                self._counted(
-                    redact(self._versions, latest(removal for one in chosen for removal in one.records))
-                ),
-            ]
-            self._finish(chosen, results[-1])
+            result = self._counted(
+                redact(self._versions, latest(removal for one in chosen for removal in one.records))
+            )
+            self._finish(chosen, result)
+            self._errors |= result.failed
+        missed, has_more = self._days.catch_up()
+        self._errors |= self._counted(missed).failed
         if is_retry:
             self._retry_postponed()
             self._accounts.forget()
             self._retry_at = self._clock() + RETRY_EVERY
+        # An account that a change still to be recorded may keep must not be redacted.
+        is_recorded = not any(one.accounts for one in self._waiting)
+        has_more |= self._work(due_until if is_recorded else None).has_more
+        self._measure()
+        if has_more:
+            return True
+        errors, self._errors = rejected(self._errors), {}
+        if errors:
+            raise not_written(errors)
+        return False
+
+    def _work(self, due_until: datetime | None) -> Slice:
         before = self._accounts.redacted
         try:
-            has_more = self._accounts.work()
+            done = self._accounts.work(due_until)
         finally:
             self.redacted[ACCOUNT_REASON] += self._accounts.redacted - before
-        self._measure()
-        for result in results:
-            result.check()
-        return has_more
+        self._errors |= done.errors
+        return done
+
+    def _applied_until_us(self) -> int:
+        """Return the time before which all removals were applied to all days that could be searched."""
+        return 0 if self.postponed else self._counters.applied_until_us
 
     def _finish(self, chosen: Sequence[_Waiting], result: Redaction) -> None:
         """Let the checkpoint pass what is applied."""
@@ -222,10 +270,18 @@ class Deletions:
         self.postponed, _ = self._store.summary()
 
     def _retry_postponed(self) -> None:
-        for document in self._store.load():
-            result = self._counted(redact(self._versions, latest(document.removals)))
-            left = [removal for removal in document.removals if removal.uri in result.failed]
-            self._store.keep(document, left, next(map(str, result.failed.values()), ""))
+        until = self._clock() + _RETRY_FOR
+        tried: set[str] = set()
+        while documents := [one for one in self._store.load() if one.id not in tried]:
+            result = self._counted(
+                redact(self._versions, latest(removal for one in documents for removal in one.removals))
+            )
+            for document in documents:
+                left = [removal for removal in document.removals if removal.uri in result.failed]
+                self._store.keep(document, left, next(map(str, result.failed.values()), ""))
+                tried.add(document.id)
+            if self._clock() >= until:
+                return
 
     def _measure(self) -> None:
         """Update what is reported about pending work."""

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slurp.deletions.versions import NotWritten
 from slurp.elastic.bulk import send, update_hit
 from slurp.elastic.client import Elastic
-from slurp.elastic.error_classes import ItemClass, classify
+from slurp.elastic.error_classes import Item, ItemClass, classify
+from slurp.elastic.pages import pages
 from slurp.elastic.templates import DRIFT_INDEX
 
 _PAGE = 1000
+_HAS_EXAMPLE = {"exists": {"field": "example_uri"}}
 
 
-def remove_examples(elastic: Elastic, dids: Sequence[str]) -> None:
-    """Remove the URIs of records of these accounts from the index of unknown fields.
+def remove_examples(elastic: Elastic, dids: Sequence[str]) -> dict[str, Item]:
+    """Remove the URIs of records of these accounts from the index of unknown fields; return the errors of the
+    accounts of which some are left.
 
-    Raises the exceptions of the client, and NotWritten if some are left.
+    Raises the exceptions of the client.
     """
-    client = elastic.client
+    if not dids:
+        return {}
+    client, wanted = elastic.client, frozenset(dids)
     client.indices.refresh(index=DRIFT_INDEX, ignore_unavailable=True)
-    found = client.search(
-        index=DRIFT_INDEX,
-        query={"bool": {"should": [{"prefix": {"example_uri": f"at://{did}/"}} for did in dids]}},
-        size=_PAGE,
-        source=False,
-        seq_no_primary_term=True,
-        ignore_unavailable=True,
-    )
-    hits = found["hits"]["hits"]
+    # All of them, as a cluster may reject a search by the beginning of a keyword. They are few.
+    found = pages(client, DRIFT_INDEX, [_HAS_EXAMPLE], size=_PAGE, source_includes=["example_uri"])
+    hits = [
+        (did, hit)
+        for _, response in found
+        for hit in response["hits"]["hits"]
+        if (did := _account_of(hit["_source"]["example_uri"])) in wanted
+    ]
     if not hits:
-        return
-    items = send(client, [update_hit(hit, {"example_uri": None}) for hit in hits])
-    if len(hits) == _PAGE or any(classify(item) is not ItemClass.INDEXED for item in items):
-        raise NotWritten("some examples of unknown fields name deleted accounts")
+        return {}
+    items = send(client, [update_hit(hit, {"example_uri": None}) for _, hit in hits])
+    return {
+        did: item
+        for (did, _), item in zip(hits, items, strict=True)
+        if classify(item) is not ItemClass.INDEXED
+    }
+
+
+def _account_of(uri: str) -> str:
+    return uri.removeprefix("at://").split("/", 1)[0]

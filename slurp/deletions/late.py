@@ -6,6 +6,7 @@ The worker reads on, and meets each deletion after its record. A replay of dead 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from slurp.deletions.records import redact, stored_removals
 from slurp.deletions.versions import NotWritten, RatePause, Versions, not_written
 from slurp.elastic.client import Elastic
 from slurp.events.frames import BadFrame, parse, uri_of
-from slurp.events.removals import AccountChange, Removal, latest, removal_of
+from slurp.events.removals import AccountChange, Removal, is_indexed, latest, removal_of
 from slurp.pipeline.inactive_accounts import InactiveAccounts
 
 Json = dict[str, Any]
@@ -38,20 +39,19 @@ class LateEvents:
         if not self._is_on:
             return
         events = list(_events(frames))
-        found = [removal_of(event) for event in events]
+        now_us = int(time.time() * 1e6)
+        found = [removal_of(event, now_us) for event in events]
         removals = [one for one in found if isinstance(one, Removal)]
         changes = [one for one in found if isinstance(one, AccountChange)]
         uris = {uri_of(event) for event in events if event["kind"] == "commit"}
-        self._versions.refresh()
-        wanted = latest([*stored_removals(self._versions, uris).values(), *removals])
-        result = redact(self._versions, wanted)
-        if result.failed:
-            raise not_written(f"{len(result.failed)} record(s)", result.failed)
-        dids = {event["did"] for event in events}
+        dids = {did for event in events if is_indexed(did := event["did"])}
         if not self._accounts.record([*changes, *map(AccountChange, dids)]):
             raise NotWritten("another worker changes the same accounts")
-        while self._accounts.work():
-            pass
+        self._versions.refresh()
+        wanted = latest([*stored_removals(self._versions, uris).values(), *removals])
+        errors = redact(self._versions, wanted).failed | self._accounts.settle(dids)
+        if errors:
+            raise not_written(errors)
 
 
 def _events(frames: Iterable[bytes]) -> Iterable[Json]:

@@ -17,7 +17,7 @@ from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import Removal
 
 _TYPE = "removals"
-# Documents of one retry.
+# Documents that are tried together.
 _MAX_DOCUMENTS = 20
 
 

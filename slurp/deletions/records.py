@@ -13,9 +13,7 @@ from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
 from slurp.deletions.versions import (
     Versions,
     chunks,
-    not_written,
     overwrite,
-    rejected,
     text_in,
     utc_now,
 )
@@ -48,11 +46,6 @@ class Redaction:
         for reason, count in other.redacted.items():
             self.redacted[reason] = self.redacted.get(reason, 0) + count
         self.failed |= other.failed
-
-    def check(self) -> None:
-        """Raise NotWritten if a version was rejected."""
-        if errors := rejected(self.failed):
-            raise not_written(f"{len(errors)} record(s)", errors)
 
 
 def redact(versions: Versions, removals: Mapping[str, Removal], day: str | None = None) -> Redaction:

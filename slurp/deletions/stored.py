@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from slurp.deletions.accounts import Accounts
 from slurp.deletions.records import IS_REMOVAL, Redaction, earlier_versions, redact, removal_pages
-from slurp.deletions.versions import Versions
+from slurp.deletions.versions import Versions, text_in
 from slurp.events.removals import AccountChange
 
 Json = dict[str, Any]
@@ -38,20 +38,23 @@ class StoredDeletions:
                 yield from found
             advance(count)
         for hits in self._versions.search(_INACTIVE, ["did"]):
-            for did in sorted({hit["_source"]["did"] for hit in hits}):
-                yield from self._accounts.unexpected(did)
+            yield from self._accounts.unexpected(_accounts_in(hits))
             advance(len(hits))
 
     def apply(self, advance: Advance) -> Redaction:
-        """Redact and hide these versions."""
+        """Redact and hide these versions; `failed` of the result also has accounts."""
         result = Redaction()
         for count, removals in removal_pages(self._versions, [IS_REMOVAL]):
             result.add(redact(self._versions, removals))
             advance(count)
         for hits in self._versions.search(_INACTIVE, ["did"]):
-            dids = {hit["_source"]["did"] for hit in hits}
-            self._accounts.record(map(AccountChange, dids), with_history=True)
-            while self._accounts.work():
-                pass
+            dids = _accounts_in(hits)
+            while not self._accounts.record(map(AccountChange, dids), with_history=True):
+                pass  # a worker has changed one of them meanwhile
+            result.failed |= self._accounts.settle(dids)
             advance(len(hits))
         return result
+
+
+def _accounts_in(hits: Iterable[Json]) -> set[str]:
+    return {did for hit in hits if (did := text_in(hit, "did"))}

@@ -6,7 +6,6 @@ never replaces what another program has written since.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +16,10 @@ import orjson
 from elastic_transport import TransportError
 
 from slurp.elastic.bulk import Action, replace_hit, send
-from slurp.elastic.client import FAILURES, Elastic
+from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import Item, ItemClass, classify
+from slurp.elastic.pages import OPEN, pages
 from slurp.elastic.response_checks import UnexpectedResponse
 
 Json = dict[str, Any]
@@ -28,7 +28,8 @@ T = TypeVar("T")
 # Records, accounts or removals of one request or document.
 CHUNK = 1000
 _PAGE = 500
-_KEEP_ALIVE = "2m"
+# Documents of a page are written within this many seconds, so that the point in time does not expire.
+_PAGE_SECONDS = 10
 # The user's ingest pipeline has processed the event before; it must not see it again, nor drop it.
 _NO_PIPELINE = "_none"
 # The day was deleted meanwhile.
@@ -46,19 +47,22 @@ class NotWritten(TransportError):
 
 
 class Versions:
-    """The documents of all open daily indices of one `--index`."""
+    """The documents of the daily indices of one `--index` that can be searched.
+
+    Attributes:
+        excluded: daily indices that are open but cannot be searched now.
+    """
 
     def __init__(
         self,
         elastic: Elastic,
         index: str,
-        pause: Callable[[int], None] = lambda count: None,
+        pause: RatePause,
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`pause` is called with the number of documents before they are written; it limits the load.
-        `heartbeat` is called before each request.
-        """
+        """`heartbeat` is called before each request."""
         self.index = index
+        self.excluded: frozenset[str] = frozenset()
         self._elastic = elastic
         self._pause = pause
         self._heartbeat = heartbeat
@@ -67,13 +71,27 @@ class Versions:
 
     def refresh(self) -> None:
         """Make all acknowledged documents visible to `search`."""
+        self._open = self._count_open()
         self._heartbeat()
-        self._open = len(self.days("open"))
-        self._heartbeat()
-        shards = self._elastic.client.indices.refresh(index=f"{self.index}-*")["_shards"]
+        shards = self._elastic.client.indices.refresh(index=self._searched, expand_wildcards=OPEN)["_shards"]
         if shards["failed"]:
             raise UnexpectedResponse("a refresh did not reach all shards")
         self._check_privilege("maintenance", shards)
+
+    def check_privileges(self) -> None:
+        """Raise the exception of a later `refresh` or `search` if a privilege is missing.
+
+        Daily indices without a shard that responds are left out.
+        """
+        self.excluded = frozenset(self.without_shards())
+        try:
+            self.refresh()
+            response = self._elastic.client.search(
+                index=self._searched, expand_wildcards=OPEN, query={"match_none": {}}, size=0
+            )
+            self._check_privilege("read", response["_shards"])
+        finally:
+            self.excluded = frozenset()
 
     def search(self, query: Json, fields: Sequence[str], day: str | None = None) -> Iterator[list[Json]]:
         """Yield pages of the hits for a query with these fields of `_source`, in all daily indices or that
@@ -88,45 +106,57 @@ class Versions:
         self, queries: Iterable[Json], fields: Sequence[str], day: str | None = None
     ) -> Iterator[tuple[int, list[Json]]]:
         """Yield pages for several queries at the same point in time, each with the number of its query."""
-        pit = self._elastic.client.open_point_in_time(
-            index=day or f"{self.index}-*", keep_alive=_KEEP_ALIVE, ignore_unavailable=True
-        )["id"]
-        try:
-            for number, query in enumerate(queries):
-                after: list[Any] | None = None
-                while True:
-                    self._heartbeat()
-                    found = self._elastic.client.search(
-                        pit={"id": pit, "keep_alive": _KEEP_ALIVE},
-                        query=query,
-                        source_includes=list(fields),
-                        seq_no_primary_term=True,
-                        sort=["_shard_doc"],
-                        search_after=after,
-                        size=_PAGE,
-                        track_total_hits=False,
-                    )
-                    pit = found["pit_id"]
-                    if found["_shards"]["failed"] or found["timed_out"]:
-                        raise UnexpectedResponse("a search for stored versions did not reach all shards")
-                    if day is None:
-                        self._check_privilege("read", found["_shards"])
-                    hits = found["hits"]["hits"]
-                    if hits:
-                        yield number, [hit for hit in hits if self._is_day(hit["_index"])]
-                    if len(hits) < _PAGE:
-                        break
-                    after = hits[-1]["sort"]
-        finally:
-            with contextlib.suppress(*FAILURES):  # it expires by itself
-                self._elastic.client.close_point_in_time(id=pit)
+        size = min(_PAGE, self._pause.documents_in(_PAGE_SECONDS))
+        for number, response in pages(
+            self._elastic.client,
+            day or self._searched,
+            queries,
+            heartbeat=self._heartbeat,
+            source_includes=list(fields),
+            size=size,
+        ):
+            if day is None:
+                self._check_privilege("read", response["_shards"])
+            if hits := response["hits"]["hits"]:
+                yield number, [hit for hit in hits if self._is_day(hit["_index"])]
 
     def count(self, query: Json) -> int:
         """Return the number of documents for which a query holds."""
-        response = self._elastic.client.count(index=f"{self.index}-*", query=query)
+        response = self._elastic.client.count(index=self._searched, expand_wildcards=OPEN, query=query)
         if response["_shards"]["failed"]:
             raise UnexpectedResponse("a count did not reach all shards")
         return int(response["count"])
+
+    def accounts(self, query: Json, limit: int) -> list[str]:
+        """Return the accounts, at most `limit`, of the documents for which a query holds."""
+        self._heartbeat()
+        found = self._elastic.client.search(
+            index=self._searched,
+            expand_wildcards=OPEN,
+            query=query,
+            collapse={"field": "did"},
+            source=False,
+            size=limit,
+            track_total_hits=False,
+            allow_partial_search_results=False,
+        )
+        return [str(did) for hit in found["hits"]["hits"] for did in hit["fields"]["did"]]
+
+    def first_time(self, query: Json, field: str) -> datetime | None:
+        """Return the earliest value of a date field of the documents for which a query holds."""
+        self._heartbeat()
+        found = self._elastic.client.search(
+            index=self._searched,
+            expand_wildcards=OPEN,
+            query=query,
+            sort=[{field: {"order": "asc", "format": "strict_date_time", "unmapped_type": "date"}}],
+            source=False,
+            size=1,
+            track_total_hits=False,
+            allow_partial_search_results=False,
+        )
+        times = [datetime.fromisoformat(hit["sort"][0]) for hit in found["hits"]["hits"]]
+        return next(iter(times), None)
 
     def write(self, actions: Sequence[Action]) -> list[Item | None]:
         """Send actions; return None for each that was carried out or whose index is gone, else its error.
@@ -142,13 +172,33 @@ class Versions:
 
     def days(self, state: str = "open,closed") -> list[str]:
         """Return the names of the daily indices, or of those that are `open` or `closed`."""
+        self._heartbeat()
         found = self._elastic.client.indices.get_settings(
-            index=f"{self.index}-*", name="index.uuid", expand_wildcards=state
+            index=f"{self.index}-*", name="index.uuid", expand_wildcards=f"{state},hidden"
         )
         return sorted(filter(self._is_day, found))
 
+    def without_shards(self) -> set[str]:
+        """Return the names of the open daily indices that have a shard without an active copy."""
+        self._heartbeat()
+        health = self._elastic.client.cluster.health(
+            index=f"{self.index}-*", level="indices", expand_wildcards=OPEN
+        )
+        red = {name for name, one in health["indices"].items() if one["status"] == "red"}
+        return set(filter(self._is_day, red))
+
+    @property
+    def _searched(self) -> str:
+        return ",".join([f"{self.index}-*", *(f"-{name}" for name in sorted(self.excluded))])
+
+    def _count_open(self) -> int:
+        return len(set(self.days("open")) - self.excluded)
+
     def _check_privilege(self, privilege: str, shards: Json) -> None:
         # A wildcard omits indices for which the privilege is missing.
+        if shards["total"] >= self._open:
+            return
+        self._open = self._count_open()  # some may have been deleted meanwhile
         if shards["total"] < self._open:
             raise MissingPrivilege(f"the index privilege {privilege!r} on {self.index}-* is missing")
 
@@ -165,6 +215,10 @@ class RatePause:
         self._clock = clock
         self._free_at = 0.0
 
+    def documents_in(self, seconds: int) -> int:
+        """Return the number of documents that are written within some seconds, at least 1."""
+        return max(1, self._rate * seconds)
+
     def __call__(self, count: int) -> None:
         now = self._clock()
         if self._free_at > now:
@@ -177,10 +231,10 @@ def overwrite(hit: Json, document: Json) -> Action:
     return replace_hit(hit, orjson.dumps(document), pipeline=_NO_PIPELINE)
 
 
-def not_written(what: str, errors: Mapping[str, Item]) -> NotWritten:
-    """Return the exception for documents that were not written, by the names of their records or accounts."""
+def not_written(errors: Mapping[str, Item]) -> NotWritten:
+    """Return the exception for documents that were not written, by their records (URI) or accounts (DID)."""
     name, item = next(iter(errors.items()))
-    return NotWritten(f"{what}, the first {name}: {item}")
+    return NotWritten(f"documents of {len(errors):,} record(s) or account(s), the first {name}: {item}")
 
 
 def rejected(errors: Mapping[str, Item]) -> dict[str, Item]:
@@ -188,10 +242,10 @@ def rejected(errors: Mapping[str, Item]) -> dict[str, Item]:
     return {name: item for name, item in errors.items() if item.status != CONFLICT}
 
 
-def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the items in parts, each small enough for a request or document."""
-    for first in range(0, len(items), CHUNK):
-        yield items[first : first + CHUNK]
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """Yield the items in parts, by default each small enough for a request or document."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def text_in(hit: Json, name: str) -> str:

@@ -39,6 +39,8 @@ class Item(NamedTuple):
     def __str__(self) -> str:
         if self.type == NO_RESPONSE:
             return self.reason
+        if self.result == "noop":
+            return "an ingest pipeline dropped the document"
         return f"{self.status} {self.type}: {self.reason}"
 
 

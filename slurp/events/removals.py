@@ -12,6 +12,9 @@ from slurp.events.times import DAY_US, parse_time
 _REASONS = {"delete": "deleted", "update": "updated"}
 # A change of an account applies to versions up to this long after its time: the clocks of servers differ.
 TOLERANCE_US = 300_000_000
+# Longer values are not indexed (slurp/elastic/assets/events.json), so no search finds their documents.
+_MAX_URI = 4096
+_MAX_DID = 2048
 
 
 class Removal(NamedTuple):
@@ -30,12 +33,14 @@ class AccountTimes(NamedTuple):
     """The latest times (Unix microseconds) at which an account was active, not active, and deleted; 0 for
     never.
 
-    They come from the events themselves, so the state does not depend on the order of arrival.
+    They come from the events themselves, so the state does not depend on the order of arrival. `received_us`
+    is when a server received the last deletion.
     """
 
     active_us: int = 0
     inactive_us: int = 0
     deleted_us: int = 0
+    received_us: int = 0
 
     def merge(self, other: AccountTimes) -> AccountTimes:
         """Return the later of both times each."""
@@ -62,39 +67,50 @@ class AccountChange(NamedTuple):
     times: AccountTimes = NEVER
 
 
-def removal_of(event: Mapping[str, Any]) -> Removal | AccountChange | None:
+def removal_of(event: Mapping[str, Any], now_us: int) -> Removal | AccountChange | None:
     """Return what a checked event removes or changes; None for an event that does neither."""
     kind = event["kind"]
     if kind == "commit":
         commit = event["commit"]
         if (reason := _REASONS.get(commit["operation"])) is None:
             return None
-        return Removal(uri_of(event), commit["rev"], reason)
-    if kind == "account":
-        return AccountChange(event["did"], account_times(event["account"], event["time_us"]))
+        uri = uri_of(event)
+        return Removal(uri, commit["rev"], reason) if len(uri) <= _MAX_URI else None
+    if kind == "account" and is_indexed(event["did"]):
+        return AccountChange(event["did"], account_times(event["account"], event["time_us"], now_us))
     return None
 
 
-def account_times(account: Mapping[str, Any], time_us: int) -> AccountTimes:
-    """Return the times that one account event says; `time_us` is when a server received it.
+def is_indexed(did: str) -> bool:
+    """Return whether the documents of an account are found by its DID."""
+    return len(did) <= _MAX_DID
+
+
+def account_times(account: Mapping[str, Any], time_us: int, now_us: int) -> AccountTimes:
+    """Return the times that one account event says; `time_us` is when a server received it, at `now_us` at
+    the latest.
 
     Its own time counts, unless that cannot be read or is more than a day after `time_us`: such a time would
     outweigh all later events.
     """
+    received_us = min(time_us, now_us)
     own = parse_time(str(account.get("time")))
-    instant = own if own is not None and own <= time_us + DAY_US else time_us
+    instant = own if own is not None and own <= received_us + DAY_US else received_us
     if account.get("active") is True:
         return AccountTimes(active_us=instant)
-    return AccountTimes(inactive_us=instant, deleted_us=instant if account.get("status") == "deleted" else 0)
+    if account.get("status") != "deleted":
+        return AccountTimes(inactive_us=instant)
+    return AccountTimes(inactive_us=instant, deleted_us=instant, received_us=received_us)
 
 
-def version_us(rev: str | None, timestamp_us: int) -> int:
-    """Return when a version was written, from its rev and `@timestamp` (Unix microseconds).
+def version_us(rev: str | None, *times_us: int) -> int:
+    """Return when a version was written (Unix microseconds).
 
-    It is the time in the rev, unless that is not a TID or in the future, which `@timestamp` shows.
+    It is the earliest of the time in its rev, if that is a TID, and of times at which the version existed:
+    the clock of the rev may be ahead.
     """
     own = tid.to_micros(rev) if rev else None
-    return timestamp_us if own is None else min(own, timestamp_us)
+    return min(times_us if own is None else (own, *times_us))
 
 
 def latest(removals: Iterable[Removal]) -> dict[str, Removal]:

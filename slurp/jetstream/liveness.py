@@ -23,7 +23,7 @@ class Liveness:
     def __init__(
         self, subscription: Subscription, stall: float, now: float, *, ping_when_silent: bool
     ) -> None:
-        """`stall` is `--stall-timeout` in seconds; `ping_when_silent` is needed for `silent_for`."""
+        """`stall` is `--stall-timeout` in seconds; `ping_when_silent` makes `silent_for` more exact."""
         self._subscription = subscription
         self._stall = stall
         self._ping_when_silent = _PING_WHEN_SILENT if ping_when_silent else float("inf")

@@ -17,6 +17,8 @@ from slurp.pipeline.progress import Counters
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.watchdog import Watchdog
 
+# A server that has had no events for this many seconds has sent all.
+_SILENT = 60.0
 # Seconds after which a response is late. Most arrive within one second.
 _LATE = 20.0
 
@@ -87,6 +89,21 @@ class WorkerStatus:
             f"Elasticsearch: no response to {len(late)} of {len(waits)} indexers for {max(late):.0f} s; "
             f"a request is sent again after {REQUEST_TIMEOUT:.0f} s"
         )
+
+    @property
+    def read_until_us(self) -> int:
+        """Time up to which all events of the servers are acknowledged (Unix microseconds); 0 if not known.
+
+        It is that of the newest acknowledged events, and now if nothing is in flight and a connected server
+        has had no events for a minute, as with `--dids`.
+        """
+        now_us = int(time.time() * 1e6)
+        readers = () if self.readers is None else self.readers
+        is_silent = any(reader.connected and reader.silent_for >= _SILENT for reader in readers)
+        # In this order: an event that arrives now is in the queue.
+        if is_silent and not self.queue.events:
+            return now_us
+        return min(self.counters.stream_us, now_us)
 
     def _waits(self) -> list[float]:
         """Return the seconds since the last beat of each indexer, which only a request delays for long."""

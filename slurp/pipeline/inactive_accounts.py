@@ -44,17 +44,23 @@ class InactiveAccounts:
             self._until_us = dict(newest)
             self._forget_until(newest[0][1])
 
-    def affected(self, dids: Iterable[str], identities: Iterable[Identity]) -> set[str]:
-        """Return which accounts of these documents may have documents to hide."""
+    def affected(
+        self, dids: Iterable[str], identities: Iterable[Identity], times_us: Iterable[int]
+    ) -> set[str]:
+        """Return which accounts of these documents may have documents to hide.
+
+        `times_us` are the times at which a server received their events (Unix microseconds).
+        """
         until, forgotten, rev = self._until_us, self._forgotten_us, self._forgotten_rev
         if not (until or forgotten):
             return set()
         return {
             did
-            for did, identity in zip(dids, identities, strict=True)
+            for did, identity, time_us in zip(dids, identities, times_us, strict=True)
             if identity.id < rev
             or identity.instant_us < forgotten
-            or (did in until and _written_us(identity) <= until.get(did, 0))
+            or time_us < forgotten
+            or (did in until and _written_us(identity, time_us) <= until.get(did, 0))
         }
 
     def _forget_until(self, time_us: int) -> None:
@@ -62,6 +68,6 @@ class InactiveAccounts:
         self._forgotten_rev = tid.from_micros(min(self._forgotten_us, 2**53 - 1))
 
 
-def _written_us(identity: Identity) -> int:
+def _written_us(identity: Identity, time_us: int) -> int:
     # The `_id` of a commit starts with its rev.
-    return version_us(identity.id[:_REV], identity.instant_us)
+    return version_us(identity.id[:_REV], identity.instant_us, time_us)

@@ -15,7 +15,7 @@ from slurp.elastic.error_classes import Item
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.events.frames import BadFrame, parse
 from slurp.events.identity import Identity
-from slurp.events.removals import AccountChange, Removal, removal_of
+from slurp.events.removals import AccountChange, Removal, is_indexed, removal_of
 from slurp.events.times import median
 from slurp.jetstream import bootstrap, resyncs
 from slurp.lexicons import RecordShapes
@@ -120,14 +120,14 @@ class Indexer:
         times = decoded.times
         # Now that the documents are stored: an account that was not active before is found by one of both
         # sides, here or by the search of slurp/deletions.
-        affected = self._inactive.affected(decoded.dids, decoded.identities)
+        affected = self._inactive.affected(decoded.dids, decoded.identities, decoded.times)
         return outcome, BatchAck(
             position=batch.position,
             median_us=median(times) if times else None,
             arrived_us=batch.arrived_us,
             delays_us=tuple(decoded.delays),
             future=decoded.future,
-            removals=(*decoded.removals, *map(AccountChange, affected)),
+            removals=(*decoded.removals, *map(AccountChange, filter(is_indexed, affected))),
         )
 
     def _decode(self, batch: Batch, now_us: int) -> _Decoded:
@@ -181,7 +181,7 @@ class Indexer:
         event = self._event(frame, batch)
         document = build(event, batch.host, batch.arrived_us, self._shapes, now_us)
         rendered = RenderedDocument(document, event["time_us"], event["did"])
-        return rendered, self._unknown_field(event), removal_of(event)
+        return rendered, self._unknown_field(event), removal_of(event, now_us)
 
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
         event = parse(frame)

@@ -340,6 +340,17 @@ class Counters:
             found = (tracker.saveable(number) for number, tracker in self._trackers.items())
             return [one for one in found if one is not None]
 
+    @property
+    def applied_until_us(self) -> int:
+        """Time of the stream (Unix microseconds) before which all removals are applied, in this run or an
+        earlier one; 0 if it is not known."""
+        with self._lock:
+            found = ((tracker, tracker.saveable(number)) for number, tracker in self._trackers.items())
+            return min(
+                tracker.start_us if saveable is None else saveable.position.time_us
+                for tracker, saveable in found
+            )
+
     def resume(self, reader: int, known: Position, host: str, *, by_time: bool = False) -> ResumePoint:
         """Return the cursor for `host` at which `reader` resumes after `known`, its last received event."""
         with self._lock:

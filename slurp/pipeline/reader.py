@@ -144,7 +144,10 @@ class Reader:
 
     @property
     def silent_for(self) -> float:
-        """Seconds for which the server answered pings and had no data to send. Needs `--catch-up`."""
+        """Seconds for which the server answered pings and had no data to send.
+
+        With `--catch-up` to a second, else to a third of `--stall-timeout`.
+        """
         return self._liveness.silent_for
 
     def step(self) -> bool:

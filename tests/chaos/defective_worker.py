@@ -57,15 +57,17 @@ def _lose_batches(self: indexer.Indexer, batch: Batch) -> tuple[BatchOutcome, Ba
     return BatchOutcome(indexed=count), BatchAck(batch.position, None)
 
 
-def _skip_deletions(removal_of: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+def _skip_deletions(
+    removal_of: Callable[[Mapping[str, Any], int], Any],
+) -> Callable[[Mapping[str, Any], int], Any]:
     """Return `removal_of`, but for each thousandth event that removes something None, also when it is read
     again."""
     lock = threading.Lock()
     removals = itertools.count(1)
     skipped: set[str] = set()
 
-    def skipping(event: Mapping[str, Any]) -> Any:
-        if (removal := removal_of(event)) is None:
+    def skipping(event: Mapping[str, Any], now_us: int) -> Any:
+        if (removal := removal_of(event, now_us)) is None:
             return None
         doc_id = event_id(event)
         with lock:

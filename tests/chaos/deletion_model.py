@@ -129,7 +129,8 @@ class DeletionModel:
             inner.get(name, "") for name in ("collection", "rkey", "rev", "operation")
         )
         rev_us = tid.to_micros(rev)
-        time_us = identity.instant_us if rev_us is None else min(rev_us, identity.instant_us)
+        times = [identity.instant_us, event["time_us"]]
+        time_us = min(times if rev_us is None else [*times, rev_us])
         account = self._add_account(did, inner) if kind == "account" else None
         if operation in self._highest:
             key = did, collection, rkey

@@ -1,0 +1,201 @@
+"""Daily indices that could not be searched while deletions were applied: they get what they missed later.
+
+An index may be closed, or for a longer time without a shard that responds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from slurp.deletions.accounts import Accounts
+from slurp.deletions.records import IS_REMOVAL, Redaction, redact, removal_pages
+from slurp.deletions.versions import Versions, text_in, utc_now
+from slurp.elastic import state_documents
+from slurp.elastic.client import Elastic
+from slurp.elastic.days import day_of_index
+from slurp.elastic.templates import STATE_INDEX
+from slurp.events.removals import TOLERANCE_US, AccountChange
+from slurp.events.times import DAY_US
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+_TYPE = "unavailable-day"
+_MAX_DAYS = 10_000
+# Deletions are applied to an index in parts: those that arrived within so long, while seconds are left.
+_PART = timedelta(minutes=1)
+_SECONDS = 5.0
+# A deletion arrives at most so long before its time, by a clock that is behind.
+_BEFORE = timedelta(hours=1)
+# Deletions that arrive later are applied to all indices, also if the clocks of two workers differ.
+_AFTER = timedelta(minutes=5)
+_ACCOUNT_EVENT: Json = {"term": {"kind": "account"}}
+
+
+@dataclass(frozen=True)
+class _Day:
+    """An index that was recorded; it has got what arrived before `progress`.
+
+    `available_at` is when it could be searched again; None while it cannot be.
+    """
+
+    name: str
+    progress: datetime
+    available_at: datetime | None = None
+
+
+class UnavailableDays:
+    """The daily indices of one `--index` that cannot be searched. All methods raise the exceptions of the
+    client."""
+
+    def __init__(
+        self,
+        elastic: Elastic,
+        versions: Versions,
+        accounts: Accounts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._elastic = elastic
+        self._versions = versions
+        self._accounts = accounts
+        self._clock = clock
+        # Those that this worker has found to be unavailable.
+        self._seen: set[str] = set()
+
+    def step(self, applied_until_us: int, *, is_failing: bool) -> None:
+        """Find out which indices cannot be searched, record new ones, and exclude them from searches.
+
+        To be called before deletions are applied to the others; those up to `applied_until_us` (Unix
+        microseconds) have been applied to all indices. An index without a shard that responds is only
+        excluded if searches have failed for a longer time (`is_failing`), or if it is excluded already.
+        """
+        stored = self._stored()
+        closed = set(self._versions.days("closed"))
+        failed = self._versions.without_shards() if is_failing or stored else set()
+        if not is_failing:
+            failed &= stored.keys()
+        self._versions.excluded = frozenset(failed)
+        unavailable = closed | failed
+        for name in sorted(unavailable - self._seen):
+            if name not in stored:
+                reason = "closed" if name in closed else "without a shard that responds"
+                log.warning("%s is %s: deletions will be applied to it once it can be searched", name, reason)
+            self._record(name, applied_until_us, stored.get(name))
+        self._seen = unavailable
+
+    def catch_up(self) -> tuple[Redaction, bool]:
+        """Apply to an index that can be searched again what it missed, for some seconds; return the result,
+        and whether there is more."""
+        result = Redaction()
+        stored = self._stored()
+        if not stored:
+            return result, False
+        unavailable = {*self._versions.days("closed"), *self._versions.excluded}
+        for name in sorted(stored.keys() - unavailable):
+            if name not in self._versions.days("open"):
+                self._delete(name)  # the index does not exist any more
+                continue
+            return result, self._catch_up(stored[name], result)
+        return result, False
+
+    def _catch_up(self, day: _Day, result: Redaction) -> bool:
+        if (available_at := day.available_at) is None:
+            available_at = utc_now()
+            day = replace(day, available_at=available_at)
+            log.info("%s can be searched again: applying the deletions that it missed", day.name)
+        end, until = available_at + _AFTER, self._clock() + _SECONDS
+        while (start := self._next_arrival(day.progress)) is not None and start <= end:
+            if not self._apply_part(day.name, start, result):
+                self._save(day)
+                return False  # tried again with the next step
+            day = replace(day, progress=start + _PART)
+            if self._clock() >= until:
+                self._save(day)
+                return True
+        since_us = _start_us(self._versions.index, day.name) - TOLERANCE_US
+        if self._accounts.renew(since_us, available_at):
+            self._save(day)
+            return True
+        self._delete(day.name)
+        log.info("%s has got all deletions that it missed", day.name)
+        return True
+
+    def _apply_part(self, name: str, start: datetime, result: Redaction) -> bool:
+        """Apply to one index what arrived from `start` on; return False if some must be tried again."""
+        arrived = {"range": {"event.ingested": {"gte": _text(start), "lt": _text(start + _PART)}}}
+        query = {"bool": {"filter": [_ACCOUNT_EVENT, arrived]}}
+        for hits in self._versions.search(query, ["did"]):
+            changes = [AccountChange(did) for hit in hits if (did := text_in(hit, "did"))]
+            if not self._accounts.record(changes, with_history=True):
+                return False
+        for _, removals in removal_pages(self._versions, [{"bool": {"filter": [IS_REMOVAL, arrived]}}]):
+            result.add(redact(self._versions, removals, name))
+        return not result.failed
+
+    def _next_arrival(self, start: datetime) -> datetime | None:
+        """Return when the first deletion, update or account event from `start` on arrived."""
+        arrived = {"range": {"event.ingested": {"gte": _text(start)}}}
+        query = {"bool": {"filter": [{"bool": {"should": [IS_REMOVAL, _ACCOUNT_EVENT]}}, arrived]}}
+        return self._versions.first_time(query, "event.ingested")
+
+    def _record(self, name: str, applied_until_us: int, stored: _Day | None) -> None:
+        start_us = _start_us(self._versions.index, name)
+        progress = _time_of(max(start_us, applied_until_us)) - _BEFORE
+        # Another worker, or an earlier run, may have applied less.
+        if stored is None or progress < stored.progress or stored.available_at is not None:
+            self._save(_Day(name, progress if stored is None else min(progress, stored.progress)))
+
+    def _save(self, day: _Day) -> None:
+        document = {
+            "type": _TYPE,
+            "index": self._versions.index,
+            "day": day.name,
+            "progress": day.progress,
+            "available_at": day.available_at,
+            "updated_at": utc_now(),
+        }
+        self._elastic.client.index(index=STATE_INDEX, id=self._id(day.name), document=document, refresh=True)
+
+    def _delete(self, name: str) -> None:
+        client = self._elastic.client.options(ignore_status=404)
+        client.delete(index=STATE_INDEX, id=self._id(name), refresh=True)
+
+    def _stored(self) -> dict[str, _Day]:
+        """Return the recorded indices by name."""
+        found = self._elastic.client.search(
+            index=STATE_INDEX,
+            query=state_documents.of_kind(_TYPE, self._versions.index),
+            size=_MAX_DAYS,
+        )
+        days = [_day(hit["_source"]) for hit in found["hits"]["hits"]]
+        return {day.name: day for day in days}
+
+    def _id(self, name: str) -> str:
+        return f"{_TYPE}:{name}"
+
+
+def _start_us(index: str, name: str) -> int:
+    return (day_of_index(index, name) or 0) * DAY_US
+
+
+def _time_of(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / 1e6, UTC)
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
+
+
+def _day(source: Json) -> _Day:
+    available_at = source["available_at"]
+    return _Day(
+        source["day"],
+        datetime.fromisoformat(source["progress"]),
+        None if available_at is None else datetime.fromisoformat(available_at),
+    )

@@ -1,0 +1,220 @@
+"""Daily indices of a real node that cannot be searched for a time, and what they get afterwards."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from slurp.deletions import unavailable_days
+from slurp.deletions.versions import utc_now
+from slurp.elastic.client import FAILURES
+from tests.deleting_network import MINUTE, OTHER, Network, deleting, id_of, settle
+from tests.harness import InProcess
+from tests.worker import documents
+
+DAY = 24 * 60 * MINUTE
+STATE_INDEX = "skeetslurper-state"
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network()
+
+
+def the_day(es: Elasticsearch, indexer: InProcess) -> str:
+    [day] = es.indices.get(index=f"{indexer.index}-*")
+    return str(day)
+
+
+def records(es: Elasticsearch, indexer: InProcess) -> list[dict[str, object]]:
+    """Return what is stored about unavailable days."""
+    es.indices.refresh(index=STATE_INDEX)
+    query = {"bool": {"filter": [{"term": {"type": "unavailable-day"}}, {"term": {"index": indexer.index}}]}}
+    return [hit["_source"] for hit in es.search(index=STATE_INDEX, query=query)["hits"]["hits"]]
+
+
+def reopen(es: Elasticsearch, day: str) -> None:
+    es.indices.open(index=day)
+    es.cluster.health(index=day, wait_for_status="yellow")
+
+
+def retry_now(indexer: InProcess) -> None:
+    """Let the next step do what is due each minute."""
+    indexer.deletions._retry_at = 0
+    for one in indexer.deletions._waiting:
+        one.try_at = 0
+
+
+def test_a_closed_day_gets_what_it_missed_once_it_is_open(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    post = network.commit("create", at=network.now_us - DAY)
+    kept = network.commit("create", "kept", at=network.now_us - DAY + 1000)
+    hidden = network.commit("create", did=OTHER, at=network.now_us - DAY)
+    indexer.feed([post, kept, hidden])
+    old = the_day(es, indexer)
+    es.indices.close(index=old)
+    indexer.feed([network.commit("delete"), network.account(False, "takendown", OTHER)])
+    settle(indexer)
+    reopen(es, old)
+    retry_now(indexer)
+    settle(indexer)
+    found = documents(es, indexer.index)
+    assert found[id_of(post)]["redacted"]["reason"] == "deleted"
+    assert found[id_of(kept)]["text"]
+    assert found[id_of(hidden)]["hidden"] is True
+    assert not records(es, indexer)
+
+
+def test_a_closed_day_gets_deletions_that_arrived_long_before_and_were_not_applied(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    """The worker was killed, and the day was closed before the worker started again."""
+    post = network.commit("create", at=network.now_us - DAY)
+    indexer.feed([post])
+    old = the_day(es, indexer)
+    deletion = network.commit("delete", at=network.now_us - DAY // 2)
+    indexer.feed([deletion])
+    for day in es.indices.get(index=f"{indexer.index}-*"):
+        for hit in es.search(index=day, query={"ids": {"values": [id_of(deletion)]}})["hits"]["hits"]:
+            arrived = (utc_now() - timedelta(hours=9)).isoformat(timespec="milliseconds")
+            es.update(index=day, id=hit["_id"], doc={"event": {"ingested": arrived}})
+    es.indices.close(index=old)
+    again = deleting(indexer)
+    again.feed([deletion])
+    settle(again)
+    reopen(es, old)
+    retry_now(again)
+    settle(again)
+    assert documents(es, indexer.index)[id_of(post)]["redacted"]["reason"] == "deleted"
+
+
+def test_a_closed_day_gets_the_redaction_of_an_account_that_was_due_meanwhile(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    indexer = deleting(indexer, "--deletions-delay", "1h")
+    old_post, gone = network.commit("create", at=network.now_us - DAY), network.account(False, "deleted")
+    back_post = network.commit("create", did=OTHER, at=network.now_us - DAY)
+    indexer.feed([old_post, back_post])
+    old = the_day(es, indexer)
+    indexer.read_until_us = network.now_us
+    indexer.feed([gone, network.account(False, "suspended", OTHER)])
+    settle(indexer)
+    assert all(doc["hidden"] for doc in documents(es, indexer.index).values() if doc["kind"] == "commit")
+    es.indices.close(index=old)
+    indexer.feed([network.account(True, did=OTHER)])
+    indexer.read_until_us = network.now_us + DAY
+    settle(indexer)
+    reopen(es, old)
+    retry_now(indexer)
+    settle(indexer)
+    found = documents(es, indexer.index)
+    assert found[id_of(old_post)]["redacted"]["reason"] == "account"
+    assert not found[id_of(back_post)].get("hidden")
+
+
+def test_a_day_that_was_open_for_many_deletions_is_brought_up_to_date_in_parts(
+    indexer: InProcess, es: Elasticsearch, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts = [network.commit("create", str(number), at=network.now_us - DAY + number) for number in range(3)]
+    indexer.feed(posts)
+    old = the_day(es, indexer)
+    es.indices.close(index=old)
+    deletions = [network.commit("delete", str(number)) for number in range(3)]
+    indexer.feed(deletions)
+    settle(indexer)
+    es.indices.refresh(index=f"{indexer.index}-*")
+    for number, deletion in enumerate(deletions):  # each in a minute of its own
+        [hit] = es.search(index=f"{indexer.index}-*", query={"ids": {"values": [id_of(deletion)]}})["hits"][
+            "hits"
+        ]
+        arrived = (utc_now() - timedelta(minutes=10 * number)).isoformat(timespec="milliseconds")
+        es.update(index=hit["_index"], id=hit["_id"], doc={"event": {"ingested": arrived}}, refresh=True)
+    reopen(es, old)
+    monkeypatch.setattr(unavailable_days, "_SECONDS", 0.0)
+    reasons = []
+    retry_now(indexer)
+    while indexer.deletions.step():
+        found = documents(es, indexer.index)
+        reasons.append(sum("redacted" in found[id_of(one)] for one in posts))
+        # Another worker, or a new run, goes on with what is left.
+        indexer = deleting(indexer)
+    assert reasons[:3] == [1, 2, 3]
+    assert not records(es, indexer)
+
+
+def test_what_is_known_about_a_day_that_was_deleted_is_forgotten(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    indexer.feed([network.commit("create", at=network.now_us - DAY)])
+    old = the_day(es, indexer)
+    es.indices.close(index=old)
+    indexer.feed([network.commit("delete")])
+    settle(indexer)
+    assert [one["day"] for one in records(es, indexer)] == [old]
+    es.indices.delete(index=old)
+    settle(indexer)
+    assert not records(es, indexer)
+
+
+def test_a_second_worker_accepts_a_day_that_the_first_has_found_closed(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    other = deleting(indexer)
+    post = network.commit("create", at=network.now_us - DAY)
+    indexer.feed([post])
+    old = the_day(es, indexer)
+    es.indices.close(index=old)
+    deletion = network.commit("delete")
+    for worker in (indexer, other):
+        worker.feed([deletion])
+        settle(worker)
+    reopen(es, old)
+    for worker in (indexer, other):
+        retry_now(worker)
+        settle(worker)
+    assert documents(es, indexer.index)[id_of(post)]["redacted"]["reason"] == "deleted"
+    assert not records(es, indexer)
+
+
+def test_a_day_without_shards_delays_deletions_for_five_minutes_only(
+    indexer: InProcess, es: Elasticsearch, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = network.commit("create", "two")
+    indexer.feed([post])
+    today = the_day(es, indexer)
+    old = indexer.days.name(int((network.now_us - DAY) // DAY))
+    es.indices.create(
+        index=old,
+        settings={"index.routing.allocation.require._name": "none"},
+        wait_for_active_shards="0",
+    )
+    # A worker starts nevertheless.
+    indexer = deleting(indexer)
+    frames = [network.commit("delete"), network.commit("delete", "two")]
+    indexer.feed([*frames, network.account(False, "takendown", OTHER)])
+    # A refresh waits a minute for the shard.
+    monkeypatch.setattr(indexer.elastic, "_client", indexer.elastic.client.options(request_timeout=2))
+    with pytest.raises(FAILURES):
+        indexer.deletions.step()
+    assert indexer.deletions.waiting
+    monkeypatch.setattr("slurp.deletions.engine.POSTPONE_AFTER", 0)
+    retry_now(indexer)
+    settle(indexer)
+    assert indexer.deletions.waiting == 0 and indexer.deletions.postponed == 0
+    assert es.get(index=today, id=id_of(post))["_source"]["redacted"]["reason"] == "deleted"
+    assert [one["day"] for one in records(es, indexer)] == [old]
+    es.indices.put_settings(index=old, settings={"index.routing.allocation.require._name": None})
+    es.cluster.health(index=old, wait_for_status="yellow")
+    # As if the index had had them before.
+    lost = network.commit("create", at=network.now_us - DAY)
+    hidden = network.commit("create", did=OTHER, at=network.now_us - DAY)
+    indexer.feed([lost, hidden])
+    retry_now(indexer)
+    settle(indexer)
+    found = documents(es, indexer.index)
+    assert found[id_of(lost)]["redacted"]["reason"] == "deleted"
+    assert found[id_of(hidden)]["hidden"] is True
+    assert not records(es, indexer)
