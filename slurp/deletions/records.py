@@ -56,20 +56,31 @@ def redact(versions: Versions, removals: Mapping[str, Removal], day: str | None 
     client.
     """
     result = Redaction()
+    found: list[Json] = []
     for hits in earlier_versions(versions, removals, day):
-        now = utc_now()
-        uris = [str(hit["_source"]["uri"]) for hit in hits]
-        actions = [
-            overwrite(hit, tombstone(hit["_source"], removals[uri].reason, now))
-            for hit, uri in zip(hits, uris, strict=True)
-        ]
-        for uri, error in zip(uris, versions.write(actions), strict=True):
-            if error is None:
-                reason = removals[uri].reason
-                result.redacted[reason] = result.redacted.get(reason, 0) + 1
-            else:
-                result.failed[uri] = error
+        found += hits
+        if len(found) >= versions.page:
+            _overwrite(versions, removals, found, result)
+            found = []
+    _overwrite(versions, removals, found, result)
     return result
+
+
+def _overwrite(
+    versions: Versions, removals: Mapping[str, Removal], hits: Sequence[Json], result: Redaction
+) -> None:
+    now = utc_now()
+    uris = [str(hit["_source"]["uri"]) for hit in hits]
+    actions = [
+        overwrite(hit, tombstone(hit["_source"], removals[uri].reason, now))
+        for hit, uri in zip(hits, uris, strict=True)
+    ]
+    for uri, error in zip(uris, versions.write(actions), strict=True):
+        if error is None:
+            reason = removals[uri].reason
+            result.redacted[reason] = result.redacted.get(reason, 0) + 1
+        else:
+            result.failed[uri] = error
 
 
 def earlier_versions(
