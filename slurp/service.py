@@ -152,9 +152,13 @@ class Service:
         if self._config.setup_only and not self._set_up:
             log.error("stopped before the setup was complete")
             return Exit.FAILED
-        if self._config.catch_up and not (self._caught_up or self._config.setup_only):
-            log.error("stopped before it had caught up")
-            return Exit.FAILED
+        if self._config.catch_up and not self._config.setup_only:
+            if not self._caught_up:
+                log.error("stopped before it had caught up")
+                return Exit.FAILED
+            if self._status.counters.unapplied:
+                log.error("stopped before all deletions were applied; run the same command again")
+                return Exit.FAILED
         return Exit.DONE
 
     def _check_ready(self) -> None:
@@ -382,7 +386,7 @@ class Service:
         self._join(["deletions"], self._settle_by)
         self._settled.set()
         if unapplied := self._status.counters.unapplied:
-            log.info("%s deletion(s) will be applied by the next run", f"{unapplied:,}")
+            log.warning("%s deletion(s) are not applied: the checkpoint is before them", f"{unapplied:,}")
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
         self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
         if self._signals.forced:

@@ -197,7 +197,10 @@ def apply_deletions(
     heartbeat: Heartbeat,
     seconds_left: Callable[[], float],
 ) -> None:
-    """Apply deletions until the stop, and those of the last batches once `drained`, while time is left."""
+    """Apply deletions until the stop, and those of the last batches until `drained`, while time is left.
+
+    Those behind a batch that is not acknowledged cannot be applied.
+    """
 
     def work() -> bool:
         if not deletions.is_due:
@@ -215,16 +218,16 @@ def apply_deletions(
     scheduler = Scheduler(heartbeat)
     scheduler.every(_DELETIONS_EVERY, task.run)
     scheduler.run(status.stop)
-    drained.wait()
     while True:
-        failure = ""
+        failure, is_last = "", drained.is_set()
         try:
             deletions.step(heartbeat.beat)
         except FAILURES as error:
             failure = describe(error)
-        if not deletions.waiting or seconds_left() < _LAST_DELETIONS_EVERY:
+        is_done = is_last and not status.counters.unapplied_sets()
+        if is_done or seconds_left() < _LAST_DELETIONS_EVERY:
             if failure:
-                log.warning("deletions cannot be applied: %s; the next run applies them", failure)
+                log.warning("deletions cannot be applied: %s", failure)
             return
         time.sleep(_LAST_DELETIONS_EVERY)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import Position
+from slurp.events.removals import Removal
 from slurp.jetstream.stream_range import newest_event
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.catch_up import CatchUp
@@ -22,6 +24,8 @@ from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
 from slurp.pipeline.reader import Reader
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions
+from tests.deleting_network import Network, id_of
+from tests.harness import InProcess
 from tests.tiers import slow_except
 from tests.worker import Worker, documents, expected
 
@@ -53,7 +57,7 @@ class Trial:
 
     def __init__(self, *readers: Reader) -> None:
         self.readers = readers or (fake_reader(1),)
-        self.counters = Counters(len(self.readers))
+        self.counters = Counters(len(self.readers), applies_removals=True)
         self.queue = BatchQueue(1000, 1000)
         self.now = 0.0
         self.newest: dict[str, Position | None] = {}
@@ -62,11 +66,12 @@ class Trial:
         channel = Channel(self.queue, self.counters)
         self._catch_up = CatchUp(self.readers, channel, 5.0, self._newest_event, clock=lambda: self.now)
 
-    def acknowledge(self, position: Position, reader: int = 1) -> None:
+    def acknowledge(self, position: Position, reader: int = 1, *removals: Removal) -> None:
         number = next(self._numbers[reader])
         batch = Batch(number, position.host, [b""], 0, position, reader=reader)
         self.counters.received(batch)
-        self.counters.acknowledged(batch, BatchOutcome(indexed=1), BatchAck(position, position.time_us))
+        ack = BatchAck(position, position.time_us, removals=removals)
+        self.counters.acknowledged(batch, BatchOutcome(indexed=1), ack)
 
     def has_caught_up(self, seconds: float = 0.0) -> bool:
         """Advance the clock by `seconds`; return whether all readers have caught up then."""
@@ -196,6 +201,20 @@ def test_a_run_without_a_connected_reader_has_not_caught_up() -> None:
     assert not Trial(fake_reader(1, connected=False, away=True)).has_caught_up(2)
 
 
+def test_deletions_that_are_acknowledged_by_then_must_be_applied() -> None:
+    trial = Trial()
+    trial.newest = {"ws://h1": at(7)}
+    trial.has_caught_up(2)
+    trial.acknowledge(at(7), 1, Removal("at://did:plc:a/b/c", "3k", "deleted"))
+    assert not trial.has_caught_up(1)
+    [deletion] = trial.counters.take_removals()
+    # One that arrives later does not delay the end.
+    trial.acknowledge(at(8), 1, Removal("at://did:plc:a/b/d", "3l", "deleted"))
+    assert not trial.has_caught_up(100)
+    trial.counters.applied(deletion)
+    assert trial.has_caught_up(1)
+
+
 # On real servers
 
 
@@ -246,3 +265,23 @@ def test_a_worker_ends_beside_a_live_stream_whatever_the_clock_of_the_server(
         assert worker.exit_code(timeout=45) == 0
         assert "caught up" in worker.log
     assert expected(before).keys() <= documents(es, fresh_index_prefix).keys()
+
+
+@pytest.mark.slow
+def test_a_worker_ends_once_the_deletions_are_applied(
+    indexer: InProcess, jetstream: Simulator, tmp_path: Path
+) -> None:
+    network, es = Network(), indexer.elastic.client
+    post = network.commit("create", at=network.now_us - 86_400 * SECOND)
+    indexer.feed([post])
+    [day] = es.indices.get(index=f"{indexer.index}-*")
+    es.indices.put_settings(index=day, settings={"index.blocks.write": True})
+    jetstream.publish([orjson.loads(network.commit("delete"))])
+    options = ("--jetstream", jetstream.url, "--es", indexer.config.es[0], "--index", indexer.index)
+    with Worker(*options, "--no-kibana", "--since", "0", "--catch-up", home=tmp_path) as worker:
+        worker.wait_for("deletions cannot be applied: .*cluster_block")
+        time.sleep(10)
+        assert "caught up" not in worker.log
+        es.indices.put_settings(index=day, settings={"index.blocks.write": None})
+        assert worker.exit_code(timeout=90) == 0
+    assert documents(es, indexer.index)[id_of(post)]["redacted"]["reason"] == "deleted"

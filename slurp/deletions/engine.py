@@ -99,8 +99,6 @@ class Deletions:
         self._accounts = Accounts(elastic, config, self._versions, channel.inactive)
         self._days = UnavailableDays(elastic, self._versions, self._accounts)
         self._waiting: list[_Waiting] = []
-        # Number of removals in `_waiting`.
-        self._taken = 0
         self._retry_at = clock()
         # Since when no step has succeeded; None if the last one has.
         self._failing_since: float | None = None
@@ -148,7 +146,7 @@ class Deletions:
     @property
     def is_due(self) -> bool:
         """Whether it is time for the next step."""
-        return self._clock() >= self._due or self._counters.unapplied - self._taken >= _MANY
+        return self._clock() >= self._due or self._counters.untaken >= _MANY
 
     def step(self, heartbeat: Callable[[], None] = lambda: None) -> bool:
         """Apply what is ready; return whether there is more to do immediately.
@@ -171,7 +169,6 @@ class Deletions:
             self._postpone(describe(error))
             raise
         finally:
-            self._taken = sum(len(one.removals.removals) for one in self._waiting)
             self._due = self._clock() + self._interval
         return has_more
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from slurp.events.position import Position
 from slurp.pipeline.channel import Channel
+from slurp.pipeline.progress import RemovalSet
 from slurp.pipeline.reader import Reader
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class CatchUp:
     an odd time does not keep the worker running. For servers without sequence numbers, medians of the
     servers' own times are compared.
 
+    In the end the deletions that are acknowledged by then must be applied.
+
     A server that is silent has no newest event: its reader has caught up after five seconds in which the
     server answered pings, once nothing is in flight. A reader that waits for its first connection has not
     caught up; one whose last attempt failed does not count, but one reader has to be connected.
@@ -80,9 +83,18 @@ class CatchUp:
         self._targets: dict[int, _Target] = {}
         self._due = dict.fromkeys((reader.number for reader in self._readers), clock() + _PAUSE)
         self._warned: set[str] = set()
+        # Those to be applied; None before all readers have caught up.
+        self._removals: set[RemovalSet] | None = None
 
     def step(self) -> bool:
         """Request new targets that are due, which may take seconds; return whether all have caught up."""
+        if self._removals is None:
+            if not self._have_caught_up():
+                return False
+            self._removals = self._counters.unapplied_sets()
+        return self._removals.isdisjoint(self._counters.unapplied_sets())
+
+    def _have_caught_up(self) -> bool:
         for reader in self._readers:
             if reader.connected and not reader.silent_for and self._clock() >= self._due[reader.number]:
                 self._update_target(reader)

@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 _POLL = 0.25
 # A node rejects a request above a tenth of its heap (51 MB of 512 MB) each time, so it would be held forever.
 _MAX_DOCUMENT = 40_000_000
-# Deletions and updates that wait to be applied; above this, indexing waits for them.
+# Deletions and updates that wait to be applied; above this, indexing waits for them. Those behind a batch
+# that is not acknowledged count as well: an indexer took it from the queue before them, and does not wait.
 _MAX_UNAPPLIED = 100_000
 
 

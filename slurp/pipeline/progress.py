@@ -114,7 +114,7 @@ class AckTracker:
         self.last_received = 0
         # In order of creation, so the first one limits the checkpoint most.
         self.holds: list[Hold] = []
-        # Removals that are not applied, in the order of their batches, and those that were not taken yet.
+        # Removals that may be applied and are not, in the order of their batches; those not taken yet.
         self.unapplied: list[RemovalSet] = []
         self.untaken: list[RemovalSet] = []
         self._next = 1
@@ -122,13 +122,9 @@ class AckTracker:
         self._medians: deque[int] = deque(maxlen=_MEDIANS)
         self._delays: deque[int] = deque(maxlen=DELAYS)
 
-    def acknowledge(self, reader: int, number: int, ack: BatchAck, now_us: int) -> int:
-        """Record that batch `number` (from 1, consecutive) is done, and advance over all consecutive ones.
-
-        Return the number of removals that may be applied now.
-        """
+    def acknowledge(self, reader: int, number: int, ack: BatchAck, now_us: int) -> None:
+        """Record that batch `number` (from 1, consecutive) is done, and advance over all consecutive ones."""
         self._acked[number] = ack
-        ready = 0
         while (done := self._acked.pop(self._next, None)) is not None:
             for hold in self.holds:
                 if not hold.passed and self._next > hold.after:
@@ -137,10 +133,8 @@ class AckTracker:
                 removals = RemovalSet(reader, self._next, self.position, done.removals)
                 self.unapplied.append(removals)
                 self.untaken.append(removals)
-                ready += len(done.removals)
             self._next += 1
             self._advance(done, now_us)
-        return ready
 
     def saveable(self, reader: int) -> Saveable | None:
         """Return the position to save, not beyond the oldest hold, nor the oldest removals that are not
@@ -255,6 +249,7 @@ class Counters:
         self._reconnects = 0
         self._gaps = 0
         self._future_revs = 0
+        self._applies_removals = applies_removals
         self._unapplied = 0
         self._sums = BatchOutcome()
         self._trackers = {
@@ -280,8 +275,9 @@ class Counters:
                 setattr(self._sums, name, getattr(self._sums, name) + getattr(outcome, name))
             self._in_flight -= len(batch.frames)
             self._future_revs += ack.future
-            tracker = self._trackers[batch.reader]
-            self._unapplied += tracker.acknowledge(batch.reader, batch.number, ack, self._now_us())
+            self._trackers[batch.reader].acknowledge(batch.reader, batch.number, ack, self._now_us())
+            if self._applies_removals:
+                self._unapplied += len(ack.removals)
 
     def reconnected(self) -> None:
         """Count a reconnect."""
@@ -323,10 +319,22 @@ class Counters:
             self._trackers[removals.reader].unapplied.remove(removals)
             self._unapplied -= len(removals.removals)
 
+    def unapplied_sets(self) -> set[RemovalSet]:
+        """Return the removals that may be applied, as all earlier events are acknowledged, and are not."""
+        with self._lock:
+            return {removals for tracker in self._trackers.values() for removals in tracker.unapplied}
+
     @property
     def unapplied(self) -> int:
-        """Number of removals whose earlier events are acknowledged and that are not applied."""
+        """Number of removals that are acknowledged and not applied, also of those with earlier events that
+        are not acknowledged."""
         return self._unapplied
+
+    @property
+    def untaken(self) -> int:
+        """Number of removals that `take_removals` would return."""
+        with self._lock:
+            return sum(len(one.removals) for tracker in self._trackers.values() for one in tracker.untaken)
 
     @property
     def held(self) -> bool:
