@@ -12,7 +12,7 @@ COMPAT ?= 8.19.21 9.5.3
 LOCK := $(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock'
 
-.PHONY: help setup demo test test-all coverage test-compat chaos disk-week bench bench-quick bench-growth bench-deletions screenshot
+.PHONY: help setup demo test test-all coverage test-compat chaos disk-week bench bench-quick bench-growth bench-deletions bench-trends screenshot
 .PHONY: lint audit docs lock format clean
 
 help: ## list the targets
@@ -59,6 +59,9 @@ bench-growth: .venv/.installed ## half an hour: ten million documents in one ind
 
 bench-deletions: .venv/.installed ## twenty minutes: deletions on ten million documents in 31 indices, into docs/benchmarks.md
 	$(BIN)/python -m bench --write deletions
+
+bench-trends: .venv/.installed ## half an hour: trends of a day of twenty million documents, into docs/benchmarks.md
+	$(BIN)/python -m bench --write trends
 
 screenshot: .venv/.installed ## two or three minutes: the page of --http as it looks, into docs/page-*.png; needs a Chromium
 	$(BIN)/python -m tests.screenshot

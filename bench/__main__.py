@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import contenders, cost, deletions, latency, queries, stages, version_0_1_0
+from bench import contenders, cost, deletions, latency, queries, stages, trends, version_0_1_0
 from bench.contenders import Measurement
 from bench.environment import ROOT, BenchEnvironment, read_frames
 from slurp import __version__
@@ -277,6 +277,38 @@ def deleting(env: BenchEnvironment, quick: bool) -> Iterable[str]:
     )
 
 
+# Of each hour: twelve computations while it grows, half as large on average, and two afterwards.
+_HOURS = 8
+_EVENTS_PER_DAY = 40_000_000
+
+
+def trending(env: BenchEnvironment, quick: bool) -> Iterable[str]:
+    """Measure the computation of trends on one large day."""
+    with env.prefix() as prefix:
+        day = trends.LargeDay(env, prefix, 500_000 if quick else 20_000_000)
+        found = {
+            "an hour, for the first time": day.compute(12),
+            "an hour": day.compute(13),
+            "the day": day.compute(None),
+        }
+        tripped = sum(day.breakers().values())
+    yield "## Trends"
+    yield ""
+    yield "| computed | documents | Elasticsearch CPU | worker CPU | duration |"
+    yield "|---|---|---|---|---|"
+    for title, one in found.items():
+        times = (one.node_cpu, one.worker_cpu, one.seconds)
+        yield f"| {title} | {one.documents:,} | " + " | ".join(f"{time:.1f} s" for time in times) + " |"
+    _, hour, whole = found.values()
+    scale = _EVENTS_PER_DAY / whole.documents
+    share = (_HOURS * scale * hour.cpu + scale / 2 * whole.cpu) / 3600
+    yield ""
+    yield (
+        f"At {_EVENTS_PER_DAY:,} events a day, {_HOURS} hours and one day of half the size on average are "
+        f"computed in each hour: {share:.1%} of one core. Circuit breakers rejected {tripped} requests."
+    )
+
+
 PARTS: dict[str, Callable[[BenchEnvironment, bool], Iterable[str]]] = {
     "sides": compare,
     "stages": single_stages,
@@ -285,6 +317,7 @@ PARTS: dict[str, Callable[[BenchEnvironment, bool], Iterable[str]]] = {
     "queries": json_bench,
     "growth": growing,
     "deletions": deleting,
+    "trends": trending,
 }
 _DEFAULT_PARTS = "sides, cost, queries, stages, latency"
 

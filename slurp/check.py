@@ -32,7 +32,13 @@ _REQUEST_TIMEOUT = 10.0
 # Options whose values are durations in seconds.
 _DURATIONS = ("stall-timeout", "refresh", "deletions-delay", "flush", "stats-interval", "wait", "grace")
 # Options for which None has a name.
-_NONE = {"retention": "forever", "replicas": "auto", "http": "off"}
+_NONE = {
+    "retention": "forever",
+    "replicas": "auto",
+    "http": "off",
+    "appview": "off",
+    "trends-retention": "forever",
+}
 _RESULTS = {
     Exit.DONE: "passed",
     Exit.FAILED: "failed: a server is not reachable or not usable",
@@ -228,7 +234,7 @@ def _format_value(config: Config, name: str) -> str | None:
         return value and "***"
     if name == "max-disk" and value == 0:
         return "off"
-    if name == "retention":
+    if name in ("retention", "trends-retention"):
         return f"{value}d"
     if name in ("since", "replay-from") and value == LIVE:
         return "live"

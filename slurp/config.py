@@ -49,6 +49,7 @@ LEGACY_HOSTS = tuple(
 )
 ELASTICSEARCH = "http://localhost:9200"
 KIBANA = "http://localhost:5601"
+APPVIEW = "https://public.api.bsky.app:443"
 # Options without effect if Kibana is not used.
 _KIBANA_OPTIONS = ("kibana-space", "kibana-user", "kibana-pass", "kibana-pass-file", "kibana-overwrite")
 
@@ -94,6 +95,11 @@ class Config:
     lexicons: Path | None
     setup_only: bool
     no_setup: bool
+
+    appview: str | None
+    """None: no names are looked up."""
+    trends_retention: int | None
+    """Days; None: forever."""
 
     kibana: str | None
     """None: Kibana is not used."""
@@ -199,6 +205,7 @@ def _build(
     values["jetstream"] = _jetstream(values)
     values["es"] = _elasticsearch(values)
     values["kibana"] = _kibana(values)
+    values["appview"] = _appview(values)
     values["retention_days"] = values.pop("retention")
     warnings = [one for one in (warning, *exposures) if one]
     if values["kibana"] is None and not values["no_kibana"] and kibana_options:
@@ -313,6 +320,16 @@ def _elasticsearch(values: Mapping[str, Any]) -> tuple[str, ...]:
         if values[_field(name)] is not None and not any(url.startswith("https:") for url in urls):
             raise ValueError(f"--{name} requires an https:// URL in --es")
     return urls
+
+
+def _appview(values: Mapping[str, Any]) -> str | None:
+    """Return the URL of the AppView, None if it is not used: a simulated network has accounts of its own."""
+    if values["appview"] == "off":
+        return None
+    if values["appview"] is not None:
+        return parse_http_url(values["appview"], "--appview")
+    is_simulated = all(is_loopback(urlsplit(url).hostname or "") for url in values["jetstream"])
+    return None if is_simulated else APPVIEW
 
 
 def _kibana(values: Mapping[str, Any]) -> str | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "changeme"  # noqa: S105  the default password of the worker; the node listens on loopback only
 INDEX = "bluesky-events"
+TRENDS = "skeetslurper-trends"
 
 # Seconds that the main thread may wait for a response of Elasticsearch.
 _REQUEST_TIMEOUT = 10.0
@@ -77,6 +78,7 @@ def _run(folder: Path, rate: float, seconds: float | None, signals: StopSignals)
         ):
             worker = _start(
                 str(Path(__file__).parents[1] / "skeetslurper.py"),
+                *("--appview", f"http://127.0.0.1:{jetstream_port}"),
                 *("--jetstream", f"ws://127.0.0.1:{jetstream_port}", "--es", node.url, "--index", INDEX),
                 *("--no-kibana", "--stats-interval", "10s", "--dead-letter", str(folder / "dead.jsonl")),
                 *("--http", http),
@@ -119,7 +121,32 @@ def _print_summary(es: Elasticsearch) -> None:
         print(f"\n{title}")
         for bucket in result["buckets"]:
             print(f"  {bucket['doc_count']:>9,}  {bucket['key']}")
+    _print_liked_posts(es)
     print("\nNext: .venv/bin/python skeetslurper.py --embedded reads the real Bluesky; see README.md.")
+
+
+def _print_liked_posts(es: Elasticsearch) -> None:
+    """Print the most liked posts of the last day in the trends, with their authors."""
+    es.indices.refresh(index=TRENDS, ignore_unavailable=True)
+    conditions = {"index": INDEX, "measure": "posts_by_likes", "interval": "day"}
+    found = es.search(
+        index=TRENDS,
+        ignore_unavailable=True,
+        query={
+            "bool": {
+                "filter": [{"term": {name: value}} for name, value in conditions.items()],
+                "must_not": [{"term": {"hidden": True}}],
+            }
+        },
+        sort=[{"@timestamp": "desc"}, {"rank": "asc"}],
+        size=5,
+    )
+    if found["hits"]["hits"]:
+        print("\nmost liked posts")
+    for hit in found["hits"]["hits"]:
+        row = hit["_source"]
+        author = f"@{row['handle']}" if "handle" in row else row["did"]
+        print(f"  {row['count']:>9,}  {author}: {row.get('text', row['url'])[:80]}")
 
 
 def _available_port(port: int) -> int:

@@ -35,6 +35,7 @@ from slurp.tasks import (
     HousekeepingTasks,
     apply_deletions,
     keep_to_budget,
+    keep_trends,
     monitor_servers,
 )
 from slurp.watchdog import Heartbeat, Watchdog, notify
@@ -63,16 +64,18 @@ _LIMITS = {
     "disk": 300.0,
     # Requests of 30 s, with a beat before each, and a pause for --deletions-rate.
     "deletions": 300.0,
+    # Requests of 120 s at most, with a beat before each.
+    "trends": 300.0,
     # One request of 4 s.
     "stats": 120.0,
     # Several requests of up to a minute.
     "kibana": 900.0,
 }
 # Without these indexing continues.
-_NOT_VITAL = ("kibana",)
+_NOT_VITAL = ("kibana", "trends")
 
 # Threads that end when their work is done, or without harm; all others run until the stop.
-_MAY_END = ("startup", "kibana", "http", "http-probe")
+_MAY_END = ("startup", "kibana", "http", "http-probe", "trends")
 
 # Of `--grace`, the seconds kept for the last checkpoint after the indexers have stopped retrying.
 _RESERVED_FOR_CHECKPOINT = 3.0
@@ -323,6 +326,10 @@ class Service:
             lambda: housekeeping.run(self._stop, self._drained, self._heartbeat("housekeeping")),
         )
         self._spawn("disk", lambda: keep_to_budget(cluster, status, elastic, self._heartbeat("disk")))
+        self._spawn(
+            "trends",
+            partial(_contain, partial(keep_trends, config, status, elastic, self._heartbeat("trends"))),
+        )
         self._spawn("stats", partial(self._report, self._stats))
         self._reading_since = time.monotonic()
         for reader in readers:
@@ -388,7 +395,7 @@ class Service:
         if unapplied := self._status.counters.unapplied:
             log.warning("%s deletion(s) are not applied: the checkpoint is before them", f"{unapplied:,}")
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
-        self._join(["kibana"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
+        self._join(["kibana", "trends"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
         if self._signals.forced:
             return False
         if in_flight:

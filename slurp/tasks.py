@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from slurp.config import Config
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.outage_log import OutageLog
@@ -21,6 +22,7 @@ from slurp.pipeline.checkpoint import Checkpoint
 from slurp.pipeline.stream_clock import StreamClock
 from slurp.scheduler import Scheduler
 from slurp.startup import Cluster, Plan
+from slurp.trends.keeping import TrendKeeper
 from slurp.watchdog import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ _DISK_EVERY = 0.25
 _UNKNOWN_FIELDS_EVERY = 60.0
 _SERVERS_EVERY = 1.0
 _DELETIONS_EVERY = 0.5
+_TRENDS_EVERY = 1.0
 # At the end, between two attempts.
 _LAST_DELETIONS_EVERY = 0.2
 
@@ -230,6 +233,34 @@ def apply_deletions(
                 log.warning("deletions cannot be applied: %s", failure)
             return
         time.sleep(_LAST_DELETIONS_EVERY)
+
+
+def keep_trends(config: Config, status: WorkerStatus, elastic: Elastic, heartbeat: Heartbeat) -> None:
+    """Keep trends and names current until the stop."""
+    keeper = TrendKeeper(
+        elastic, config, lambda: status.read_until_us, status.stop, heartbeat.beat, status.wanted_names
+    )
+    scheduler = Scheduler(heartbeat)
+    for work, failing, recovered in (
+        (
+            keeper.trends.step,
+            "trends cannot be computed: {}; trying again every 5m",
+            "trends are computed again",
+        ),
+        (
+            keeper.changes.step,
+            "changes of names cannot be read: {}; trying again every minute",
+            "changes of names are read again",
+        ),
+        (
+            keeper.wanted.step,
+            "names for the page cannot be looked up: {}; trying again",
+            "names for the page are looked up again",
+        ),
+    ):
+        task = PeriodicTask(elastic, work, _outage_log(failing, recovered), status.outage_log)
+        scheduler.every(_TRENDS_EVERY, task.run)
+    scheduler.run(status.stop)
 
 
 def monitor_servers(monitor: ServerMonitor, stop: threading.Event, heartbeat: Heartbeat) -> None:

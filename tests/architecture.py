@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("startup",),
     ("web",),
     ("monitoring", "kibana", "embedded"),
+    ("trends",),
+    ("actors",),
     ("deletions",),
     ("pipeline",),
     ("jetstream", "elastic"),

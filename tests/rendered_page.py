@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
-import orjson
 from elasticsearch import Elasticsearch
 
 from slurp.addresses import Address
+from slurp.elastic.templates import ACTORS_INDEX, TRENDS_INDEX
 from slurp.web.history import History
 from slurp.web.http_server import HttpServer, Request
 from slurp.web.page import Page
@@ -79,12 +79,17 @@ def fill(indexer: InProcess, es: Elasticsearch, *frames: bytes) -> None:
 def fill_with_evil(indexer: InProcess, es: Elasticsearch) -> None:
     """Index events with EVIL in all untrusted texts, and a document that no worker would write."""
     did = f"did:plc:{EVIL}"
-    identity = {
-        "did": did,
-        "time_us": int(indexer.began * 1e6),
-        "kind": "identity",
-        "identity": {"did": did, "handle": f"handle{EVIL}", "seq": 1, "time": "2026-01-01T00:00:00Z"},
+    names = {"did": did, "handle": f"handle{EVIL}", "display_name": f"name{EVIL}"}
+    es.index(index=ACTORS_INDEX, id=did, document=names, refresh=True)
+    hour = {
+        "index": indexer.index,
+        "interval": "hour",
+        "@timestamp": "2026-11-28T14:00:00Z",
+        "rank": 1,
     }
+    row = {**hour, **names, "text": f"row{EVIL}", "url": "javascript:alert(6)", "labels": [EVIL], "count": 7}
+    for measure in ("posts_by_likes", "people_by_followers"):
+        es.index(index=TRENDS_INDEX, document={**row, "measure": measure}, refresh=True)
     record = {
         "$type": "app.bsky.feed.post",
         "text": f"text{EVIL}",
@@ -107,7 +112,7 @@ def fill_with_evil(indexer: InProcess, es: Elasticsearch) -> None:
         "event": {"ingested": datetime.now(UTC).isoformat()},
     }
     fill(
-        *(indexer, es, orjson.dumps(identity)),
+        *(indexer, es),
         commit(1, record, did=did, rkey=f"rkey{EVIL}"),
         commit(2, {"$type": f"evil{EVIL}"}, collection=f"app.evil.{EVIL}"),
     )

@@ -52,7 +52,7 @@ RUN = re.compile(
 # These need servers that the tests do not have; their options are parsed.
 PARSED = re.compile(r"\.venv/bin/python skeetslurper\.py --es").match
 # Without Elasticsearch, so their options are parsed and nothing is done.
-DELETIONS = re.compile(r"python -m slurp\.deletions ").match
+TOOLS = re.compile(r"python -m slurp\.(deletions|trends) ").match
 COLLECTED = re.compile(r"\.venv/bin/python -m pytest ").match
 DRY = re.compile(r"make ").match
 NOT_HERE = {
@@ -96,7 +96,7 @@ def matching(rule: object) -> list[str]:
 
 
 def test_every_command_has_a_rule() -> None:
-    rules = (RUN, PARSED, DELETIONS, COLLECTED, DRY)
+    rules = (RUN, PARSED, TOOLS, COLLECTED, DRY)
     elsewhere = {c for c in ALL for rule in NOT_HERE if re.match(rule, c)}
     assert [c for c in ALL if not any(rule(c) for rule in rules) and c not in elsewhere] == []
     assert [c for c in elsewhere if any(rule(c) for rule in rules)] == []
@@ -174,8 +174,8 @@ def test_the_options_of_a_documented_command_are_valid(command: str, tmp_path: P
     assert (config.es_pass, config.warnings) == ("changeme", ())
 
 
-@pytest.mark.parametrize("command", matching(DELETIONS))
-def test_the_options_of_a_documented_deletions_command_are_valid(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", matching(TOOLS))
+def test_the_options_of_a_documented_tool_are_valid(command: str, tmp_path: Path) -> None:
     record = "at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/app.bsky.feed.post/3l3qqq"
     for placeholder, word in {"AT_URI": record, "DID": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}.items():
         command = re.sub(rf"(?<=\s){placeholder}\b", word, command)
@@ -212,7 +212,7 @@ def test_options_named_in_messages_exist() -> None:
     # Options of other commands of this project, and of programs that it calls.
     known |= {"--quarantined", "--check", "--output", "--space", "--seconds", "--rate"}
     known |= {"--data", "--port", "--heap", "--password"}
-    known |= {"--did", "--uri", "--verify", "--confirm", "--yes"}
+    known |= {"--did", "--uri", "--verify", "--confirm", "--yes", "--from", "--to"}
     other_programs = ("privileges.py", "run_as_user.py", "java.py", "completion.py")
     missing = set()
     for path in (ROOT / "slurp").rglob("*.py"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -177,20 +176,6 @@ def test_the_page_counts_events_and_shows_nothing(
     assert not [*overview.languages, *overview.tags, *overview.domains]
     for search in ({}, {"q": "the"}, {"lang": "en"}, {"domain": "example.com"}, {"tag": "cats"}):
         assert page.posts(SearchRequest.from_parameters(search)) == Posts(0, or_more=False, posts=[])
-    dids = [bucket["key"] for bucket in _handles_of(es, gone)]
-    assert dids
-    assert page._handles(set(dids)) == {}
-
-
-def _handles_of(es: Elasticsearch, index: str) -> list[Json]:
-    response = es.search(
-        index=f"{index}-*",
-        size=0,
-        query={"exists": {"field": "identity.handle"}},
-        aggs={"dids": {"terms": {"field": "did"}}},
-    )
-    buckets: list[Json] = response["aggregations"]["dids"]["buckets"]
-    return buckets
 
 
 def test_the_documented_queries_and_filters_find_nothing_but_events(es: Elasticsearch, gone: str) -> None:
@@ -208,30 +193,22 @@ def test_a_document_is_shown_again_after_its_account_is_active(
     worker.finish_startup()
     worker.probe.step()
     fill(indexer, es, *(post(number, f"word{number}", tags=[f"tag{number}"]) for number in range(4)))
-    moment = datetime.fromtimestamp(indexer.began, UTC).isoformat().replace("+00:00", "Z")
-    identity = {"did": "did:plc:" + "0" * 24, "time_us": int(indexer.began * 1e6), "kind": "identity"}
-    handle = {
-        **identity,
-        "identity": {"did": identity["did"], "handle": "handle.example", "seq": 1, "time": moment},
-    }
-    fill(indexer, es, orjson.dumps(handle))
-    ids = {hit["_source"].get("text", "handle"): hit["_id"] for hit in helpers.scan(es, index=indexer.today)}
+    ids = {hit["_source"]["text"]: hit["_id"] for hit in helpers.scan(es, index=indexer.today)}
 
-    words = ["@handle", *(f"{word}{number}" for word in ("word", "tag") for number in range(4))]
+    words = [f"{word}{number}" for word in ("word", "tag") for number in range(4)]
 
     def shown() -> set[str]:
         html = RenderedPage(worker, fresh_index_prefix).html()
         return {word for word in words if word in html}
 
-    assert len(shown()) == 9
-    for text in ("word0", "handle", "word1"):
+    assert len(shown()) == 8
+    for text in ("word0", "word1"):
         es.update(index=indexer.today, id=ids[text], doc={"hidden": True})
     redacted = es.get(index=indexer.today, id=ids["word2"])["_source"]
     es.index(index=indexer.today, id=ids["word2"], document=tombstone(redacted, "deleted"), refresh=True)
     assert shown() == {"word3", "tag3"}
-    for text in ("word0", "handle"):
-        es.update(index=indexer.today, id=ids[text], doc={"hidden": None}, refresh=True)
-    assert shown() == {"word0", "tag0", "@handle", "word3", "tag3"}
+    es.update(index=indexer.today, id=ids["word0"], doc={"hidden": None}, refresh=True)
+    assert shown() == {"word0", "tag0", "word3", "tag3"}
 
 
 def test_an_updated_post_is_counted_once(

@@ -17,7 +17,7 @@ from slurp.events.times import day_of
 from slurp.simulator.jetstream import Simulator
 from tests.worker import Worker, checkpoint
 
-DELAY = 6.0
+DELAY = 15.0
 
 
 class DelayingDeletes(ThreadingHTTPServer):

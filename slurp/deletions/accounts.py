@@ -15,7 +15,6 @@ from typing import Any
 from slurp.config import Config
 from slurp.deletions.account_states import AccountState, AccountStates
 from slurp.deletions.brake import Brake
-from slurp.deletions.examples import remove_examples
 from slurp.deletions.targets import FIELDS, Target, event_times, inner, query_for
 from slurp.deletions.versions import CONFLICT, Versions, chunks, text_in
 from slurp.elastic.client import Elastic
@@ -73,7 +72,6 @@ class Accounts:
         self.pending_since: datetime | None = None
         self.brake = Brake(elastic, config.index, config.deletions_brake)
         self._versions = versions
-        self._elastic = elastic
         self._states = AccountStates(elastic, config.index)
         self._delay = timedelta(seconds=config.deletions_delay)
         self._inactive = inactive
@@ -192,12 +190,13 @@ class Accounts:
             return Slice()
         self._versions.refresh()
         targets = {did: Target.of(state, is_due=did in due) for did, state in found.items()}
+        self._versions.derived.hide({did: target.hidden_until_us > 0 for did, target in targets.items()})
         errors: dict[str, Item] = {}
         written, is_complete = self._write(targets, errors)
         # Those with errors are written as well, so that others have their turn first.
         done = found if is_complete else {did: found[did] for did in errors}
         redacted = [did for did in done if targets[did].redacted_until_us and did not in errors]
-        errors |= remove_examples(self._elastic, redacted)
+        errors |= self._versions.derived.remove_accounts(redacted)
         self._states.put([_applied(state, targets[did], errors) for did, state in done.items()])
         return Slice(written > 0 or len(done) > len(errors), is_complete, errors)
 

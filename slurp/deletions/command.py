@@ -11,7 +11,6 @@ from typing import Any
 from slurp.config import Config
 from slurp.deletions.accounts import Accounts
 from slurp.deletions.applied import Applied
-from slurp.deletions.examples import remove_examples
 from slurp.deletions.progress_bar import ProgressBar
 from slurp.deletions.stored import StoredDeletions
 from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
@@ -107,7 +106,9 @@ class Command:
         finally:
             bar.end()
         if request.did is not None:
-            failed += len(remove_examples(self._elastic, [request.did]))
+            failed += len(self._versions.derived.remove_accounts([request.did]))
+        elif request.uri is not None:
+            self._versions.derived.remove_records([request.uri])
         log.info("%s: %s document(s) have lost their content", what, f"{total - failed:,}")
         if failed:
             log.error("%s document(s) could not be written; run the command again", f"{failed:,}")

@@ -63,6 +63,7 @@ def redact(versions: Versions, removals: Mapping[str, Removal], day: str | None 
             _overwrite(versions, removals, found, result)
             found = []
     _overwrite(versions, removals, found, result)
+    versions.derived.remove_records([uri for uri, one in removals.items() if one.reason == "deleted"])
     return result
 
 

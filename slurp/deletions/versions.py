@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import orjson
 from elastic_transport import TransportError
 
+from slurp.deletions.derived import DerivedContent
 from slurp.elastic.bulk import Action, replace_hit, send
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
@@ -53,6 +54,7 @@ class Versions:
 
     Attributes:
         excluded: daily indices that are open but cannot be searched now.
+        derived: content outside the daily indices that comes from these documents.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Versions:
         """`heartbeat` is called before each request."""
         self.index = index
         self.excluded: frozenset[str] = frozenset()
+        self.derived = DerivedContent(elastic, index)
         self._elastic = elastic
         self._pause = pause
         self._heartbeat = heartbeat

@@ -63,6 +63,11 @@ def update_hit(hit: Mapping[str, Any], fields: Mapping[str, Any]) -> Action:
     return b"%b\n%b" % (orjson.dumps({"update": _unchanged(hit)}), orjson.dumps({"doc": fields}))
 
 
+def delete_hit(hit: Mapping[str, Any]) -> Action:
+    """Return the action that deletes the document of a search hit, unless it has changed."""
+    return orjson.dumps({"delete": _unchanged(hit)})
+
+
 def _unchanged(hit: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "_index": hit["_index"],

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from slurp.elastic.templates import DRIFT_INDEX, STATE_INDEX, STATS_INDEX
+from slurp.elastic.templates import ACTORS_INDEX, DRIFT_INDEX, STATE_INDEX, STATS_INDEX, TRENDS_INDEX
 
 Role = dict[str, Any]
 
-_OWN_INDICES = [STATE_INDEX, DRIFT_INDEX, STATS_INDEX]
+_OWN_INDICES = [STATE_INDEX, DRIFT_INDEX, STATS_INDEX, TRENDS_INDEX, ACTORS_INDEX]
 
 
 def setup(index: str) -> Role:

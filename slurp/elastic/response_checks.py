@@ -191,7 +191,7 @@ _SHAPES: Mapping[str, Any] = {
     "indices.put_settings": _ACKNOWLEDGED,
     "indices.refresh": {"_shards": _SHARDS},
     # Empty if no index matches.
-    "indices.stats": _Values(_Values({"total": _STATS})),
+    "indices.stats": _Values(_Values(_Optional(total=_STATS, primaries=_STATS))),
     "ingest.get_pipeline": _Values({}),
     "ingest.put_pipeline": _ACKNOWLEDGED,
     "mget": {"docs": _Items({"_id": str}, least=1)},

@@ -19,10 +19,12 @@ from slurp.elastic.features import Features, detect
 from slurp.elastic.ingest_pipeline import PipelineAttachment, find_pipeline, put_pipeline
 from slurp.elastic.mapping_updates import add_deletion_fields, missing_fields, put_mapping
 from slurp.elastic.templates import (
+    ACTORS_INDEX,
     DRIFT_INDEX,
     MANAGED_META,
     STATE_INDEX,
     STATS_INDEX,
+    TRENDS_INDEX,
     Change,
     IndexOptions,
     Templates,
@@ -41,7 +43,13 @@ from slurp.lexicons.mapping import count_fields
 log = logging.getLogger(__name__)
 
 # The indices besides daily indices, with the names of their assets.
-_OWN_INDICES = {STATE_INDEX: "state", DRIFT_INDEX: "drift", STATS_INDEX: "stats"}
+_OWN_INDICES = {
+    STATE_INDEX: "state",
+    DRIFT_INDEX: "drift",
+    STATS_INDEX: "stats",
+    TRENDS_INDEX: "trends",
+    ACTORS_INDEX: "actors",
+}
 
 # Without a retention, only this many past days get the fields of a new version.
 _MAPPED_DAYS = 3

@@ -34,6 +34,8 @@ Json = dict[str, Any]
 STATE_INDEX = "skeetslurper-state"
 DRIFT_INDEX = "skeetslurper-drift"
 STATS_INDEX = "skeetslurper-stats"
+TRENDS_INDEX = "skeetslurper-trends"
+ACTORS_INDEX = "skeetslurper-actors"
 
 # The key in `_meta` that all managed resources have.
 _OWNER = "skeetslurper"

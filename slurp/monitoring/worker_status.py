@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from slurp.actors.wanted import WantedNames
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import REQUEST_TIMEOUT
 from slurp.elastic.outage_log import OutageLog
@@ -34,6 +35,7 @@ class WorkerStatus:
         saved: when the checkpoint last contained all acknowledged events (monotonic seconds).
         clock_error: how the clock of this machine differs from the stream, '' if it does not.
         disk: None before the setup of the cluster.
+        wanted_names: accounts of which the page needs the names.
         deletions: None before the setup of the cluster, and with `--deletions keep`.
     """
 
@@ -48,6 +50,7 @@ class WorkerStatus:
     clock_error: str = ""
     disk: DiskBudget | None = None
     deletions: Deletions | None = None
+    wanted_names: WantedNames = field(default_factory=WantedNames)
 
     @property
     def counters(self) -> Counters:

@@ -19,6 +19,7 @@ from slurp.options.elasticsearch import (
     add_deletion_options,
     add_index_options,
     add_kibana_options,
+    add_trend_options,
 )
 from slurp.options.parser import DURATION, ENV_PREFIX, POSITIVE, OptionParser, argument_type, open_config_file
 from slurp.options.values import parse_start
@@ -74,6 +75,7 @@ def build_parser(files: Sequence[str] = CONFIG_FILES) -> configargparse.Argument
     add_connection_options(elasticsearch)
     add_index_options(elasticsearch)
     add_deletion_options(parser.add_argument_group("deletions"))
+    add_trend_options(parser.add_argument_group("trends"))
     add_kibana_options(parser.add_argument_group("Kibana"))
     _add_throughput_options(parser.add_argument_group("throughput"))
     _add_service_options(parser.add_argument_group("service"))

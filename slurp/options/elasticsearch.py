@@ -189,6 +189,23 @@ def add_deletion_options(group: Group) -> None:
     )
 
 
+def add_trend_options(group: Group) -> None:
+    group.add_argument(
+        "--appview",
+        metavar="URL",
+        help="server of Bluesky's public API, for names of accounts and posts that are not stored, or 'off' "
+        "(default: https://public.api.bsky.app; off if every --jetstream is on this machine)",
+    )
+    group.add_argument(
+        "--trends-retention",
+        metavar="TIME",
+        type=argument_type(parse_retention),
+        default=35,
+        help="delete the hours of trends older than this, not the days: whole days, 3d or more, or 'forever' "
+        "(default: 35d)",
+    )
+
+
 def add_kibana_options(group: Group) -> None:
     group.add_argument(
         "--kibana",

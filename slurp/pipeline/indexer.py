@@ -86,7 +86,7 @@ class Indexer:
         self._hooks.beat()
         if self._shutdown.is_over():
             return False
-        if self._counters.unapplied > _MAX_UNAPPLIED:
+        if self._counters.unapplied > _MAX_UNAPPLIED and not self._shutdown.stop.is_set():
             self._shutdown.wait(_POLL)
             return True
         batch = self._queue.get(_POLL)

@@ -138,11 +138,10 @@ class Connection:
         record = self.record
         record.path, record.params = protocol_v1.parse_target(head.target)
         record.user_agent = head.headers.get("User-Agent", "")
-        if self._endpoints.is_dictionary_request(record.path):
-            response = self._endpoints.dictionary_response(record.params)
+        if (response := self._endpoints.response(record.path, record.params)) is not None:
             self._sock.settimeout(5.0)
             self._sock.sendall(response)
-            raise _ConnectionEnded("dictionary sent")
+            raise _ConnectionEnded("response sent")
         handshake.delay(self._faults.take_delay(), self._leaving.is_set)
         if self._leaving.is_set():
             raise HandshakeRejected(0, "server shutting down")

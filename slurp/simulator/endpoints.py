@@ -1,4 +1,7 @@
-"""The endpoints of the server: subscribe (v1), subscribeEvents (v2) and getZstdDictionary. No I/O."""
+"""The endpoints of the server: subscribe (v1), subscribeEvents (v2), getZstdDictionary, and an AppView.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from slurp.simulator import handshake, protocol_v1, protocol_v2
+from slurp.simulator.appview import SimulatedAppView
 from slurp.simulator.dictionaries import CurrentDictionary
 from slurp.simulator.encoders import V1Encoder, V2Encoder
 from slurp.simulator.event_store import EventStore
@@ -38,13 +42,21 @@ class Endpoints:
     protocols: tuple[str, ...]
     """`v1`, `v2` or both."""
     dictionary: CurrentDictionary
+    appview: SimulatedAppView
     now_us: Callable[[], int]
 
-    def is_dictionary_request(self, path: str) -> bool:
-        """Return whether `path` is the dictionary's, and this server has one."""
-        return path == protocol_v2.DICTIONARY_PATH and "v2" in self.protocols
+    def response(self, path: str, params: Params) -> bytes | None:
+        """Return the response to a request that is no subscription; None for another path.
 
-    def dictionary_response(self, params: Params) -> bytes:
+        Raises HandshakeRejected.
+        """
+        if self.appview.answers(path):
+            return self.appview.answer(path, params)
+        if path == protocol_v2.DICTIONARY_PATH and "v2" in self.protocols:
+            return self._dictionary_response(params)
+        return None
+
+    def _dictionary_response(self, params: Params) -> bytes:
         """Return the response with the current dictionary. Raises HandshakeRejected for another id."""
         dictionary = self.dictionary.create()
         requested = last_value(params, "id")

@@ -82,14 +82,15 @@ def accept(head: RequestHead) -> bytes:
     return response.serialize()
 
 
-def file_response(data: bytes, headers: dict[str, str]) -> bytes:
-    """Return a 200 response with `data` as its body that closes the connection."""
+def file_response(data: bytes, headers: dict[str, str], status: int = 200) -> bytes:
+    """Return a response with `data` as its body that closes the connection."""
     fixed = {
         "Connection": "close",
         "Content-Type": "application/octet-stream",
         "Content-Length": str(len(data)),
     }
-    return Response(200, "OK", Headers(fixed | headers), data).serialize()
+    phrase = HTTPStatus(status).phrase
+    return Response(status, phrase, Headers(fixed | headers), data).serialize()
 
 
 def error_response(status: int, text: str) -> bytes:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from slurp.simulator import recorded_events
+from slurp.simulator.appview import SimulatedAppView
 from slurp.simulator.bursts import BurstAccount
 from slurp.simulator.connection import ConnectionRecord
 from slurp.simulator.dictionaries import CurrentDictionary
@@ -63,10 +64,13 @@ class Simulator:
         self._store = EventStore(server.retain_bytes)
         self.faults = Faults(self._wake)
         self._dictionary = CurrentDictionary()
+        self.appview = SimulatedAppView(lambda: list(self._generator.population.accounts))
         self._resyncs: recorded_events.Resyncs = set()
         self._imports = TimestampImports()
         self._import_rng = random.Random(f"imports {seed}")
-        endpoints = Endpoints(self._store, server, _PROTOCOLS[protocols], self._dictionary, self._now_us)
+        endpoints = Endpoints(
+            self._store, server, _PROTOCOLS[protocols], self._dictionary, self.appview, self._now_us
+        )
         self._server = Server(port, endpoints, self.faults)
         # One producer at a time: an event is assigned its cursor before it is generated.
         self._producing = threading.Lock()

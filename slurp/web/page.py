@@ -76,6 +76,7 @@ class Page:
             rate_chart=chart(ago, [received, acknowledged], span, _MIN_RATE),
             lag_chart=chart(ago, [lags], span, _MIN_LAG),
             overview=self._queries.overview(),
+            trending=self._queries.trending(),
             search=search,
             max_length=MAX_LENGTH,
             posts=self._queries.posts(search),

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from elasticsearch import ApiError, AuthenticationException
 
+from slurp.actors.wanted import WantedNames
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.documents.existing import EXISTING
 from slurp.documents.record_parts import fold_tag
@@ -18,10 +19,12 @@ from slurp.documents.record_values import visible
 from slurp.documents.spellings import without_marks
 from slurp.documents.urls import page_url
 from slurp.elastic.client import FAILURES, Elastic, describe
+from slurp.elastic.templates import ACTORS_INDEX, TRENDS_INDEX
 from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.web.cache import Cache
 from slurp.web.display_names import COLLECTIONS, LANGUAGES
+from slurp.web.trending import Trending, author_name, profile_url, search_for, trending
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ MAX_LENGTH = 200
 
 _POST = "app.bsky.feed.post"
 # Seconds for which results are cached.
-_OVERVIEW_TTL, _POSTS_TTL = 10.0, 5.0
+_OVERVIEW_TTL, _POSTS_TTL, _TRENDING_TTL = 10.0, 5.0, 10.0
 # The time-out of the search within Elasticsearch, and that of the whole request in seconds.
 _SEARCH_TIMEOUT, _REQUEST_TIMEOUT = "2s", 4.0
 # Concurrent queries, and the seconds that another one waits for a free slot.
@@ -139,6 +142,8 @@ class PageQueries:
     probe: ElasticProbe
     index: str
     scrub: Callable[[str], str]
+    wanted: WantedNames = field(default_factory=WantedNames)
+    """Accounts of which the names are to be looked up."""
     cache: Cache = field(default_factory=Cache)
 
     def __post_init__(self) -> None:
@@ -147,6 +152,10 @@ class PageQueries:
     def overview(self) -> Overview | Unavailable:
         """Return the most frequent values of the last minutes."""
         return self.cache.get("overview", _OVERVIEW_TTL, lambda: self._run(self._overview))
+
+    def trending(self) -> Trending | Unavailable:
+        """Return the lists of the latest hour."""
+        return self.cache.get("trending", _TRENDING_TTL, lambda: self._run(self._trending))
 
     def posts(self, search: SearchRequest) -> Posts | Unavailable:
         """Return the newest posts that match the search."""
@@ -209,42 +218,46 @@ class PageQueries:
         if isinstance(response, Unavailable):
             return response
         sources = [hit["_source"] for hit in response["hits"]["hits"]]
-        handles = self._handles({str(source.get("did", "")) for source in sources})
+        names = self._names({str(source.get("did", "")) for source in sources})
         total = response["hits"].get("total", {"value": len(sources), "relation": "eq"})
         now = datetime.now(UTC).timestamp()
         return Posts(
             total=total["value"],
             or_more=total["relation"] != "eq",
-            posts=[_post(source, handles, now) for source in sources],
+            posts=[_post(source, names, now) for source in sources],
             complete=_is_complete(response),
         )
 
-    def _handles(self, dids: set[str]) -> dict[str, str]:
-        """Return the newest handle by DID, for accounts with an indexed identity event."""
+    def _trending(self) -> Trending | Unavailable:
+        response = self._search(index=TRENDS_INDEX, **search_for(self.index))
+        if isinstance(response, Unavailable):
+            return response
+        return trending([hit["_source"] for hit in response["hits"]["hits"]])
+
+    def _names(self, dids: set[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the names of those of these accounts that are known, and ask for the others."""
         if not dids:
             return {}
-        accounts = [{"term": {"kind": "identity"}}, {"terms": {"did": sorted(dids)}}]
         response = self._search(
+            index=ACTORS_INDEX,
             size=len(dids),
-            query={"bool": {"filter": [*accounts, EXISTING]}},
-            collapse={"field": "did"},
-            sort=[{"event.ingested": {"order": "desc", "unmapped_type": "date"}}],
-            source=["did", "identity.handle"],
+            query={"terms": {"did": sorted(dids)}},
+            source=["did", "handle", "display_name"],
             track_total_hits=False,
         )
         if isinstance(response, Unavailable):
             return {}
-        sources = (hit["_source"] for hit in response["hits"]["hits"])
-        return {
-            source["did"]: handle
-            for source in sources
-            if isinstance(handle := source.get("identity", {}).get("handle"), str)
-        }
+        found = {source["did"]: source for hit in response["hits"]["hits"] if (source := hit["_source"])}
+        self.wanted.add(dids - found.keys())
+        return found
 
-    def _search(self, **search: Any) -> Mapping[str, Any] | Unavailable:
+    def _search(self, index: str | None = None, **search: Any) -> Mapping[str, Any] | Unavailable:
+        """Search the daily indices, or another index if it exists."""
         client = self.elastic.client.options(request_timeout=_REQUEST_TIMEOUT)
-        response = client.search(index=f"{self.index}-*", timeout=_SEARCH_TIMEOUT, **search)
-        if response["_shards"]["total"]:
+        response = client.search(
+            index=index or f"{self.index}-*", timeout=_SEARCH_TIMEOUT, ignore_unavailable=True, **search
+        )
+        if response["_shards"]["total"] or index is not None:
             return response.body  # type: ignore[no-any-return]
         # A search by wildcard omits indices without read privilege, and succeeds with no shards.
         if client.indices.exists(index=f"{self.index}-*", allow_no_indices=False):
@@ -314,16 +327,15 @@ def _search_url(parameter: str, value: object) -> str:
     return f"/?{urlencode({parameter: str(value)[:MAX_LENGTH]}, errors='replace')}#posts"
 
 
-def _post(source: Mapping[str, Any], handles: Mapping[str, str], now: float) -> Post:
+def _post(source: Mapping[str, Any], names: Mapping[str, Mapping[str, Any]], now: float) -> Post:
     did = str(source.get("did", ""))
     ingested_us = parse_time(source.get("event", {}).get("ingested")) or 0
     langs, tags, links = (_list(source.get(name)) for name in ("langs", "tags", "links"))
     lang = clean_label(langs[0], 20) if langs else ""
-    handle = handles.get(did)
     return Post(
         text=clean_text(source.get("text", "")),
-        author=clean_label(f"@{handle}" if handle else did, 60),
-        author_url=f"https://bsky.app/profile/{quote(did, safe=':')}",
+        author=author_name(did, names.get(did, {})),
+        author_url=profile_url(did),
         bsky_link=_page(source),
         age=max(0.0, now - ingested_us / 1e6),
         ingested_at=datetime.fromtimestamp(ingested_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -70,7 +70,7 @@ class WebServer:
         health = Health(status, self._probe, secrets.scrub)
         self.metrics = Metrics(status, health, self._probe, version)
         history = History(status)
-        queries = PageQueries(self._elastic, self._probe, config.index, secrets.scrub)
+        queries = PageQueries(self._elastic, self._probe, config.index, secrets.scrub, status.wanted_names)
         page = Page(status, health, history, queries, version)
         serve_heartbeat = status.watchdog.heartbeat("http", _HTTP_LIMIT, vital=False)
         self._probe_heartbeat = status.watchdog.heartbeat("http-probe", _PROBE_LIMIT, vital=False)

@@ -1,0 +1,1 @@
+"""Names of accounts, and posts that are not stored, from an AppView."""

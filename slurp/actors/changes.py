@@ -1,0 +1,64 @@
+"""Accounts that have changed their name or handle, so that known ones are looked up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from slurp.actors.names import Actors
+from slurp.actors.wanted import WantedNames
+from slurp.deletions.versions import Versions, text_in, utc_now
+
+_EVERY = 60.0
+# Accounts of one step: two calls.
+_WANTED = 50
+# An event may be found so long after its arrival. One that is found later changes no name for a week.
+_OVERLAP = timedelta(minutes=2)
+# A handle in an identity event is what the account claims; the AppView checks it.
+_CHANGES: dict[str, Any] = {
+    "bool": {
+        "should": [{"term": {"kind": "identity"}}, {"term": {"commit.collection": "app.bsky.actor.profile"}}]
+    }
+}
+
+
+class WantedLookup:
+    """Looks up the accounts of which the page needs the names."""
+
+    def __init__(self, wanted: WantedNames, actors: Actors) -> None:
+        self._wanted = wanted
+        self._actors = actors
+
+    def step(self) -> bool:
+        """Look up some; return whether there were any. Raises the exceptions of the client."""
+        dids = self._wanted.take(_WANTED)
+        self._actors.names(dids)
+        return bool(dids)
+
+
+class ActorChanges:
+    """Looks up known accounts again after their identity and profile events."""
+
+    def __init__(self, versions: Versions, actors: Actors, monotonic: Callable[[], float]) -> None:
+        self._versions = versions
+        self._actors = actors
+        self._monotonic = monotonic
+        self._due = 0.0
+        self._since: datetime = utc_now()
+
+    def step(self) -> bool:
+        """Look up accounts that have changed in the last minute; return whether it was time for that.
+
+        Raises the exceptions of the client.
+        """
+        if self._monotonic() < self._due:
+            return False
+        self._due = self._monotonic() + _EVERY
+        now = utc_now()
+        arrived = {"range": {"event.ingested": {"gte": (self._since - _OVERLAP).isoformat()}}}
+        query = {"bool": {"filter": [_CHANGES, arrived]}}
+        for hits in self._versions.search(query, ["did"]):
+            self._actors.refresh({did for hit in hits if (did := text_in(hit, "did"))})
+        self._since = now
+        return True

@@ -1,0 +1,76 @@
+"""The documents of `skeetslurper-actors`: the names of accounts that people look at, by DID."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from slurp.elastic.bulk import Action, send
+from slurp.elastic.client import Elastic
+from slurp.elastic.error_classes import ItemClass, classify
+from slurp.elastic.response_checks import UnexpectedResponse
+from slurp.elastic.templates import ACTORS_INDEX
+
+Json = dict[str, Any]
+
+_CHUNK = 1000
+# Elasticsearch accepts no longer `_id`; such an account has no document.
+_MAX_ID = 512
+
+
+class ActorDocuments:
+    """The documents of all accounts. All methods raise the exceptions of the client."""
+
+    def __init__(self, elastic: Elastic) -> None:
+        self._elastic = elastic
+
+    def get(self, dids: Iterable[str]) -> dict[str, Json]:
+        """Return the documents of those of these accounts that have one."""
+        found: dict[str, Json] = {}
+        for chunk in _chunks(dids):
+            for doc in self._elastic.client.mget(index=ACTORS_INDEX, ids=chunk)["docs"]:
+                if doc.get("found"):
+                    found[doc["_id"]] = doc["_source"]
+        return found
+
+    def put(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Write documents with the field `did`."""
+        actions = [
+            b"%b\n%b" % (orjson.dumps({"index": _target(one["did"])}), orjson.dumps(one))
+            for one in documents
+            if _is_id(one["did"])
+        ]
+        self._send(actions)
+
+    def hide(self, dids: Iterable[str], *, hidden: bool) -> None:
+        """Record that accounts are not active, or active again; those without a document are left out."""
+        body = orjson.dumps({"doc": {"hidden": True if hidden else None}})
+        self._send([b"%b\n%b" % (orjson.dumps({"update": _target(did)}), body) for did in self.get(dids)])
+
+    def remove(self, dids: Iterable[str]) -> None:
+        """Delete the documents of accounts."""
+        self._send([orjson.dumps({"delete": _target(did)}) for did in self.get(dids)])
+
+    def _send(self, actions: Sequence[Action]) -> None:
+        if not actions:
+            return
+        for item in send(self._elastic.client, actions):
+            # 404: another worker has deleted it. 200 and `noop`: nothing to change.
+            if item.status != 404 and classify(item) not in (ItemClass.INDEXED, ItemClass.DROPPED):
+                raise UnexpectedResponse(f"the names of an account cannot be written: {item}")
+
+
+def _target(did: str) -> Json:
+    return {"_index": ACTORS_INDEX, "_id": did}
+
+
+def _is_id(did: str) -> bool:
+    return len(did.encode()) <= _MAX_ID
+
+
+def _chunks(dids: Iterable[str]) -> Iterator[list[str]]:
+    rest = sorted(filter(_is_id, dids))
+    for first in range(0, len(rest), _CHUNK):
+        yield rest[first : first + _CHUNK]
