@@ -212,7 +212,7 @@ class Startup:
         records = Records(RecordShapes(lexicons), UnknownFields(lexicons, index))
         deletions, expunge = None, None
         if config.applies_deletions:
-            deletions = Deletions(self._elastic, config, self._channel, lambda: self._status.read_until_us)
+            deletions = Deletions(self._elastic, config, self._channel, lambda: self._status.due)
             self._status.deletions = deletions
             # Before the first document: which accounts are not active.
             self._insist(partial(_load, deletions))

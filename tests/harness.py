@@ -19,6 +19,7 @@ import orjson
 import websocket
 
 from slurp.config import parse
+from slurp.deletions.due import Due
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
@@ -204,7 +205,9 @@ class InProcess:
             self.elastic,
             self.config,
             self.channel,
-            lambda: int(time.time() * 1e6) if self.read_until_us is None else self.read_until_us,
+            lambda: Due.of(
+                [(0, int(time.time() * 1e6) if self.read_until_us is None else self.read_until_us)], 2**53
+            ),
         )
         self._number = 0
         # Read once: a test may run across midnight.

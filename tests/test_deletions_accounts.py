@@ -144,6 +144,66 @@ def test_a_deletion_after_a_return_has_a_delay_of_its_own(
     assert state(es, post, indexer.index) == "account"
 
 
+def test_the_delay_of_a_later_deletion_is_not_that_of_an_earlier_one(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    """Both deletions arrive before the return between them."""
+    indexer = deleting(indexer, "--deletions-delay", "1h")
+    post = network.commit("create")
+    first_us = network.now_us + MINUTE
+    second = network.account(False, "deleted", at=first_us + 50 * MINUTE)
+    indexer.feed([post, network.account(False, "deleted", at=first_us)])
+    indexer.read_until_us = first_us
+    settle(indexer)
+    indexer.feed([second])
+    settle(indexer)
+    indexer.feed([received(network.account(True, at=first_us + MINUTE), first_us + 51 * MINUTE)])
+    indexer.read_until_us = first_us + 65 * MINUTE
+    settle(indexer)
+    assert state(es, post, indexer.index) == "hidden"
+    indexer.read_until_us = first_us + 110 * MINUTE
+    settle(indexer)
+    assert state(es, post, indexer.index) == "account"
+
+
+def test_a_return_outweighs_a_deletion_by_a_host_whose_clock_is_ahead(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    post = network.commit("create")
+    ahead = received(network.account(False, "deleted", at=network.now_us + 20 * HOUR), network.now_us)
+    indexer.feed([post, ahead, network.account(True, at=network.now_us + 10 * MINUTE)])
+    settle(indexer)
+    assert state(es, post, indexer.index) == "content"
+
+
+def test_a_return_that_cannot_be_searched_keeps_the_account(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    """Deleted and active again; the day of the return is closed, then the account is deactivated."""
+    indexer = deleting(indexer, "--deletions-delay", "1h")
+    day_us = 24 * HOUR
+    start = network.now_us - 3 * day_us
+    post = network.commit("create", at=start)
+    indexer.feed([post, network.account(False, "deleted", at=start + MINUTE)])
+    indexer.read_until_us = start
+    settle(indexer)
+    indexer.feed([network.account(True, at=start + day_us)])
+    settle(indexer)
+    returned = indexer.days.name(int((start + day_us) // day_us))
+    es.indices.close(index=returned)
+    indexer.read_until_us = network.now_us
+    indexer.feed([network.account(False, "deactivated")])
+    settle(indexer)
+    es.indices.open(index=returned)
+    es.cluster.health(index=returned, wait_for_status="yellow")
+    assert state(es, post, indexer.index) == "hidden"
+    indexer.deletions._retry_at = 0
+    settle(indexer)
+    indexer.feed([network.account(True)])
+    settle(indexer)
+    assert state(es, post, indexer.index) == "content"
+
+
 def test_a_stored_history_of_deletions_is_no_burst(
     indexer: InProcess, es: Elasticsearch, network: Network
 ) -> None:

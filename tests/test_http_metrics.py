@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from slurp.deletions.due import EVERYTHING
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
@@ -120,7 +121,9 @@ def test_deletions_are_exported_by_reason_with_what_waits() -> None:
         name.startswith(("skeetslurper_redactions", "skeetslurper_deletions")) for name in samples(worker)
     )
     elastic = Elastic(worker.config, worker.secrets)
-    worker.status.deletions = deletions = Deletions(elastic, worker.config, worker.channel, lambda: 0)
+    worker.status.deletions = deletions = Deletions(
+        elastic, worker.config, worker.channel, lambda: EVERYTHING
+    )
     deletions.redacted["updated"] = 3
     found = samples(worker)
     assert found['skeetslurper_redactions_total{reason="deleted"}'] == 0
@@ -158,7 +161,7 @@ def full() -> IdleWorker:
     days.disk_state.oldest_day = 20_000
     worker.status.disk = DiskBudget(elastic, days, 10**9, worker.status.channel)
     worker.status.disk.used = 5 * 10**8
-    worker.status.deletions = Deletions(elastic, worker.config, worker.channel, lambda: 0)
+    worker.status.deletions = Deletions(elastic, worker.config, worker.channel, lambda: EVERYTHING)
     return worker
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
 
+from slurp.deletions import records as records_of
 from slurp.deletions import unavailable_days
 from slurp.deletions.versions import utc_now
 from slurp.elastic.client import FAILURES
@@ -143,6 +145,36 @@ def test_a_day_that_was_open_for_many_deletions_is_brought_up_to_date_in_parts(
         indexer = deleting(indexer)
     assert reasons[:3] == [1, 2, 3]
     assert not records(es, indexer)
+
+
+def test_a_day_that_is_closed_again_during_its_catch_up_gets_the_rest_later(
+    indexer: InProcess, es: Elasticsearch, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = network.commit("create", at=network.now_us - DAY)
+    indexer.feed([post])
+    old = the_day(es, indexer)
+    es.indices.close(index=old)
+    indexer.feed([network.commit("delete")])
+    settle(indexer)
+    reopen(es, old)
+    real = records_of.redact
+
+    def closing(*arguments: Any) -> Any:
+        es.indices.close(index=old)
+        return real(*arguments)
+
+    monkeypatch.setattr("slurp.deletions.unavailable_days.redact", closing)
+    retry_now(indexer)
+    with pytest.raises(FAILURES):
+        settle(indexer)
+    monkeypatch.undo()
+    retry_now(indexer)
+    settle(indexer)
+    assert [one["day"] for one in records(es, indexer)] == [old]
+    reopen(es, old)
+    retry_now(indexer)
+    settle(indexer)
+    assert documents(es, indexer.index)[id_of(post)]["redacted"]["reason"] == "deleted"
 
 
 def test_what_is_known_about_a_day_that_was_deleted_is_forgotten(

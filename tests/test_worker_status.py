@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
+from slurp.deletions.due import Due
 from slurp.events.position import Position
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.progress import BatchAck, BatchOutcome
@@ -36,7 +38,7 @@ def test_it_is_the_time_of_the_acknowledged_events_and_never_in_the_future() -> 
     assert worker.status.read_until_us <= time.time() * 1e6
 
 
-def test_a_server_without_events_is_read_until_now() -> None:
+def test_the_silence_of_a_server_counts_as_time() -> None:
     worker = started()
     old_us = int((time.time() - 90_000) * 1e6)
     acknowledge(worker, 1, old_us)
@@ -47,14 +49,34 @@ def test_a_server_without_events_is_read_until_now() -> None:
     reader._liveness.restart(now - 100)
     ping = reader._liveness.next_ping(now)
     assert ping is not None
-    assert worker.status.read_until_us == old_us, "the server may not have begun to send"
+
+    def passed() -> float:
+        return worker.status.due.until.timestamp() - old_us / 1e6
+
+    assert abs(passed()) < 1, "the server may not have begun to send"
     reader._liveness.pong(ping, now + 0.1)
-    assert worker.status.read_until_us >= (time.time() - 5) * 1e6
+    assert 99 < passed() < 102
     batch = Batch(2, "one:1", [b"{}"], 2, Position("one:1", 2, old_us))
     worker.channel.queue.reserve(batch, 0)
     worker.channel.queue.put(batch)
-    assert worker.status.read_until_us == old_us, "an event is in flight"
-    reader._connected = False
+    assert abs(passed()) < 1, "an event is in flight"
     worker.channel.queue.get(0)
     worker.channel.queue.release(batch)
-    assert worker.status.read_until_us == old_us
+    reader._connected = False
+    assert abs(passed()) < 1
+
+
+def test_a_reader_after_a_gap_decides_only_about_later_deletions() -> None:
+    now_us = 100 * 24 * HOUR_US
+    alone = Due.of([(now_us - 5 * HOUR_US, now_us)], now_us)
+    assert (alone.since, alone.until) == (at(now_us - 5 * HOUR_US), at(now_us))
+    assert alone.with_gaps == at(now_us - 48 * HOUR_US)
+    # Another one still reads what the first has missed.
+    both = Due.of([(now_us - 5 * HOUR_US, now_us), (0, now_us - 30 * HOUR_US)], now_us)
+    assert (both.since, both.until) == (at(0), at(now_us - 30 * HOUR_US))
+    assert Due.of([(0, now_us), (0, 7)], now_us).until == at(now_us), "one of them is not reachable"
+    assert Due.of([(0, 2 * now_us)], now_us).until == at(now_us), "a server whose clock is ahead"
+
+
+def at(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / 1e6, UTC)

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from slurp.deletions.due import Due
 from slurp.deletions.versions import CHUNK, chunks, utc_now
 from slurp.elastic import state_documents
 from slurp.elastic.bulk import Action, send
@@ -75,6 +76,7 @@ class AccountState:
         is_known = (
             self.found_at is not None
             and times.active_us < before.deleted_us
+            and _EPOCH + timedelta(microseconds=times.active_us) < self.found_at
             and (times.deleted_us == before.deleted_us or not self.is_redacted)
         )
         if is_known or not has_history:
@@ -122,12 +124,20 @@ class AccountStates:
         """Return some of the states that are not applied, those that were written first."""
         return self._search({"exists": {"field": "pending_since"}}, "updated_at", limit)
 
-    def due(self, until: datetime, limit: int, held: Iterable[tuple[str, str]]) -> list[AccountState]:
-        """Return some of the deleted accounts that are to be redacted until a time, unless a server received
-        their deletion in one of the periods `held`."""
+    def due(self, due: Due, limit: int, held: Iterable[tuple[str, str]]) -> list[AccountState]:
+        """Return some of the deleted accounts that are to be redacted, unless a server received their
+        deletion in one of the periods `held`."""
+        complete = [
+            {"range": {"found_at": {"gte": due.since.isoformat()}}},
+            {"range": {"due_at": {"lte": due.until.isoformat()}}},
+        ]
         query = {
             "bool": {
-                "filter": [{"range": {"due_at": {"lte": until.isoformat()}}}],
+                "should": [
+                    {"bool": {"filter": complete}},
+                    {"range": {"due_at": {"lte": due.with_gaps.isoformat()}}},
+                ],
+                "minimum_should_match": 1,
                 "must_not": [{"range": {"found_at": {"gte": start, "lte": end}}} for start, end in held],
             }
         }
@@ -169,7 +179,15 @@ class AccountStates:
         query = {
             "bool": {
                 "filter": [
-                    {"range": {"inactive_us": {"gte": time_us}}},
+                    {
+                        "bool": {
+                            "should": [
+                                {"range": {"inactive_us": {"gte": time_us}}},
+                                # Perhaps deleted, but not due, as an event may be missing.
+                                {"bool": {"must_not": [{"exists": {"field": "found_at"}}]}},
+                            ]
+                        }
+                    },
                     {"range": {"updated_at": {"lt": written_before.isoformat()}}},
                 ],
                 "must_not": [{"exists": {"field": "pending_since"}}],

@@ -15,6 +15,7 @@ from typing import Any
 from slurp.config import Config
 from slurp.deletions.account_states import AccountState, AccountStates
 from slurp.deletions.brake import Brake
+from slurp.deletions.due import Due
 from slurp.deletions.targets import FIELDS, Target, event_times, inner, query_for
 from slurp.deletions.versions import CONFLICT, Versions, chunks, text_in
 from slurp.elastic.client import Elastic
@@ -108,7 +109,8 @@ class Accounts:
         """Record some accounts that were inactive at a time or later to be applied again, unless they were
         after `until`; return whether there are more."""
         states = self._states.inactive_since(since_us, until)
-        self._put([state.advanced(NEVER, self._delay, has_history=state.has_history) for state in states])
+        # With their history: some of it may be in the index that could not be searched.
+        self._put([state.advanced(NEVER, self._delay, has_history=False) for state in states])
         return bool(states)
 
     def forget(self) -> None:
@@ -117,21 +119,20 @@ class Accounts:
             oldest = day_of_index(self._versions.index, days[0]) or 0
             self._states.delete_before(oldest * DAY_US - TOLERANCE_US)
 
-    def work(self, due_until: datetime | None) -> Slice:
-        """Apply some of the pending states, and of the deletions that are due until a time of the stream,
-        with None no deletion.
+    def work(self, due: Due | None) -> Slice:
+        """Apply some of the pending states, and of the deletions that are due, with None no deletion.
 
         The earlier events of all recorded changes must be acknowledged. Raises the exceptions of the client.
         """
         pending = self._states.pending(_ACCOUNTS)
-        due: list[AccountState] = []
-        if due_until is not None:
-            found = self._states.due(due_until, _ACCOUNTS, self.brake.periods(self._states))
+        ended: list[AccountState] = []
+        if due is not None:
+            found = self._states.due(due, _ACCOUNTS, self.brake.periods(self._states))
             # Without history the account may be active again.
-            due = [state for state in found if state.has_history]
-        result = self._apply([*pending, *due], {state.did for state in due})
-        is_full = max(len(pending), len(due)) >= _ACCOUNTS
-        self.pending_since = self._states.oldest_pending() if pending or due else None
+            ended = [state for state in found if state.has_history]
+        result = self._apply([*pending, *ended], {state.did for state in ended})
+        is_full = max(len(pending), len(ended)) >= _ACCOUNTS
+        self.pending_since = self._states.oldest_pending() if pending or ended else None
         result.has_more &= is_full or not result.is_complete or self.pending_since is not None
         return result
 
@@ -170,6 +171,9 @@ class Accounts:
 
     def _put(self, states: Sequence[AccountState]) -> bool:
         """Store states; return whether no other worker has changed one of them."""
+        if any(state.due_at is not None for state in states):
+            missing_until_us = self._missing_until_us()
+            states = [_not_due_before(state, missing_until_us) for state in states]
         for state in states:
             self._inactive.update(state.did, state.times.hidden_until_us)
         conflicts = self._states.put(states)
@@ -199,6 +203,12 @@ class Accounts:
         errors |= self._versions.derived.remove_accounts(redacted)
         self._states.put([_applied(state, targets[did], errors) for did, state in done.items()])
         return Slice(written > 0 or len(done) > len(errors), is_complete, errors)
+
+    def _missing_until_us(self) -> int:
+        """Return the end of the last day whose events cannot be searched (Unix microseconds); 0 for none."""
+        names = {*self._versions.days("closed"), *self._versions.excluded}
+        days = (day_of_index(self._versions.index, name) for name in names)
+        return max(((day + 1) * DAY_US for day in days if day is not None), default=0)
 
     def _history(self, dids: Sequence[str]) -> dict[str, AccountTimes]:
         """Return the times that the stored events of these accounts say."""
@@ -267,7 +277,19 @@ def _times_in(source: Json) -> AccountTimes:
     known = [time for time in (received_us, ingested_us, parse_time(str(source.get("@timestamp")))) if time]
     if not isinstance(account.get("active"), bool) or not known:
         return NEVER
-    return account_times(account, known[0], ingested_us or known[0])
+    # A clock of the worker that was behind must not move a return before the deletion.
+    latest_us = known[0] if account["active"] or ingested_us is None else ingested_us
+    return account_times(account, known[0], latest_us)
+
+
+def _not_due_before(state: AccountState, missing_until_us: int) -> AccountState:
+    """Return the state of an account; not to be redacted if an event that it is active again may be missing.
+
+    Its history is read again when the days can be searched.
+    """
+    if state.due_at is not None and state.times.deleted_us < missing_until_us:
+        return replace(state, found_at=None, due_at=None)
+    return state
 
 
 def _applied(state: AccountState, target: Target, errors: Mapping[str, Item]) -> AccountState:

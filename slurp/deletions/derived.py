@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from slurp.deletions.examples import remove_examples
 from slurp.elastic.actor_documents import ActorDocuments
-from slurp.elastic.client import Elastic
+from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.error_classes import Item
 from slurp.elastic.trend_rows import TrendRows
 
@@ -46,4 +46,8 @@ class DerivedContent:
         self._rows.refresh()
         self._rows.remove_accounts(dids)
         self._actors.remove(dids)
-        return remove_examples(self._elastic, list(dids))
+        try:
+            return remove_examples(self._elastic, list(dids))
+        except FAILURES as error:
+            # Other accounts must not wait for that index.
+            return dict.fromkeys(dids, Item(0, "examples", describe(error)))

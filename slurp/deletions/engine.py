@@ -10,11 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from slurp.config import Config
 from slurp.deletions.accounts import Accounts, Slice
 from slurp.deletions.applied import Applied
+from slurp.deletions.due import EVERYTHING, Due
 from slurp.deletions.postponed import PostponedRemovals
 from slurp.deletions.records import Redaction, redact
 from slurp.deletions.targets import ACCOUNT_REASON
@@ -24,13 +24,11 @@ from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.error_classes import Item
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import AccountChange, Removal, latest
-from slurp.events.times import MAX_TIME_US
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.progress import RemovalSet
 
 log = logging.getLogger(__name__)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # A step refreshes the daily indices, which is most of its cost for few removals. So it is taken at this
 # multiple of --refresh, at most every so many seconds, or for so many removals.
@@ -76,17 +74,15 @@ class Deletions:
         elastic: Elastic,
         config: Config,
         channel: Channel,
-        read_until_us: Callable[[], int],
+        due: Callable[[], Due],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`read_until_us` returns the time up to which the stream is acknowledged (Unix microseconds):
-        deleted accounts are redacted when they are due by that time.
-        """
+        """`due` returns which deleted accounts are to be redacted, by what was read and acknowledged."""
         self.redacted = {"deleted": 0, "updated": 0, ACCOUNT_REASON: 0}
         self.postponed = 0
         self.pending_since: float | None = None
         self._counters = channel.counters
-        self._read_until_us = read_until_us
+        self._due_now = due
         self._has_delay = config.deletions_delay > 0
         self._clock = clock
         self._interval = min(_REFRESHES * config.refresh, _MAX_INTERVAL)
@@ -156,10 +152,11 @@ class Deletions:
         self._heartbeat = heartbeat
         now = self._clock()
         # Before the removals are taken: they include all changes of accounts up to this time.
-        due_until = self._due_until()
+        # Without a delay nobody waits for the event that an account is active again.
+        due = self._due_now() if self._has_delay else EVERYTHING
         self._waiting += [_Waiting.of(removals, now) for removals in self._counters.take_removals()]
         try:
-            has_more = self._apply(due_until)
+            has_more = self._apply(due)
             self._failing_since = None
         except FAILURES as error:
             if isinstance(error, NotWritten):
@@ -175,12 +172,7 @@ class Deletions:
     def _beat(self) -> None:
         self._heartbeat()
 
-    def _due_until(self) -> datetime:
-        # Without a delay nobody waits for the event that an account is active again.
-        until_us = self._read_until_us() if self._has_delay else MAX_TIME_US
-        return _EPOCH + timedelta(microseconds=until_us)
-
-    def _apply(self, due_until: datetime) -> bool:
+    def _apply(self, due: Due) -> bool:
         now = self._clock()
         chosen = [waiting for waiting in self._waiting if waiting.try_at <= now]
         is_retry = now >= self._retry_at
@@ -207,19 +199,22 @@ class Deletions:
             self._retry_at = self._clock() + RETRY_EVERY
         # An account that a change still to be recorded may keep must not be redacted.
         is_recorded = not any(one.accounts for one in self._waiting)
-        has_more |= self._work(due_until if is_recorded else None).has_more
+        has_more |= self._work(due if is_recorded else None).has_more
         self._measure()
         if has_more:
+            # What is left to do immediately must not delay the checkpoint.
+            if self._errors:
+                self._postpone(str(next(iter(self._errors.values()))))
             return True
         errors, self._errors = rejected(self._errors), {}
         if errors:
             raise not_written(errors)
         return False
 
-    def _work(self, due_until: datetime | None) -> Slice:
+    def _work(self, due: Due | None) -> Slice:
         before = self._accounts.redacted
         try:
-            done = self._accounts.work(due_until)
+            done = self._accounts.work(due)
         finally:
             self.redacted[ACCOUNT_REASON] += self._accounts.redacted - before
         self._errors |= done.errors
@@ -227,7 +222,8 @@ class Deletions:
 
     def _applied_until_us(self) -> int:
         """Return the time before which all removals were applied to all days that could be searched."""
-        return 0 if self.postponed else self._counters.applied_until_us
+        is_behind = self.postponed or self._accounts.pending_since is not None
+        return 0 if is_behind else self._counters.applied_until_us
 
     def _finish(self, chosen: Sequence[_Waiting], result: Redaction) -> None:
         """Let the checkpoint pass what is applied."""

@@ -82,7 +82,9 @@ class UnavailableDays:
             failed &= stored.keys()
         self._versions.excluded = frozenset(failed)
         unavailable = closed | failed
-        for name in sorted(unavailable - self._seen):
+        for name in sorted(unavailable):
+            if name in self._seen and name in stored and stored[name].available_at is None:
+                continue
             if name not in stored:
                 reason = "closed" if name in closed else "without a shard that responds"
                 log.warning("%s is %s: deletions will be applied to it once it can be searched", name, reason)
@@ -101,7 +103,8 @@ class UnavailableDays:
             if name not in self._versions.days("open"):
                 self._delete(name)  # the index does not exist any more
                 continue
-            return result, self._catch_up(stored[name], result)
+            if self._catch_up(stored[name], result):
+                return result, True
         return result, False
 
     def _catch_up(self, day: _Day, result: Redaction) -> bool:
@@ -118,8 +121,10 @@ class UnavailableDays:
             if self._clock() >= until:
                 self._save(day)
                 return True
-        since_us = _start_us(self._versions.index, day.name) - TOLERANCE_US
-        if self._accounts.renew(since_us, available_at):
+        since_us = _start_us(self._versions.index, day.name) - DAY_US - TOLERANCE_US
+        # A clock that was set back would renew the same accounts again and again.
+        day = replace(day, available_at=min(available_at, utc_now()))
+        if self._accounts.renew(since_us, min(available_at, utc_now())):
             self._save(day)
             return True
         self._delete(day.name)
@@ -146,7 +151,8 @@ class UnavailableDays:
 
     def _record(self, name: str, applied_until_us: int, stored: _Day | None) -> None:
         start_us = _start_us(self._versions.index, name)
-        progress = _time_of(max(start_us, applied_until_us)) - _BEFORE
+        # A rev may be a day ahead, and so its deletion a day before the day of the index.
+        progress = _time_of(max(start_us - DAY_US, applied_until_us)) - _BEFORE
         # Another worker, or an earlier run, may have applied less.
         if stored is None or progress < stored.progress or stored.available_at is not None:
             self._save(_Day(name, progress if stored is None else min(progress, stored.progress)))

@@ -121,6 +121,8 @@ class Versions:
         ):
             if day is None:
                 self._check_privilege("read", response["_shards"])
+            elif not response["_shards"]["total"]:
+                raise UnexpectedResponse(f"{day} cannot be searched")
             if hits := response["hits"]["hits"]:
                 yield number, [hit for hit in hits if self._is_day(hit["_index"])]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from slurp.events import tid
 from slurp.events.frames import uri_of
-from slurp.events.times import DAY_US, parse_time
+from slurp.events.times import parse_time
 
 _REASONS = {"delete": "deleted", "update": "updated"}
 # A change of an account applies to versions up to this long after its time: the clocks of servers differ.
@@ -90,12 +90,12 @@ def account_times(account: Mapping[str, Any], time_us: int, now_us: int) -> Acco
     """Return the times that one account event says; `time_us` is when a server received it, at `now_us` at
     the latest.
 
-    Its own time counts, unless that cannot be read or is more than a day after `time_us`: such a time would
-    outweigh all later events.
+    Its own time counts, unless that cannot be read or is more than five minutes after `time_us`: such a time
+    would outweigh later events.
     """
     received_us = min(time_us, now_us)
     own = parse_time(str(account.get("time")))
-    instant = own if own is not None and own <= received_us + DAY_US else received_us
+    instant = own if own is not None and own <= received_us + TOLERANCE_US else received_us
     if account.get("active") is True:
         return AccountTimes(active_us=instant)
     if account.get("status") != "deleted":

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from slurp.actors.wanted import WantedNames
+from slurp.deletions.due import Due
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import REQUEST_TIMEOUT
 from slurp.elastic.outage_log import OutageLog
@@ -18,8 +19,8 @@ from slurp.pipeline.progress import Counters
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.watchdog import Watchdog
 
-# A server that has had no events for this many seconds has sent all.
-_SILENT = 60.0
+# Shorter pauses of a server are none.
+_SILENT_US = 60_000_000
 # Seconds after which a response is late. Most arrive within one second.
 _LATE = 20.0
 
@@ -97,16 +98,23 @@ class WorkerStatus:
     def read_until_us(self) -> int:
         """Time up to which all events of the servers are acknowledged (Unix microseconds); 0 if not known.
 
-        It is that of the newest acknowledged events, and now if nothing is in flight and a connected server
-        has had no events for a minute, as with `--dids`.
+        It is that of the newest acknowledged events.
         """
-        now_us = int(time.time() * 1e6)
-        readers = () if self.readers is None else self.readers
-        is_silent = any(reader.connected and reader.silent_for >= _SILENT for reader in readers)
+        return min(self.counters.stream_us, int(time.time() * 1e6))
+
+    @property
+    def due(self) -> Due:
+        """Which deleted accounts are to be redacted, by what the readers have read.
+
+        While all connected servers have no events, as with `--dids`, their silence counts as time.
+        """
+        readers = [reader for reader in self.readers or () if reader.connected]
         # In this order: an event that arrives now is in the queue.
-        if is_silent and not self.queue.events:
-            return now_us
-        return min(self.counters.stream_us, now_us)
+        silent_us = int(min((reader.silent_for for reader in readers), default=0.0) * 1e6)
+        if self.queue.events or silent_us < _SILENT_US:
+            silent_us = 0
+        streams = [(since, until + silent_us) for since, until in self.counters.streams()]
+        return Due.of(streams, int(time.time() * 1e6))
 
     def _waits(self) -> list[float]:
         """Return the seconds since the last beat of each indexer, which only a request delays for long."""

@@ -359,6 +359,14 @@ class Counters:
                 for tracker, saveable in found
             )
 
+    def streams(self) -> list[tuple[int, int]]:
+        """Return for each reader since when it has no gap, and up to when its events are acknowledged."""
+        with self._lock:
+            return [
+                (tracker.complete_since_us, tracker.stream_us or tracker.start_us)
+                for tracker in self._trackers.values()
+            ]
+
     def resume(self, reader: int, known: Position, host: str, *, by_time: bool = False) -> ResumePoint:
         """Return the cursor for `host` at which `reader` resumes after `known`, its last received event."""
         with self._lock:
