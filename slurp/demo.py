@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 PASSWORD = "changeme"  # noqa: S105  the default password of the worker; the node listens on loopback only
 INDEX = "bluesky-events"
-TRENDS = "skeetslurper-trends"
 
 # Seconds that the main thread may wait for a response of Elasticsearch.
 _REQUEST_TIMEOUT = 10.0
@@ -127,10 +126,12 @@ def _print_summary(es: Elasticsearch) -> None:
 
 def _print_liked_posts(es: Elasticsearch) -> None:
     """Print the most liked posts of the last day in the trends, with their authors."""
-    es.indices.refresh(index=TRENDS, ignore_unavailable=True)
+    from slurp.elastic.templates import TRENDS_INDEX
+
+    es.indices.refresh(index=TRENDS_INDEX, ignore_unavailable=True)
     conditions = {"index": INDEX, "measure": "posts_by_likes", "interval": "day"}
     found = es.search(
-        index=TRENDS,
+        index=TRENDS_INDEX,
         ignore_unavailable=True,
         query={
             "bool": {

@@ -40,20 +40,11 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
     if options.uri is not None and not options.uri.startswith("at://did:"):
         parser.error(f"--uri: not an AT URI with a DID: {options.uri!r} (use the form at://did:plc:…/…/…)")
     # Imported here: this takes half a second, and the signal handlers must be installed before.
-    from slurp import logs
-    from slurp.config import parse
     from slurp.deletions.command import Command, Request
-    from slurp.elastic.client import Elastic
+    from slurp.tool import run_tool
 
-    config = parse(rest)
-    secrets = logs.Secrets(config.secrets)
-    screen = logs.set_up(config.log_level, config.log_format, secrets)
-    elastic = Elastic(config, secrets)
-    try:
-        request = Request(options.did, options.uri, options.verify, options.confirm, options.yes)
-        return int(Command(elastic, config, screen, signals or StopSignals()).run(request))
-    finally:
-        elastic.close()
+    request = Request(options.did, options.uri, options.verify, options.confirm, options.yes)
+    return run_tool(rest, signals, lambda tool: Command(tool).run(request))
 
 
 if __name__ == "__main__":

@@ -9,25 +9,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from slurp.deletions.due import Due
-from slurp.deletions.versions import CHUNK, chunks, utc_now
+from slurp.deletions.versions import utc_now
 from slurp.elastic import state_documents
-from slurp.elastic.bulk import Action, send
+from slurp.elastic.bulk import CHUNK, Action, chunks, send
 from slurp.elastic.client import Elastic
 from slurp.elastic.error_classes import ItemClass, classify
 from slurp.elastic.response_checks import UnexpectedResponse
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import NEVER, AccountTimes
+from slurp.events.times import utc
 
 Json = dict[str, Any]
 
 _TYPE = "account"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class AccountState:
         is_known = (
             self.found_at is not None
             and times.active_us < before.deleted_us
-            and _EPOCH + timedelta(microseconds=times.active_us) < self.found_at
+            and utc(times.active_us) < self.found_at
             and (times.deleted_us == before.deleted_us or not self.is_redacted)
         )
         if is_known or not has_history:
             return state
-        found_at = _EPOCH + timedelta(microseconds=times.received_us)
+        found_at = utc(times.received_us)
         return replace(state, found_at=found_at, due_at=found_at + delay)
 
 

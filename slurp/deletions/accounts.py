@@ -17,7 +17,8 @@ from slurp.deletions.account_states import AccountState, AccountStates
 from slurp.deletions.brake import Brake
 from slurp.deletions.due import Due
 from slurp.deletions.targets import FIELDS, Target, event_times, inner, query_for
-from slurp.deletions.versions import CONFLICT, Versions, chunks, text_in
+from slurp.deletions.versions import CONFLICT, Versions, text_in
+from slurp.elastic.bulk import chunks
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import Item, ItemClass, classify, is_transient

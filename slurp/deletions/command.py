@@ -5,24 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from slurp.config import Config
 from slurp.deletions.accounts import Accounts
 from slurp.deletions.applied import Applied
-from slurp.deletions.progress_bar import ProgressBar
 from slurp.deletions.stored import StoredDeletions
 from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
 from slurp.deletions.versions import RatePause, Versions, overwrite, utc_now
-from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.elastic.readiness import wait_until_ready
-from slurp.elastic.setup import Setup
-from slurp.errors import Exit, Fatal, Stopped
-from slurp.lexicons import committed
-from slurp.logs import Screen
+from slurp.errors import Exit
 from slurp.pipeline.inactive_accounts import InactiveAccounts
-from slurp.process import StopSignals
+from slurp.progress_bar import ProgressBar
+from slurp.tool import Tool
 
 log = logging.getLogger(__name__)
 
@@ -47,35 +41,25 @@ class Request:
 class Command:
     """One run of the command. `run` returns the exit code."""
 
-    def __init__(self, elastic: Elastic, config: Config, screen: Screen, signals: StopSignals) -> None:
-        self._elastic = elastic
-        self._config = config
-        self._screen = screen
-        self._signals = signals
-        pause = RatePause(config.deletions_rate, threading.Event())
-        self._versions = Versions(elastic, config.index, pause, self._check_stop)
-        self._accounts = Accounts(elastic, config, self._versions, InactiveAccounts())
+    def __init__(self, tool: Tool) -> None:
+        self._elastic = tool.elastic
+        self._config = tool.config
+        self._screen = tool.screen
+        pause = RatePause(self._config.deletions_rate, threading.Event())
+        self._versions = Versions(self._elastic, self._config.index, pause, tool.check_stop)
+        self._accounts = Accounts(self._elastic, self._config, self._versions, InactiveAccounts())
 
     def run(self, request: Request) -> Exit:
-        """Carry out a request, or report what it would do."""
-        try:
-            wait_until_ready(self._elastic, self._config, threading.Event())
-            # The state index must have its fields; nothing is changed.
-            Setup(replace(self._config, no_setup=True), committed()).run(self._elastic.client)
-            self._versions.refresh()
-            if request.confirm:
-                return self._confirm(yes=request.yes)
-            if request.verify:
-                return self._verify(yes=request.yes)
-            return self._remove(request)
-        except Stopped:
-            log.error("stopped by a signal; what was done stays done, run the command again for the rest")
-        except Fatal as error:
-            log.error("%s", error)
-            return error.code
-        except FAILURES as error:
-            log.error("Elasticsearch: %s; run the command again for the rest", describe(error))
-        return Exit.FAILED
+        """Carry out a request, or report what it would do; return the exit code.
+
+        Raises the exceptions of the client, and Stopped.
+        """
+        self._versions.refresh()
+        if request.confirm:
+            return self._confirm(yes=request.yes)
+        if request.verify:
+            return self._verify(yes=request.yes)
+        return self._remove(request)
 
     def _remove(self, request: Request) -> Exit:
         """Redact all versions of one record, or all documents of one account."""
@@ -174,7 +158,3 @@ class Command:
         else:
             log.info("%s deleted account(s) wait; add --yes to have their content removed", f"{held:,}")
         return Exit.DONE
-
-    def _check_stop(self) -> None:
-        if self._signals.requested:
-            raise Stopped

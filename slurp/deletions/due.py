@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
-from slurp.events.times import MAX_TIME_US
+from slurp.events.times import MAX_TIME_US, utc
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A gap may be filled for so long: servers keep events for 36 hours.
 _GAP_US = 48 * 3_600_000_000
 
@@ -33,13 +32,9 @@ class Due(NamedTuple):
         until_us = max(until for since, until in known if since == complete_us)
         newest_us = max(until for _, until in known)
         return cls(
-            _time(complete_us), _time(min(until_us, now_us)), _time(max(0, min(newest_us, now_us) - _GAP_US))
+            utc(complete_us), utc(min(until_us, now_us)), utc(max(0, min(newest_us, now_us) - _GAP_US))
         )
 
 
-EVERYTHING = Due(_EPOCH, *2 * (_EPOCH + timedelta(microseconds=MAX_TIME_US),))
+EVERYTHING = Due(utc(0), utc(MAX_TIME_US), utc(MAX_TIME_US))
 """All deletions, whatever was read."""
-
-
-def _time(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)

@@ -9,6 +9,7 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.error_classes import Item, ItemClass, classify
 from slurp.elastic.pages import pages
 from slurp.elastic.templates import DRIFT_INDEX
+from slurp.events.frames import account_of
 
 _PAGE = 1000
 _HAS_EXAMPLE = {"exists": {"field": "example_uri"}}
@@ -30,7 +31,7 @@ def remove_examples(elastic: Elastic, dids: Sequence[str]) -> dict[str, Item]:
         (did, hit)
         for _, response in found
         for hit in response["hits"]["hits"]
-        if (did := _account_of(hit["_source"]["example_uri"])) in wanted
+        if (did := account_of(hit["_source"]["example_uri"])) in wanted
     ]
     if not hits:
         return {}
@@ -40,7 +41,3 @@ def remove_examples(elastic: Elastic, dids: Sequence[str]) -> dict[str, Item]:
         for (did, _), item in zip(hits, items, strict=True)
         if classify(item) is not ItemClass.INDEXED
     }
-
-
-def _account_of(uri: str) -> str:
-    return uri.removeprefix("at://").split("/", 1)[0]

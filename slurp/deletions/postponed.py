@@ -10,8 +10,9 @@ from typing import Any
 
 from elasticsearch import ConflictError, NotFoundError
 
-from slurp.deletions.versions import chunks, utc_now
+from slurp.deletions.versions import utc_now
 from slurp.elastic import state_documents
+from slurp.elastic.bulk import chunks
 from slurp.elastic.client import Elastic
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import Removal

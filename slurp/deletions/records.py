@@ -12,11 +12,11 @@ from typing import Any
 from slurp.deletions.tombstones import SOURCE_FIELDS, tombstone
 from slurp.deletions.versions import (
     Versions,
-    chunks,
     overwrite,
     text_in,
     utc_now,
 )
+from slurp.elastic.bulk import chunks
 from slurp.elastic.error_classes import Item
 from slurp.events.removals import Removal, latest
 

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from slurp.deletions.accounts import Accounts
@@ -20,7 +20,7 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.removals import TOLERANCE_US, AccountChange
-from slurp.events.times import DAY_US
+from slurp.events.times import DAY_US, utc
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +99,9 @@ class UnavailableDays:
         if not stored:
             return result, False
         unavailable = {*self._versions.days("closed"), *self._versions.excluded}
+        existing = self._versions.days("open")
         for name in sorted(stored.keys() - unavailable):
-            if name not in self._versions.days("open"):
+            if name not in existing:
                 self._delete(name)  # the index does not exist any more
                 continue
             if self._catch_up(stored[name], result):
@@ -123,9 +124,9 @@ class UnavailableDays:
                 return True
         since_us = _start_us(self._versions.index, day.name) - DAY_US - TOLERANCE_US
         # A clock that was set back would renew the same accounts again and again.
-        day = replace(day, available_at=min(available_at, utc_now()))
-        if self._accounts.renew(since_us, min(available_at, utc_now())):
-            self._save(day)
+        available_at = min(available_at, utc_now())
+        if self._accounts.renew(since_us, available_at):
+            self._save(replace(day, available_at=available_at))
             return True
         self._delete(day.name)
         log.info("%s has got all deletions that it missed", day.name)
@@ -152,7 +153,7 @@ class UnavailableDays:
     def _record(self, name: str, applied_until_us: int, stored: _Day | None) -> None:
         start_us = _start_us(self._versions.index, name)
         # A rev may be a day ahead, and so its deletion a day before the day of the index.
-        progress = _time_of(max(start_us - DAY_US, applied_until_us)) - _BEFORE
+        progress = utc(max(start_us - DAY_US, applied_until_us)) - _BEFORE
         # Another worker, or an earlier run, may have applied less.
         if stored is None or progress < stored.progress or stored.available_at is not None:
             self._save(_Day(name, progress if stored is None else min(progress, stored.progress)))
@@ -188,10 +189,6 @@ class UnavailableDays:
 
 def _start_us(index: str, name: str) -> int:
     return (day_of_index(index, name) or 0) * DAY_US
-
-
-def _time_of(micros: int) -> datetime:
-    return datetime.fromtimestamp(micros / 1e6, UTC)
 
 
 def _text(time: datetime) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from elastic_transport import TransportError
@@ -24,10 +24,7 @@ from slurp.elastic.pages import OPEN, pages
 from slurp.elastic.response_checks import UnexpectedResponse
 
 Json = dict[str, Any]
-T = TypeVar("T")
 
-# Records, accounts or removals of one request or document.
-CHUNK = 1000
 # Hits of a page, and documents of a write: each page repeats the search, and each write has a cost for each
 # index, so 2000 take half the CPU time of 500.
 _PAGE = 2000
@@ -135,34 +132,29 @@ class Versions:
 
     def accounts(self, query: Json, limit: int) -> list[str]:
         """Return the accounts, at most `limit`, of the documents for which a query holds."""
-        self._heartbeat()
-        found = self._elastic.client.search(
-            index=self._searched,
-            expand_wildcards=OPEN,
-            query=query,
-            collapse={"field": "did"},
-            source=False,
-            size=limit,
-            track_total_hits=False,
-            allow_partial_search_results=False,
-        )
-        return [str(did) for hit in found["hits"]["hits"] for did in hit["fields"]["did"]]
+        hits = self._first_hits(query, limit, collapse={"field": "did"})
+        return [str(did) for hit in hits for did in hit["fields"]["did"]]
 
     def first_time(self, query: Json, field: str) -> datetime | None:
         """Return the earliest value of a date field of the documents for which a query holds."""
+        order = {"order": "asc", "format": "strict_date_time", "unmapped_type": "date"}
+        hits = self._first_hits(query, 1, sort=[{field: order}])
+        return next((datetime.fromisoformat(hit["sort"][0]) for hit in hits), None)
+
+    def _first_hits(self, query: Json, size: int, **options: Any) -> list[Json]:
+        """Return hits without their source."""
         self._heartbeat()
-        found = self._elastic.client.search(
+        response = self._elastic.client.search(
             index=self._searched,
             expand_wildcards=OPEN,
             query=query,
-            sort=[{field: {"order": "asc", "format": "strict_date_time", "unmapped_type": "date"}}],
             source=False,
-            size=1,
+            size=size,
             track_total_hits=False,
             allow_partial_search_results=False,
+            **options,
         )
-        times = [datetime.fromisoformat(hit["sort"][0]) for hit in found["hits"]["hits"]]
-        return next(iter(times), None)
+        return list(response["hits"]["hits"])
 
     def write(self, actions: Sequence[Action]) -> list[Item | None]:
         """Send actions; return None for each that was carried out or whose index is gone, else its error.
@@ -253,12 +245,6 @@ def not_written(errors: Mapping[str, Item]) -> NotWritten:
 def rejected(errors: Mapping[str, Item]) -> dict[str, Item]:
     """Return the errors that another attempt does not solve: all but conflicts with another program."""
     return {name: item for name, item in errors.items() if item.status != CONFLICT}
-
-
-def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Yield the items in parts, by default each small enough for a request or document."""
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
 
 
 def text_in(hit: Json, name: str) -> str:

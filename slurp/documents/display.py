@@ -27,14 +27,14 @@ class Link(NamedTuple):
 
 def clean_text(text: object, max_length: int = 600) -> str:
     """Return a text of several lines, sanitized and shortened to `max_length` characters."""
-    lines = _BLANK_LINES.sub("\n\n", _shorten(str(text).strip(), max_length))
+    lines = _BLANK_LINES.sub("\n\n", shorten(str(text).strip(), max_length))
     visible = _BIDI_CONTROLS.sub(_REPLACEMENT, lines.replace("\r", ""))
     return "".join(c if c == "\n" else _sanitize_character(c) for c in visible)
 
 
 def clean_label(text: object, max_length: int = 80) -> str:
     """Return a name on one line, without invisible characters, shortened to `max_length` characters."""
-    visible = _BIDI_MARKS.sub(_REPLACEMENT, _BIDI_CONTROLS.sub(_REPLACEMENT, _shorten(str(text), max_length)))
+    visible = _BIDI_MARKS.sub(_REPLACEMENT, _BIDI_CONTROLS.sub(_REPLACEMENT, shorten(str(text), max_length)))
     return "".join(map(_sanitize_character, visible))
 
 
@@ -53,7 +53,8 @@ def safe_link(url: object) -> Link | None:
     return Link(url, clean_label(domain_of(url) or host))
 
 
-def _shorten(text: str, max_length: int) -> str:
+def shorten(text: str, max_length: int) -> str:
+    """Return a text of at most `max_length` characters, with an ellipsis if it was longer."""
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 

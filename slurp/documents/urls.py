@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache, lru_cache
+from urllib.parse import quote
 
 import ada_url
 from publicsuffixlist import PublicSuffixList
@@ -89,6 +90,11 @@ PAGE_PATHS = {
     "app.bsky.feed.generator": "feed",
     "app.bsky.graph.list": "lists",
 }
+
+
+def profile_url(did: str) -> str:
+    """Return the bsky.app page of an account."""
+    return f"https://bsky.app/profile/{quote(did, safe=':')}"
 
 
 def page_url(uri: str) -> str | None:

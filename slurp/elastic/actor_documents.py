@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from slurp.elastic.bulk import Action, send
+from slurp.elastic.bulk import Action, chunks, send
 from slurp.elastic.client import Elastic
 from slurp.elastic.error_classes import ItemClass, classify
 from slurp.elastic.response_checks import UnexpectedResponse
@@ -15,7 +15,6 @@ from slurp.elastic.templates import ACTORS_INDEX
 
 Json = dict[str, Any]
 
-_CHUNK = 1000
 # Elasticsearch accepts no longer `_id`; such an account has no document.
 _MAX_ID = 512
 
@@ -29,7 +28,7 @@ class ActorDocuments:
     def get(self, dids: Iterable[str]) -> dict[str, Json]:
         """Return the documents of those of these accounts that have one."""
         found: dict[str, Json] = {}
-        for chunk in _chunks(dids):
+        for chunk in chunks(sorted(filter(_is_id, dids))):
             for doc in self._elastic.client.mget(index=ACTORS_INDEX, ids=chunk)["docs"]:
                 if doc.get("found"):
                     found[doc["_id"]] = doc["_source"]
@@ -68,9 +67,3 @@ def _target(did: str) -> Json:
 
 def _is_id(did: str) -> bool:
     return len(did.encode()) <= _MAX_ID
-
-
-def _chunks(dids: Iterable[str]) -> Iterator[list[str]]:
-    rest = sorted(filter(_is_id, dids))
-    for first in range(0, len(rest), _CHUNK):
-        yield rest[first : first + _CHUNK]

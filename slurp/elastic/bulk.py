@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import orjson
 from elasticsearch import ApiError, Elasticsearch, helpers
@@ -14,6 +14,8 @@ from slurp.elastic.error_classes import Item
 from slurp.elastic.response_checks import UnexpectedResponse
 
 MAX_CHUNK_BYTES = 10_000_000
+# Names, or documents, of one request.
+CHUNK = 1000
 
 _FILTER_PATH = (
     "items.*.status,items.*.result,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
@@ -21,6 +23,8 @@ _FILTER_PATH = (
 
 # A request that is rejected with one of these contains an invalid item, or is too large.
 _REJECTED_FOR_CONTENT = (400, 413)
+
+T = TypeVar("T")
 
 # Shared, because it is the result of nearly every action.
 CREATED = Item(201)
@@ -75,6 +79,12 @@ def _unchanged(hit: Mapping[str, Any]) -> dict[str, Any]:
         "if_seq_no": hit["_seq_no"],
         "if_primary_term": hit["_primary_term"],
     }
+
+
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """Yield the items in parts, by default each small enough for a request or document."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def action_id(action: Action) -> str:

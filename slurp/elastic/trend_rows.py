@@ -6,13 +6,13 @@ generation, a number that grows: a row is never replaced by one of an older gene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
-from slurp.elastic.bulk import Action, delete_hit, send, update_hit
+from slurp.elastic.bulk import Action, chunks, delete_hit, send, update_hit
 from slurp.elastic.client import Elastic
 from slurp.elastic.error_classes import ItemClass, classify
 from slurp.elastic.pages import pages
@@ -35,8 +35,8 @@ class TrendRows:
 
     def write(self, rows: Sequence[Mapping[str, Any]], generation: int) -> None:
         """Write rows, without `index` and `generation`; they replace those of older generations."""
-        for first in range(0, len(rows), _PAGE):
-            self._send([self._action(row, generation) for row in rows[first : first + _PAGE]])
+        for some in chunks(rows):
+            self._send([self._action(row, generation) for row in some])
 
     def refresh(self) -> None:
         """Make all rows that were written visible to searches."""
@@ -58,17 +58,17 @@ class TrendRows:
 
     def remove_records(self, uris: Iterable[str]) -> None:
         """Remove the rows that show these posts."""
-        self._change([self._query({"terms": {"uri": chunk}}) for chunk in _chunks(uris)], delete_hit)
+        self._change([self._query({"terms": {"uri": chunk}}) for chunk in chunks(sorted(uris))], delete_hit)
 
     def remove_accounts(self, dids: Iterable[str]) -> None:
         """Remove the rows that show these accounts or their posts."""
-        self._change([self._query({"terms": {"did": chunk}}) for chunk in _chunks(dids)], delete_hit)
+        self._change([self._query({"terms": {"did": chunk}}) for chunk in chunks(sorted(dids))], delete_hit)
 
     def hide(self, dids: Iterable[str], *, hidden: bool) -> None:
         """Hide the rows that show these accounts or their posts, or show them again."""
         is_hidden = {"term": {"hidden": True}}
         wrong = {"bool": {"must_not": [is_hidden]}} if hidden else is_hidden
-        queries = [self._query({"terms": {"did": chunk}}, wrong) for chunk in _chunks(dids)]
+        queries = [self._query({"terms": {"did": chunk}}, wrong) for chunk in chunks(sorted(dids))]
         self._change(queries, lambda hit: update_hit(hit, {"hidden": True if hidden else None}))
 
     def _query(self, *conditions: Json) -> Json:
@@ -107,9 +107,3 @@ class TrendRows:
         }
         document = {**row, "index": self._index, "generation": generation}
         return b"%b\n%b" % (orjson.dumps({"index": target}), orjson.dumps(document))
-
-
-def _chunks(values: Iterable[str]) -> Iterator[list[str]]:
-    rest = sorted(values)
-    for first in range(0, len(rest), _PAGE):
-        yield rest[first : first + _PAGE]

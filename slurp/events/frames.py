@@ -152,6 +152,11 @@ def uri_of(event: Mapping[str, Any]) -> str:
     return f"at://{event['did']}/{commit['collection']}/{commit['rkey']}"
 
 
+def account_of(uri: str) -> str:
+    """Return the DID in the URI of a record."""
+    return uri.removeprefix("at://").split("/", 1)[0]
+
+
 def parse_v2_time(text: str) -> int | None:
     """Return the Unix microseconds of the `time` of a v2 message, None if it is not a time.
 

@@ -44,6 +44,11 @@ def parse_time(text: str) -> int | None:
     return micros if 0 <= micros <= MAX_TIME_US else None
 
 
+def utc(micros: int) -> datetime:
+    """Return a time, given in Unix microseconds."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
 def median(times: Iterable[int]) -> int:
     """Return the median, the lower one of two. Raises IndexError if there are no times."""
     return middle(sorted(times))

@@ -17,6 +17,7 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.position import Gap
+from slurp.events.times import utc
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.progress import Counters, Hold
@@ -162,8 +163,8 @@ class GapRecorder:
             **self._subscription.describe(),
             "subscription": self._subscription.key,
             "host": gap.host,
-            "from": _utc(gap.from_us).isoformat(timespec="milliseconds"),
-            "to": _utc(gap.to_us).isoformat(timespec="milliseconds"),
+            "from": utc(gap.from_us).isoformat(timespec="milliseconds"),
+            "to": utc(gap.to_us).isoformat(timespec="milliseconds"),
             "seconds": round(gap.seconds, 3),
             "possible": gap.possible,
             "from_cursor": gap.from_cursor,
@@ -180,11 +181,7 @@ class GapRecorder:
         return f"gap:{prefix}:{gap.from_us}{first}"
 
 
-def _utc(time_us: int) -> datetime:
-    return datetime.fromtimestamp(time_us / 1e6, UTC)
-
-
 def _span(gap: Gap) -> str:
-    begin, end = (_utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (gap.from_us, gap.to_us))
+    begin, end = (utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (gap.from_us, gap.to_us))
     cursors = "" if gap.to_cursor is None else f", cursors {gap.from_cursor} to {gap.to_cursor}"
     return f"from {begin} to {end} UTC ({format_duration(gap.seconds)}{cursors})"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from zlib import crc32
 
+from slurp.events.frames import account_of
 from slurp.simulator import sample_texts
 from slurp.simulator.accounts import Account
 from slurp.simulator.handshake import HandshakeRejected, file_response
@@ -70,7 +71,7 @@ class SimulatedAppView:
         """Return the text of a post; an invented one for an account of the network."""
         if uri in self.posts:
             return self.posts[uri]
-        account = self._account(_did_of(uri))
+        account = self._account(account_of(uri))
         if account is None or account.did in self.removed:
             return None
         _, sentences, topics = sample_texts.LANGUAGES[account.lang]
@@ -100,12 +101,8 @@ def _post(uri: str, text: str) -> Json:
     return {
         "uri": uri,
         "cid": "bafyrei",
-        "author": {"did": _did_of(uri), "handle": "handle.invalid"},
+        "author": {"did": account_of(uri), "handle": "handle.invalid"},
         "record": {"$type": "app.bsky.feed.post", "text": text, "createdAt": "2024-11-28T00:00:00.000Z"},
         "labels": [],
         "indexedAt": "2024-11-28T00:00:00.000Z",
     }
-
-
-def _did_of(uri: str) -> str:
-    return uri.removeprefix("at://").split("/", 1)[0]

@@ -26,23 +26,14 @@ def main(arguments: Sequence[str] | None = None, signals: StopSignals | None = N
     parser.add_argument("--to", dest="end", metavar="TIME", help="without this hour or day (default: now)")
     options, rest = parser.parse_known_args(arguments)
     # Imported here: this takes half a second, and the signal handlers must be installed before.
-    from slurp import logs
-    from slurp.config import parse
-    from slurp.elastic.client import Elastic
-    from slurp.trends.command import Rebuild, period
+    from slurp.tool import run_tool
+    from slurp.trends.command import period, rebuild
 
     try:
         start_us, end_us = period(options.start, options.end)
     except ValueError as error:
         parser.error(str(error))
-    config = parse(rest)
-    secrets = logs.Secrets(config.secrets)
-    screen = logs.set_up(config.log_level, config.log_format, secrets)
-    elastic = Elastic(config, secrets)
-    try:
-        return int(Rebuild(elastic, config, screen, signals or StopSignals()).run(start_us, end_us))
-    finally:
-        elastic.close()
+    return run_tool(rest, signals, lambda tool: rebuild(tool, start_us, end_us))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 
-from slurp.config import Config
-from slurp.deletions.progress_bar import ProgressBar
-from slurp.elastic.client import FAILURES, Elastic, describe
-from slurp.elastic.readiness import wait_until_ready
-from slurp.elastic.setup import Setup
-from slurp.errors import Exit, Fatal, Stopped
+from slurp.errors import Exit
 from slurp.events.times import parse_time
-from slurp.lexicons import committed
-from slurp.logs import Screen
-from slurp.process import StopSignals
+from slurp.progress_bar import ProgressBar
+from slurp.tool import Tool
 from slurp.trends.intervals import HOUR_US, Interval
 from slurp.trends.keeping import TrendKeeper
 from slurp.trends.state import LeaseLost
@@ -40,50 +33,26 @@ def period(start: str, end: str | None) -> tuple[int, int]:
     return start_us, min(end_us, now_us)
 
 
-class Rebuild:
-    """One run of the command. `run` returns the exit code."""
+def rebuild(tool: Tool, start_us: int, end_us: int) -> Exit:
+    """Compute the hours that begin in a period (Unix microseconds), and their days; return the exit code.
 
-    def __init__(self, elastic: Elastic, config: Config, screen: Screen, signals: StopSignals) -> None:
-        self._elastic = elastic
-        self._config = config
-        self._screen = screen
-        self._signals = signals
-
-    def run(self, start_us: int, end_us: int) -> Exit:
-        """Compute the hours that begin in a period (Unix microseconds), and their days."""
-        try:
-            wait_until_ready(self._elastic, self._config, threading.Event())
-            Setup(replace(self._config, no_setup=True), committed()).run(self._elastic.client)
-            return self._rebuild(start_us, end_us)
-        except Stopped:
-            log.error("stopped by a signal; run the command again for the rest")
-        except LeaseLost:
-            log.error("another worker computes trends; run the command again")
-        except Fatal as error:
-            log.error("%s", error)
-            return error.code
-        except FAILURES as error:
-            log.error("Elasticsearch: %s; run the command again for the rest", describe(error))
+    Raises the exceptions of the client, and Stopped.
+    """
+    keeper = TrendKeeper(tool.elastic, tool.config, lambda: end_us, threading.Event(), tool.check_stop)
+    first, last = Interval.hour_of(start_us), Interval.hour_of(end_us - 1)
+    hours = (last.start_us - first.start_us) // HOUR_US + 1
+    bar = ProgressBar(tool.screen, "computing", hours + last.day - first.day + 1)
+    until = time.monotonic() + _RETRY_FOR
+    try:
+        while (count := keeper.trends.rebuild(start_us, end_us, lambda interval: bar.advance(1))) is None:
+            if time.monotonic() >= until:
+                raise LeaseLost
+            tool.check_stop()
+            time.sleep(_RETRY_EVERY)
+    except LeaseLost:
+        log.error("another worker computes trends; run the command again")
         return Exit.FAILED
-
-    def _rebuild(self, start_us: int, end_us: int) -> Exit:
-        keeper = TrendKeeper(self._elastic, self._config, lambda: end_us, threading.Event(), self._check_stop)
-        first, last = Interval.hour_of(start_us), Interval.hour_of(end_us - 1)
-        hours = (last.start_us - first.start_us) // HOUR_US + 1
-        bar = ProgressBar(self._screen, "computing", hours + last.day - first.day + 1)
-        until = time.monotonic() + _RETRY_FOR
-        try:
-            while (count := keeper.trends.rebuild(start_us, end_us, lambda interval: bar.advance(1))) is None:
-                if time.monotonic() >= until:
-                    log.error("another worker computes trends; run the command again")
-                    return Exit.FAILED
-                self._check_stop()
-                time.sleep(_RETRY_EVERY)
-        finally:
-            bar.end()
-        log.info("%s hours and days were computed; those without stored events keep their rows", f"{count:,}")
-        return Exit.DONE
-
-    def _check_stop(self) -> None:
-        if self._signals.requested:
-            raise Stopped
+    finally:
+        bar.end()
+    log.info("%s hours and days were computed; those without stored events keep their rows", f"{count:,}")
+    return Exit.DONE

@@ -15,14 +15,16 @@ from slurp.actors.names import Name
 from slurp.deletions.account_states import AccountStates
 from slurp.deletions.records import stored_removals
 from slurp.deletions.versions import Versions, text_in
+from slurp.documents.display import shorten
 from slurp.documents.existing import EXISTING
-from slurp.documents.urls import page_url
+from slurp.documents.urls import page_url, profile_url
 from slurp.elastic.client import Elastic
 from slurp.elastic.response_checks import UnexpectedResponse
 from slurp.elastic.trend_rows import TrendRows
+from slurp.events.frames import account_of
 from slurp.events.times import day_of
 from slurp.trends import measures
-from slurp.trends.intervals import Interval
+from slurp.trends.intervals import DAY, Interval
 from slurp.trends.measures import MEASURES, Count, Kind
 
 Json = dict[str, Any]
@@ -131,10 +133,10 @@ class Trends:
 
     def _lists(self, interval: Interval, day: str) -> list[Json]:
         """Return the rows of all measures, without names and texts."""
-        is_long = interval.end_us - interval.start_us > 3_600_000_000
         rows = []
         for measure in MEASURES:
-            response = self._search(interval, day, measure.conditions, measure.aggregation(is_long=is_long))
+            aggregation = measure.aggregation(is_long=interval.name == DAY)
+            response = self._search(interval, day, measure.conditions, aggregation)
             counts = measures.counts_in(measure, response)
             rows += [
                 {**_row(measure.name, rank, count), **_subject(measure.kind, measure.name, count.key)}
@@ -183,7 +185,8 @@ class Trends:
             if (name := names.get(row.get("did", ""))) is not None:
                 row.update(_known(handle=name.handle, display_name=name.display_name))
             if (post := texts.get(row.get("uri", ""))) is not None:
-                row.update(_known(text=_short(post.text), labels=list(post.labels)))
+                text = shorten(" ".join(post.text.split()), _MAX_TEXT)
+                row.update(_known(text=text, labels=list(post.labels)))
         return rows
 
     def _texts(self, uris: set[str]) -> dict[str, Post]:
@@ -216,9 +219,9 @@ def _row(measure: str, rank: int, count: Count) -> Json:
 def _subject(kind: Kind, measure: str, key: str) -> Json:
     """Return the fields that say what the key of a row is."""
     if kind is Kind.POST:
-        return {"uri": key, "did": key.removeprefix("at://").split("/", 1)[0], **_known(url=page_url(key))}
+        return {"uri": key, "did": account_of(key), **_known(url=page_url(key))}
     if kind is Kind.PERSON:
-        return {"did": key, "url": f"https://bsky.app/profile/{key}"}
+        return {"did": key, "url": profile_url(key)}
     urls = {
         "links": key,
         "sites": f"https://{key}",
@@ -229,11 +232,6 @@ def _subject(kind: Kind, measure: str, key: str) -> Json:
 
 def _known(**values: Any) -> Json:
     return {name: value for name, value in values.items() if value}
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 def _texts_in(value: Any) -> tuple[str, ...]:

@@ -17,14 +17,14 @@ from slurp.documents.existing import EXISTING
 from slurp.documents.record_parts import fold_tag
 from slurp.documents.record_values import visible
 from slurp.documents.spellings import without_marks
-from slurp.documents.urls import page_url
+from slurp.documents.urls import page_url, profile_url
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.templates import ACTORS_INDEX, TRENDS_INDEX
 from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.web.cache import Cache
 from slurp.web.display_names import COLLECTIONS, LANGUAGES
-from slurp.web.trending import Trending, author_name, profile_url, search_for, trending
+from slurp.web.trending import Trending, author_name, search_for, trending
 
 T = TypeVar("T")
 

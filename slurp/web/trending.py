@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
+from slurp.documents.urls import profile_url
 
 Json = dict[str, Any]
 
@@ -87,11 +87,6 @@ def author_name(did: str, names: Mapping[str, Any]) -> str:
     if isinstance(handle, str):
         parts.append(clean_label(f"@{handle}", 60))
     return " ".join(parts) or clean_label(did, 60)
-
-
-def profile_url(did: str) -> str:
-    """Return the page of an account on bsky.app."""
-    return f"https://bsky.app/profile/{quote(did, safe=':')}"
 
 
 def _post(row: Mapping[str, Any]) -> TopPost:
