@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from elastic_transport import TransportError
 from elasticsearch import ApiError, Elasticsearch
 
-from slurp.elastic.response_checks import CheckedElasticsearch, UnexpectedResponse
+from slurp.elastic.response_checks import _SHAPES, CheckedElasticsearch, UnexpectedResponse
 from slurp.embedded.node import EmbeddedNode
 from slurp.simulator.jetstream import Simulator
 from tests.gateway import Gateway
@@ -169,6 +170,8 @@ def client(gateway: Gateway) -> Elasticsearch:
 REQUESTS: dict[str, Callable[[Elasticsearch], Any]] = {
     "checkpoint search": lambda es: es.search(index="x", query={"match_all": {}}),
     "page": lambda es: es.search(index="x", size=0, aggs={"a": {"terms": {"field": "b"}}}),
+    "point in time": lambda es: es.open_point_in_time(index="x", keep_alive="1m"),
+    "search at a point in time": lambda es: es.search(pit={"id": "x"}, query={"match_all": {}}),
     "checkpoint write": lambda es: es.index(index="x", id="1", document={}),
     "checkpoint conflict": lambda es: es.get(index="x", id="1"),
     "drift": lambda es: es.mget(index="x", ids=["1"]),
@@ -187,6 +190,8 @@ REQUESTS: dict[str, Callable[[Elasticsearch], Any]] = {
     "privileges": lambda es: es.security.has_privileges(cluster=["monitor"]),
     "put policy": lambda es: es.ilm.put_lifecycle(name="x", policy={}),
     "refresh": lambda es: es.indices.refresh(index="x"),
+    "postponed deletion": lambda es: es.update(index="x", id="1", doc={}),
+    "applied deletion": lambda es: es.delete(index="x", id="1"),
 }
 
 
@@ -220,6 +225,22 @@ def test_a_response_with_results_by_name_must_be_an_object(
         LOOKUPS[lookup](client)
     gateway.send_always(Response(200, {}, ELASTICSEARCH))
     assert LOOKUPS[lookup](client).body == {}
+
+
+def test_the_shape_of_every_response_is_checked() -> None:
+    some = Elasticsearch("http://127.0.0.1:1")
+    namespaces = ("cluster", "indices", "ingest", "ilm", "nodes", "security", "tasks")
+    called = set()
+    for path in Path("slurp").rglob("*.py"):
+        for owner, method in re.findall(r"(\w+)\.(\w+)\(", path.read_text(encoding="utf-8")):
+            if owner in namespaces and hasattr(getattr(some, owner), method):
+                called.add(f"{owner}.{method}")
+            elif owner in ("client", "_client", "es") and hasattr(some, method):
+                called.add(method)
+    assert {"open_point_in_time", "search", "indices.stats"} <= called
+    # HEAD requests, and calls that send no request or read nothing of the response.
+    unchecked = {"indices.exists", "options", "close", "perform_request"}
+    assert called - unchecked - _SHAPES.keys() == set()
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])

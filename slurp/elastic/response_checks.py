@@ -17,6 +17,7 @@ from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
 from slurp.logs import cut
 
+_FIRST_ERROR = 400
 _TOO_LARGE = 413
 # Characters of the text of a foreign response in an error message.
 _MAX_TEXT = 300
@@ -76,12 +77,15 @@ class CheckedElasticsearch(Elasticsearch):
             raise UnexpectedResponse("a JSON response that is nested too deeply") from None
         if not _has_product_header(response.meta.headers):
             raise _foreign_response(response.meta.status, response.meta.headers, response.body)
-        if method != "HEAD":
+        # A status that the caller ignores: the response is an error.
+        if method != "HEAD" and response.meta.status < _FIRST_ERROR:
             expected = _SHAPES.get(endpoint_id or "")
             problem = "" if expected is None else _mismatch(response.body, expected)
             if endpoint_id == "search" and not problem and isinstance(body, dict) and "aggs" in body:
                 # A search of no shard returns no aggregations.
                 problem = response["_shards"]["total"] and _mismatch(response.body, {"aggregations": {}})
+            if endpoint_id == "search" and not problem and isinstance(body, dict) and "pit" in body:
+                problem = _mismatch(response.body, {"pit_id": str})
             if problem:
                 raise UnexpectedResponse(f"a response of unknown shape to {method} {path}: {problem}")
         return response
@@ -169,12 +173,15 @@ _ITEM = _Values({"status": int}, least=1)
 # object lists required fields.
 _SHAPES: Mapping[str, Any] = {
     "bulk": {"items": _Items(_ITEM, least=1, usual={"create": {"result": "created", "status": 201}})},
+    "close_point_in_time": {"succeeded": bool},
     "cluster.get_component_template": {
         "component_templates": _Items({"name": str, "component_template": {}})
     },
     "cluster.health": {"status": str},
     "cluster.put_component_template": _ACKNOWLEDGED,
     "count": {"count": int},
+    "create": {"result": str},
+    "delete": {"result": str},
     "get": {"_source": {}, "_seq_no": int, "_primary_term": int},
     "ilm.get_lifecycle": _Values({"policy": {}}),
     "ilm.put_lifecycle": _ACKNOWLEDGED,
@@ -196,6 +203,7 @@ _SHAPES: Mapping[str, Any] = {
     "ingest.put_pipeline": _ACKNOWLEDGED,
     "mget": {"docs": _Items({"_id": str}, least=1)},
     "nodes.info": {"nodes": _Values({"version": str}, least=1)},
+    "open_point_in_time": {"id": str},
     "scroll": {"hits": {"hits": _Items({"_id": str})}},
     "search": _SEARCH,
     "security.has_privileges": {
@@ -204,6 +212,7 @@ _SHAPES: Mapping[str, Any] = {
         "index": _Values(_Values(bool)),
     },
     "tasks.get": {"completed": bool},
+    "update": {"result": str},
 }
 
 

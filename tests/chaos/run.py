@@ -43,6 +43,9 @@ class RunOptions:
     connection are in flight until the client times out; then they are sent again."""
     all_kinds_share: float = 0.85
     """Share of the time with faults of all kinds; see `schedule`."""
+    least_faults: int = 0
+    """Faults to inject even if that takes longer than `seconds`: on a busy machine a node needs half a minute
+    to start."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,10 @@ def run(folder: Path, options: RunOptions) -> Report:
         def is_final_phase() -> bool:
             return elapsed() >= options.seconds * options.all_kinds_share
 
-        for fault in schedule(options.seed, options.kinds, WITHOUT_REPLAY, is_final_phase):
+        faults = schedule(options.seed, options.kinds, WITHOUT_REPLAY, is_final_phase)
+        for number, fault in enumerate(faults):
             time.sleep(fault.pause)
-            if (at := elapsed()) >= options.seconds:
+            if (at := elapsed()) >= options.seconds and number >= options.least_faults:
                 break
             also = ", worker killed meanwhile" if fault.kill else ""
             print(f"{at:6.1f} s  {fault.kind}{also}", flush=True)
