@@ -250,3 +250,76 @@ def test_a_day_without_shards_delays_deletions_for_five_minutes_only(
     assert found[id_of(lost)]["redacted"]["reason"] == "deleted"
     assert found[id_of(hidden)]["hidden"] is True
     assert not records(es, indexer)
+
+
+@pytest.mark.parametrize("what", ["record", "account"])
+def test_a_day_that_rejected_deletions_and_was_closed_later_gets_them(
+    indexer: InProcess, es: Elasticsearch, network: Network, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    post = network.commit("create", at=network.now_us - DAY)
+    indexer.feed([post])
+    old = the_day(es, indexer)
+    es.indices.put_settings(index=old, settings={"index.blocks.write": True})
+    removal = network.commit("delete") if what == "record" else network.account(False, "suspended")
+    indexer.feed([removal])
+    # It is postponed, and tried again hours later, when the index is closed.
+    monkeypatch.setattr("slurp.deletions.engine.POSTPONE_AFTER", 0)
+    with pytest.raises(FAILURES):
+        settle(indexer)
+    assert bool(indexer.deletions.postponed) == (what == "record")
+    es.indices.refresh(index=f"{indexer.index}-*")
+    query = {"ids": {"values": [id_of(removal)]}}
+    [hit] = es.search(index=f"{indexer.index}-*", query=query)["hits"]["hits"]
+    arrived = (utc_now() - timedelta(hours=9)).isoformat(timespec="milliseconds")
+    es.update(index=hit["_index"], id=hit["_id"], doc={"event": {"ingested": arrived}})
+    es.indices.close(index=old)
+    retry_now(indexer)
+    indexer.deletions._accounts._avoided.clear()
+    settle(indexer)
+    assert not indexer.deletions.postponed
+    assert [one["day"] for one in records(es, indexer)] == [old]
+    es.indices.put_settings(index=old, settings={"index.blocks.write": None})
+    reopen(es, old)
+    retry_now(indexer)
+    settle(indexer)
+    found = documents(es, indexer.index)[id_of(post)]
+    assert found["redacted"]["reason"] == "deleted" if what == "record" else found["hidden"] is True
+
+
+def test_the_accounts_of_a_day_are_compared_in_pages_and_others_are_not_applied_again(
+    indexer: InProcess, es: Elasticsearch, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dids = [f"did:plc:{letter * 24}" for letter in "abcdefgh"]
+    before = network.now_us - DAY
+    with_documents, without = dids[::2], dids[1::2]
+    posts = {did: network.commit("create", did=did, at=before) for did in with_documents}
+    indexer.feed([*posts.values(), *(network.commit("create", did=did) for did in without)])
+    # Hidden before the day is closed, and one with its event in that day.
+    first = [network.account(False, "suspended", did) for did in dids[:4]]
+    first.append(network.account(False, "suspended", dids[5], at=before))
+    indexer.feed(first)
+    settle(indexer)
+    old = indexer.days.name(int(before // DAY))
+    es.indices.close(index=old)
+    # Two return, others become inactive.
+    indexer.feed([network.account(True, did=did) for did in dids[:2]])
+    indexer.feed([network.account(False, "takendown", did) for did in dids[4:]])
+    settle(indexer)
+    reopen(es, old)
+    for module in ("accounts", "account_states"):
+        monkeypatch.setattr(f"slurp.deletions.{module}.CHUNK", 2)
+    monkeypatch.setattr(unavailable_days, "_SECONDS", 0.0)
+    applied: list[str] = []
+    accounts = indexer.deletions._accounts
+    real = accounts._put
+    monkeypatch.setattr(
+        accounts, "_put", lambda states: (applied.extend(one.did for one in states), real(states))[1]
+    )
+    retry_now(indexer)
+    settle(indexer)
+    found = documents(es, indexer.index)
+    hidden = {did for did, post in posts.items() if found[id_of(post)].get("hidden")}
+    assert hidden == set(with_documents) - {dids[0]}
+    # The third is hidden there already; the others have nothing in that day.
+    assert set(applied) == {dids[0], dids[4], dids[5], dids[6]}
+    assert not records(es, indexer)

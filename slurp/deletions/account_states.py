@@ -173,27 +173,20 @@ class AccountStates:
         if old := self._search(query, "updated_at", CHUNK):
             self.put([replace(state, times=NEVER) for state in old])
 
-    def inactive_since(self, time_us: int, written_before: datetime) -> list[AccountState]:
-        """Return some of the accounts that were last seen inactive at a time or later, of those whose state
-        is applied and was written before another time."""
+    def inactive_since(self, time_us: int, after: str) -> list[AccountState]:
+        """Return some of the accounts that were last seen inactive at a time or later, by DID, from the first
+        one after `after` on."""
         query = {
             "bool": {
-                "filter": [
-                    {
-                        "bool": {
-                            "should": [
-                                {"range": {"inactive_us": {"gte": time_us}}},
-                                # Perhaps deleted, but not due, as an event may be missing.
-                                {"bool": {"must_not": [{"exists": {"field": "found_at"}}]}},
-                            ]
-                        }
-                    },
-                    {"range": {"updated_at": {"lt": written_before.isoformat()}}},
-                ],
-                "must_not": [{"exists": {"field": "pending_since"}}],
+                "should": [
+                    {"range": {"inactive_us": {"gte": time_us}}},
+                    # Perhaps deleted, but not due, as an event may be missing.
+                    {"bool": {"must_not": [{"exists": {"field": "found_at"}}]}},
+                ]
             }
         }
-        return self._search(query, "updated_at", CHUNK)
+        found = {"bool": {"filter": [query, {"range": {"did": {"gt": after}}}]}}
+        return self._search(found, "did", CHUNK)
 
     def count(self, query: Json) -> int:
         """Return the number of states for which a query holds."""

@@ -18,7 +18,7 @@ from slurp.deletions.brake import Brake
 from slurp.deletions.due import Due
 from slurp.deletions.targets import FIELDS, Target, event_times, inner, query_for
 from slurp.deletions.versions import CONFLICT, Versions, text_in
-from slurp.elastic.bulk import chunks
+from slurp.elastic.bulk import CHUNK, chunks
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.error_classes import Item, ItemClass, classify, is_transient
@@ -36,10 +36,11 @@ from slurp.pipeline.inactive_accounts import InactiveAccounts
 Json = dict[str, Any]
 
 # Accounts that are applied together, and their documents, at most: the next records are not delayed by more.
-_ACCOUNTS = 100
+_ACCOUNTS = 500
 _DOCUMENTS = 2000
 # An index that rejected a write is not written to for this many seconds.
 _AVOID_FOR = 60.0
+_ACCOUNT_EVENT: Json = {"term": {"kind": "account"}}
 _AVOIDED = Item(0, "index_not_writable", "the index rejected a document within the last minute")
 
 
@@ -106,13 +107,30 @@ class Accounts:
             states.append(state.advanced(times, self._delay, has_history=has_history))
         return self._put(states)
 
-    def renew(self, since_us: int, until: datetime) -> bool:
-        """Record some accounts that were inactive at a time or later to be applied again, unless they were
-        after `until`; return whether there are more."""
-        states = self._states.inactive_since(since_us, until)
-        # With their history: some of it may be in the index that could not be searched.
-        self._put([state.advanced(NEVER, self._delay, has_history=False) for state in states])
-        return bool(states)
+    def renew(self, day: str, since_us: int, after: str) -> str | None:
+        """Record accounts to be applied again of which one daily index, which could not be searched, has
+        documents that may not be as they must be; of those that were inactive at a time or later, and those
+        with hidden documents.
+
+        Goes by DID, for some accounts after `after`; returns the last of them, None if there are no more.
+        """
+        inactive = {state.did: state for state in self._states.inactive_since(since_us, after)}
+        is_hidden = [{"term": {"hidden": True}}, {"range": {"did": {"gt": after}}}]
+        hidden = self._versions.accounts({"bool": {"filter": is_hidden}}, CHUNK, day)
+        last = min((max(page) for page in (inactive, hidden) if len(page) >= CHUNK), default=None)
+        found = {did: inactive.get(did, AccountState(did)) for did in {*inactive, *hidden}}
+        if last is not None:
+            found = {did: state for did, state in found.items() if did <= last}
+        targets = {did: Target.of(state, is_due=False) for did, state in found.items()}
+        with_event = {"bool": {"filter": [_ACCOUNT_EVENT, {"terms": {"did": list(found)}}]}}
+        wanted = {"bool": {"should": [query_for(targets), with_event]}}
+        concerned = set(self._versions.accounts(wanted, len(found), day)) if found else set()
+        # A deletion that is not due, as an event that the account is active again may be in the index.
+        concerned |= {did for did, state in found.items() if state.times.deleted_us and not state.found_at}
+        # With their history, for the same reason.
+        states = [found[did].advanced(NEVER, self._delay, has_history=False) for did in sorted(concerned)]
+        # Another worker has changed one of them: again.
+        return last if self._put(states) else after
 
     def forget(self) -> None:
         """Delete the states of accounts all of whose documents are past retention."""
@@ -215,7 +233,7 @@ class Accounts:
         """Return the times that the stored events of these accounts say."""
         found = dict.fromkeys(dids, NEVER)
         for chunk in chunks(dids):
-            query = {"bool": {"filter": [{"term": {"kind": "account"}}, {"terms": {"did": chunk}}]}}
+            query = {"bool": {"filter": [_ACCOUNT_EVENT, {"terms": {"did": chunk}}]}}
             for hits in self._versions.search(query, ["@timestamp", "did", "account", "jetstream", "event"]):
                 for hit in hits:
                     if (did := text_in(hit, "did")) in found:

@@ -14,12 +14,12 @@ from typing import Any
 
 from slurp.deletions.accounts import Accounts
 from slurp.deletions.records import IS_REMOVAL, Redaction, redact, removal_pages
-from slurp.deletions.versions import Versions, text_in, utc_now
+from slurp.deletions.versions import Versions, utc_now
 from slurp.elastic import state_documents
 from slurp.elastic.client import Elastic
 from slurp.elastic.days import day_of_index
 from slurp.elastic.templates import STATE_INDEX
-from slurp.events.removals import TOLERANCE_US, AccountChange
+from slurp.events.removals import TOLERANCE_US
 from slurp.events.times import DAY_US, utc
 
 log = logging.getLogger(__name__)
@@ -35,19 +35,20 @@ _SECONDS = 5.0
 _BEFORE = timedelta(hours=1)
 # Deletions that arrive later are applied to all indices, also if the clocks of two workers differ.
 _AFTER = timedelta(minutes=5)
-_ACCOUNT_EVENT: Json = {"term": {"kind": "account"}}
 
 
 @dataclass(frozen=True)
 class _Day:
     """An index that was recorded; it has got what arrived before `progress`.
 
-    `available_at` is when it could be searched again; None while it cannot be.
+    `available_at` is when it could be searched again; None while it cannot be. Then its accounts are renewed
+    by DID, up to `renewed`.
     """
 
     name: str
     progress: datetime
     available_at: datetime | None = None
+    renewed: str = ""
 
 
 class UnavailableDays:
@@ -123,32 +124,26 @@ class UnavailableDays:
                 self._save(day)
                 return True
         since_us = _start_us(self._versions.index, day.name) - DAY_US - TOLERANCE_US
-        # A clock that was set back would renew the same accounts again and again.
-        available_at = min(available_at, utc_now())
-        if self._accounts.renew(since_us, available_at):
-            self._save(replace(day, available_at=available_at))
-            return True
+        while (last := self._accounts.renew(day.name, since_us, day.renewed)) is not None:
+            day = replace(day, renewed=last)
+            if self._clock() >= until:
+                self._save(day)
+                return True
         self._delete(day.name)
-        log.info("%s has got all deletions that it missed", day.name)
+        log.info("%s has got the deletions that it missed; accounts follow", day.name)
         return True
 
     def _apply_part(self, name: str, start: datetime, result: Redaction) -> bool:
         """Apply to one index what arrived from `start` on; return False if some must be tried again."""
         arrived = {"range": {"event.ingested": {"gte": _text(start), "lt": _text(start + _PART)}}}
-        query = {"bool": {"filter": [_ACCOUNT_EVENT, arrived]}}
-        for hits in self._versions.search(query, ["did"]):
-            changes = [AccountChange(did) for hit in hits if (did := text_in(hit, "did"))]
-            if not self._accounts.record(changes, with_history=True):
-                return False
         for _, removals in removal_pages(self._versions, [{"bool": {"filter": [IS_REMOVAL, arrived]}}]):
             result.add(redact(self._versions, removals, name))
         return not result.failed
 
     def _next_arrival(self, start: datetime) -> datetime | None:
-        """Return when the first deletion, update or account event from `start` on arrived."""
+        """Return when the first deletion or update from `start` on arrived."""
         arrived = {"range": {"event.ingested": {"gte": _text(start)}}}
-        query = {"bool": {"filter": [{"bool": {"should": [IS_REMOVAL, _ACCOUNT_EVENT]}}, arrived]}}
-        return self._versions.first_time(query, "event.ingested")
+        return self._versions.first_time({"bool": {"filter": [IS_REMOVAL, arrived]}}, "event.ingested")
 
     def _record(self, name: str, applied_until_us: int, stored: _Day | None) -> None:
         start_us = _start_us(self._versions.index, name)
@@ -165,6 +160,7 @@ class UnavailableDays:
             "day": day.name,
             "progress": day.progress,
             "available_at": day.available_at,
+            "renewed": day.renewed,
             "updated_at": utc_now(),
         }
         self._elastic.client.index(index=STATE_INDEX, id=self._id(day.name), document=document, refresh=True)
@@ -201,4 +197,5 @@ def _day(source: Json) -> _Day:
         source["day"],
         datetime.fromisoformat(source["progress"]),
         None if available_at is None else datetime.fromisoformat(available_at),
+        source.get("renewed", ""),
     )

@@ -130,22 +130,23 @@ class Versions:
             raise UnexpectedResponse("a count did not reach all shards")
         return int(response["count"])
 
-    def accounts(self, query: Json, limit: int) -> list[str]:
-        """Return the accounts, at most `limit`, of the documents for which a query holds."""
-        hits = self._first_hits(query, limit, collapse={"field": "did"})
+    def accounts(self, query: Json, limit: int, day: str | None = None) -> list[str]:
+        """Return the first accounts by DID, at most `limit`, of the documents for which a query on `did`
+        holds, in all daily indices or that of one `day`."""
+        hits = self._first_hits(query, limit, day, collapse={"field": "did"}, sort=["did"])
         return [str(did) for hit in hits for did in hit["fields"]["did"]]
 
     def first_time(self, query: Json, field: str) -> datetime | None:
         """Return the earliest value of a date field of the documents for which a query holds."""
         order = {"order": "asc", "format": "strict_date_time", "unmapped_type": "date"}
-        hits = self._first_hits(query, 1, sort=[{field: order}])
+        hits = self._first_hits(query, 1, None, sort=[{field: order}])
         return next((datetime.fromisoformat(hit["sort"][0]) for hit in hits), None)
 
-    def _first_hits(self, query: Json, size: int, **options: Any) -> list[Json]:
+    def _first_hits(self, query: Json, size: int, day: str | None, **options: Any) -> list[Json]:
         """Return hits without their source."""
         self._heartbeat()
         response = self._elastic.client.search(
-            index=self._searched,
+            index=day or self._searched,
             expand_wildcards=OPEN,
             query=query,
             source=False,
