@@ -1,8 +1,9 @@
-"""The queries of all panels on a real node with simulated events."""
+"""The queries of all panels on a real node with simulated events and their trends."""
 
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
+from slurp.actors.names import Actors
+from slurp.deletions.versions import RatePause, Versions
 from slurp.documents.document import quarantined
-from slurp.elastic.templates import STATS_INDEX
+from slurp.elastic.templates import STATS_INDEX, TRENDS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.frames import parse
 from slurp.kibana.conditions import All
@@ -24,6 +27,8 @@ from slurp.kibana.panel_queries import index_pattern, search_bodies
 from slurp.kibana.panels import Cases, Chart, Documents, Layer, OverTime, Search, Top, View
 from slurp.pipeline.progress import OUTCOMES
 from slurp.simulator.jetstream import Simulator
+from slurp.trends.computing import Trends
+from slurp.trends.intervals import Interval
 from tests.fixtures_es import client_for, remove
 from tests.harness import InProcess, commit
 
@@ -46,7 +51,7 @@ SEARCHES = [
 
 @pytest.fixture(scope="module")
 def filled(cluster_wide_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The `--index` of 20,000 simulated events, a quarantined one, unknown fields and statistics."""
+    """The `--index` of 20,000 simulated events, a quarantined one, unknown fields, statistics and trends."""
     index = f"t-{secrets.token_hex(3)}"
     with Simulator(port=0, seed=7) as jetstream, client_for(cluster_wide_node) as es:
         jetstream.generate(20_000)
@@ -62,15 +67,28 @@ def filled(cluster_wide_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFac
         es.index(index=indexer.today, id="quarantined", document=orjson.loads(bad.body))
         es.index(index=STATS_INDEX, id=f"{index}-1", document=_statistics(index))
         es.indices.refresh(index=f"{index}-*,skeetslurper-*")
+        _compute_trends(indexer, jetstream.frames)
+        es.indices.refresh(index=TRENDS_INDEX)
         yield index
         remove(es, index)
+
+
+def _compute_trends(indexer: InProcess, frames: list[bytes]) -> None:
+    """Compute the hours and days of the frames."""
+    versions = Versions(indexer.elastic, indexer.index, RatePause(10_000, threading.Event()))
+    actors = Actors(indexer.elastic, indexer.index, appview=None)
+    trends = Trends(indexer.elastic, indexer.index, versions, actors)
+    hours = {Interval.hour_of(orjson.loads(frame)["time_us"]) for frame in frames}
+    for interval in hours | {hour.its_day for hour in hours}:
+        trends.compute(interval, generation=1)
 
 
 def _statistics(index: str) -> Json:
     """Return a document as `slurp.monitoring.stats_index` writes it."""
     fields = ("received", *OUTCOMES, "reconnects", "in_flight", "queue", "lag_ms", "rate_in", "rate_out")
+    numbers = dict.fromkeys((*fields, "redacted", "deletions_oldest_ms"), 3)
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"@timestamp": moment, "index": index, **dict.fromkeys(fields, 3)}
+    return {"@timestamp": moment, "index": index, "worker": "w", "host": "host", **numbers}
 
 
 @pytest.fixture
@@ -118,30 +136,27 @@ def _assert_filled(layer: Layer, found: Json, depth: int = 0) -> None:
             assert value["value"], measure
 
 
-@pytest.mark.parametrize(
-    "chart",
-    [param for param in CHARTS if param.values[0].view is not View.EVENTS],  # type: ignore[union-attr]
-)
-def test_a_panel_counts_its_own_index_without_its_query(es: Elasticsearch, filled: str, chart: Chart) -> None:
-    """Kibana drops the query of a panel that ignores the controls."""
+def test_a_panel_shows_its_own_index_only(es: Elasticsearch, filled: str) -> None:
     other = f"{filled}x"
     es.index(index=STATS_INDEX, id=f"{other}-1", document=_statistics(other), refresh=True)
-
-    def search(index: str) -> list[Any]:
-        bodies = [{**body, "query": {"match_all": {}}} for body in search_bodies(chart, index)]
-        responses = [es.search(index=index_pattern(chart.view, index), **body) for body in bodies]
-        return [response["aggregations"] for response in responses]
-
-    try:
-        both = [{name: one["value"]["value"] for name, one in found.items()} for found in search(filled)[:1]]
-    except KeyError:  # the first layer has a time axis
-        (first, *_) = search(filled)
-        both = [
-            {name: one["value"]["value"] for name, one in bucket.items() if name.startswith("m")}
-            for bucket in first["b0"]["buckets"]
-            if bucket["m0"]["doc_count"]
-        ]
-    assert both and all(value == 3 for found in both for value in found.values())
+    row = {
+        "@timestamp": datetime.now(UTC),
+        "interval": "hour",
+        "measure": "totals",
+        "key": "likes",
+        "count": 1,
+    }
+    es.index(index=TRENDS_INDEX, id=f"{other}-1", document={**row, "index": other}, refresh=True)
+    hidden = {**row, "index": filled, "hidden": True}
+    es.index(index=TRENDS_INDEX, id=f"{filled}-hidden", document=hidden, refresh=True)
+    found = [param.values[0] for param in CHARTS]
+    charts = [chart for chart in found if isinstance(chart, Chart) and chart.view is not View.EVENTS]
+    assert {chart.view for chart in charts} == {View.STATS, View.TRENDS}
+    for chart in charts:
+        for body in search_bodies(chart, filled):
+            body |= {"size": 10_000, "source": ["index", "hidden"]}
+            hits = es.search(index=index_pattern(chart.view, filled), **body)["hits"]["hits"]
+            assert hits and all(hit["_source"] == {"index": filled} for hit in hits), chart.title
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -163,7 +178,8 @@ def test_every_saved_search_finds_documents(es: Elasticsearch, filled: str, sear
 def test_all_kinds_of_buckets_and_views_are_tested() -> None:
     used = {type(bucket) for param in CHARTS for layer in _layers(param) for bucket in layer.buckets}
     assert used == {Cases, OverTime, Top}
-    assert {param.values[0].view for param in CHARTS} >= {View.EVENTS, View.STATS}  # type: ignore[union-attr]
+    views = {param.values[0].view for param in CHARTS}  # type: ignore[union-attr]
+    assert views == {View.EVENTS, View.STATS, View.TRENDS}
 
 
 def _layers(param: Any) -> tuple[Layer, ...]:

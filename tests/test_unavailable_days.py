@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.deletions import records as records_of
 from slurp.deletions import unavailable_days
+from slurp.deletions.account_states import AccountState
 from slurp.deletions.versions import utc_now
 from slurp.elastic.client import FAILURES
 from tests.deleting_network import MINUTE, OTHER, Network, deleting, id_of, settle
@@ -312,9 +314,12 @@ def test_the_accounts_of_a_day_are_compared_in_pages_and_others_are_not_applied_
     applied: list[str] = []
     accounts = indexer.deletions._accounts
     real = accounts._put
-    monkeypatch.setattr(
-        accounts, "_put", lambda states: (applied.extend(one.did for one in states), real(states))[1]
-    )
+
+    def put(states: Sequence[AccountState]) -> bool:
+        applied.extend(state.did for state in states)
+        return real(states)
+
+    monkeypatch.setattr(accounts, "_put", put)
     retry_now(indexer)
     settle(indexer)
     found = documents(es, indexer.index)

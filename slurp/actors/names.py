@@ -31,6 +31,11 @@ class Name(NamedTuple):
     handle: str | None = None
     display_name: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The name to show: `Alice @alice.example`; '' if nothing is known."""
+        return " ".join(filter(None, (self.display_name, self.handle and f"@{self.handle}")))
+
 
 class Actors:
     """The names of accounts. One thread uses it. All methods raise the exceptions of the client.

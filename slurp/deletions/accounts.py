@@ -118,9 +118,12 @@ class Accounts:
         is_hidden = [{"term": {"hidden": True}}, {"range": {"did": {"gt": after}}}]
         hidden = self._versions.accounts({"bool": {"filter": is_hidden}}, CHUNK, day)
         last = min((max(page) for page in (inactive, hidden) if len(page) >= CHUNK), default=None)
-        found = {did: inactive.get(did, AccountState(did)) for did in {*inactive, *hidden}}
-        if last is not None:
-            found = {did: state for did, state in found.items() if did <= last}
+        stored = inactive | self._states.get(set(hidden) - inactive.keys())
+        found = {
+            did: stored.get(did, AccountState(did))
+            for did in {*inactive, *hidden}
+            if last is None or did <= last
+        }
         targets = {did: Target.of(state, is_due=False) for did, state in found.items()}
         with_event = {"bool": {"filter": [_ACCOUNT_EVENT, {"terms": {"did": list(found)}}]}}
         wanted = {"bool": {"should": [query_for(targets), with_event]}}

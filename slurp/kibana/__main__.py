@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("dashboards.ndjson")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0 if built or up to date, 1 if `--check` found a difference."""
     options = _parser().parse_args(arguments)
-    content = ndjson(build(options.index, options.space))
+    content = ndjson(build(options.index, options.space, has_links=options.links))
     if not options.check:
         options.output.write_bytes(content)
         return 0
@@ -35,6 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, default=FILE, help="output file (default: in the package)")
     command.add_argument(
         "--index", default=DEFAULT_INDEX, help="--index of the worker (default: %(default)s)"
+    )
+    command.add_argument(
+        "--no-links",
+        dest="links",
+        action="store_false",
+        help="for Kibana 8.9 and 8.10: links between the dashboards without links panels",
     )
     command.add_argument("--space", default="", help="id of the Kibana space (default: the default space)")
     return parser

@@ -121,7 +121,7 @@ class KibanaClient:
         body = _json(response)
         level = _dig(body, "status", "overall", "level")
         number = _dig(body, "version", "number")
-        if isinstance(number, str) and _major_minor(number) < MIN_VERSION:
+        if isinstance(number, str) and major_minor(number) < MIN_VERSION:
             minimum = ".".join(map(str, MIN_VERSION))
             raise Rejected(f"version {number} is not supported (required: {minimum} or later)")
         if response.status_code == 200 and isinstance(level, str) and number is None:
@@ -356,5 +356,6 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _major_minor(version: str) -> tuple[int, ...]:
+def major_minor(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version."""
     return tuple(map(int, re.findall(r"[0-9]+", version)[:2]))

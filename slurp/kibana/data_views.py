@@ -15,12 +15,13 @@ _PROFILE: Json = {
     "id": "url",
     "params": {
         "type": "a",
-        "urlTemplate": "https://bsky.app/profile/{{value}}",
+        "urlTemplate": "https://bsky.app/profile/{{rawValue}}",
         "labelTemplate": "{{value}}",
         "openLinkInCurrentTab": False,
     },
 }
-_PAGE: Json = {
+# Where the address is the text: a page that a post links to.
+_LINK: Json = {
     "id": "url",
     "params": {
         "type": "a",
@@ -29,6 +30,8 @@ _PAGE: Json = {
         "openLinkInCurrentTab": False,
     },
 }
+# Where another column says what the page is.
+_PAGE: Json = {"id": "url", "params": {**_LINK["params"], "labelTemplate": "Open"}}
 _TAG: Json = {
     "id": "url",
     "params": {
@@ -155,7 +158,8 @@ EVENTS = DataView(
             ),
             _PROFILE,
         ),
-        **dict.fromkeys(("url", "subject.url", "reply.parent.url", "quote.url", "links"), _PAGE),
+        **dict.fromkeys(("url", "subject.url", "reply.parent.url", "quote.url"), _PAGE),
+        "links": _LINK,
         "tags_folded": _TAG,
         "event.lag_ms": _milliseconds(),
     },
@@ -203,4 +207,42 @@ DRIFT = DataView(
     },
 )
 
-DATA_VIEWS = (EVENTS, STATS, DRIFT)
+TRENDS = DataView(
+    View.TRENDS,
+    "Skeetslurper trends",
+    "@timestamp",
+    labels={
+        "@timestamp": "Start of the hour or day",
+        "author": "Account",
+        "count": "Count",
+        "did": "Account (DID)",
+        "display_name": "Name",
+        "handle": "Handle",
+        "interval": "Interval",
+        "key": "Key",
+        "measure": "Measure",
+        "people": "Accounts",
+        "rank": "Rank",
+        "text": "Text",
+        "url": "Page",
+    },
+    formats={"did": _PROFILE, "handle": _PROFILE, "url": _PAGE},
+)
+
+ACTORS = DataView(
+    View.ACTORS,
+    "Skeetslurper accounts",
+    "resolved_at",
+    labels={
+        "created_at": "Created at",
+        "description": "Description",
+        "did": "Account (DID)",
+        "display_name": "Name",
+        "followers": "Followers",
+        "handle": "Handle",
+        "resolved_at": "Looked up at",
+    },
+    formats={"did": _PROFILE, "handle": _PROFILE},
+)
+
+DATA_VIEWS = (EVENTS, STATS, DRIFT, TRENDS, ACTORS)

@@ -19,7 +19,15 @@ from slurp.config import Config
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.templates import parse_version
 from slurp.kibana import objects
-from slurp.kibana.client import Conflict, Key, KibanaClient, NotReady, Rejected, Unauthorized
+from slurp.kibana.client import (
+    Conflict,
+    Key,
+    KibanaClient,
+    NotReady,
+    Rejected,
+    Unauthorized,
+    major_minor,
+)
 from slurp.kibana.comparison import digest
 from slurp.kibana.import_record import ImportedObject, ImportRecord
 from slurp.logs import Secrets
@@ -95,9 +103,8 @@ class Installer:
         """Retry with the `short` back-off while Kibana is down, with `long` after a configuration error."""
         self._kibana = KibanaClient(config, secrets)
         self._record = ImportRecord(elastic, config.index, config.kibana_space)
-        self._built: dict[Key, Json] = {
-            (one["type"], one["id"]): one for one in objects.build(config.index, config.kibana_space)
-        }
+        self._index, self._space = config.index, config.kibana_space
+        self._built: dict[Key, Json] = {}
         self._version = version
         self._overwrite = config.kibana_overwrite
         self._short = short or Backoff(first=1.0, cap=30.0)
@@ -167,6 +174,9 @@ class Installer:
         """Make one attempt. Raises NotReady, Rejected, Conflict, and errors of the Elasticsearch client."""
         version = self._kibana.status()
         self._kibana.check_space()
+        has_links = major_minor(version) >= objects.LINKS_VERSION
+        built = objects.build(self._index, self._space, has_links=has_links)
+        self._built = {(one["type"], one["id"]): one for one in built}
         states = self._compare()
         if any(state in _TO_IMPORT for state in states.values()):
             self._import(states)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.kibana.conditions import Condition
+from slurp.kibana.colors import FIXED_COLORS, FIXED_VALUES
+from slurp.kibana.conditions import All, Condition
 from slurp.kibana.panels import (
     Bucket,
     Cases,
@@ -23,13 +24,14 @@ from slurp.kibana.panels import (
     Series,
     Shares,
     Table,
-    query_and_layers,
+    Top,
 )
 
 Json = dict[str, Any]
 
 _MAIN, _TREND = "main", "trend"
 
+_PALETTE = "eui_amsterdam_color_blind"
 # Without `assignmentMode`, or with the loop of later versions in its place, all series get the same color.
 _COLORS: Json = {
     "assignmentMode": "auto",
@@ -41,9 +43,26 @@ _COLORS: Json = {
             "touched": False,
         }
     ],
-    "paletteId": "eui_amsterdam_color_blind",
+    "paletteId": _PALETTE,
     "colorMode": {"type": "categorical"},
 }
+# The colors of the palette, by index: green, blue, pink, purple, light pink, yellow, tan, orange, brown, red.
+_HEX = (
+    "#54B399",
+    "#6092C0",
+    "#D36086",
+    "#9170B8",
+    "#CA8EAE",
+    "#D6BF57",
+    "#B9A888",
+    "#DA8B45",
+    "#AA6556",
+    "#E7664C",
+)
+# From pale, for few, to dark. A palette that is only named gets random colors (seen in 8.12).
+_SEQUENCE = ("#EDF4FA", "#C3DAEE", "#8FBCE0", "#4F94CB", "#1F5F99")
+# Pixels of a column of numbers.
+_NUMBER_WIDTH = 110
 
 # These operations yield 0 without documents; the others yield no value.
 _ZERO_WHERE_NONE = ("count", "unique_count", "sum")
@@ -51,16 +70,15 @@ _ZERO_WHERE_NONE = ("count", "unique_count", "sum")
 
 def attributes(chart: Chart, data_view: str, scope: Condition) -> Json:
     """Return the by-value attributes of a Lens panel on the data view of this id, restricted to `scope`."""
-    query, all_layers = query_and_layers(chart, scope)
-    layers = dict(zip((_MAIN, _TREND), all_layers, strict=False))
-    datasource = {_MAIN: _layer(layers[_MAIN], chart.ignores_controls)}
+    layers = dict(zip((_MAIN, _TREND), chart.layers, strict=False))
+    datasource = {_MAIN: _layer(layers[_MAIN])}
     if _TREND in layers:
         # Column ids must be unique over all layers.
-        datasource[_TREND] = {**_layer(layers[_TREND], chart.ignores_controls, "t"), "linkToLayers": [_MAIN]}
+        datasource[_TREND] = {**_layer(layers[_TREND], "t"), "linkToLayers": [_MAIN]}
     kind, visualization = _visualization(chart)
     return {
         "title": "",
-        "description": "",
+        "description": chart.note,
         "visualizationType": kind,
         "type": "lens",
         "references": [
@@ -68,7 +86,7 @@ def attributes(chart: Chart, data_view: str, scope: Condition) -> Json:
         ],
         "state": {
             "visualization": visualization,
-            "query": _kuery(query),
+            "query": _kuery(All(scope, chart.where)),
             "filters": [],
             "datasourceStates": {
                 "formBased": {"layers": datasource},
@@ -92,8 +110,9 @@ def _kuery(condition: Condition) -> Json:
 # Ids of columns: b0, b1 ... are buckets, m0, m1 ... are measures.
 
 
-def _layer(layer: Layer, ignores_controls: bool, suffix: str = "") -> Json:
-    columns = {f"b{n}{suffix}": _bucket(bucket) for n, bucket in enumerate(layer.buckets)}
+def _layer(layer: Layer, suffix: str = "") -> Json:
+    order = f"m{layer.order}{suffix}"
+    columns = {f"b{n}{suffix}": _bucket(bucket, order) for n, bucket in enumerate(layer.buckets)}
     columns |= {f"m{n}{suffix}": _measure(measure) for n, measure in enumerate(layer.measures)}
     return {
         "columns": columns,
@@ -101,11 +120,11 @@ def _layer(layer: Layer, ignores_controls: bool, suffix: str = "") -> Json:
         "columnOrder": list(columns),
         "incompleteColumns": {},
         "sampling": 1,
-        "ignoreGlobalFilters": ignores_controls,
+        "ignoreGlobalFilters": False,
     }
 
 
-def _bucket(bucket: Bucket) -> Json:
+def _bucket(bucket: Bucket, order: str) -> Json:
     if isinstance(bucket, OverTime):
         return {
             "label": bucket.field,
@@ -114,7 +133,7 @@ def _bucket(bucket: Bucket) -> Json:
             "sourceField": bucket.field,
             "isBucketed": True,
             "scale": "interval",
-            "params": {"interval": "auto", "includeEmptyRows": True, "dropPartials": False},
+            "params": {"interval": bucket.interval, "includeEmptyRows": True, "dropPartials": False},
         }
     if isinstance(bucket, Cases):
         return {
@@ -130,7 +149,6 @@ def _bucket(bucket: Bucket) -> Json:
                 ]
             },
         }
-    order = {"type": "alphabetical"} if bucket.in_order else {"type": "column", "columnId": "m0"}
     return {
         "label": bucket.label,
         "customLabel": True,
@@ -141,7 +159,7 @@ def _bucket(bucket: Bucket) -> Json:
         "isBucketed": True,
         "params": {
             "size": bucket.size,
-            "orderBy": order,
+            "orderBy": {"type": "alphabetical"} if bucket.in_order else {"type": "column", "columnId": order},
             "orderDirection": "asc" if bucket.in_order else "desc",
             "otherBucket": bucket.other,
             "missingBucket": False,
@@ -155,10 +173,9 @@ def _bucket(bucket: Bucket) -> Json:
 
 
 def _measure(measure: Measure) -> Json:
-    is_last_value = measure.operation == "last_value"
     params: Json = (
         {"sortField": "@timestamp", "showArrayValues": False}
-        if is_last_value
+        if measure.is_text
         else {"emptyAsNull": measure.operation not in _ZERO_WHERE_NONE}
     )
     if measure.percentile:
@@ -168,10 +185,10 @@ def _measure(measure: Measure) -> Json:
     column: Json = {
         "label": measure.label,
         "customLabel": True,
-        "dataType": "string" if is_last_value else "number",
+        "dataType": "string" if measure.is_text else "number",
         "operationType": measure.operation,
         "isBucketed": False,
-        "scale": "ordinal" if is_last_value else "ratio",
+        "scale": "ordinal" if measure.is_text else "ratio",
         "sourceField": measure.field or "___records___",
         "params": params,
     }
@@ -227,19 +244,26 @@ def _series(chart: Series) -> Json:
     legend = chart.split is not None or len(chart.measures) > 1
     layer = _data_layer(
         seriesType=chart.style,
-        accessors=[f"m{n}" for n in range(len(chart.measures))],
+        accessors=_names("m", chart.measures),
         position="top",
         showGridlines=False,
-        colorMapping=_COLORS,
+        colorMapping=_colors(chart.split),
         xAccessor="b1" if chart.split else "b0",
     )
     if chart.split:
         layer["splitAccessor"] = "b0"
+    elif legend:
+        layer["yConfig"] = [
+            {"forAccessor": name, "axisMode": "left", "color": _HEX[FIXED_COLORS[measure.label]]}
+            for name, measure in zip(_names("m", chart.measures), chart.measures, strict=True)
+        ]
     visible = {"x": True, "yLeft": True, "yRight": True}
     return {
-        "legend": {"isVisible": legend, "position": "right"},
+        "legend": {"isVisible": legend, "position": "bottom", "shouldTruncate": False},
         "valueLabels": "hide" if over_time else "show",
         "fittingFunction": "Linear" if chart.style == "line" else "None",
+        # Without a title of its own, the axis is titled after the first series.
+        "yTitle": chart.unit,
         "axisTitlesVisibilitySettings": {"x": False, "yLeft": not is_horizontal, "yRight": True},
         "tickLabelsVisibilitySettings": visible,
         "labelsOrientation": {"x": 0, "yLeft": 0, "yRight": 0},
@@ -249,19 +273,40 @@ def _series(chart: Series) -> Json:
     }
 
 
+def _colors(split: Top | Cases | None) -> Json:
+    """Return the colors of the series: the fixed ones if there is one for each."""
+    labels = split.cases if isinstance(split, Cases) else FIXED_VALUES.get(split.field, ()) if split else ()
+    if not labels or not all(label in FIXED_COLORS for label in labels):
+        return _COLORS
+    assignments = [
+        {
+            "rule": {"type": "matchExactly", "values": [label]},
+            "color": {"type": "categorical", "paletteId": _PALETTE, "colorIndex": FIXED_COLORS[label]},
+            "touched": True,
+        }
+        for label in labels
+    ]
+    return {**_COLORS, "assignmentMode": "manual", "assignments": assignments}
+
+
 def _shares(chart: Shares) -> Json:
     is_donut = chart.shape == "donut"
     layer = _data_layer(
         primaryGroups=_names("b", chart.by),
         metrics=["m0"],
         numberDisplay="percent" if is_donut else "value",
-        categoryDisplay="default",
-        legendDisplay="default" if is_donut else "hide",
+        categoryDisplay="hide" if is_donut else "default",
+        legendDisplay="show" if is_donut else "hide",
         nestedLegend=False,
         colorMapping=_COLORS,
     )
     if is_donut:
-        layer |= {"emptySizeRatio": 0.54, "legendPosition": "right"}
+        layer |= {
+            "emptySizeRatio": 0.54,
+            "legendPosition": "right",
+            "legendSize": "large",
+            "truncateLegend": False,
+        }
     return {"shape": chart.shape, "layers": [layer]}
 
 
@@ -285,22 +330,32 @@ def _table(chart: Table) -> Json:
         for name, bucket in zip(_names("b", chart.by), chart.by, strict=True)
     ]
     columns += [
-        {"columnId": name, "isTransposed": False, "alignment": "left" if _is_text(measure) else "right"}
+        {
+            "columnId": name,
+            "isTransposed": False,
+            "alignment": "left" if measure.is_text else "right",
+            **({"width": width} if (width := _width(measure)) else {}),
+        }
         for name, measure in zip(_names("m", chart.measures), chart.measures, strict=True)
     ]
+    [layer] = chart.layers
     return _data_layer(
         columns=columns,
-        sorting={"columnId": "m0", "direction": "desc"},
+        sorting={"columnId": f"m{layer.order}", "direction": "desc"},
         paging={"size": 10, "enabled": True},
         rowHeight="single",
         headerRowHeight="single",
     )
 
 
+def _width(measure: Measure) -> int | None:
+    return measure.width if measure.is_text else _NUMBER_WIDTH
+
+
 def _heatmap() -> Json:
     return {
         "shape": "heatmap",
-        **_data_layer(xAccessor="b1", yAccessor="b0", valueAccessor="m0"),
+        **_data_layer(xAccessor="b1", yAccessor="b0", valueAccessor="m0", palette=_sequence()),
         "legend": {"isVisible": True, "position": "right", "type": "heatmap_legend"},
         "gridConfig": {
             "type": "heatmap_grid",
@@ -313,9 +368,26 @@ def _heatmap() -> Json:
     }
 
 
+def _sequence() -> Json:
+    share = 100 // len(_SEQUENCE)
+    return {
+        "type": "palette",
+        "name": "custom",
+        "accessor": "m0",
+        "params": {
+            "name": "custom",
+            "steps": len(_SEQUENCE),
+            "rangeType": "percent",
+            "rangeMin": 0,
+            "rangeMax": None,
+            "continuity": "above",
+            "progression": "fixed",
+            "reverse": False,
+            "stops": [{"color": color, "stop": share * n} for n, color in enumerate(_SEQUENCE, 1)],
+            "colorStops": [{"color": color, "stop": share * n} for n, color in enumerate(_SEQUENCE)],
+        },
+    }
+
+
 def _names(letter: str, columns: Iterable[object]) -> list[str]:
     return [f"{letter}{n}" for n, _ in enumerate(columns)]
-
-
-def _is_text(measure: Measure) -> bool:
-    return measure.operation == "last_value"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -13,7 +13,17 @@ from slurp.kibana import lens
 from slurp.kibana.conditions import All, Condition, Either, Has, Is, Not
 from slurp.kibana.dashboards import DASHBOARDS
 from slurp.kibana.data_views import DATA_VIEWS, DataView
-from slurp.kibana.panels import Chart, Dashboard, Documents, Panel, Search, Shows, View
+from slurp.kibana.panels import (
+    COLUMNS,
+    Chart,
+    Control,
+    Dashboard,
+    Documents,
+    Panel,
+    Search,
+    Shows,
+    View,
+)
 
 Json = dict[str, Any]
 
@@ -22,14 +32,19 @@ DEFAULT_INDEX = "bluesky-events"
 # Without a version, Kibana imports an object as one of 7.x: layers and references are lost without an error.
 _VERSIONS = {"index-pattern": "8.0.0", "search": "8.0.0", "dashboard": "8.9.0"}
 
-# The height of the panel with links to the other dashboards.
+# The first version of Kibana with links panels.
+LINKS_VERSION = (8, 11)
+# Height and width of the panel with links to the other dashboards.
 _NAVIGATION = 4
-_CONTROLS = {"collection": ("commit.collection", "Collection"), "language": ("lang", "Language")}
+_LINKS_WIDTH = 32
 _INDEX_REFERENCE = "kibanaSavedObjectMeta.searchSourceJSON.index"
 
 
-def build(index: str = DEFAULT_INDEX, space: str = "") -> list[Json]:
+def build(index: str = DEFAULT_INDEX, space: str = "", *, has_links: bool = True) -> list[Json]:
     """Return data views, searches and dashboards for `--index` in a space of Kibana.
+
+    `has_links` is whether Kibana has links panels, from `LINKS_VERSION` on. They carry time range and filters
+    to the next dashboard and mark the current one; without them, the links are Markdown.
 
     Each object is `{type, id, attributes, references, typeMigrationVersion}`. Ids begin with the name of the
     index. Ids are unique over all spaces, so in a space other than the default one (`""`) they end with its
@@ -45,7 +60,7 @@ def build(index: str = DEFAULT_INDEX, space: str = "") -> list[Json]:
     return [
         *(_data_view(data_view, names) for data_view in DATA_VIEWS),
         *(_search(search, names) for search in searches.values()),
-        *(_dashboard(dashboard, names) for dashboard in DASHBOARDS),
+        *(_dashboard(dashboard, names, has_links=has_links) for dashboard in DASHBOARDS),
     ]
 
 
@@ -68,6 +83,8 @@ def scope(view: View, shows: Shows, index: str) -> Condition:
     Events that announce existing records (resync, bootstrap) are excluded, and redacted and hidden documents
     where existing ones are shown. Documents of the other views must belong to `--index`.
     """
+    if view is View.TRENDS:
+        return All(Is("index", index), Not(Is(HIDDEN, True)))
     if view is not View.EVENTS:
         return Is("index", index)
     return Not(Either(*_ANNOUNCED, *(_GONE if shows is Shows.EXISTING else ())))
@@ -155,9 +172,8 @@ def _search(search: Search, names: _Names) -> Json:
     return _object("search", names.of(search.name), attributes, [reference])
 
 
-def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
-    panels: list[Json] = [_navigation(dashboard, names)]
-    references: list[Json] = []
+def _dashboard(dashboard: Dashboard, names: _Names, *, has_links: bool) -> Json:
+    panels, references = _navigation(dashboard, names, has_links=has_links)
     y = _NAVIGATION
     for row in dashboard.rows:
         x = 0
@@ -168,15 +184,19 @@ def _dashboard(dashboard: Dashboard, names: _Names) -> Json:
             references += inner
             x += width
         y += row.height
-    events = names.data_view(View.EVENTS)
     references += [
-        _reference(f"controlGroup_{name}:optionsListDataView", "index-pattern", events) for name in _CONTROLS
+        _reference(
+            f"controlGroup_{control.field}:optionsListDataView",
+            "index-pattern",
+            names.data_view(control.view),
+        )
+        for control in dashboard.controls
     ]
     attributes = {
         "title": names.title(dashboard.title),
         "description": dashboard.description,
         "panelsJSON": _text(panels),
-        "controlGroupInput": _controls(),
+        "controlGroupInput": _controls(dashboard.controls),
         "optionsJSON": _text(
             {
                 "useMargins": True,
@@ -208,32 +228,70 @@ def _panel(panel: Panel, grid: Json, names: _Names, dashboard: str) -> tuple[Jso
         "gridData": {**grid, "i": id},
         "title": panel.title,
     }
+    config: Json = {"enhancements": {}}
+    if panel.span:
+        config["timeRange"] = {"from": panel.span, "to": "now"}
     if isinstance(panel, Documents):
         reference = f"panel_{id}"
-        body |= {"type": "search", "embeddableConfig": {"enhancements": {}}, "panelRefName": reference}
+        body |= {"type": "search", "embeddableConfig": config, "panelRefName": reference}
         return body, [_reference(f"{id}:{reference}", "search", names.of(panel.search.name))]
     if not isinstance(panel, Chart):
         raise TypeError(f"no saved object for {type(panel).__name__}")
     restriction = scope(panel.view, panel.shows, names.index)
     attributes = lens.attributes(panel, names.data_view(panel.view), restriction)
-    body |= {"type": "lens", "embeddableConfig": {"attributes": attributes, "enhancements": {}}}
+    body |= {"type": "lens", "embeddableConfig": {"attributes": attributes, **config}}
     return body, [{**one, "name": f"{id}:{one['name']}"} for one in attributes["references"]]
 
 
-def _navigation(here: Dashboard, names: _Names) -> Json:
-    """Return a panel with links to all dashboards and the description of this one.
+def _navigation(here: Dashboard, names: _Names, *, has_links: bool) -> tuple[list[Json], list[Json]]:
+    """Return panels with links to all dashboards and the description of this one, and their references."""
+    if not has_links:
+        links = " · ".join(
+            f"**{one.title}**" if one is here else f"[{one.title}](#/view/{names.of(one.name)})"
+            for one in DASHBOARDS
+        )
+        return [_markdown(f"{here.name}-navigation", 0, COLUMNS, f"{links}\n\n{here.description}")], []
+    id = f"{here.name}-links"
+    links_panel = {
+        "type": "links",
+        "title": "",
+        "panelIndex": id,
+        "gridData": {"x": 0, "y": 0, "w": _LINKS_WIDTH, "h": _NAVIGATION, "i": id},
+        "embeddableConfig": {
+            "attributes": {
+                "layout": "horizontal",
+                "links": [_link(order, here, there) for order, there in enumerate(DASHBOARDS)],
+            },
+            "enhancements": {},
+        },
+    }
+    about = _markdown(f"{here.name}-about", _LINKS_WIDTH, COLUMNS - _LINKS_WIDTH, here.description)
+    references = [
+        _reference(f"{id}:link_{one.name}_dashboard", "dashboard", names.of(one.name)) for one in DASHBOARDS
+    ]
+    return [links_panel, about], references
 
-    It is Markdown, because Kibana 8.9 has no links panels.
-    """
-    links = " · ".join(
-        f"**{one.title}**" if one is here else f"[{one.title}](#/view/{names.of(one.name)})"
-        for one in DASHBOARDS
-    )
-    id = f"{here.name}-navigation"
+
+def _link(order: int, here: Dashboard, there: Dashboard) -> Json:
+    return {
+        "type": "dashboardLink",
+        "id": there.name,
+        "order": order,
+        "label": there.title,
+        "destinationRefName": f"link_{there.name}_dashboard",
+        "options": {
+            "openInNewTab": False,
+            "useCurrentFilters": True,
+            "useCurrentDateRange": not (here.keeps_span or there.keeps_span),
+        },
+    }
+
+
+def _markdown(id: str, x: int, width: int, text: str) -> Json:
     return {
         "type": "visualization",
         "panelIndex": id,
-        "gridData": {"x": 0, "y": 0, "w": 48, "h": _NAVIGATION, "i": id},
+        "gridData": {"x": x, "y": 0, "w": width, "h": _NAVIGATION, "i": id},
         "embeddableConfig": {
             "hidePanelTitles": True,
             "savedVis": {
@@ -241,11 +299,7 @@ def _navigation(here: Dashboard, names: _Names) -> Json:
                 "title": "",
                 "description": "",
                 "type": "markdown",
-                "params": {
-                    "fontSize": 12,
-                    "openLinksInNewTab": False,
-                    "markdown": f"{links}\n\n{here.description}",
-                },
+                "params": {"fontSize": 12, "openLinksInNewTab": False, "markdown": text},
                 "uiState": {},
                 "data": {
                     "aggs": [],
@@ -257,23 +311,23 @@ def _navigation(here: Dashboard, names: _Names) -> Json:
     }
 
 
-def _controls() -> Json:
+def _controls(controls: Sequence[Control]) -> Json:
     panels = {
-        name: {
+        control.field: {
             "type": "optionsListControl",
             "order": order,
             "grow": True,
             "width": "medium",
             "explicitInput": {
-                "id": name,
-                "fieldName": field,
-                "title": title,
+                "id": control.field,
+                "fieldName": control.field,
+                "title": control.title,
                 "searchTechnique": "prefix",
                 "selectedOptions": [],
                 "enhancements": {},
             },
         }
-        for order, (name, (field, title)) in enumerate(_CONTROLS.items())
+        for order, control in enumerate(controls)
     }
     ignored = dict.fromkeys(("ignoreFilters", "ignoreQuery", "ignoreTimerange", "ignoreValidations"), False)
     return {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from slurp.elastic.templates import asset, day_mappings
-from slurp.kibana.conditions import Begins, Between, Condition, Has, Is
+from slurp.kibana.conditions import All, Begins, Between, Condition, Has, Is
 from slurp.kibana.data_views import DATA_VIEWS
 from slurp.kibana.objects import scope
 from slurp.kibana.panels import (
@@ -23,7 +23,6 @@ from slurp.kibana.panels import (
     Shows,
     Top,
     View,
-    query_and_layers,
 )
 from slurp.lexicons import Compiled
 
@@ -63,10 +62,10 @@ _ACTIVITY_FIELDS = frozenset(
 
 def search_bodies(chart: Chart, index: str) -> list[Json]:
     """Return the bodies of the `_search` requests, one for each layer of the panel."""
-    where, layers = query_and_layers(chart, scope(chart.view, chart.shows, index))
+    where = All(scope(chart.view, chart.shows, index), chart.where)
     return [
         {"size": 0, "track_total_hits": True, "query": where.query, "aggs": _aggregations(layer)}
-        for layer in layers
+        for layer in chart.layers
     ]
 
 
@@ -175,7 +174,7 @@ def _type_problem(
 def _aggregations(layer: Layer) -> Json:
     inner = {f"m{n}": body for n, measure in enumerate(layer.measures) if (body := _measure(measure))}
     for n, bucket in reversed(list(enumerate(layer.buckets))):
-        body = _bucket(bucket, layer.measures[0])
+        body = _bucket(bucket, layer)
         # Outer buckets need the measures as well, for their order.
         inner = {f"b{n}": {**body, "aggs": inner} if inner else body} | _measures_of(inner)
     return inner
@@ -185,12 +184,14 @@ def _measures_of(inner: Json) -> Json:
     return {name: body for name, body in inner.items() if name.startswith("m")}
 
 
-def _bucket(bucket: Bucket, first: Measure) -> Json:
+def _bucket(bucket: Bucket, layer: Layer) -> Json:
     if isinstance(bucket, OverTime):
-        return {"date_histogram": {"field": bucket.field, "fixed_interval": "30s", "min_doc_count": 1}}
+        interval = "30s" if bucket.interval == "auto" else bucket.interval
+        return {"date_histogram": {"field": bucket.field, "fixed_interval": interval, "min_doc_count": 1}}
     if isinstance(bucket, Cases):
         return {"filters": {"filters": {label: one.query for label, one in bucket.cases.items()}}}
-    order = {"_key": "asc"} if bucket.in_order else {"m0" if _measure(first) else "_count": "desc"}
+    by = f"m{layer.order}" if _measure(layer.measures[layer.order]) else "_count"
+    order = {"_key": "asc"} if bucket.in_order else {by: "desc"}
     return {"terms": {"field": bucket.field, "size": bucket.size, "order": order}}
 
 

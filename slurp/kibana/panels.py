@@ -7,7 +7,7 @@ Kibana sends.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
 from slurp.kibana.conditions import All, Condition, Has
@@ -24,6 +24,8 @@ class View(Enum):
     EVENTS = "{index}-*"
     STATS = "skeetslurper-stats"
     DRIFT = "skeetslurper-drift"
+    TRENDS = "skeetslurper-trends"
+    ACTORS = "skeetslurper-actors"
 
 
 class Shows(Enum):
@@ -50,6 +52,13 @@ class Measure:
     """`s` or `m`: normalize to a second or minute, on a time axis."""
     percentile: int = 0
     decimals: int | None = None
+    width: int | None = None
+    """Of the column of a table, in pixels; None for the rest of the width."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a value of a document and not a number."""
+        return self.operation == "last_value"
 
 
 def count(label: str, where: Condition | None = None, per: str = "") -> Measure:
@@ -64,19 +73,21 @@ def percentile(percent: int, field: str, label: str) -> Measure:
     return Measure("percentile", label, field, percentile=percent)
 
 
-def total(field: str, label: str, per: str = "", decimals: int | None = None) -> Measure:
-    return Measure("sum", label, field, per=per, decimals=decimals)
+def total(
+    field: str, label: str, where: Condition | None = None, per: str = "", decimals: int | None = None
+) -> Measure:
+    return Measure("sum", label, field, where, per=per, decimals=decimals)
 
 
-def highest(field: str, label: str) -> Measure:
-    return Measure("max", label, field)
+def highest(field: str, label: str, where: Condition | None = None) -> Measure:
+    return Measure("max", label, field, where)
 
 
-def latest(field: str, label: str, where: Condition | None = None) -> Measure:
+def latest(field: str, label: str, where: Condition | None = None, width: int | None = None) -> Measure:
     """Return a measure for the value in the newest document for which `where` holds, by default those that
     have the field.
     """
-    return Measure("last_value", label, field, where=where or Has(field))
+    return Measure("last_value", label, field, where or Has(field), width=width)
 
 
 @dataclass(frozen=True)
@@ -94,9 +105,11 @@ class Top:
 
 @dataclass(frozen=True)
 class OverTime:
-    """Buckets over time; Kibana chooses the interval by the displayed time range."""
+    """Buckets over time of an `interval`, such as `1h`; with `auto`, Kibana chooses it by the displayed time
+    range."""
 
     field: str = "@timestamp"
+    interval: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,10 @@ class Panel:
     title: str
     width: int | None = None
     """In columns of the grid; panels without a width share the rest of their row."""
+    note: str = ""
+    """What the panel counts, or why it may be empty; Kibana shows it at the title."""
+    span: str = ""
+    """The start of its own time range; that of the dashboard by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +143,6 @@ class Chart(Panel):
     shows: Shows
     where: Condition = EVERYTHING
     view: View = View.EVENTS
-
-    @property
-    def ignores_controls(self) -> bool:
-        """The controls filter by fields that only events have."""
-        return self.view is not View.EVENTS
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -145,25 +157,10 @@ class Layer:
     buckets: tuple[Bucket, ...]
     measures: tuple[Measure, ...]
 
-
-def query_and_layers(chart: Chart, scope: Condition) -> tuple[Condition, tuple[Layer, ...]]:
-    """Return the query of a panel and its layers, restricted to the documents in `scope`.
-
-    Kibana also drops the query of a panel that ignores the controls (seen in 8.12). There each measure gets
-    the condition instead.
-    """
-    where = All(scope, chart.where)
-    if not chart.ignores_controls:
-        return where, chart.layers
-    layers = (
-        replace(layer, measures=tuple(_restricted(measure, where) for measure in layer.measures))
-        for layer in chart.layers
-    )
-    return EVERYTHING, tuple(layers)
-
-
-def _restricted(measure: Measure, where: Condition) -> Measure:
-    return replace(measure, where=All(where, measure.where or EVERYTHING))
+    @property
+    def order(self) -> int:
+        """The position of the measure by which top values and tables are ordered: the first number."""
+        return next(n for n, measure in enumerate(self.measures) if not measure.is_text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +180,11 @@ class Metric(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Series(Chart):
-    """Lines, bars or areas; `style` is the seriesType of Kibana."""
+    """Lines, bars or areas; `style` is the seriesType of Kibana, `unit` the title of the axis of values."""
 
     style: str
     measures: tuple[Measure, ...]
+    unit: str
     x: Bucket = field(default_factory=OverTime)
     split: Top | Cases | None = None
 
@@ -222,7 +220,7 @@ class Cloud(Chart):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Chart):
-    """A table, sorted by the first measure."""
+    """A table, ordered by its first number."""
 
     by: tuple[Top, ...]
     measures: tuple[Measure, ...]
@@ -286,15 +284,30 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A list of the values of a field, at the top of a dashboard, to select from."""
+
+    field: str
+    title: str
+    view: View = View.EVENTS
+
+
+@dataclass(frozen=True)
 class Dashboard:
-    """A dashboard; `name` is the end of its id, `span` the start of its time range, `refresh` in seconds."""
+    """A dashboard; `name` is the end of its id, `span` the start of its time range, `refresh` in seconds.
+
+    All panels must have the fields of its `controls`: a panel without them would be empty.
+    """
 
     name: str
     title: str
     description: str
     rows: tuple[Row, ...]
     span: str
-    refresh: int
+    refresh: int = 300
+    controls: tuple[Control, ...] = ()
+    keeps_span: bool = False
+    """Links from and to this dashboard do not carry the time range: its own is much longer."""
 
     @property
     def panels(self) -> list[Panel]:

@@ -182,8 +182,10 @@ class Trends:
         texts = self._texts({row["uri"] for row in rows if "uri" in row})
         names = self._names.names({row["did"] for row in rows if "did" in row})
         for row in rows:
-            if (name := names.get(row.get("did", ""))) is not None:
+            if (did := row.get("did")) is not None:
+                name = names.get(did, Name())
                 row.update(_known(handle=name.handle, display_name=name.display_name))
+                row["author"] = name.text or did
             if (post := texts.get(row.get("uri", ""))) is not None:
                 text = shorten(" ".join(post.text.split()), _MAX_TEXT)
                 row.update(_known(text=text, labels=list(post.labels)))

@@ -1,4 +1,4 @@
-"""Conditions and colors shared by several dashboards."""
+"""Conditions on events that several dashboards use."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ REPOST = "app.bsky.feed.repost"
 POST = "app.bsky.feed.post"
 FOLLOW = "app.bsky.graph.follow"
 BLOCK = "app.bsky.graph.block"
-LIST = "app.bsky.graph.list"
-LIST_ITEM = "app.bsky.graph.listitem"
-STARTER_PACK = "app.bsky.graph.starterpack"
-PROFILE = "app.bsky.actor.profile"
 
 COMMITS = Is("kind", "commit")
 DELETIONS = Is("commit.operation", "delete")
 THIRD_PARTIES = All(
     COMMITS,
-    Not(Either(Begins("commit.collection", "app.bsky."), Begins("commit.collection", "chat.bsky."))),
+    Not(
+        Either(
+            Begins("commit.collection", "app.bsky."),
+            Begins("commit.collection", "chat.bsky."),
+            Begins("commit.collection", "com.atproto."),
+        )
+    ),
 )
 
 
@@ -35,14 +37,5 @@ def created(collection: str) -> Condition:
     return All(Is("commit.collection", collection), Is("commit.operation", "create"))
 
 
-def deleted(collection: str) -> Condition:
-    """Select deletions of records of a collection."""
-    return All(Is("commit.collection", collection), DELETIONS)
-
-
 # For panels that show EXISTING.
-POSTS, LIKES, REPOSTS = records(POST), records(LIKE), records(REPOST)
-FOLLOWS, BLOCKS = records(FOLLOW), records(BLOCK)
-
-# Colors of Kibana's palette.
-GREEN, BLUE, PINK, PURPLE, GREY = "#54B399", "#6092C0", "#D36086", "#9170B8", "#98A2B3"
+POSTS, LIKES, FOLLOWS = records(POST), records(LIKE), records(FOLLOW)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from slurp.kibana.colors import BLUE, GREEN, PINK, PURPLE
 from slurp.kibana.conditions import All, Between, Has, Not
-from slurp.kibana.dashboards.filters import BLUE, GREEN, PINK, POSTS, PURPLE
+from slurp.kibana.dashboards.filters import POSTS
 from slurp.kibana.panels import (
     EXISTING,
     Cases,
     Cloud,
+    Control,
     Dashboard,
     Documents,
     Metric,
@@ -29,16 +31,17 @@ LATEST_POSTS = Search(
     name="latest-posts",
     title="Latest posts",
     shows=EXISTING,
-    columns={"did": 180, "text": 560, "lang": 80, "tags": 160, "domains": 140, "url": 120},
+    columns={"text": 900, "lang": 90, "tags": 200, "domains": 170, "url": 90},
     where=All(POSTS, Has("text")),
 )
 
 POSTS_AND_TOPICS = Dashboard(
     name="talk",
     title="Posts and topics",
-    description="Hashtags, links, mentions, emoji, languages, media and length of posts.",
-    span="now-24h",
-    refresh=60,
+    description="Hashtags, links, emoji, languages, media and length of posts. Topics of many days are on "
+    "Long-term trends.",
+    span="now-1h",
+    controls=(Control("lang", "Language"),),
     rows=(
         Row(
             6,
@@ -89,30 +92,34 @@ POSTS_AND_TOPICS = Dashboard(
                 style="bar_stacked",
                 split=Top("tags_folded", "Hashtag", 8),
                 measures=(count("Posts"),),
+                unit="Posts",
             ),
         ),
         Row(
             13,
             Table(
-                title="Linked domains",
+                title="Hashtags by authors",
                 shows=EXISTING,
+                width=12,
                 where=POSTS,
-                by=(Top("domains", "Domain", 50),),
-                measures=(count("Posts"), unique("did", "Authors")),
+                by=(Top("tags_folded", "Hashtag", 50),),
+                measures=(unique("did", "Authors"), count("Posts")),
+                note="By the number of different authors, so that one account cannot lead the list alone.",
             ),
             Table(
-                title="Linked pages",
+                title="Linked sites by authors",
+                shows=EXISTING,
+                width=14,
+                where=POSTS,
+                by=(Top("domains", "Site", 50),),
+                measures=(unique("did", "Authors"), count("Posts")),
+            ),
+            Table(
+                title="Linked pages by authors",
                 shows=EXISTING,
                 where=POSTS,
                 by=(Top("links", "Page", 50),),
-                measures=(count("Posts"), unique("did", "Authors")),
-            ),
-            Table(
-                title="Mentioned accounts",
-                shows=EXISTING,
-                where=POSTS,
-                by=(Top("mentions", "Account", 50),),
-                measures=(count("Posts"), unique("did", "Authors")),
+                measures=(unique("did", "Authors"), count("Posts")),
             ),
         ),
         Row(
@@ -132,6 +139,8 @@ POSTS_AND_TOPICS = Dashboard(
                 style="area_percentage_stacked",
                 split=Top("lang", "Language", 8, other=True),
                 measures=(count("Posts"),),
+                unit="Share of posts",
+                note="The language that the author's app has set, not a detected one.",
             ),
         ),
         Row(
@@ -152,13 +161,14 @@ POSTS_AND_TOPICS = Dashboard(
                 style="bar_percentage_stacked",
                 split=Cases(
                     {
-                        "new": All(Not(_REPLY), Not(_QUOTE)),
+                        "new posts": All(Not(_REPLY), Not(_QUOTE)),
                         "replies": All(_REPLY, Not(_QUOTE)),
                         "quotes": _QUOTE,
                     },
                     "Post",
                 ),
                 measures=(count("Posts"),),
+                unit="Share of posts",
             ),
             Series(
                 title="Posts by length",
@@ -177,6 +187,7 @@ POSTS_AND_TOPICS = Dashboard(
                     "Characters",
                 ),
                 measures=(count("Posts"),),
+                unit="Posts",
             ),
             Series(
                 title="Length of posts over time",
@@ -188,6 +199,7 @@ POSTS_AND_TOPICS = Dashboard(
                     percentile(50, _LENGTH, "median"),
                     percentile(90, _LENGTH, "90th percentile"),
                 ),
+                unit="Characters",
             ),
         ),
         Row(20, Documents(title="Latest posts", search=LATEST_POSTS)),

@@ -1,21 +1,19 @@
-"""The dashboard "Bluesky activity": events, accounts, languages and lag, minute by minute."""
+"""The dashboard "Overview": events, active people, languages and delay of the last hour."""
 
 from __future__ import annotations
 
+from slurp.kibana.colors import BLUE, GREEN, GREY, PINK, PURPLE
+from slurp.kibana.conditions import All, Has
+from slurp.kibana.dashboards import trends
 from slurp.kibana.dashboards.filters import (
     BLOCK,
-    BLUE,
     COMMITS,
     FOLLOW,
     FOLLOWS,
-    GREEN,
-    GREY,
     LIKE,
     LIKES,
-    PINK,
     POST,
     POSTS,
-    PURPLE,
     REPOST,
     created,
 )
@@ -36,24 +34,20 @@ from slurp.kibana.panels import (
     unique,
 )
 
-BLUESKY_ACTIVITY = Dashboard(
+_DAY = "now-24h"
+
+OVERVIEW = Dashboard(
     name="now",
-    title="Bluesky activity",
-    description="Events, active accounts, languages and lag, minute by minute.",
+    title="Overview",
+    description="The last hour on Bluesky; lists of posts and people are of the last 24 hours.",
     span="now-1h",
-    refresh=30,
     rows=(
         Row(
             6,
             Metric(title="Events", shows=ACTIVITY, measure=count("Events"), color=GREEN, trend=True),
-            Metric(title="Active accounts", shows=ACTIVITY, measure=unique("did", "Accounts")),
+            Metric(title="Active people", shows=ACTIVITY, measure=unique("did", "Accounts")),
             Metric(
-                title="Posts",
-                shows=EXISTING,
-                where=POSTS,
-                measure=count("Posts"),
-                color=BLUE,
-                trend=True,
+                title="Posts", shows=EXISTING, where=POSTS, measure=count("Posts"), color=BLUE, trend=True
             ),
             Metric(
                 title="Likes", shows=EXISTING, where=LIKES, measure=count("Likes"), color=PINK, trend=True
@@ -67,30 +61,16 @@ BLUESKY_ACTIVITY = Dashboard(
                 trend=True,
             ),
             Metric(
-                title="Lag, 95th percentile",
+                title="Delay, 95th percentile",
                 shows=ACTIVITY,
-                measure=percentile(95, "event.lag_ms", "Lag"),
+                measure=percentile(95, "event.lag_ms", "Delay"),
                 subtitle="95% of the events arrive sooner",
                 color=GREY,
             ),
         ),
         Row(
-            11,
-            Series(
-                title="Events per minute by kind",
-                shows=ACTIVITY,
-                style="bar_stacked",
-                split=Top("kind", "Kind", 3),
-                measures=(count("Events per minute", per="m"),),
-            ),
-            Series(
-                title="Share of created, updated and deleted records",
-                shows=ACTIVITY,
-                where=COMMITS,
-                style="area_percentage_stacked",
-                split=Top("commit.operation", "Operation", 3),
-                measures=(count("Events"),),
-            ),
+            15,
+            trends.posts("Most liked posts", "hour", "posts_by_likes", "Likes", _DAY),
         ),
         Row(
             12,
@@ -110,33 +90,31 @@ BLUESKY_ACTIVITY = Dashboard(
                     "Activity",
                 ),
                 measures=(count("Events per minute", per="m"),),
+                unit="Events per minute",
             ),
-            Shares(
-                title="Events by collection",
-                shows=ACTIVITY,
-                where=COMMITS,
-                by=(Top("commit.collection", "Collection", 8, other=True),),
-                measure=count("Events"),
-            ),
+            trends.people("New followers", "hour", "people_by_followers", "Followers", _DAY),
         ),
         Row(
             11,
             Series(
-                title="Posts by language",
-                shows=EXISTING,
-                where=POSTS,
-                style="bar_horizontal",
-                x=Top("lang", "Language", 10),
-                measures=(count("Posts"),),
-            ),
-            Series(
-                title="Active accounts over time",
+                title="Active people over time",
                 shows=ACTIVITY,
                 style="area",
                 measures=(unique("did", "Accounts"),),
+                unit="Accounts",
             ),
             Series(
-                title="Lag over time",
+                title="Posts by language",
+                shows=EXISTING,
+                where=All(POSTS, Has("lang")),
+                style="bar_horizontal",
+                x=Top("lang", "Language", 10),
+                measures=(count("Posts"),),
+                unit="Posts",
+                note="The language that the author's app has set, not a detected one.",
+            ),
+            Series(
+                title="Delay: median, p95, p99",
                 shows=ACTIVITY,
                 style="line",
                 measures=(
@@ -144,10 +122,20 @@ BLUESKY_ACTIVITY = Dashboard(
                     percentile(95, "event.lag_ms", "95th percentile"),
                     percentile(99, "event.lag_ms", "99th percentile"),
                 ),
+                unit="Delay",
+                note="From the time of the event at the server until the worker received it.",
             ),
         ),
         Row(
             12,
+            Shares(
+                title="Events by collection",
+                shows=ACTIVITY,
+                width=18,
+                where=COMMITS,
+                by=(Top("commit.collection", "Collection", 8, other=True),),
+                measure=count("Events"),
+            ),
             Heatmap(
                 title="Events by collection over time",
                 shows=ACTIVITY,
