@@ -245,17 +245,20 @@ def deleting(env: BenchEnvironment, quick: bool) -> Iterable[str]:
             "300 deletions/s, `--deletions keep`": (300, "--deletions", "keep"),
             "300 deletions/s": (300,),
         }
-        found = {
-            title: deletions.phase(env, prefix, live, seconds, *arguments)  # type: ignore[arg-type]
-            for title, arguments in phases.items()
-        }
+        # In turns: the node merges what was filled, which costs less and less.
+        turns: dict[str, list[deletions.Phase]] = {title: [] for title in phases}
+        for title in list(phases) * deletions.TURNS:
+            rate, *options = phases[title]
+            turns[title].append(deletions.phase(env, prefix, live, seconds, int(rate), *map(str, options)))
+        found = {title: deletions.Phase.mean(of) for title, of in turns.items()}
         records, taken = deletions.hide_account(env, prefix)
     yield "## Deletions"
     yield ""
     yield (
         f"{documents:,} documents in {deletions.DAYS} daily indices. {deletions.RATE:,} ordinary events per "
-        f"second (creates), without or with deletions of stored records; {seconds} s each, after a warm-up. "
-        "The latency is that from an event to its acknowledgement."
+        f"second (creates), without or with deletions of stored records; {deletions.TURNS} turns of "
+        f"{seconds} s each, after a warm-up, without trends. The latency is that from an event to its "
+        "acknowledgement."
     )
     yield ""
     yield "| | latency p50 | p99 | worker CPU | Elasticsearch CPU | deletion applied after, p50 | p99 |"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import orjson
@@ -25,6 +25,8 @@ Json = dict[str, Any]
 DAYS = 31
 RATE = 1000
 """Ordinary events per second."""
+TURNS = 2
+"""How often each phase is measured."""
 _WARM_UP = 10.0
 _BODY = 2500
 _CHUNK = 50_000
@@ -58,6 +60,11 @@ class Phase:
     @property
     def cpu(self) -> float:
         return self.worker_cpu + self.node_cpu
+
+    @classmethod
+    def mean(cls, phases: Sequence[Phase]) -> Phase:
+        """Return the mean of each figure."""
+        return cls(*(sum(values) / len(phases) for values in zip(*map(astuple, phases), strict=True)))
 
 
 class FullIndices:
