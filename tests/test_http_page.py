@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 
+import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
+from slurp.elastic.templates import TRENDS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.progress import BatchOutcome
 from slurp.web.cache import Cache
@@ -16,6 +19,7 @@ from slurp.web.charts import chart, round_up
 from slurp.web.history import INTERVAL, MINUTES, History
 from slurp.web.page import static_files
 from slurp.web.queries import Overview, PageQueries, Posts, SearchRequest
+from slurp.web.totals import Totals
 from tests.harness import InProcess, commit
 from tests.idle_worker import NOWHERE, IdleWorker
 from tests.proxy import Proxy
@@ -47,8 +51,8 @@ def test_untrusted_texts_are_displayed_as_text(
 ) -> None:
     fill_with_evil(indexer, es)
     for parsed in (page.parsed(), page.parsed(q=EVIL), page.parsed(tag=EVIL, lang=EVIL, domain=EVIL)):
-        assert [script.get("src") for script in parsed.of("script")] == ["/page.js"]
-        assert [image.get("src") for image in parsed.of("img")] == ["/icon.svg"]
+        assert [script.get("src") for script in parsed.of("script")] == ["page.js"]
+        assert [image.get("src") for image in parsed.of("img")] == ["icon.svg"]
         for tag, attributes in parsed.tags:
             assert not [name for name in attributes if name.startswith("on") or name == "style"], tag
     parsed = page.parsed()
@@ -80,7 +84,8 @@ def test_only_http_urls_become_links(page: RenderedPage, indexer: InProcess, es:
     frames = [post(number, **linking(uri)) for number, uri in enumerate([*bad, good], start=1)]
     fill(indexer, es, *frames)
     parsed = page.parsed()
-    outer = [a for a in parsed.of("a") if not str(a["href"]).startswith(("/", "#"))]
+    inner = ("?", ".", "#", "metrics", "healthz", "readyz")
+    outer = [a for a in parsed.of("a") if not str(a["href"]).startswith(inner)]
     assert {a["rel"] for a in outer} == {"noopener noreferrer nofollow"}
     hrefs = {str(a["href"]) for a in outer}
     assert good in hrefs
@@ -161,10 +166,76 @@ def test_the_page_displays_counts_and_posts(
     (paragraph,) = [p for p in parsed.of("p") if p.get("lang") == "pt-BR"]
     assert paragraph["dir"] == "auto"
     # The link of a hashtag finds all its spellings.
-    assert {"href": "/?tag=caf%C3%A9#posts"} in parsed.of("a")
+    assert {"href": "?tag=caf%C3%A9#posts"} in parsed.of("a")
     found = page.queries.posts(SearchRequest(tag="café"))
     assert isinstance(found, Posts)
     assert found.total == 2
+
+
+def test_search_results_have_counts_of_what_exists(
+    page: RenderedPage, indexer: InProcess, es: Elasticsearch
+) -> None:
+    found = post(1, "a rare word")
+    uri = f"at://{orjson.loads(found)['did']}/app.bsky.feed.post/{orjson.loads(found)['commit']['rkey']}"
+    about = {"subject": {"uri": uri, "cid": "z"}}
+    like, repost = ({"$type": f"app.bsky.feed.{name}", **about} for name in ("like", "repost"))
+    reply = post(2, "me too", reply={"root": {"uri": uri, "cid": "z"}, "parent": {"uri": uri, "cid": "z"}})
+    likes = [commit(number, like, collection="app.bsky.feed.like") for number in range(3, 6)]
+    fill(indexer, es, found, reply, *likes, commit(6, repost, collection="app.bsky.feed.repost"))
+    [hit, *_] = es.search(index=f"{indexer.index}-*", query={"term": {"subject.uri": uri}})["hits"]["hits"]
+    es.update(index=hit["_index"], id=hit["_id"], doc={"hidden": True}, refresh=True)
+    result = page.queries.posts(SearchRequest(query="rare"))
+    assert isinstance(result, Posts)
+    [one] = result.posts
+    # One of them is hidden.
+    counts = {count.name: count.count for count in one.counts}
+    assert counts in ({"likes": 2, "repost": 1, "reply": 1}, {"likes": 3, "reply": 1})
+    text = " ".join(page.parsed(q="rare").text.split())
+    assert all(f"{number} {name}" in text for name, number in counts.items())
+    # The latest posts are too new for counts.
+    assert " likes" not in " ".join(page.parsed().text.split()).split("Latest posts")[1]
+
+
+def test_the_page_draws_posts_per_hour_and_people_per_day(page: RenderedPage, es: Elasticsearch) -> None:
+    assert "Posts per hour" not in page.html()
+    now = int(time.time())
+    hour, day = now // 3600 * 3600, now // 86_400 * 86_400
+    # The running hour and day are not complete; an hour is missing.
+    rows = [("hour", "posts", hour - 3600 * ago, 100 + ago) for ago in (0, 1, 2, 4, 5, 30)]
+    rows += [("day", "active_people", day - 86_400 * ago, 1000 + ago) for ago in (0, 1, 2, 3, 40)]
+    rows += [("hour", "likes", hour - 3600, 9999), ("day", "posts", day - 86_400, 9999)]
+    for number, (interval, key, start, count) in enumerate(rows):
+        row = {"index": page.queries.index, "interval": interval, "measure": "totals", "key": key}
+        at = datetime.fromtimestamp(start, UTC).isoformat()
+        es.index(
+            index=TRENDS_INDEX,
+            id=f"{page.queries.index}-{number}",
+            document={**row, "count": count, "@timestamp": at},
+        )
+    es.indices.refresh(index=TRENDS_INDEX)
+    page.queries.cache = Cache()
+    found = page.queries.totals()
+    assert isinstance(found, Totals)
+    assert found.posts.values[-5:] == [105, 104, None, 102, 101]
+    assert set(found.posts.values[:-5]) == {None} and len(found.posts.values) == 24
+    assert found.people.values[-3:] == [1003, 1002, 1001] and len(found.people.values) == 30
+    assert now - found.posts.ago[-1] == pytest.approx(hour - 3600, abs=60)
+    text = page.html()
+    assert "Posts per hour over the last 24 hours: maximum 105" in text
+    assert "Active people per day over the last 30 days: maximum 1,003" in text
+
+
+def test_all_links_of_the_page_are_relative(
+    page: RenderedPage, indexer: InProcess, es: Elasticsearch
+) -> None:
+    """A reverse proxy may serve it below a path."""
+    fill(indexer, es, post(1, tags=["a"], langs=["en"], **linking("https://www.example.org/a")))
+    for parsed in (page.parsed(), page.parsed(q="good")):
+        for _, attributes in parsed.tags:
+            for name in ("href", "src", "action"):
+                assert not str(attributes.get(name, "")).startswith("/"), attributes
+    script = static_files()["/page.js"].body.decode()
+    assert 'fetch("/' not in script and "fetch(location.href" in script
 
 
 def test_updated_posts_are_listed_and_deletions_are_not(
@@ -266,8 +337,8 @@ def test_many_tabs_cause_no_more_queries_than_one(
         thread.start()
     for thread in threads:
         thread.join()
-    # Overview, trends, posts, and the names of their authors.
-    assert len(searches) == 4
+    # Overview, trends, totals, posts, and the names of their authors.
+    assert len(searches) == 5
 
 
 def test_the_cache_recomputes_expired_entries_and_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -9,7 +10,9 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.actors.appview import AppView
+from slurp.actors.changes import ActorChanges
 from slurp.actors.names import Actors, Name
+from slurp.deletions.versions import RatePause, Versions
 from slurp.simulator.accounts import Account
 from slurp.simulator.jetstream import Simulator
 from tests.deleting_network import Network, deleting, settle
@@ -113,3 +116,41 @@ def test_names_of_an_account_are_hidden_and_removed_with_it(
     # Another lookup of a deleted account, as by a worker that had not heard of it, leaves nothing.
     assert trial.actors.names([did]) == {}
     assert not es.exists(index=ACTORS, id=did)
+
+
+def test_events_of_known_accounts_cause_a_lookup_and_say_their_status(
+    trial: Trial, indexer: InProcess, es: Elasticsearch
+) -> None:
+    indexer = deleting(indexer)
+    network, (first, second, unknown) = Network(), (one.did for one in trial.accounts[:3])
+    trial.actors.names([first, second])
+    versions = Versions(indexer.elastic, indexer.index, RatePause(1000, threading.Event()))
+    clock = [0.0]
+    changes = ActorChanges(versions, trial.actors, lambda: clock[0])
+    indexer.feed(
+        [
+            network.account(False, "deactivated", first),
+            network.account(True, did=first),
+            network.account(False, "suspended", second),
+            network.account(False, "suspended", unknown),
+            network.identity("new.example", first),
+        ]
+    )
+    settle(indexer)
+    calls = trial.appview.calls
+    assert changes.step() and not changes.step()
+    assert trial.appview.calls > calls
+
+    def statuses() -> dict[str, object]:
+        found = es.mget(index=ACTORS, ids=[first, second, unknown])["docs"]
+        return {one["_id"]: one["_source"].get("status") for one in found if one["found"]}
+
+    assert statuses() == {first: "active", second: "suspended"}
+    # A lookup does not know the status.
+    trial.actors.refresh([first, second])
+    assert statuses() == {first: "active", second: "suspended"}
+    indexer.feed([network.account(False, did=first)])
+    settle(indexer)
+    clock[0] += 60
+    assert changes.step()
+    assert statuses() == {first: "inactive", second: "suspended"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,14 +16,17 @@ from slurp.actors.appview import Post
 from slurp.actors.names import Name
 from slurp.deletions.versions import RatePause, Versions
 from slurp.elastic.trend_rows import TrendRows
+from slurp.embedded.node import EmbeddedNode
 from slurp.events import tid
 from slurp.events.times import isoformat
+from slurp.simulator.jetstream import Simulator
 from slurp.trends.__main__ import main as command
 from slurp.trends.computing import Trends
 from slurp.trends.intervals import HOUR_US, Interval
 from slurp.trends.task import TrendsTask
 from tests.deleting_network import DID, OTHER, Network, deleting, settle
 from tests.harness import InProcess
+from tests.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("restored_root_logger")
 
@@ -400,3 +405,41 @@ def all_rows(indexer: InProcess) -> list[dict[str, Any]]:
     client.indices.refresh(index=TRENDS)
     hits = client.search(index=TRENDS, query={"term": {"index": indexer.index}}, size=10_000)["hits"]["hits"]
     return [hit["_source"] for hit in sorted(hits, key=lambda hit: str(hit["_id"]))]
+
+
+@pytest.mark.slow
+def test_a_worker_removes_the_rows_of_a_deleted_post_within_two_minutes(
+    es_node: EmbeddedNode, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+) -> None:
+    network = Network()
+    posts = [network.commit("create", rkey, text="a unique word") for rkey in ("gone", "kept")]
+    gone, kept = map(uri_of, posts)
+    likes = [like(network, person(number), uri) for number in range(3) for uri in (gone, kept)]
+
+    def rows() -> set[str]:
+        es.indices.refresh(index=TRENDS)
+        terms = [{"term": {"index": fresh_index_prefix}}, {"term": {"text": "a unique word"}}]
+        query = {"bool": {"filter": terms}}
+        hits = es.search(index=TRENDS, query=query, size=100)["hits"]["hits"]
+        return {hit["_source"]["uri"] for hit in hits}
+
+    with (
+        Simulator(port=0) as jetstream,
+        Worker(
+            *("--jetstream", jetstream.url, "--es", es_node.url, "--index", fresh_index_prefix),
+            *("--no-kibana", "--since", "0"),
+            home=tmp_path,
+        ) as worker,
+    ):
+        jetstream.publish([*posts, *likes])
+        wait_until(lambda: rows() == {gone, kept}, 240)
+        jetstream.publish([network.commit("delete", "gone")])
+        wait_until(lambda: rows() == {kept}, 120)
+        assert worker.stop() == 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(1)

@@ -1,8 +1,8 @@
-"""Accounts that have changed their name or handle, so that known ones are looked up again."""
+"""Events of accounts: known ones are looked up again, and get the status that the events say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,10 @@ _OVERLAP = timedelta(minutes=2)
 # A handle in an identity event is what the account claims; the AppView checks it.
 _CHANGES: dict[str, Any] = {
     "bool": {
-        "should": [{"term": {"kind": "identity"}}, {"term": {"commit.collection": "app.bsky.actor.profile"}}]
+        "should": [
+            {"terms": {"kind": ["identity", "account"]}},
+            {"term": {"commit.collection": "app.bsky.actor.profile"}},
+        ]
     }
 }
 
@@ -38,7 +41,7 @@ class WantedLookup:
 
 
 class ActorChanges:
-    """Looks up known accounts again after their identity and profile events."""
+    """Looks up known accounts again after their events, and records their status."""
 
     def __init__(self, versions: Versions, actors: Actors, monotonic: Callable[[], float]) -> None:
         self._versions = versions
@@ -58,7 +61,23 @@ class ActorChanges:
         now = utc_now()
         arrived = {"range": {"event.ingested": {"gte": (self._since - _OVERLAP).isoformat()}}}
         query = {"bool": {"filter": [_CHANGES, arrived]}}
-        for hits in self._versions.search(query, ["did"]):
+        newest: dict[str, tuple[str, str]] = {}
+        for hits in self._versions.search(query, ["did", "kind", "account"]):
             self._actors.refresh({did for hit in hits if (did := text_in(hit, "did"))})
+            for hit in hits:
+                did = text_in(hit, "did")
+                if (change := _status(hit)) > newest.get(did, ("", "")):
+                    newest[did] = change
+        # After the lookups, which write the whole document.
+        self._actors.set_statuses({did: status for did, (_, status) in newest.items()})
         self._since = now
         return True
+
+
+def _status(hit: Mapping[str, Any]) -> tuple[str, str]:
+    """Return time and status that an account event says; empty texts for another event."""
+    account = hit["_source"].get("account")
+    if not isinstance(account, dict) or not isinstance(account.get("active"), bool):
+        return "", ""
+    status = "active" if account["active"] else str(account.get("status") or "inactive")
+    return str(account.get("time")), status

@@ -94,6 +94,10 @@ class Actors:
         """Look up those of these accounts that have a document again: they have changed."""
         self._look_up(self._documents.get(dids))
 
+    def set_statuses(self, statuses: Mapping[str, str]) -> None:
+        """Record the status that the newest account event of some accounts says, if their names are known."""
+        self._documents.set_statuses(statuses)
+
     def _look_up(self, dids: Iterable[str]) -> dict[str, Json]:
         """Return the new documents of accounts, which are stored."""
         found: dict[str, Json] = {}
@@ -107,6 +111,10 @@ class Actors:
             self._outage_log.recovered()
         except Unavailable as error:
             self._outage_log.failing(str(error))
+        # What account events said; the AppView does not know inactive accounts.
+        for did, known in self._documents.get(found).items():
+            if "status" in known:
+                found[did]["status"] = known["status"]
         self._documents.put(list(found.values()))
         # An account may have been deleted or hidden meanwhile: its state was stored first.
         states = self._states.get(found)

@@ -35,6 +35,45 @@ object is in `other_record.value`.
 """
 
 
+_NAMES = """
+## Names in ES|QL
+
+The names of accounts in [trends](trends.md#names) and on the page are in `skeetslurper-actors`, one document
+for each DID. Elasticsearch 8.18 and later can join them in ES|QL, because the index has the mode `lookup`
+there. These two queries were not run on such a version yet.
+
+The people with the most likes in the last hour:
+
+```esql
+FROM bluesky-events-*
+| WHERE @timestamp > NOW() - 1 hour AND commit.collection == "app.bsky.feed.like"
+    AND commit.operation == "create" AND redacted.at IS NULL AND hidden IS NULL
+| STATS likes = COUNT(*) BY did = subject.did
+| SORT likes DESC
+| LIMIT 20
+| LOOKUP JOIN skeetslurper-actors ON did
+| KEEP display_name, handle, followers, likes
+```
+
+The newest posts with their authors:
+
+```esql
+FROM bluesky-events-*
+| WHERE @timestamp > NOW() - 10 minutes AND commit.collection == "app.bsky.feed.post"
+    AND text IS NOT NULL AND redacted.at IS NULL AND hidden IS NULL
+| SORT @timestamp DESC
+| LIMIT 50
+| KEEP @timestamp, did, text
+| LOOKUP JOIN skeetslurper-actors ON did
+| KEEP @timestamp, display_name, handle, text
+```
+
+Only accounts that people look at have a name; the others have `null`. The mode of an index is fixed at its
+creation. After an upgrade of Elasticsearch from an older version, stop the worker, delete the index
+(`DELETE skeetslurper-actors`) and start the worker: it creates the index and looks the names up again.
+"""
+
+
 def render_page() -> str:
     """Return the content of docs/fields.md."""
     return "\n".join(_lines())
@@ -59,7 +98,8 @@ def _lines() -> Iterator[str]:
         'in any field: `{"query": {"term": {"other_record": "…"}}}`. '
         "Add the filter for\n[redacted and hidden documents](#redacted-and-hidden-documents)."
     )
-    yield "\n## Fields of record types\n"
+    yield _NAMES
+    yield "## Fields of record types\n"
     compiled = lexicons.committed()
     for nsid in compiled.record_types:
         yield f"### `{nsid}`\n"

@@ -48,6 +48,20 @@ class ActorDocuments:
         body = orjson.dumps({"doc": {"hidden": True if hidden else None}})
         self._send([b"%b\n%b" % (orjson.dumps({"update": _target(did)}), body) for did in self.get(dids)])
 
+    def set_statuses(self, statuses: Mapping[str, str]) -> None:
+        """Record the status of accounts, such as `deactivated`; those without a document are left out."""
+        known = self.get(statuses)
+        self._send(
+            [
+                b"%b\n%b"
+                % (
+                    orjson.dumps({"update": _target(did)}),
+                    orjson.dumps({"doc": {"status": statuses[did]}}),
+                )
+                for did in known
+            ]
+        )
+
     def remove(self, dids: Iterable[str]) -> None:
         """Delete the documents of accounts."""
         self._send([orjson.dumps({"delete": _target(did)}) for did in self.get(dids)])

@@ -286,11 +286,19 @@ def mapping_of(client: Elasticsearch, name: str) -> dict[str, Any]:
 
 
 def create_own_index(client: Elasticsearch, name: str) -> bool:
-    """Create the index for state, unknown fields or statistics with its explicit mappings.
+    """Create an index of this program, other than those for events, with its explicit mappings.
 
-    Return False if it exists already.
+    Return False if it exists already. The index for accounts gets the mode `lookup`, for the `LOOKUP JOIN` of
+    ES|QL, if the cluster knows it (Elasticsearch 8.18 and later).
     """
-    return create_index(client, name, **_own_index_body(name))
+    body = _own_index_body(name)
+    if name == ACTORS_INDEX:
+        settings = {**body["settings"], "index.mode": "lookup"}
+        try:
+            return create_index(client, name, **{**body, "settings": settings})
+        except BadRequestError as error:
+            log.debug("%s is created without the mode lookup: %s", name, error)
+    return create_index(client, name, **body)
 
 
 def _own_index_body(name: str) -> dict[str, Any]:

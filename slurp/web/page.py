@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib import resources
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -15,6 +16,7 @@ from slurp.web.charts import HEIGHT, WIDTH, chart
 from slurp.web.history import MINUTES, History
 from slurp.web.http_server import Request, Response
 from slurp.web.queries import MAX_LENGTH, WINDOW_MINUTES, PageQueries, SearchRequest, TermCount, Unavailable
+from slurp.web.totals import DAYS, HOURS, Totals
 
 # The minimum of the scales (events per second, seconds), so that small fluctuations look small.
 _MIN_RATE, _MIN_LAG = 10.0, 1.0
@@ -77,11 +79,28 @@ class Page:
             lag_chart=chart(ago, [lags], span, _MIN_LAG),
             overview=self._queries.overview(),
             trending=self._queries.trending(),
+            **_totals_charts(self._queries.totals()),
             search=search,
             max_length=MAX_LENGTH,
             posts=self._queries.posts(search),
         )
         return Response(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
+
+
+def _totals_charts(totals: Totals | Unavailable) -> dict[str, Any]:
+    """Return the curves of the last hours and days, each with its chart; None for what is not available."""
+    found = Totals() if isinstance(totals, Unavailable) else totals
+    spans = {"hours": (found.posts, HOURS * 3600.0), "days": (found.people, DAYS * 86_400.0)}
+    return {
+        name: None
+        if curve.is_empty
+        else (curve, chart(curve.ago, [[*map(_float, curve.values)]], span, _MIN_RATE))
+        for name, (curve, span) in spans.items()
+    }
+
+
+def _float(value: int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def static_files() -> dict[str, Response]:

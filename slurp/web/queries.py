@@ -24,6 +24,8 @@ from slurp.events.times import parse_time
 from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.web.cache import Cache
 from slurp.web.display_names import COLLECTIONS, LANGUAGES
+from slurp.web.totals import Totals, totals
+from slurp.web.totals import search_for as totals_search
 from slurp.web.trending import Trending, author_name, search_for, trending
 
 T = TypeVar("T")
@@ -33,9 +35,9 @@ _POSTS = 12
 # The maximum length of each search parameter, in characters.
 MAX_LENGTH = 200
 
-_POST = "app.bsky.feed.post"
+_POST, _LIKE, _REPOST = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.feed.repost"
 # Seconds for which results are cached.
-_OVERVIEW_TTL, _POSTS_TTL, _TRENDING_TTL = 10.0, 5.0, 10.0
+_OVERVIEW_TTL, _POSTS_TTL, _TRENDING_TTL, _TOTALS_TTL = 10.0, 5.0, 10.0, 60.0
 # The time-out of the search within Elasticsearch, and that of the whole request in seconds.
 _SEARCH_TIMEOUT, _REQUEST_TIMEOUT = "2s", 4.0
 # Concurrent queries, and the seconds that another one waits for a free slot.
@@ -102,6 +104,8 @@ class Post:
     links: Sequence[Link] = ()
     media: str = ""
     parent: Link | None = None
+    counts: Sequence[TermCount] = ()
+    """Likes, reposts and replies that are stored, without those that are 0."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,10 @@ class PageQueries:
     def trending(self) -> Trending | Unavailable:
         """Return the lists of the latest hour."""
         return self.cache.get("trending", _TRENDING_TTL, lambda: self._run(self._trending))
+
+    def totals(self) -> Totals | Unavailable:
+        """Return the numbers of the last hours and days."""
+        return self.cache.get("totals", _TOTALS_TTL, lambda: self._run(self._totals))
 
     def posts(self, search: SearchRequest) -> Posts | Unavailable:
         """Return the newest posts that match the search."""
@@ -219,12 +227,14 @@ class PageQueries:
             return response
         sources = [hit["_source"] for hit in response["hits"]["hits"]]
         names = self._names({str(source.get("did", "")) for source in sources})
+        # The latest posts are seconds old.
+        counts = self._counts([str(source.get("uri", "")) for source in sources]) if search else {}
         total = response["hits"].get("total", {"value": len(sources), "relation": "eq"})
         now = datetime.now(UTC).timestamp()
         return Posts(
             total=total["value"],
             or_more=total["relation"] != "eq",
-            posts=[_post(source, names, now) for source in sources],
+            posts=[_post(source, names, counts, now) for source in sources],
             complete=_is_complete(response),
         )
 
@@ -233,6 +243,26 @@ class PageQueries:
         if isinstance(response, Unavailable):
             return response
         return trending([hit["_source"] for hit in response["hits"]["hits"]])
+
+    def _totals(self) -> Totals | Unavailable:
+        response = self._search(index=TRENDS_INDEX, **totals_search(self.index))
+        if isinstance(response, Unavailable):
+            return response
+        return totals([hit["_source"] for hit in response["hits"]["hits"]], datetime.now(UTC).timestamp())
+
+    def _counts(self, uris: Sequence[str]) -> dict[str, list[TermCount]]:
+        """Return the numbers of likes, reposts and replies of posts."""
+        if not uris:
+            return {}
+        response = self._search(size=0, track_total_hits=False, **_counts_search(uris))
+        if isinstance(response, Unavailable):
+            return {}
+        found: dict[str, list[TermCount]] = {}
+        for name, (one, _, _) in _COUNTED.items():
+            for bucket in response["aggregations"][name]["of"]["buckets"]:
+                count = bucket["doc_count"]
+                found.setdefault(bucket["key"], []).append(TermCount(one if count == 1 else name, count))
+        return found
 
     def _names(self, dids: set[str]) -> dict[str, Mapping[str, Any]]:
         """Return the names of those of these accounts that are known, and ask for the others."""
@@ -269,6 +299,32 @@ class PageQueries:
             f"the worker's user lacks the privilege to read {self.index}-*; give it the role "
             "skeetslurper_worker (docs/privileges.md). Indexing works without it"
         )
+
+
+# What is counted of a post: the name of one, the condition, and the field with the URI of the post.
+_COUNTED: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
+    "likes": ("like", {"term": {"commit.collection": _LIKE}}, "subject.uri"),
+    "reposts": ("repost", {"term": {"commit.collection": _REPOST}}, "subject.uri"),
+    "replies": ("reply", {"term": {"commit.collection": _POST}}, "reply.parent.uri"),
+}
+
+
+def _counts_search(uris: Sequence[str]) -> dict[str, Any]:
+    """Return query and aggregations for what exists of `_COUNTED` for posts."""
+    fields = {field for _, _, field in _COUNTED.values()}
+    about = {"bool": {"should": [{"terms": {field: list(uris)}} for field in sorted(fields)]}}
+    return {
+        "query": {
+            "bool": {"filter": [about, EXISTING], "must_not": [{"term": {"commit.operation": "delete"}}]}
+        },
+        "aggs": {
+            name: {
+                "filter": condition,
+                "aggs": {"of": {"terms": {"field": field, "size": len(uris), "include": list(uris)}}},
+            }
+            for name, (_, condition, field) in _COUNTED.items()
+        },
+    }
 
 
 def _existing_posts(*conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,16 +380,23 @@ def _language(bucket: Mapping[str, Any]) -> TermCount:
 
 
 def _search_url(parameter: str, value: object) -> str:
-    return f"/?{urlencode({parameter: str(value)[:MAX_LENGTH]}, errors='replace')}#posts"
+    # Relative, as are all links of the page: it may be below a path of a reverse proxy.
+    return f"?{urlencode({parameter: str(value)[:MAX_LENGTH]}, errors='replace')}#posts"
 
 
-def _post(source: Mapping[str, Any], names: Mapping[str, Mapping[str, Any]], now: float) -> Post:
+def _post(
+    source: Mapping[str, Any],
+    names: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, Sequence[TermCount]],
+    now: float,
+) -> Post:
     did = str(source.get("did", ""))
     ingested_us = parse_time(source.get("event", {}).get("ingested")) or 0
     langs, tags, links = (_list(source.get(name)) for name in ("langs", "tags", "links"))
     lang = clean_label(langs[0], 20) if langs else ""
     return Post(
         text=clean_text(source.get("text", "")),
+        counts=counts.get(str(source.get("uri", "")), ()),
         author=author_name(did, names.get(did, {})),
         author_url=profile_url(did),
         bsky_link=_page(source),
