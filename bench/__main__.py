@@ -17,7 +17,17 @@ from pathlib import Path
 
 import psutil
 
-from bench import contenders, cost, deletions, latency, queries, stages, trends, version_0_1_0
+from bench import (
+    contenders,
+    cost,
+    deletions,
+    latency,
+    long_term,
+    queries,
+    stages,
+    trends,
+    version_0_1_0,
+)
 from bench.contenders import Measurement
 from bench.environment import ROOT, BenchEnvironment, read_frames
 from slurp import __version__
@@ -295,6 +305,10 @@ def trending(env: BenchEnvironment, quick: bool) -> Iterable[str]:
             "the day": day.compute(None),
         }
         tripped = sum(day.breakers().values())
+        size = long_term.fill_year(env.es, prefix)
+        panels = long_term.panels(env.es, prefix)
+        compared = {"posts_by_likes": "Most liked posts", "people_by_followers": "New followers"}
+        raw = long_term.raw(env.es, prefix, day.start, [*compared])
     yield "## Trends"
     yield ""
     yield "| computed | documents | Elasticsearch CPU | worker CPU | duration |"
@@ -310,6 +324,17 @@ def trending(env: BenchEnvironment, quick: bool) -> Iterable[str]:
         f"At {_EVENTS_PER_DAY:,} events a day, {_HOURS} hours and one day of half the size on average are "
         f"computed in each hour: {share:.1%} of one core. Circuit breakers rejected {tripped} requests."
     )
+    yield ""
+    yield (
+        f"{long_term.DAYS} days with {size.day_rows:,} rows each and {long_term.HOURS} hours with "
+        f"{size.hour_rows:,} rows each: {size.disk / 1e6:,.0f} MB, {size.disk / size.rows:.0f} bytes a row."
+    )
+    yield ""
+    yield f"| Long-term trends, {long_term.DAYS} days | from trends | from the events of one day |"
+    yield "|---|---|---|"
+    for title, milliseconds in panels.items():
+        beside = next((f"{raw[name]:,.0f} ms" for name, panel in compared.items() if panel == title), "")
+        yield f"| {title} | {milliseconds:,.0f} ms | {beside} |"
 
 
 PARTS: dict[str, Callable[[BenchEnvironment, bool], Iterable[str]]] = {

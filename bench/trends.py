@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from bench.contenders import send_bodies
@@ -68,6 +69,10 @@ class LargeDay:
             _, rejected = send_bodies(self._env, bodies)
             if rejected:
                 raise RuntimeError(f"Elasticsearch rejected {rejected[0]}")
+
+    @property
+    def start(self) -> datetime:
+        return datetime.fromtimestamp(self.day_us / 1e6, UTC)
 
     def compute(self, hour: int | None) -> Cost:
         """Compute an hour of the day, or all of it with None."""
