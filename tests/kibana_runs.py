@@ -39,7 +39,7 @@ class InstallerRuns:
 
     def set_objects(self, built: list[Json]) -> None:
         """Set the objects of this version, as an upgrade does."""
-        self._monkeypatch.setattr(objects, "build", lambda index, space="": built)
+        self._monkeypatch.setattr(objects, "build", lambda index, space="", has_links=True: built)
 
     def config(self, *options: str) -> Config:
         return parse(["--es", self.es_url, "--index", self.index, "--kibana", self.kibana.url, *options], {})

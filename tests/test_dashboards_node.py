@@ -13,6 +13,7 @@ import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
+from slurp.actors.appview import AppView
 from slurp.actors.names import Actors
 from slurp.deletions.versions import RatePause, Versions
 from slurp.documents.document import quarantined
@@ -67,20 +68,22 @@ def filled(cluster_wide_node: EmbeddedNode, tmp_path_factory: pytest.TempPathFac
         es.index(index=indexer.today, id="quarantined", document=orjson.loads(bad.body))
         es.index(index=STATS_INDEX, id=f"{index}-1", document=_statistics(index))
         es.indices.refresh(index=f"{index}-*,skeetslurper-*")
-        _compute_trends(indexer, jetstream.frames)
+        _compute_trends(indexer, jetstream)
         es.indices.refresh(index=TRENDS_INDEX)
         yield index
         remove(es, index)
 
 
-def _compute_trends(indexer: InProcess, frames: list[bytes]) -> None:
-    """Compute the hours and days of the frames."""
+def _compute_trends(indexer: InProcess, jetstream: Simulator) -> None:
+    """Compute the hours and days of the simulated events, with texts and names of the simulated AppView."""
+    appview = AppView(jetstream.url.replace("ws://", "http://"))
     versions = Versions(indexer.elastic, indexer.index, RatePause(10_000, threading.Event()))
-    actors = Actors(indexer.elastic, indexer.index, appview=None)
+    actors = Actors(indexer.elastic, indexer.index, appview)
     trends = Trends(indexer.elastic, indexer.index, versions, actors)
-    hours = {Interval.hour_of(orjson.loads(frame)["time_us"]) for frame in frames}
+    hours = {Interval.hour_of(orjson.loads(frame)["time_us"]) for frame in jetstream.frames}
     for interval in hours | {hour.its_day for hour in hours}:
         trends.compute(interval, generation=1)
+    appview.close()
 
 
 def _statistics(index: str) -> Json:

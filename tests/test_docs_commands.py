@@ -210,7 +210,7 @@ def test_options_named_in_messages_exist() -> None:
     """Find every option that a log message, an error or a panel names."""
     known = {option for action in build_parser()._actions for option in action.option_strings}
     # Options of other commands of this project, and of programs that it calls.
-    known |= {"--quarantined", "--check", "--output", "--space", "--seconds", "--rate"}
+    known |= {"--quarantined", "--check", "--output", "--space", "--no-links", "--seconds", "--rate"}
     known |= {"--data", "--port", "--heap", "--password"}
     known |= {"--did", "--uri", "--verify", "--confirm", "--yes", "--from", "--to"}
     other_programs = ("privileges.py", "run_as_user.py", "java.py", "completion.py")

@@ -27,6 +27,28 @@ def test_all_objects_are_imported_into_a_new_kibana(
     assert all(one.headers["kbn-xsrf"] for one in kibana.requests)
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"), [("8.9.0", False), ("8.10.4", False), ("8.11.0", True), ("9.0.0", True)]
+)
+def test_links_panels_are_imported_if_kibana_has_them(
+    install: InstallerRuns,
+    kibana: StubKibana,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    expected: bool,
+) -> None:
+    kibana.version = version
+    asked: list[bool] = []
+
+    def build(index: str, space: str, has_links: bool) -> list[dict[str, object]]:
+        asked.append(has_links)
+        return example_objects()
+
+    monkeypatch.setattr("slurp.kibana.objects.build", build)
+    install()
+    assert asked == [expected]
+
+
 def test_a_restart_imports_nothing(
     install: InstallerRuns, kibana: StubKibana, caplog: pytest.LogCaptureFixture
 ) -> None:

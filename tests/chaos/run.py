@@ -34,8 +34,9 @@ class RunOptions:
     defect: Defect | None = None
     """Use a defective worker, to test the oracle."""
     deletions: Deletions = Deletions.APPLY
-    deletion_timeout: float = 180
-    """Seconds until deletions that are not applied count as failures."""
+    deletion_timeout: float = 600
+    """Seconds until deletions that are not applied count as failures. After ten minutes of faults 150,000
+    documents or more are to be hidden or shown, at about a thousand per second beside everything else."""
     replay: bool = True
     """Read all events again after the comparison: no document may change."""
     idle_timeout: float = REQUEST_TIMEOUT + 30
