@@ -417,10 +417,10 @@ def test_a_worker_removes_the_rows_of_a_deleted_post_within_two_minutes(
     likes = [like(network, person(number), uri) for number in range(3) for uri in (gone, kept)]
 
     def rows() -> set[str]:
-        es.indices.refresh(index=TRENDS)
+        es.indices.refresh(index=TRENDS, ignore_unavailable=True)
         terms = [{"term": {"index": fresh_index_prefix}}, {"term": {"text": "a unique word"}}]
         query = {"bool": {"filter": terms}}
-        hits = es.search(index=TRENDS, query=query, size=100)["hits"]["hits"]
+        hits = es.search(index=TRENDS, query=query, size=100, ignore_unavailable=True)["hits"]["hits"]
         return {hit["_source"]["uri"] for hit in hits}
 
     with (
