@@ -13,6 +13,7 @@ from slurp.actors.appview import AppView
 from slurp.actors.changes import ActorChanges
 from slurp.actors.names import Actors, Name
 from slurp.deletions.versions import RatePause, Versions
+from slurp.elastic.setup import create_own_index
 from slurp.simulator.accounts import Account
 from slurp.simulator.jetstream import Simulator
 from tests.deleting_network import Network, deleting, settle
@@ -154,3 +155,26 @@ def test_events_of_known_accounts_cause_a_lookup_and_say_their_status(
     clock[0] += 60
     assert changes.step()
     assert statuses() == {first: "inactive", second: "suspended"}
+
+
+def test_the_index_has_the_mode_lookup_unless_the_cluster_does_not_know_it(
+    es: Elasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recreated() -> str | None:
+        es.options(ignore_status=404).indices.delete(index=ACTORS)
+        assert create_own_index(es, ACTORS)
+        assert not create_own_index(es, ACTORS)
+        settings = es.indices.get_settings(index=ACTORS)[ACTORS]["settings"]["index"]
+        return settings.get("mode")  # type: ignore[no-any-return]
+
+    create = es.indices.create
+
+    def older(*, index: str, settings: dict[str, object], **more: object) -> object:
+        renamed = {name: "unknown" if name == "index.mode" else value for name, value in settings.items()}
+        return create(index=index, settings=renamed, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(es.indices, "create", older)
+        assert recreated() is None
+    assert recreated() == "lookup"
+    assert es.indices.get_mapping(index=ACTORS)[ACTORS]["mappings"]["properties"]["did"]

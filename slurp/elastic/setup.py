@@ -289,7 +289,7 @@ def create_own_index(client: Elasticsearch, name: str) -> bool:
     """Create an index of this program, other than those for events, with its explicit mappings.
 
     Return False if it exists already. The index for accounts gets the mode `lookup`, for the `LOOKUP JOIN` of
-    ES|QL, if the cluster knows it (Elasticsearch 8.18 and later).
+    ES|QL, if the cluster knows it (Elasticsearch 8.17 and later).
     """
     body = _own_index_body(name)
     if name == ACTORS_INDEX:
