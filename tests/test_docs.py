@@ -99,6 +99,7 @@ def test_named_files_exist(page: Path) -> None:
 # Options of other programs, which the text names.
 OPTIONS_OF_OTHER_PROGRAMS = {"--only-binary :all:", "--protocols", "--quarantined", "--seconds"}
 OPTIONS_OF_OTHER_PROGRAMS |= {"--did", "--uri", "--yes", "--verify", "--verify --yes", "--confirm"}
+OPTIONS_OF_OTHER_PROGRAMS |= {"--no-links"}
 
 
 @page
