@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from slurp.embedded.node import EmbeddedNode
+from slurp.kibana.dashboards import DASHBOARDS
 from slurp.simulator.jetstream import Simulator
 from tests.stub_kibana import StubKibana
 
@@ -71,7 +72,7 @@ def test_a_working_stack_passes(smoke: Smoke, calls: Path, jetstream: Simulator)
     with StubKibana() as kibana:
         done = smoke("--jetstream", jetstream.url, SMOKE_SECONDS="12", KIBANA_PORT=str(kibana.port))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "smoke: 5 dashboards\nsmoke: done" in done.stdout
+    assert f"smoke: {len(DASHBOARDS)} dashboards\nsmoke: done" in done.stdout
     commands = [line.partition("/elk ")[2] for line in calls.read_text().splitlines()]
     assert commands[0] == "up setup"
     assert "up -d --wait --wait-timeout 600" in commands
@@ -87,7 +88,7 @@ def test_missing_dashboards_fail(smoke: Smoke, calls: Path, jetstream: Simulator
             *("--jetstream", jetstream.url, "--no-kibana"), SMOKE_SECONDS="6", KIBANA_PORT=str(kibana.port)
         )
     assert done.returncode == 1
-    assert "smoke: Kibana has 0 dashboards, expected 5; see " in done.stderr
+    assert f"smoke: Kibana has 0 dashboards, expected {len(DASHBOARDS)}; see " in done.stderr
     assert last_call(calls) == "down --volumes --remove-orphans"
 
 
