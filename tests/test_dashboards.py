@@ -165,11 +165,12 @@ def test_each_dashboard_links_to_all(dashboard: Json) -> None:
     links = panel["embeddableConfig"]["attributes"]["links"]
     found = [targets[f"{panel['panelIndex']}:{link['destinationRefName']}"] for link in links]
     assert found == [one["id"] for one in COMPILED]
-    # A year of events would be too much for the others.
-    long_term = "bluesky-events-long-term"
-    carried = {id for id, link in zip(found, links, strict=True) if link["options"]["useCurrentDateRange"]}
-    assert carried == (set() if dashboard["id"] == long_term else set(found) - {long_term})
-    assert all(link["options"]["useCurrentFilters"] for link in links)
+    # Those with the same documents and time range.
+    groups = [{"now", "talk", "apps"}, {"likes", "follows"}, {"long-term"}, {"inside"}]
+    [group] = [{f"bluesky-events-{name}" for name in one} for one in groups if dashboard["id"][15:] in one]
+    for option in ("useCurrentDateRange", "useCurrentFilters"):
+        carried = {id for id, link in zip(found, links, strict=True) if link["options"][option]}
+        assert carried == group
 
 
 def test_dashboards_for_kibana_before_8_11_link_to_all_others_in_markdown() -> None:

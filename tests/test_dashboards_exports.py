@@ -87,9 +87,12 @@ NOT_RECORDED = (".timeScale", ".params.format", ".filter", ".customLabel")
 
 
 # Optional keys: drilldowns, subtitles, widths of columns, and summary rows.
-OPTIONAL = r"\.(hidePanelTitles|subtitle|width|summaryRow|summaryLabel)$|\.dynamicActions"
+# Without colors, Kibana chooses them.
+OPTIONAL = r"\.(hidePanelTitles|subtitle|width|summaryRow|summaryLabel)$|\.dynamicActions|\.colorMapping"
 # Recorded for another type of chart: an own time range.
 OF_ANY_CHART = {f".embeddableConfig.timeRange{end}" for end in ("", ".from", ".to")}
+# Not recorded: the description of a saved search on a dashboard (`EmbeddableInput` in Kibana's source).
+OF_ANY_CHART |= {".embeddableConfig.description"}
 # Not recorded: a palette with its own colors (`CustomPaletteParams` in Kibana's source).
 _STOPS = ".embeddableConfig.attributes.state.visualization.palette.params"
 

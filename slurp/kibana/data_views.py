@@ -178,6 +178,7 @@ STATS = DataView(
     labels={
         "@timestamp": "Time",
         "dead_lettered": "Dead letters",
+        "deletions_oldest_ms": "Longest wait of a deletion",
         "dropped": "Dropped by an ingest pipeline",
         "expired": "Expired",
         "in_flight": "In flight",
@@ -189,7 +190,11 @@ STATS = DataView(
         "run": "Run",
         "worker": "Worker",
     },
-    formats={"lag_ms": _milliseconds(), "interval_ms": _milliseconds(0)},
+    formats={
+        "lag_ms": _milliseconds(),
+        "deletions_oldest_ms": _milliseconds(),
+        "interval_ms": _milliseconds(0),
+    },
 )
 
 DRIFT = DataView(
@@ -221,6 +226,7 @@ TRENDS = DataView(
         "interval": "Interval",
         "key": "Key",
         "measure": "Measure",
+        "middle": "Middle of the hour or day",
         "people": "Accounts",
         "rank": "Rank",
         "text": "Text",

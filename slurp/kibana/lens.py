@@ -32,19 +32,11 @@ Json = dict[str, Any]
 _MAIN, _TREND = "main", "trend"
 
 _PALETTE = "eui_amsterdam_color_blind"
-# Without `assignmentMode`, or with the loop of later versions in its place, all series get the same color.
-_COLORS: Json = {
-    "assignmentMode": "auto",
-    "assignments": [],
-    "specialAssignments": [
-        {
-            "rule": {"type": "other"},
-            "color": {"type": "categorical", "paletteId": "neutral", "colorIndex": 1},
-            "touched": False,
-        }
-    ],
-    "paletteId": _PALETTE,
-    "colorMode": {"type": "categorical"},
+# The color of values without one of their own.
+_OTHERS: Json = {
+    "rule": {"type": "other"},
+    "color": {"type": "categorical", "paletteId": "neutral", "colorIndex": 1},
+    "touched": False,
 }
 # The colors of the palette, by index: green, blue, pink, purple, light pink, yellow, tan, orange, brown, red.
 _HEX = (
@@ -176,7 +168,7 @@ def _measure(measure: Measure) -> Json:
     params: Json = (
         {"sortField": "@timestamp", "showArrayValues": False}
         if measure.is_text
-        else {"emptyAsNull": measure.operation not in _ZERO_WHERE_NONE}
+        else {"emptyAsNull": measure.has_gaps or measure.operation not in _ZERO_WHERE_NONE}
     )
     if measure.percentile:
         params["percentile"] = measure.percentile
@@ -242,13 +234,14 @@ def _series(chart: Series) -> Json:
     is_horizontal = chart.style == "bar_horizontal"
     over_time = isinstance(chart.x, OverTime)
     legend = chart.split is not None or len(chart.measures) > 1
+    has_gaps = any(measure.has_gaps for measure in chart.measures)
     layer = _data_layer(
         seriesType=chart.style,
         accessors=_names("m", chart.measures),
         position="top",
         showGridlines=False,
-        colorMapping=_colors(chart.split),
         xAccessor="b1" if chart.split else "b0",
+        **_colors(chart.split),
     )
     if chart.split:
         layer["splitAccessor"] = "b0"
@@ -261,7 +254,8 @@ def _series(chart: Series) -> Json:
     return {
         "legend": {"isVisible": legend, "position": "bottom", "shouldTruncate": False},
         "valueLabels": "hide" if over_time else "show",
-        "fittingFunction": "Linear" if chart.style == "line" else "None",
+        # A line connects measured values; a gap is left where there is nothing to connect.
+        "fittingFunction": "Linear" if chart.style == "line" and not has_gaps else "None",
         # Without a title of its own, the axis is titled after the first series.
         "yTitle": chart.unit,
         "axisTitlesVisibilitySettings": {"x": False, "yLeft": not is_horizontal, "yRight": True},
@@ -274,10 +268,14 @@ def _series(chart: Series) -> Json:
 
 
 def _colors(split: Top | Cases | None) -> Json:
-    """Return the colors of the series: the fixed ones if there is one for each."""
+    """Return the colors of the series if each has a fixed one.
+
+    Without, Kibana chooses them. A mapping without assignments makes all series grey, from 8.13 on also with
+    the mode `auto`.
+    """
     labels = split.cases if isinstance(split, Cases) else FIXED_VALUES.get(split.field, ()) if split else ()
     if not labels or not all(label in FIXED_COLORS for label in labels):
-        return _COLORS
+        return {}
     assignments = [
         {
             "rule": {"type": "matchExactly", "values": [label]},
@@ -286,7 +284,14 @@ def _colors(split: Top | Cases | None) -> Json:
         }
         for label in labels
     ]
-    return {**_COLORS, "assignmentMode": "manual", "assignments": assignments}
+    mapping = {
+        "assignmentMode": "manual",
+        "assignments": assignments,
+        "specialAssignments": [_OTHERS],
+        "paletteId": _PALETTE,
+        "colorMode": {"type": "categorical"},
+    }
+    return {"colorMapping": mapping}
 
 
 def _shares(chart: Shares) -> Json:
@@ -298,7 +303,6 @@ def _shares(chart: Shares) -> Json:
         categoryDisplay="hide" if is_donut else "default",
         legendDisplay="show" if is_donut else "hide",
         nestedLegend=False,
-        colorMapping=_COLORS,
     )
     if is_donut:
         layer |= {
@@ -320,7 +324,6 @@ def _cloud() -> Json:
         orientation="single",
         showLabel=False,
         palette={"name": "default", "type": "palette"},
-        colorMapping=_COLORS,
     )
 
 

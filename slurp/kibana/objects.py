@@ -43,8 +43,8 @@ _INDEX_REFERENCE = "kibanaSavedObjectMeta.searchSourceJSON.index"
 def build(index: str = DEFAULT_INDEX, space: str = "", *, has_links: bool = True) -> list[Json]:
     """Return data views, searches and dashboards for `--index` in a space of Kibana.
 
-    `has_links` is whether Kibana has links panels, from `LINKS_VERSION` on. They carry time range and filters
-    to the next dashboard and mark the current one; without them, the links are Markdown.
+    `has_links` is whether Kibana has links panels, from `LINKS_VERSION` on. They mark the current
+    dashboard and carry time range and filters to those like it; without them, the links are Markdown.
 
     Each object is `{type, id, attributes, references, typeMigrationVersion}`. Ids begin with the name of the
     index. Ids are unique over all spaces, so in a space other than the default one (`""`) they end with its
@@ -233,6 +233,8 @@ def _panel(panel: Panel, grid: Json, names: _Names, dashboard: str) -> tuple[Jso
         config["timeRange"] = {"from": panel.span, "to": "now"}
     if isinstance(panel, Documents):
         reference = f"panel_{id}"
+        if panel.note:
+            config["description"] = panel.note
         body |= {"type": "search", "embeddableConfig": config, "panelRefName": reference}
         return body, [_reference(f"{id}:{reference}", "search", names.of(panel.search.name))]
     if not isinstance(panel, Chart):
@@ -281,8 +283,8 @@ def _link(order: int, here: Dashboard, there: Dashboard) -> Json:
         "destinationRefName": f"link_{there.name}_dashboard",
         "options": {
             "openInNewTab": False,
-            "useCurrentFilters": True,
-            "useCurrentDateRange": not (here.keeps_span or there.keeps_span),
+            "useCurrentFilters": here.is_like(there),
+            "useCurrentDateRange": here.is_like(there),
         },
     }
 

@@ -54,6 +54,8 @@ class Measure:
     decimals: int | None = None
     width: int | None = None
     """Of the column of a table, in pixels; None for the rest of the width."""
+    has_gaps: bool = False
+    """No value, and not 0, for a time without documents."""
 
     @property
     def is_text(self) -> bool:
@@ -74,9 +76,15 @@ def percentile(percent: int, field: str, label: str) -> Measure:
 
 
 def total(
-    field: str, label: str, where: Condition | None = None, per: str = "", decimals: int | None = None
+    field: str,
+    label: str,
+    where: Condition | None = None,
+    per: str = "",
+    decimals: int | None = None,
+    *,
+    has_gaps: bool = False,
 ) -> Measure:
-    return Measure("sum", label, field, where, per=per, decimals=decimals)
+    return Measure("sum", label, field, where, per=per, decimals=decimals, has_gaps=has_gaps)
 
 
 def highest(field: str, label: str, where: Condition | None = None) -> Measure:
@@ -306,8 +314,11 @@ class Dashboard:
     span: str
     refresh: int = 300
     controls: tuple[Control, ...] = ()
-    keeps_span: bool = False
-    """Links from and to this dashboard do not carry the time range: its own is much longer."""
+
+    def is_like(self, other: Dashboard) -> bool:
+        """Return whether time range and filters make sense on the other dashboard too: same documents, same
+        range."""
+        return (self.charts[0].view, self.span) == (other.charts[0].view, other.span)
 
     @property
     def panels(self) -> list[Panel]:

@@ -31,6 +31,8 @@ Json = dict[str, Any]
 
 # Characters of a post in a row.
 _MAX_TEXT = 300
+# Of a post that is known but has pictures or a video only.
+_NO_TEXT = "(no text)"
 # Seconds that Elasticsearch may take for the list of a whole day.
 _TIMEOUT = 120.0
 
@@ -88,7 +90,12 @@ class Trends:
             return False
         shown = self._shown(rows)
         computed_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        common = {"@timestamp": interval.start, "interval": interval.name, "computed_at": computed_at}
+        common = {
+            "@timestamp": interval.start,
+            "middle": interval.middle,
+            "interval": interval.name,
+            "computed_at": computed_at,
+        }
         kept = [
             {**common, **row, **({"hidden": True} if row.get("did") in shown.hidden else {})}
             for row in rows
@@ -187,7 +194,7 @@ class Trends:
                 row.update(_known(handle=name.handle, display_name=name.display_name))
                 row["author"] = name.text or did
             if (post := texts.get(row.get("uri", ""))) is not None:
-                text = shorten(" ".join(post.text.split()), _MAX_TEXT)
+                text = shorten(" ".join(post.text.split()), _MAX_TEXT) or _NO_TEXT
                 row.update(_known(text=text, labels=list(post.labels)))
         return rows
 

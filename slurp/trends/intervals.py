@@ -44,6 +44,11 @@ class Interval:
         return isoformat(self.start_us)
 
     @property
+    def middle(self) -> str:
+        """ISO 8601, UTC."""
+        return isoformat((self.start_us + self.end_us) // 2)
+
+    @property
     def end(self) -> str:
         """ISO 8601, UTC."""
         return isoformat(self.end_us)

@@ -10,7 +10,7 @@ ENGAGEMENT = Dashboard(
     name="likes",
     title="Engagement",
     description="Posts and authors with the most likes, reposts, quotes and replies, from hourly trends.",
-    span="now-24h",
+    span="now-24h/h",
     rows=(
         Row(
             6,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from slurp.kibana.colors import BLUE, GREEN, PINK, PURPLE
 from slurp.kibana.dashboards import trends
-from slurp.kibana.panels import EXISTING, Dashboard, OverTime, Row, Series, Top, View, total
+from slurp.kibana.panels import EXISTING, Dashboard, Row, Series, Top, View, total
 
 LONG_TERM_TRENDS = Dashboard(
     name="long-term",
     title="Long-term trends",
     description="Days (UTC) of a year, also those whose events are removed. Lists add up the daily lists of "
     "the 100 most frequent, so what is never among them is missing.",
-    span="now-1y",
-    keeps_span=True,
+    span="now-1y/d",
     rows=(
         Row(
             6,
@@ -60,6 +59,7 @@ LONG_TERM_TRENDS = Dashboard(
                 "Language",
                 "Share of posts",
                 "area_percentage_stacked",
+                other=True,
             ),
             trends.top_over_time("Hashtags over time", "day", "tags", "Hashtag", "Posts per day"),
         ),
@@ -80,9 +80,9 @@ LONG_TERM_TRENDS = Dashboard(
                 view=View.TRENDS,
                 where=trends.rows("collections", "day"),
                 style="area_stacked",
-                x=OverTime(interval="1d"),
+                x=trends.axis("day"),
                 split=Top("collection", "Collection", 8),
-                measures=(total("count", "Events per day"),),
+                measures=(total("count", "Events per day", has_gaps=True),),
                 unit="Events per day",
                 note=trends.DAYS,
             ),

@@ -34,7 +34,7 @@ from slurp.kibana.panels import (
     unique,
 )
 
-_DAY = "now-24h"
+_DAY = "now-24h/h"
 
 OVERVIEW = Dashboard(
     name="now",

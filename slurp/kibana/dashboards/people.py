@@ -10,7 +10,7 @@ PEOPLE = Dashboard(
     name="follows",
     title="People",
     description="New followers, mentions, active authors, new and deleted accounts, from hourly trends.",
-    span="now-24h",
+    span="now-24h/h",
     rows=(
         Row(
             6,

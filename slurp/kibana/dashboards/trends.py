@@ -18,11 +18,16 @@ from slurp.kibana.panels import (
     total,
 )
 
-HOURS = "Adds up the lists of the 100 most frequent of each hour. A new list follows every five minutes."
+HOURS = "Adds up the lists of the 100 most frequent of each hour. The running one follows every 5 minutes."
 DAYS = "Adds up the lists of the 100 most frequent of each day (UTC)."
 # The interval of the rows, and that of the buckets of a chart.
 _INTERVALS = {"hour": "1h", "day": "1d"}
 _NOTES = {"hour": HOURS, "day": DAYS}
+
+
+def axis(interval: str) -> OverTime:
+    """Return the axis of hours or days: by their middle, which is on the same date in most time zones."""
+    return OverTime("middle", _INTERVALS[interval])
 
 
 def rows(measure: str, interval: str) -> Condition:
@@ -71,26 +76,34 @@ def over_time(
         width=width,
         where=rows("totals", interval),
         style=style,
-        x=OverTime(interval=_INTERVALS[interval]),
+        x=axis(interval),
         split=Cases({label: Is("key", key) for label, key in cases.items()}, "Totals"),
-        measures=(total("count", unit),),
+        measures=(total("count", unit, has_gaps=True),),
         unit=unit,
+        note=f"The running {interval} is not complete.",
     )
 
 
 def top_over_time(
-    title: str, interval: str, measure: str, label: str, unit: str, style: str = "area_stacked"
+    title: str,
+    interval: str,
+    measure: str,
+    label: str,
+    unit: str,
+    style: str = "area_stacked",
+    *,
+    other: bool = False,
 ) -> Series:
-    """Return a chart of the most frequent values of a measure."""
+    """Return a chart of the most frequent values of a measure, and with `other` of all others together."""
     return Series(
         title=title,
         shows=EXISTING,
         view=View.TRENDS,
         where=rows(measure, interval),
         style=style,
-        x=OverTime(interval=_INTERVALS[interval]),
-        split=Top("key", label, 8),
-        measures=(total("count", unit),),
+        x=axis(interval),
+        split=Top("key", label, 8, other=other),
+        measures=(total("count", unit, has_gaps=True),),
         unit=unit,
         note=_NOTES[interval],
     )
