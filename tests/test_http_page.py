@@ -11,7 +11,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
-from slurp.elastic.templates import TRENDS_INDEX
+from slurp.elastic.templates import ACTORS_INDEX, TRENDS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.progress import BatchOutcome
 from slurp.web.cache import Cache
@@ -422,3 +422,27 @@ def test_the_static_files_have_their_types() -> None:
         "/icon.svg": "image/svg+xml",
     }
     assert b"prefers-color-scheme: dark" in found["/page.css"].body
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"event": None},
+        {"event": [{"ingested": 7}]},
+        {"event": {"ingested": 7}},
+        {"media": None},
+        {"media": [{"kinds": ["image"]}]},
+        {"reply": {"parent": [{"uri": "at://x/y/z"}]}},
+        {"did": ["did:plc:a", "did:plc:b"], "text": ["one", "two"], "langs": 7, "tags": 7, "links": 7},
+    ],
+)
+def test_a_document_that_an_ingest_pipeline_has_changed_does_not_break_the_page(
+    page: RenderedPage, indexer: InProcess, es: Elasticsearch, changed: dict[str, object]
+) -> None:
+    fill(indexer, es, post(1, "a rare word"))
+    [hit] = es.search(index=f"{indexer.index}-*", query={"match": {"text": "rare"}})["hits"]["hits"]
+    es.index(index=indexer.today, document={**hit["_source"], "text": "another rare word", **changed})
+    es.index(index=ACTORS_INDEX, document={"did": ["did:plc:a", "did:plc:b"]}, refresh=True)
+    es.indices.refresh(index=f"{indexer.index}-*")
+    for text in (page.html(), page.html(q="rare")):
+        assert "a rare word" in text

@@ -155,6 +155,22 @@ def test_events_of_known_accounts_cause_a_lookup_and_say_their_status(
     clock[0] += 60
     assert changes.step()
     assert statuses() == {first: "inactive", second: "suspended"}
+    # An event of an earlier time, as of the old host after a move, arrives late.
+    indexer.feed([network.account(False, "deleted", first, at=network.now_us - 5_500_000)])
+    indexer.feed([network.account(True, did=second)])
+    settle(indexer)
+    clock[0] += 60
+    assert changes.step()
+    assert statuses() == {first: "inactive", second: "active"}
+
+
+def test_a_document_that_another_program_has_changed_is_looked_up_again(
+    trial: Trial, es: Elasticsearch
+) -> None:
+    did = trial.accounts[0].did
+    for changed in ({"did": did}, {"did": did, "resolved_at": 7, "is_known": 1, "display_name": ["a", "b"]}):
+        es.index(index=ACTORS, id=did, document=changed, refresh=True)
+        assert trial.actors.names([did])[did].handle
 
 
 def test_the_index_has_the_mode_lookup_unless_the_cluster_does_not_know_it(

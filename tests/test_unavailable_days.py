@@ -328,3 +328,57 @@ def test_the_accounts_of_a_day_are_compared_in_pages_and_others_are_not_applied_
     # The third is hidden there already; the others have nothing in that day.
     assert set(applied) == {dids[0], dids[4], dids[5], dids[6]}
     assert not records(es, indexer)
+
+
+def test_a_day_gets_deletions_that_are_stored_in_another_day_that_was_closed(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    post = network.commit("create", at=network.now_us - 2 * DAY)
+    indexer.feed([post])
+    old = the_day(es, indexer)
+    es.indices.close(index=old)
+    # The deletion is stored in the next day, which is closed as well.
+    deletion = network.commit("delete", at=network.now_us - DAY)
+    indexer.feed([deletion])
+    settle(indexer)
+    later = indexer.days.name(int((network.now_us - DAY) // DAY))
+    es.indices.close(index=later)
+    indexer.feed([network.commit("create", "other")])
+    settle(indexer)
+    reopen(es, old)
+    retry_now(indexer)
+    settle(indexer)
+    assert "redacted" not in documents(es, indexer.index)[id_of(post)]
+    assert {str(one["day"]): one["waits_for"] for one in records(es, indexer)} == {old: [later], later: []}
+    # It is closed once more meanwhile.
+    es.indices.close(index=old)
+    retry_now(indexer)
+    settle(indexer)
+    reopen(es, old)
+    # Another run goes on with what is left.
+    again = deleting(indexer)
+    reopen(es, later)
+    retry_now(again)
+    settle(again)
+    assert documents(es, indexer.index)[id_of(post)]["redacted"]["reason"] == "deleted"
+    assert not records(es, indexer)
+
+
+def test_a_document_with_several_accounts_does_not_stop_the_others(
+    indexer: InProcess, es: Elasticsearch, network: Network
+) -> None:
+    post = network.commit("create", at=network.now_us - DAY)
+    indexer.feed([post])
+    old = the_day(es, indexer)
+    # As an ingest pipeline of the user may have changed it.
+    es.index(
+        index=old, document={"did": ["did:plc:x", OTHER], "kind": "account", "hidden": True}, refresh=True
+    )
+    es.indices.close(index=old)
+    indexer.feed([network.account(False, "suspended"), network.account(False, "suspended", OTHER)])
+    settle(indexer)
+    reopen(es, old)
+    retry_now(indexer)
+    settle(indexer)
+    assert documents(es, indexer.index)[id_of(post)]["hidden"] is True
+    assert not records(es, indexer)

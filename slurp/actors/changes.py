@@ -9,6 +9,8 @@ from typing import Any
 from slurp.actors.names import Actors
 from slurp.actors.wanted import WantedNames
 from slurp.deletions.versions import Versions, text_in, utc_now
+from slurp.events.removals import TOLERANCE_US
+from slurp.events.times import parse_time
 
 _EVERY = 60.0
 # Accounts of one step: two calls.
@@ -61,23 +63,23 @@ class ActorChanges:
         now = utc_now()
         arrived = {"range": {"event.ingested": {"gte": (self._since - _OVERLAP).isoformat()}}}
         query = {"bool": {"filter": [_CHANGES, arrived]}}
-        newest: dict[str, tuple[str, str]] = {}
-        for hits in self._versions.search(query, ["did", "kind", "account"]):
+        newest: dict[str, tuple[int, str]] = {}
+        for hits in self._versions.search(query, ["did", "kind", "account", "@timestamp"]):
             self._actors.refresh({did for hit in hits if (did := text_in(hit, "did"))})
             for hit in hits:
-                did = text_in(hit, "did")
-                if (change := _status(hit)) > newest.get(did, ("", "")):
-                    newest[did] = change
+                if (change := _status(hit["_source"])) is not None and (did := text_in(hit, "did")):
+                    newest[did] = max(change, newest.get(did, change))
         # After the lookups, which write the whole document.
-        self._actors.set_statuses({did: status for did, (_, status) in newest.items()})
+        self._actors.set_statuses(newest)
         self._since = now
         return True
 
 
-def _status(hit: Mapping[str, Any]) -> tuple[str, str]:
-    """Return time and status that an account event says; empty texts for another event."""
-    account = hit["_source"].get("account")
-    if not isinstance(account, dict) or not isinstance(account.get("active"), bool):
-        return "", ""
-    status = "active" if account["active"] else str(account.get("status") or "inactive")
-    return str(account.get("time")), status
+def _status(source: Mapping[str, Any]) -> tuple[int, str] | None:
+    """Return time (Unix microseconds) and status that an account event says; None for another event."""
+    account, received_us = source.get("account"), parse_time(str(source.get("@timestamp")))
+    if not isinstance(account, dict) or not isinstance(account.get("active"), bool) or received_us is None:
+        return None
+    # A time in the future, or none, must not stay the latest for ever.
+    time_us = min(parse_time(str(account.get("time"))) or received_us, received_us + TOLERANCE_US)
+    return time_us, "active" if account["active"] else str(account.get("status") or "inactive")

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from slurp.actors.appview import AppView, Post, Profile, Unavailable
 from slurp.deletions.account_states import AccountStates
-from slurp.elastic.actor_documents import ActorDocuments
+from slurp.elastic.actor_documents import STATUS, ActorDocuments
 from slurp.elastic.client import Elastic
 from slurp.elastic.outage_log import OutageLog
+from slurp.events.times import parse_time
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Actors:
         stored = self._documents.get(wanted)
         outdated = {did for did in wanted if self._is_outdated(stored.get(did))}
         found = stored | self._look_up(outdated)
-        return {did: Name(one.get("handle"), one.get("display_name")) for did, one in found.items()}
+        return {did: Name(_text(one, "handle"), _text(one, "display_name")) for did, one in found.items()}
 
     def posts(self, uris: Iterable[str]) -> dict[str, Post]:
         """Return those of these posts that the AppView knows."""
@@ -94,8 +95,9 @@ class Actors:
         """Look up those of these accounts that have a document again: they have changed."""
         self._look_up(self._documents.get(dids))
 
-    def set_statuses(self, statuses: Mapping[str, str]) -> None:
-        """Record the status that the newest account event of some accounts says, if their names are known."""
+    def set_statuses(self, statuses: Mapping[str, tuple[int, str]]) -> None:
+        """Record the status that account events say, with their times (Unix microseconds), of accounts of
+        which the names are known, unless a later one is recorded."""
         self._documents.set_statuses(statuses)
 
     def _look_up(self, dids: Iterable[str]) -> dict[str, Json]:
@@ -113,8 +115,7 @@ class Actors:
             self._outage_log.failing(str(error))
         # What account events said; the AppView does not know inactive accounts.
         for did, known in self._documents.get(found).items():
-            if "status" in known:
-                found[did]["status"] = known["status"]
+            found[did] |= {name: known[name] for name in STATUS if name in known}
         self._documents.put(list(found.values()))
         # An account may have been deleted or hidden meanwhile: its state was stored first.
         states = self._states.get(found)
@@ -145,5 +146,12 @@ class Actors:
     def _is_outdated(self, document: Mapping[str, Any] | None) -> bool:
         if document is None:
             return True
-        age = datetime.fromtimestamp(self._clock(), UTC) - datetime.fromisoformat(document["resolved_at"])
-        return age > (_FRESH if document["is_known"] else _FRESH_WITHOUT)
+        # Another program may have changed the document.
+        resolved_us = parse_time(str(document.get("resolved_at"))) or 0
+        age = timedelta(seconds=self._clock() - resolved_us / 1e6)
+        return age > (_FRESH if document.get("is_known") is True else _FRESH_WITHOUT)
+
+
+def _text(document: Mapping[str, Any], name: str) -> str | None:
+    value = document.get(name)
+    return value if isinstance(value, str) else None

@@ -40,6 +40,8 @@ _ACCOUNTS = 500
 _DOCUMENTS = 2000
 # An index that rejected a write is not written to for this many seconds.
 _AVOID_FOR = 60.0
+# Accounts that a search finds, more than are asked for.
+_MAX_FOUND = 10_000
 _ACCOUNT_EVENT: Json = {"term": {"kind": "account"}}
 _AVOIDED = Item(0, "index_not_writable", "the index rejected a document within the last minute")
 
@@ -103,7 +105,10 @@ class Accounts:
             if did not in stored and not (times.hidden_until_us or with_history):
                 continue
             state = stored.get(did, AccountState(did))
-            has_history = state.has_history and not with_history
+            # A deletion that is not due, because its account may be active again in an index that could not
+            # be searched: that index may be searched now.
+            is_uncertain = state.times.deleted_until_us > 0 and state.found_at is None
+            has_history = state.has_history and not with_history and not is_uncertain
             states.append(state.advanced(times, self._delay, has_history=has_history))
         return self._put(states)
 
@@ -115,8 +120,7 @@ class Accounts:
         Goes by DID, for some accounts after `after`; returns the last of them, None if there are no more.
         """
         inactive = {state.did: state for state in self._states.inactive_since(since_us, after)}
-        is_hidden = [{"term": {"hidden": True}}, {"range": {"did": {"gt": after}}}]
-        hidden = self._versions.accounts({"bool": {"filter": is_hidden}}, CHUNK, day)
+        hidden = self._versions.accounts({"term": {"hidden": True}}, CHUNK, day, after)
         last = min((max(page) for page in (inactive, hidden) if len(page) >= CHUNK), default=None)
         stored = inactive | self._states.get(set(hidden) - inactive.keys())
         found = {
@@ -127,7 +131,7 @@ class Accounts:
         targets = {did: Target.of(state, is_due=False) for did, state in found.items()}
         with_event = {"bool": {"filter": [_ACCOUNT_EVENT, {"terms": {"did": list(found)}}]}}
         wanted = {"bool": {"should": [query_for(targets), with_event]}}
-        concerned = set(self._versions.accounts(wanted, len(found), day)) if found else set()
+        concerned = found.keys() & self._versions.accounts(wanted, _MAX_FOUND, day, after) if found else set()
         # A deletion that is not due, as an event that the account is active again may be in the index.
         concerned |= {did for did, state in found.items() if state.times.deleted_us and not state.found_at}
         # With their history, for the same reason.
@@ -274,7 +278,7 @@ class Accounts:
                 return written, False
         if self._avoided:
             avoided = {"bool": {"filter": [query, {"terms": {"_index": list(self._avoided)}}]}}
-            for did in self._versions.accounts(avoided, len(targets)):
+            for did in targets.keys() & self._versions.accounts(avoided, _MAX_FOUND):
                 errors.setdefault(did, _AVOIDED)
         return written, True
 

@@ -87,7 +87,7 @@ def query_for(targets: Mapping[str, Target]) -> Json:
     }
 
 
-def inner(source: Json, name: str) -> Json:
+def inner(source: Mapping[str, Any], name: str) -> Json:
     """Return an object within a source; {} if an ingest pipeline of the user has removed or changed it."""
     value = source.get(name)
     return value if isinstance(value, dict) else {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,13 +42,15 @@ class _Day:
     """An index that was recorded; it has got what arrived before `progress`.
 
     `available_at` is when it could be searched again; None while it cannot be. Then its accounts are renewed
-    by DID, up to `renewed`.
+    by DID, up to `renewed`. At last it waits for the indices in `waits_for`, which could not be searched
+    meanwhile and may have deletions for it.
     """
 
     name: str
     progress: datetime
     available_at: datetime | None = None
     renewed: str = ""
+    waits_for: tuple[str, ...] = ()
 
 
 class UnavailableDays:
@@ -105,11 +107,16 @@ class UnavailableDays:
             if name not in existing:
                 self._delete(name)  # the index does not exist any more
                 continue
-            if self._catch_up(stored[name], result):
+            if self._catch_up(stored[name], unavailable, result):
                 return result, True
         return result, False
 
-    def _catch_up(self, day: _Day, result: Redaction) -> bool:
+    def _catch_up(self, day: _Day, unavailable: set[str], result: Redaction) -> bool:
+        if day.waits_for:
+            opened = set(day.waits_for) - unavailable
+            if not opened:
+                return False
+            day = replace(day, progress=self._first_arrival(opened), available_at=None, waits_for=())
         if (available_at := day.available_at) is None:
             available_at = utc_now()
             day = replace(day, available_at=available_at)
@@ -129,6 +136,15 @@ class UnavailableDays:
             if self._clock() >= until:
                 self._save(day)
                 return True
+        # A deletion is stored a day before the day of its record at the earliest.
+        start_us = _start_us(self._versions.index, day.name) - DAY_US
+        waits_for = sorted(name for name in unavailable if _start_us(self._versions.index, name) >= start_us)
+        if waits_for:
+            self._save(replace(day, available_at=available_at, waits_for=tuple(waits_for)))
+            log.info(
+                "%s has got the deletions that it missed, except those in %s", day.name, ", ".join(waits_for)
+            )
+            return True
         self._delete(day.name)
         log.info("%s has got the deletions that it missed; accounts follow", day.name)
         return True
@@ -145,13 +161,21 @@ class UnavailableDays:
         arrived = {"range": {"event.ingested": {"gte": _text(start)}}}
         return self._versions.first_time({"bool": {"filter": [IS_REMOVAL, arrived]}}, "event.ingested")
 
+    def _first_arrival(self, days: Iterable[str]) -> datetime:
+        """Return when the first deletion that is stored in one of these indices arrived at the earliest."""
+        return utc(min(_start_us(self._versions.index, name) for name in days) - DAY_US) - _BEFORE
+
     def _record(self, name: str, applied_until_us: int, stored: _Day | None) -> None:
         start_us = _start_us(self._versions.index, name)
         # A rev may be a day ahead, and so its deletion a day before the day of the index.
         progress = utc(max(start_us - DAY_US, applied_until_us)) - _BEFORE
         # Another worker, or an earlier run, may have applied less.
         if stored is None or progress < stored.progress or stored.available_at is not None:
-            self._save(_Day(name, progress if stored is None else min(progress, stored.progress)))
+            if stored is not None:
+                progress = min(progress, stored.progress)
+                if stored.waits_for:
+                    progress = min(progress, self._first_arrival(stored.waits_for))
+            self._save(_Day(name, progress))
 
     def _save(self, day: _Day) -> None:
         document = {
@@ -161,6 +185,7 @@ class UnavailableDays:
             "progress": day.progress,
             "available_at": day.available_at,
             "renewed": day.renewed,
+            "waits_for": day.waits_for,
             "updated_at": utc_now(),
         }
         self._elastic.client.index(index=STATE_INDEX, id=self._id(day.name), document=document, refresh=True)
@@ -198,4 +223,5 @@ def _day(source: Json) -> _Day:
         datetime.fromisoformat(source["progress"]),
         None if available_at is None else datetime.fromisoformat(available_at),
         source.get("renewed", ""),
+        tuple(source.get("waits_for", ())),
     )

@@ -130,22 +130,28 @@ class Versions:
             raise UnexpectedResponse("a count did not reach all shards")
         return int(response["count"])
 
-    def accounts(self, query: Json, limit: int, day: str | None = None) -> list[str]:
-        """Return the first accounts by DID, at most `limit`, of the documents for which a query on `did`
+    def accounts(self, query: Json, limit: int, day: str | None = None, after: str = "") -> list[str]:
+        """Return the first accounts after `after` by DID, at most `limit`, of the documents for which a query
         holds, in all daily indices or that of one `day`."""
-        hits = self._first_hits(query, limit, day, collapse={"field": "did"}, sort=["did"])
-        return [str(did) for hit in hits for did in hit["fields"]["did"]]
+        # An ingest pipeline of the user may have given a document several DIDs.
+        composite = {
+            "size": limit,
+            "sources": [{"did": {"terms": {"field": "did"}}}],
+            "after": {"did": after},
+        }
+        response = self._search_once(query, 0, day, aggs={"accounts": {"composite": composite}})
+        return [str(bucket["key"]["did"]) for bucket in response["aggregations"]["accounts"]["buckets"]]
 
     def first_time(self, query: Json, field: str) -> datetime | None:
         """Return the earliest value of a date field of the documents for which a query holds."""
         order = {"order": "asc", "format": "strict_date_time", "unmapped_type": "date"}
-        hits = self._first_hits(query, 1, None, sort=[{field: order}])
+        hits = self._search_once(query, 1, None, sort=[{field: order}])["hits"]["hits"]
         return next((datetime.fromisoformat(hit["sort"][0]) for hit in hits), None)
 
-    def _first_hits(self, query: Json, size: int, day: str | None, **options: Any) -> list[Json]:
-        """Return hits without their source."""
+    def _search_once(self, query: Json, size: int, day: str | None, **options: Any) -> Any:
+        """Return the response of a search without sources."""
         self._heartbeat()
-        response = self._elastic.client.search(
+        return self._elastic.client.search(
             index=day or self._searched,
             expand_wildcards=OPEN,
             query=query,
@@ -155,7 +161,6 @@ class Versions:
             allow_partial_search_results=False,
             **options,
         )
-        return list(response["hits"]["hits"])
 
     def write(self, actions: Sequence[Action]) -> list[Item | None]:
         """Send actions; return None for each that was carried out or whose index is gone, else its error.

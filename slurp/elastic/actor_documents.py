@@ -17,6 +17,9 @@ Json = dict[str, Any]
 
 # Elasticsearch accepts no longer `_id`; such an account has no document.
 _MAX_ID = 512
+# What account events say: the status, and when it began (Unix microseconds).
+STATUS = ("status", "status_us")
+_NO_INDEX = "index_not_found_exception"
 
 
 class ActorDocuments:
@@ -30,6 +33,8 @@ class ActorDocuments:
         found: dict[str, Json] = {}
         for chunk in chunks(sorted(filter(_is_id, dids))):
             for doc in self._elastic.client.mget(index=ACTORS_INDEX, ids=chunk)["docs"]:
+                if (error := doc.get("error")) is not None and error.get("type") != _NO_INDEX:
+                    raise UnexpectedResponse(f"the names of an account cannot be read: {error}")
                 if doc.get("found"):
                     found[doc["_id"]] = doc["_source"]
         return found
@@ -48,15 +53,16 @@ class ActorDocuments:
         body = orjson.dumps({"doc": {"hidden": True if hidden else None}})
         self._send([b"%b\n%b" % (orjson.dumps({"update": _target(did)}), body) for did in self.get(dids)])
 
-    def set_statuses(self, statuses: Mapping[str, str]) -> None:
-        """Record the status of accounts, such as `deactivated`; those without a document are left out."""
-        known = self.get(statuses)
+    def set_statuses(self, statuses: Mapping[str, tuple[int, str]]) -> None:
+        """Record the status of accounts, such as `deactivated`, with the times of their events (Unix
+        microseconds); those without a document, or with a later status, are left out."""
+        known = [did for did, one in self.get(statuses).items() if _status_us(one) < statuses[did][0]]
         self._send(
             [
                 b"%b\n%b"
                 % (
                     orjson.dumps({"update": _target(did)}),
-                    orjson.dumps({"doc": {"status": statuses[did]}}),
+                    orjson.dumps({"doc": dict(zip(reversed(STATUS), statuses[did], strict=True))}),
                 )
                 for did in known
             ]
@@ -75,9 +81,14 @@ class ActorDocuments:
                 raise UnexpectedResponse(f"the names of an account cannot be written: {item}")
 
 
+def _status_us(document: Json) -> int:
+    value = document.get("status_us")
+    return value if isinstance(value, int) else 0
+
+
 def _target(did: str) -> Json:
     return {"_index": ACTORS_INDEX, "_id": did}
 
 
 def _is_id(did: str) -> bool:
-    return len(did.encode()) <= _MAX_ID
+    return 0 < len(did.encode()) <= _MAX_ID

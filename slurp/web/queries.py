@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from elasticsearch import ApiError, AuthenticationException
 
 from slurp.actors.wanted import WantedNames
+from slurp.deletions.targets import inner
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.documents.existing import EXISTING
 from slurp.documents.record_parts import fold_tag
@@ -277,7 +278,8 @@ class PageQueries:
         )
         if isinstance(response, Unavailable):
             return {}
-        found = {source["did"]: source for hit in response["hits"]["hits"] if (source := hit["_source"])}
+        sources = (hit["_source"] for hit in response["hits"]["hits"])
+        found = {did: source for source in sources if isinstance(did := source.get("did"), str)}
         self.wanted.add(dids - found.keys())
         return found
 
@@ -320,7 +322,17 @@ def _counts_search(uris: Sequence[str]) -> dict[str, Any]:
         "aggs": {
             name: {
                 "filter": condition,
-                "aggs": {"of": {"terms": {"field": field, "size": len(uris), "include": list(uris)}}},
+                "aggs": {
+                    "of": {
+                        "terms": {
+                            "field": field,
+                            "size": len(uris),
+                            "include": list(uris),
+                            # Ordinals would be built of all posts of the day.
+                            "execution_hint": "map",
+                        }
+                    }
+                },
             }
             for name, (_, condition, field) in _COUNTED.items()
         },
@@ -391,7 +403,7 @@ def _post(
     now: float,
 ) -> Post:
     did = str(source.get("did", ""))
-    ingested_us = parse_time(source.get("event", {}).get("ingested")) or 0
+    ingested_us = parse_time(str(inner(source, "event").get("ingested"))) or 0
     langs, tags, links = (_list(source.get(name)) for name in ("langs", "tags", "links"))
     lang = clean_label(langs[0], 20) if langs else ""
     return Post(
@@ -409,8 +421,8 @@ def _post(
             for tag in tags[:6]
         ],
         links=list(dict.fromkeys(safe for one in links[:6] if (safe := safe_link(one)) is not None))[:3],
-        media=_media(source.get("media", {})),
-        parent=_page(source.get("reply", {}).get("parent", {})),
+        media=_media(inner(source, "media")),
+        parent=_page(inner(inner(source, "reply"), "parent")),
     )
 
 
