@@ -11,6 +11,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.deletions.__main__ import main as command
 from slurp.deletions.account_states import AccountState, AccountStates
+from slurp.deletions.records import Redaction
 from slurp.deletions.versions import RatePause
 from slurp.elastic.client import FAILURES
 from slurp.events.removals import TOLERANCE_US
@@ -177,7 +178,7 @@ def test_a_return_outweighs_a_deletion_by_a_host_whose_clock_is_ahead(
 
 
 def test_a_return_that_cannot_be_searched_keeps_the_account(
-    indexer: InProcess, es: Elasticsearch, network: Network
+    indexer: InProcess, es: Elasticsearch, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Deleted and active again; the day of the return is closed, then the account is deactivated."""
     indexer = deleting(indexer, "--deletions-delay", "1h")
@@ -196,6 +197,13 @@ def test_a_return_that_cannot_be_searched_keeps_the_account(
     settle(indexer)
     es.indices.open(index=returned)
     es.cluster.health(index=returned, wait_for_status="yellow")
+    assert state(es, post, indexer.index) == "hidden"
+    # Another event of the account, before it is its turn in the catch-up of the day.
+    indexer.deletions._retry_at = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(indexer.deletions._days, "catch_up", lambda: (Redaction(), False))
+        indexer.feed([network.account(False, "deactivated")])
+        settle(indexer)
     assert state(es, post, indexer.index) == "hidden"
     indexer.deletions._retry_at = 0
     settle(indexer)
