@@ -78,14 +78,11 @@ def panels(es: Elasticsearch, index: str) -> dict[str, float]:
     since = {"range": {"@timestamp": {"gte": "now-1y"}}}
     found = {}
     for chart in LONG_TERM_TRENDS.charts:
-        times = []
-        for _ in range(_ROUNDS):
-            began = time.perf_counter()
-            for body in search_bodies(chart, index):
-                limited = {"bool": {"filter": [body["query"], since]}}
-                es.search(index=TRENDS_INDEX, request_cache=False, **{**body, "query": limited})
-            times.append((time.perf_counter() - began) * 1000)
-        found[chart.title] = statistics.median(times)
+        bodies = [
+            {**body, "query": {"bool": {"filter": [body["query"], since]}}}
+            for body in search_bodies(chart, index)
+        ]
+        found[chart.title] = _milliseconds(es, TRENDS_INDEX, bodies)
     return found
 
 
@@ -95,17 +92,22 @@ def raw(es: Elasticsearch, index: str, day: datetime, names: Sequence[str]) -> d
     found = {}
     for measure in MEASURES:
         if measure.name in names:
-            times = []
-            for _ in range(_ROUNDS):
-                began = time.perf_counter()
-                es.search(
-                    index=f"{index}-*",
-                    size=0,
-                    track_total_hits=False,
-                    request_cache=False,
-                    query=query(start, end, *measure.conditions),
-                    aggs=measure.aggregation(is_long=True),
-                )
-                times.append((time.perf_counter() - began) * 1000)
-            found[measure.name] = statistics.median(times)
+            body = {
+                "size": 0,
+                "track_total_hits": False,
+                "query": query(start, end, *measure.conditions),
+                "aggs": measure.aggregation(is_long=True),
+            }
+            found[measure.name] = _milliseconds(es, f"{index}-*", [body])
     return found
+
+
+def _milliseconds(es: Elasticsearch, index: str, bodies: Sequence[Json]) -> float:
+    """Return the time of some searches together, the median of several rounds."""
+    times = []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        for body in bodies:
+            es.search(index=index, request_cache=False, **body)
+        times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)

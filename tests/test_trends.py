@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from slurp.trends.computing import Trends
 from slurp.trends.intervals import HOUR_US, Interval
 from slurp.trends.task import TrendsTask
 from tests.deleting_network import DID, OTHER, Network, deleting, settle
-from tests.harness import InProcess
+from tests.harness import InProcess, until
 from tests.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("restored_root_logger")
@@ -432,14 +431,7 @@ def test_a_worker_removes_the_rows_of_a_deleted_post_within_two_minutes(
         ) as worker,
     ):
         jetstream.publish([*posts, *likes])
-        wait_until(lambda: rows() == {gone, kept}, 240)
+        until(lambda: rows() == {gone, kept}, 240)
         jetstream.publish([network.commit("delete", "gone")])
-        wait_until(lambda: rows() == {kept}, 120)
+        until(lambda: rows() == {kept}, 120)
         assert worker.stop() == 0
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(1)

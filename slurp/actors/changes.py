@@ -8,6 +8,7 @@ from typing import Any
 
 from slurp.actors.names import Actors
 from slurp.actors.wanted import WantedNames
+from slurp.deletions.targets import inner
 from slurp.deletions.versions import Versions, text_in, utc_now
 from slurp.events.removals import TOLERANCE_US
 from slurp.events.times import parse_time
@@ -77,8 +78,8 @@ class ActorChanges:
 
 def _status(source: Mapping[str, Any]) -> tuple[int, str] | None:
     """Return time (Unix microseconds) and status that an account event says; None for another event."""
-    account, received_us = source.get("account"), parse_time(str(source.get("@timestamp")))
-    if not isinstance(account, dict) or not isinstance(account.get("active"), bool) or received_us is None:
+    account, received_us = inner(source, "account"), parse_time(str(source.get("@timestamp")))
+    if not isinstance(account.get("active"), bool) or received_us is None:
         return None
     # A time in the future, or none, must not stay the latest for ever.
     time_us = min(parse_time(str(account.get("time"))) or received_us, received_us + TOLERANCE_US)

@@ -69,7 +69,7 @@ class Actors:
         """Return the names of those of these accounts that have one; look up those that are not known."""
         wanted = set(dids)
         stored = self._documents.get(wanted)
-        outdated = {did for did in wanted if self._is_outdated(stored.get(did))}
+        outdated = {did: stored.get(did, {}) for did in wanted if self._is_outdated(stored.get(did))}
         found = stored | self._look_up(outdated)
         return {did: Name(_text(one, "handle"), _text(one, "display_name")) for did, one in found.items()}
 
@@ -100,22 +100,21 @@ class Actors:
         which the names are known, unless a later one is recorded."""
         self._documents.set_statuses(statuses)
 
-    def _look_up(self, dids: Iterable[str]) -> dict[str, Json]:
-        """Return the new documents of accounts, which are stored."""
+    def _look_up(self, stored: Mapping[str, Json]) -> dict[str, Json]:
+        """Return the new documents of accounts, which are stored; `stored` has those until now, or {}."""
         found: dict[str, Json] = {}
-        wanted = set(dids)
-        if self._appview is None or not wanted:
+        if self._appview is None or not stored:
             return found
         try:
-            for profiles in self._appview.profiles(wanted):
+            for profiles in self._appview.profiles(stored):
                 self._heartbeat()
                 found |= {did: self._document(did, one) for did, one in profiles.items()}
             self._outage_log.recovered()
         except Unavailable as error:
             self._outage_log.failing(str(error))
         # What account events said; the AppView does not know inactive accounts.
-        for did, known in self._documents.get(found).items():
-            found[did] |= {name: known[name] for name in STATUS if name in known}
+        for did, document in found.items():
+            document |= {name: stored[did][name] for name in STATUS if name in stored[did]}
         self._documents.put(list(found.values()))
         # An account may have been deleted or hidden meanwhile: its state was stored first.
         states = self._states.get(found)

@@ -130,15 +130,14 @@ class UnavailableDays:
             if self._clock() >= until:
                 self._save(day)
                 return True
-        since_us = _start_us(self._versions.index, day.name) - DAY_US - TOLERANCE_US
+        first_us = self._first_us(day.name)
+        since_us = first_us - TOLERANCE_US
         while (last := self._accounts.renew(day.name, since_us, day.renewed)) is not None:
             day = replace(day, renewed=last)
             if self._clock() >= until:
                 self._save(day)
                 return True
-        # A deletion is stored a day before the day of its record at the earliest.
-        start_us = _start_us(self._versions.index, day.name) - DAY_US
-        waits_for = sorted(name for name in unavailable if _start_us(self._versions.index, name) >= start_us)
+        waits_for = sorted(name for name in unavailable if self._start_us(name) >= first_us)
         if waits_for:
             self._save(replace(day, available_at=available_at, waits_for=tuple(waits_for)))
             log.info(
@@ -163,12 +162,10 @@ class UnavailableDays:
 
     def _first_arrival(self, days: Iterable[str]) -> datetime:
         """Return when the first deletion that is stored in one of these indices arrived at the earliest."""
-        return utc(min(_start_us(self._versions.index, name) for name in days) - DAY_US) - _BEFORE
+        return utc(min(map(self._first_us, days))) - _BEFORE
 
     def _record(self, name: str, applied_until_us: int, stored: _Day | None) -> None:
-        start_us = _start_us(self._versions.index, name)
-        # A rev may be a day ahead, and so its deletion a day before the day of the index.
-        progress = utc(max(start_us - DAY_US, applied_until_us)) - _BEFORE
+        progress = utc(max(self._first_us(name), applied_until_us)) - _BEFORE
         # Another worker, or an earlier run, may have applied less.
         if stored is None or progress < stored.progress or stored.available_at is not None:
             if stored is not None:
@@ -204,12 +201,16 @@ class UnavailableDays:
         days = [_day(hit["_source"]) for hit in found["hits"]["hits"]]
         return {day.name: day for day in days}
 
+    def _start_us(self, name: str) -> int:
+        return (day_of_index(self._versions.index, name) or 0) * DAY_US
+
+    def _first_us(self, name: str) -> int:
+        """Return the earliest time of a deletion of a record in an index: a rev may be a day ahead, and so
+        its deletion a day before the day of the index."""
+        return self._start_us(name) - DAY_US
+
     def _id(self, name: str) -> str:
         return f"{_TYPE}:{name}"
-
-
-def _start_us(index: str, name: str) -> int:
-    return (day_of_index(index, name) or 0) * DAY_US
 
 
 def _text(time: datetime) -> str:

@@ -50,23 +50,18 @@ class ActorDocuments:
 
     def hide(self, dids: Iterable[str], *, hidden: bool) -> None:
         """Record that accounts are not active, or active again; those without a document are left out."""
-        body = orjson.dumps({"doc": {"hidden": True if hidden else None}})
-        self._send([b"%b\n%b" % (orjson.dumps({"update": _target(did)}), body) for did in self.get(dids)])
+        fields = {"hidden": True if hidden else None}
+        self._send([_update(did, fields) for did in self.get(dids)])
 
     def set_statuses(self, statuses: Mapping[str, tuple[int, str]]) -> None:
         """Record the status of accounts, such as `deactivated`, with the times of their events (Unix
         microseconds); those without a document, or with a later status, are left out."""
-        known = [did for did, one in self.get(statuses).items() if _status_us(one) < statuses[did][0]]
-        self._send(
-            [
-                b"%b\n%b"
-                % (
-                    orjson.dumps({"update": _target(did)}),
-                    orjson.dumps({"doc": dict(zip(reversed(STATUS), statuses[did], strict=True))}),
-                )
-                for did in known
-            ]
-        )
+        actions = []
+        for did, document in self.get(statuses).items():
+            status_us, status = statuses[did]
+            if _status_us(document) < status_us:
+                actions.append(_update(did, {"status": status, "status_us": status_us}))
+        self._send(actions)
 
     def remove(self, dids: Iterable[str]) -> None:
         """Delete the documents of accounts."""
@@ -88,6 +83,10 @@ def _status_us(document: Json) -> int:
 
 def _target(did: str) -> Json:
     return {"_index": ACTORS_INDEX, "_id": did}
+
+
+def _update(did: str, fields: Mapping[str, Any]) -> Action:
+    return b"%b\n%b" % (orjson.dumps({"update": _target(did)}), orjson.dumps({"doc": fields}))
 
 
 def _is_id(did: str) -> bool:

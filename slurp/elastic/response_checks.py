@@ -81,11 +81,14 @@ class CheckedElasticsearch(Elasticsearch):
         if method != "HEAD" and response.meta.status < _FIRST_ERROR:
             expected = _SHAPES.get(endpoint_id or "")
             problem = "" if expected is None else _mismatch(response.body, expected)
-            if endpoint_id == "search" and not problem and isinstance(body, dict) and "aggs" in body:
+            if endpoint_id == "search" and not problem and isinstance(body, dict):
+                asked: dict[str, Any] = {}
                 # A search of no shard returns no aggregations.
-                problem = response["_shards"]["total"] and _mismatch(response.body, {"aggregations": {}})
-            if endpoint_id == "search" and not problem and isinstance(body, dict) and "pit" in body:
-                problem = _mismatch(response.body, {"pit_id": str})
+                if "aggs" in body and response["_shards"]["total"]:
+                    asked["aggregations"] = {}
+                if "pit" in body:
+                    asked["pit_id"] = str
+                problem = _mismatch(response.body, asked)
             if problem:
                 raise UnexpectedResponse(f"a response of unknown shape to {method} {path}: {problem}")
         return response

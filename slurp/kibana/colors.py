@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# Kibana's palette for the color blind, from green and blue to brown and red.
+PALETTE = (
+    "#54B399",
+    "#6092C0",
+    "#D36086",
+    "#9170B8",
+    "#CA8EAE",
+    "#D6BF57",
+    "#B9A888",
+    "#DA8B45",
+    "#AA6556",
+    "#E7664C",
+)
 # Colors of single numbers.
-GREEN, BLUE, PINK, PURPLE, GREY = "#54B399", "#6092C0", "#D36086", "#9170B8", "#98A2B3"
+GREEN, BLUE, PINK, PURPLE, *_ = PALETTE
+GREY = "#98A2B3"
 
-# Of series by label: indices of Kibana's palette for the color blind.
+# Of series by label: indices of the palette.
 FIXED_COLORS: Mapping[str, int] = {
     "posts": 1,
     "likes": 2,
@@ -19,14 +33,7 @@ FIXED_COLORS: Mapping[str, int] = {
     "unfollows": 6,
     "new accounts": 0,
     "deleted accounts": 9,
-    "deactivated": 5,
-    "taken down": 9,
-    "suspended": 7,
-    "deleted": 8,
     "new posts": 1,
-    "commit": 1,
-    "identity": 5,
-    "account": 9,
     "create": 0,
     "update": 5,
     "delete": 9,
@@ -46,6 +53,5 @@ FIXED_COLORS: Mapping[str, int] = {
 }
 # The values of a field, if these are known.
 FIXED_VALUES: Mapping[str, tuple[str, ...]] = {
-    "kind": ("commit", "identity", "account"),
     "commit.operation": ("create", "update", "delete"),
 }

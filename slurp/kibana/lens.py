@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from slurp.kibana.colors import FIXED_COLORS, FIXED_VALUES
+from slurp.kibana.colors import FIXED_COLORS, FIXED_VALUES, PALETTE
 from slurp.kibana.conditions import All, Condition
 from slurp.kibana.panels import (
     Bucket,
@@ -38,19 +38,6 @@ _OTHERS: Json = {
     "color": {"type": "categorical", "paletteId": "neutral", "colorIndex": 1},
     "touched": False,
 }
-# The colors of the palette, by index: green, blue, pink, purple, light pink, yellow, tan, orange, brown, red.
-_HEX = (
-    "#54B399",
-    "#6092C0",
-    "#D36086",
-    "#9170B8",
-    "#CA8EAE",
-    "#D6BF57",
-    "#B9A888",
-    "#DA8B45",
-    "#AA6556",
-    "#E7664C",
-)
 # From pale, for few, to dark. A palette that is only named gets random colors (seen in 8.12).
 _SEQUENCE = ("#EDF4FA", "#C3DAEE", "#8FBCE0", "#4F94CB", "#1F5F99")
 # Pixels of a column of numbers.
@@ -247,7 +234,7 @@ def _series(chart: Series) -> Json:
         layer["splitAccessor"] = "b0"
     elif legend:
         layer["yConfig"] = [
-            {"forAccessor": name, "axisMode": "left", "color": _HEX[FIXED_COLORS[measure.label]]}
+            {"forAccessor": name, "axisMode": "left", "color": PALETTE[FIXED_COLORS[measure.label]]}
             for name, measure in zip(_names("m", chart.measures), chart.measures, strict=True)
         ]
     visible = {"x": True, "yLeft": True, "yRight": True}

@@ -76,19 +76,13 @@ def percentile(percent: int, field: str, label: str) -> Measure:
 
 
 def total(
-    field: str,
-    label: str,
-    where: Condition | None = None,
-    per: str = "",
-    decimals: int | None = None,
-    *,
-    has_gaps: bool = False,
+    field: str, label: str, per: str = "", decimals: int | None = None, *, has_gaps: bool = False
 ) -> Measure:
-    return Measure("sum", label, field, where, per=per, decimals=decimals, has_gaps=has_gaps)
+    return Measure("sum", label, field, per=per, decimals=decimals, has_gaps=has_gaps)
 
 
-def highest(field: str, label: str, where: Condition | None = None) -> Measure:
-    return Measure("max", label, field, where)
+def highest(field: str, label: str) -> Measure:
+    return Measure("max", label, field)
 
 
 def latest(field: str, label: str, where: Condition | None = None, width: int | None = None) -> Measure:

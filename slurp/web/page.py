@@ -92,15 +92,9 @@ def _totals_charts(totals: Totals | Unavailable) -> dict[str, Any]:
     found = Totals() if isinstance(totals, Unavailable) else totals
     spans = {"hours": (found.posts, HOURS * 3600.0), "days": (found.people, DAYS * 86_400.0)}
     return {
-        name: None
-        if curve.is_empty
-        else (curve, chart(curve.ago, [[*map(_float, curve.values)]], span, _MIN_RATE))
+        name: None if curve.is_empty else (curve, chart(curve.ago, [curve.values], span, _MIN_RATE))
         for name, (curve, span) in spans.items()
     }
-
-
-def _float(value: int | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def static_files() -> dict[str, Response]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slurp.actors.names import Name
 from slurp.documents.display import Link, clean_label, clean_text, safe_link
 from slurp.documents.urls import profile_url
 
@@ -82,11 +83,12 @@ def trending(rows: Sequence[Mapping[str, Any]]) -> Trending:
 
 def author_name(did: str, names: Mapping[str, Any]) -> str:
     """Return how an account is named: `Alice @alice.example`, or its DID."""
-    display_name, handle = names.get("display_name"), names.get("handle")
-    parts = [clean_label(display_name, 40)] if isinstance(display_name, str) else []
-    if isinstance(handle, str):
-        parts.append(clean_label(f"@{handle}", 60))
-    return " ".join(parts) or clean_label(did, 60)
+    handle, display_name = (names.get(name) for name in ("handle", "display_name"))
+    name = Name(
+        clean_label(handle, 59) if isinstance(handle, str) else None,
+        clean_label(display_name, 40) if isinstance(display_name, str) else None,
+    )
+    return name.text or clean_label(did, 60)
 
 
 def _post(row: Mapping[str, Any]) -> TopPost:

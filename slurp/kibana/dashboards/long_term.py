@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slurp.kibana.colors import BLUE, GREEN, PINK, PURPLE
 from slurp.kibana.dashboards import trends
-from slurp.kibana.panels import EXISTING, Dashboard, Row, Series, Top, View, total
+from slurp.kibana.panels import Dashboard, Row
 
 LONG_TERM_TRENDS = Dashboard(
     name="long-term",
@@ -74,17 +74,13 @@ LONG_TERM_TRENDS = Dashboard(
             12,
             trends.top_over_time("Emoji over time", "day", "emoji", "Emoji", "Posts per day"),
             trends.top_over_time("Media over time", "day", "media", "Medium", "Posts per day"),
-            Series(
-                title="Collections over time",
-                shows=EXISTING,
-                view=View.TRENDS,
-                where=trends.rows("collections", "day"),
-                style="area_stacked",
-                x=trends.axis("day"),
-                split=Top("collection", "Collection", 8),
-                measures=(total("count", "Events per day", has_gaps=True),),
-                unit="Events per day",
-                note=trends.DAYS,
+            trends.top_over_time(
+                "Collections over time",
+                "day",
+                "collections",
+                "Collection",
+                "Events per day",
+                field="collection",
             ),
         ),
     ),

@@ -7,6 +7,7 @@ from slurp.kibana.panels import (
     ACTIVITY,
     Control,
     Dashboard,
+    Measure,
     Metric,
     Row,
     Series,
@@ -26,6 +27,27 @@ def _number(title: str, field: str, color: str = "", note: str = "", *, trend: b
         color=color,
         note=note,
         trend=trend,
+    )
+
+
+def _chart(
+    title: str,
+    style: str,
+    *,
+    measures: tuple[Measure, ...],
+    unit: str,
+    split: Top | None = None,
+    note: str = "",
+) -> Series:
+    return Series(
+        title=title,
+        shows=ACTIVITY,
+        view=View.STATS,
+        style=style,
+        split=split,
+        measures=measures,
+        unit=unit,
+        note=note,
     )
 
 
@@ -55,11 +77,9 @@ PIPELINE_HEALTH = Dashboard(
         ),
         Row(
             11,
-            Series(
-                title="Received and indexed events per second",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="line",
+            _chart(
+                "Received and indexed events per second",
+                "line",
                 # Sums over all workers; the average of a rate would be the average of the workers.
                 measures=(
                     total("received", "received", per="s", decimals=0),
@@ -67,11 +87,9 @@ PIPELINE_HEALTH = Dashboard(
                 ),
                 unit="Events per second",
             ),
-            Series(
-                title="Highest delay by worker",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="line",
+            _chart(
+                "Highest delay by worker",
+                "line",
                 split=Top("worker", "Worker", 5),
                 measures=(highest("lag_ms", "Delay"),),
                 unit="Delay",
@@ -80,19 +98,15 @@ PIPELINE_HEALTH = Dashboard(
         ),
         Row(
             11,
-            Series(
-                title="Events in flight and queued batches",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="line",
+            _chart(
+                "Events in flight and queued batches",
+                "line",
                 measures=(highest("in_flight", "events in flight"), highest("queue", "batches in the queue")),
                 unit="Events or batches",
             ),
-            Series(
-                title="Events not newly indexed, by outcome",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="bar_stacked",
+            _chart(
+                "Events not newly indexed, by outcome",
+                "bar_stacked",
                 measures=(
                     total("duplicates", "duplicates"),
                     total("quarantined", "quarantined"),
@@ -106,30 +120,24 @@ PIPELINE_HEALTH = Dashboard(
         ),
         Row(
             11,
-            Series(
-                title="Received events by Jetstream server",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="bar_stacked",
+            _chart(
+                "Received events by Jetstream server",
+                "bar_stacked",
                 split=Top("host", "Server", 5),
                 measures=(total("received", "Events"),),
                 unit="Events",
             ),
-            Series(
-                title="Documents redacted",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="bar_stacked",
+            _chart(
+                "Documents redacted",
+                "bar_stacked",
                 measures=(total("redacted", "Documents"),),
                 unit="Documents",
                 note="Content that was removed because it was deleted or replaced on Bluesky. Empty with "
                 "--deletions keep.",
             ),
-            Series(
-                title="Longest wait of a deletion",
-                shows=ACTIVITY,
-                view=View.STATS,
-                style="line",
+            _chart(
+                "Longest wait of a deletion",
+                "line",
                 measures=(highest("deletions_oldest_ms", "Wait"),),
                 unit="Wait",
                 note="How long the oldest deletion has waited to be applied.",
