@@ -173,6 +173,7 @@ def test_a_document_that_another_program_has_changed_is_looked_up_again(
         assert trial.actors.names([did])[did].handle
 
 
+@pytest.mark.cluster_wide
 def test_the_index_has_the_mode_lookup_unless_the_cluster_does_not_know_it(
     es: Elasticsearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
