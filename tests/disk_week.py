@@ -7,13 +7,14 @@ afterwards each event of the kept days must be stored once, and none of the dele
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,11 +80,11 @@ class FolderSize:
     def size(self) -> int:
         """Return the current size on disk in bytes."""
         size = 0
-        for path in self._path.rglob("*"):
-            try:
-                size += path.lstat().st_blocks * 512
-            except OSError:  # deleted meanwhile
-                continue
+        # Files and folders may be deleted meanwhile; `os.walk` passes over folders that are gone.
+        for folder, _, files in os.walk(self._path):
+            for name in files:
+                with suppress(FileNotFoundError):
+                    size += Path(folder, name).lstat().st_blocks * 512
         return size
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -294,7 +295,9 @@ def test_reading_pauses_until_midnight_with_one_error_when_today_exceeds_the_bud
     assert remaining(es, trial.index) == {name}
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
-    assert errors[0].startswith(f"{name} uses 2 MB, with space for merges more than --max-disk 2 MB")
+    # Elasticsearch may be merging: then the index uses more for a moment.
+    used = rf"{name} uses \d MB, with space for merges more than --max-disk 2 MB"
+    assert re.match(used, errors[0]), errors[0]
     assert "resumes after midnight (UTC)" in errors[0]
     assert watched.health.unready() == [budget.error]
     assert "reading_paused 1.0" in metrics(watched)

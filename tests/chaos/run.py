@@ -45,8 +45,8 @@ class RunOptions:
     all_kinds_share: float = 0.85
     """Share of the time with faults of all kinds; see `schedule`."""
     least_faults: int = 0
-    """Faults to inject even if that takes longer than `seconds`: on a busy machine a node needs half a minute
-    to start."""
+    """Faults of all kinds to inject, even if that takes longer than `seconds`: on a busy machine a node needs
+    half a minute to start."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ def run(folder: Path, options: RunOptions) -> Report:
         def elapsed() -> float:
             return time.monotonic() - began
 
-        def is_final_phase() -> bool:
-            return elapsed() >= options.seconds * options.all_kinds_share
+        def is_final_phase(number: int) -> bool:
+            late = elapsed() >= options.seconds * options.all_kinds_share
+            return late and number >= options.least_faults
 
         faults = schedule(options.seed, options.kinds, WITHOUT_REPLAY, is_final_phase)
         for number, fault in enumerate(faults):

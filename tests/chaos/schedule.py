@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 # Seconds. A fault ends soon enough that the next one meets a worker that is running again.
 _LENGTHS = (0.5, 8.0)
@@ -41,12 +40,16 @@ def random_faults(seed: int, kinds: Sequence[str]) -> Iterator[ScheduledFault]:
 
 
 def schedule(
-    seed: int, kinds: Sequence[str], without_replay: Sequence[str], is_final_phase: Callable[[], bool]
+    seed: int, kinds: Sequence[str], without_replay: Sequence[str], is_final_phase: Callable[[int], bool]
 ) -> Iterator[ScheduledFault]:
     """Yield faults of all kinds, and in the final phase only those that cause no replay.
 
-    A replay would repair a loss before the oracle could detect it.
+    A replay would repair a loss before the oracle could detect it. `is_final_phase` gets the number of faults
+    so far.
     """
-    yield from takewhile(lambda _: not is_final_phase(), random_faults(seed, kinds))
+    for number, fault in enumerate(random_faults(seed, kinds)):
+        if is_final_phase(number):
+            break
+        yield fault
     final_kinds = [kind for kind in kinds if kind in without_replay] or kinds
     yield from (replace(fault, kill=False) for fault in random_faults(seed, final_kinds))
