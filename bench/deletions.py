@@ -25,6 +25,8 @@ Json = dict[str, Any]
 DAYS = 31
 RATE = 1000
 """Ordinary events per second."""
+DELETIONS = 300
+"""Deletions per second."""
 TURNS = 2
 """How often each phase is measured."""
 _WARM_UP = 10.0
