@@ -22,7 +22,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 DOCS = Path(__file__).parents[1] / "docs"
 # Width and height of the viewport in pixels, and the color scheme.
-LOOKS = ((1280, 1240, "light"), (1280, 1240, "dark"), (390, 1300, "light"), (390, 1300, "dark"))
+LOOKS = ((1280, 1720, "light"), (1280, 1720, "dark"), (390, 1300, "light"), (390, 1300, "dark"))
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
         Simulator(port=0, seed=8) as jetstream,
         Worker(
             *("--jetstream", jetstream.url, "--es", node.url, "--no-kibana", "--refresh", "1s"),
-            *("--http", "127.0.0.1:0"),
+            *("--http", "127.0.0.1:0", "--appview", f"http://127.0.0.1:{jetstream.port}"),
             home=Path(folder),
         ) as worker,
     ):
@@ -66,9 +66,10 @@ def _generate(jetstream: Simulator, rate: float, seconds: float) -> None:
 
 
 def _shoot(url: str, into: Path) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width, height, scheme in LOOKS:
+    for width, height, scheme in LOOKS:
+        # A browser for each: some builds of headless Chromium end with their first window.
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             page = browser.new_page(
                 viewport={"width": width, "height": height},
                 color_scheme=scheme,  # type: ignore[arg-type]
@@ -78,7 +79,6 @@ def _shoot(url: str, into: Path) -> None:
             path = into / f"page-{width}-{scheme}.png"
             page.screenshot(path=path)
             print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-        browser.close()
 
 
 if __name__ == "__main__":

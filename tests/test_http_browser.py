@@ -8,6 +8,7 @@ import pytest
 from elasticsearch import Elasticsearch
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
+from slurp.elastic.templates import TRENDS_INDEX
 from slurp.embedded.node import EmbeddedNode
 from slurp.pipeline.progress import BatchOutcome
 from tests.harness import InProcess
@@ -48,7 +49,7 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # Chromium has no sandbox as root; the page is trusted.
@@ -122,6 +123,32 @@ def test_the_page_is_readable_at_all_sizes_and_color_schemes(
         assert tab.page.get_by_role("img", name="Events per second over the last").count() == 1
         assert tab.page.get_by_role("article").count() == 4
         assert tab.page.get_by_text("صباح الخير").evaluate("e => getComputedStyle(e).direction") == "rtl"
+        tab.context.close()
+
+
+def test_the_page_shows_what_people_like_and_whom_they_follow(
+    browser: Browser, page: RenderedPage, indexer: InProcess, es: Elasticsearch
+) -> None:
+    """As `make demo` prints it: text, name and handle."""
+    did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+    names = {"did": did, "handle": "ana.example.com", "display_name": "Ana"}
+    hour = {"index": indexer.index, "interval": "hour", "@timestamp": "2026-11-28T14:00:00Z", "rank": 1}
+    post_url = f"https://bsky.app/profile/{did}/post/3m6abcdefgh2x"
+    for measure, more in (
+        ("posts_by_likes", {"text": "the coffee is ready", "url": post_url, "count": 1234}),
+        ("people_by_followers", {"url": f"https://bsky.app/profile/{did}", "count": 56}),
+    ):
+        es.index(index=TRENDS_INDEX, document={**hour, **names, **more, "measure": measure}, refresh=True)
+    with served(page) as address:
+        tab = Tab(browser)
+        tab.page.goto(address)
+        trends = tab.page.get_by_role("region", name="The hour from 14:00 UTC")
+        for text in ("Most liked posts", "the coffee is ready", "1,234 likes", "Most new followers", "56"):
+            expect(trends.get_by_text(text, exact=True)).to_be_visible()
+        expect(trends.get_by_role("link", name="Ana @ana.example.com")).to_have_count(2)
+        assert f'href="{post_url}"' in trends.inner_html()
+        assert did not in trends.inner_text()
+        assert not tab.problems
         tab.context.close()
 
 
@@ -204,18 +231,20 @@ def test_without_javascript_the_page_works(
         tab.context.close()
 
 
-def test_without_elasticsearch_the_page_displays_the_reason(browser: Browser) -> None:
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_without_elasticsearch_the_page_displays_the_reason(
+    browser: Browser, width: int, scheme: str
+) -> None:
     worker = IdleWorker(NOWHERE, "ws://jetstream.example")
     worker.finish_startup()
     worker.probe.step()
     worker.batch(77)
     with served(RenderedPage(worker, "none")) as address:
-        for width, scheme in LOOKS:
-            tab = Tab(browser, width, scheme)
-            tab.page.goto(address)
-            expect(tab.page.get_by_role("heading", name="No events are being indexed")).to_be_visible()
-            expect(tab.page.get_by_text("77 are in flight")).to_be_visible()
-            assert tab.page.evaluate("document.documentElement.scrollWidth") == width
-            assert min(tab.page.evaluate(CONTRASTS))[0] >= LEAST_CONTRAST
-            assert not tab.problems
-            tab.context.close()
+        tab = Tab(browser, width, scheme)
+        tab.page.goto(address)
+        expect(tab.page.get_by_role("heading", name="No events are being indexed")).to_be_visible()
+        expect(tab.page.get_by_text("77 events are in flight")).to_be_visible()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        assert min(tab.page.evaluate(CONTRASTS))[0] >= LEAST_CONTRAST
+        assert not tab.problems
+        tab.context.close()
