@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "tool"),
     ("jetstream", "elastic"),
     ("documents", "simulator"),
-    ("lexicons",),
+    ("lexicons", "archive"),
     ("config",),
     ("replay_command",),
     ("options",),

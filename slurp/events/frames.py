@@ -29,6 +29,8 @@ _MAX_PARTS = 1_000_000
 # A notice is one sentence; longer frames are not decoded to look for one.
 _MAX_NOTICE_BYTES = 65_536
 OVERSIZED_TYPE = "skeetslurper.stub"
+# Of what replaces a row of the archive whose content is not DAG-CBOR.
+UNREADABLE_TYPE = "skeetslurper.row"
 DIGEST_SIZE = 16
 
 _OPERATIONS = ("create", "update", "delete")
@@ -185,6 +187,8 @@ def _from_v2(message: dict[str, Any]) -> dict[str, Any]:
     if message["$type"] == OVERSIZED_TYPE:
         when = " when decompressed" if "decompressed" in message else ""
         raise BadFrame(f"more than {MAX_FRAME_BYTES:,} bytes{when}; only size and hash are kept")
+    if message["$type"] == UNREADABLE_TYPE:
+        raise BadFrame(f"the content of a row of the archive is invalid: {printable(message.get('reason'))}")
     payload = message.get("payload")
     if message["$type"] != "message" or type(payload) is not dict:
         raise BadFrame("message type is neither event nor notice")
