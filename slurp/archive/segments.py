@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 MAX_SEGMENT_BYTES = 2**30
 MAX_COMPRESSED_BYTES = 64 * 2**20
 # A segment of 256 MB has about 2,000.
-_MAX_BLOCKS = 100_000
+MAX_BLOCKS = 100_000
 
 
 class BlockEntry(NamedTuple):
@@ -59,8 +59,8 @@ class Segment:
         magic, checksum, version, count, *_, footer, _, _, _, _ = _HEADER.unpack_from(header)
         if magic != _MAGIC or version != _VERSION:
             raise DamagedArchive(f"not a segment of version {_VERSION}: it begins with {header[:14].hex()}")
-        if count > _MAX_BLOCKS:
-            raise DamagedArchive(f"a segment of {count:,} blocks, more than {_MAX_BLOCKS:,}")
+        if count > MAX_BLOCKS:
+            raise DamagedArchive(f"a segment of {count:,} blocks, more than {MAX_BLOCKS:,}")
         if not _HEADER_BYTES <= footer <= size - count * _ENTRY.size:
             raise DamagedArchive(f"a segment of {size:,} bytes without room for its {count:,} blocks")
         self._footer = footer

@@ -138,7 +138,9 @@ class Connection:
         record = self.record
         record.path, record.params = protocol_v1.parse_target(head.target)
         record.user_agent = head.headers.get("User-Agent", "")
-        if (response := self._endpoints.response(record.path, record.params)) is not None:
+        body = handshake.read_body(self._sock, head, rest) if head.method == "POST" else b""
+        response = self._endpoints.response(head, record.path, record.params, body)
+        if response is not None:
             self._sock.settimeout(5.0)
             self._sock.sendall(response)
             raise _ConnectionEnded("response sent")

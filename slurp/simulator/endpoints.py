@@ -1,4 +1,4 @@
-"""The endpoints of the server: subscribe (v1), subscribeEvents (v2), getZstdDictionary, and an AppView.
+"""The endpoints of the server: subscribe (v1), subscribeEvents (v2), getZstdDictionary, archive and AppView.
 
 No I/O.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from slurp.simulator import handshake, protocol_v1, protocol_v2
 from slurp.simulator.appview import SimulatedAppView
+from slurp.simulator.archive import SimulatedArchive
 from slurp.simulator.dictionaries import CurrentDictionary
 from slurp.simulator.encoders import V1Encoder, V2Encoder
 from slurp.simulator.event_store import EventStore
@@ -43,13 +44,16 @@ class Endpoints:
     """`v1`, `v2` or both."""
     dictionary: CurrentDictionary
     appview: SimulatedAppView
+    archive: SimulatedArchive
     now_us: Callable[[], int]
 
-    def response(self, path: str, params: Params) -> bytes | None:
+    def response(self, head: RequestHead, path: str, params: Params, body: bytes) -> bytes | None:
         """Return the response to a request that is no subscription; None for another path.
 
         Raises HandshakeRejected.
         """
+        if self.archive.answers(path) and "v2" in self.protocols:
+            return self.archive.answer(head, path, params, body)
         if self.appview.answers(path):
             return self.appview.answer(path, params)
         if path == protocol_v2.DICTIONARY_PATH and "v2" in self.protocols:

@@ -58,6 +58,21 @@ def read_head(sock: socket.socket, stopped: Callable[[], bool]) -> tuple[Request
     return parse_head(bytes(data[:end])), bytes(data[end + 4 :])
 
 
+def read_body(sock: socket.socket, head: RequestHead, received: bytes) -> bytes:
+    """Return the body of a request, of which some bytes were received. Raises HandshakeRejected."""
+    text = head.headers.get("Content-Length", "0")
+    length = int(text) if text.isascii() and text.isdigit() else 0
+    if length > MAX_HEAD:
+        raise HandshakeRejected(413, "")
+    body = bytearray(received)
+    sock.settimeout(_TIMEOUT)
+    while len(body) < length:
+        if not (chunk := sock.recv(65_536)):
+            raise HandshakeRejected(0, "closed before the end of the request")
+        body += chunk
+    return bytes(body[:length])
+
+
 def parse_head(data: bytes) -> RequestHead:
     """Parse a request head. Raises HandshakeRejected with status 400 when it is not HTTP."""
     request_line, *lines = data.decode("latin-1").split("\r\n")

@@ -13,6 +13,7 @@ from typing import Any
 
 from slurp.simulator import recorded_events
 from slurp.simulator.appview import SimulatedAppView
+from slurp.simulator.archive import SimulatedArchive
 from slurp.simulator.bursts import BurstAccount
 from slurp.simulator.connection import ConnectionRecord
 from slurp.simulator.dictionaries import CurrentDictionary
@@ -65,11 +66,18 @@ class Simulator:
         self.faults = Faults(self._wake)
         self._dictionary = CurrentDictionary()
         self.appview = SimulatedAppView(lambda: list(self._generator.population.accounts))
+        self.archive = SimulatedArchive(self._store, server.archive_segment, server.archive_block)
         self._resyncs: recorded_events.Resyncs = set()
         self._imports = TimestampImports()
         self._import_rng = random.Random(f"imports {seed}")
         endpoints = Endpoints(
-            self._store, server, _PROTOCOLS[protocols], self._dictionary, self.appview, self._now_us
+            self._store,
+            server,
+            _PROTOCOLS[protocols],
+            self._dictionary,
+            self.appview,
+            self.archive,
+            self._now_us,
         )
         self._server = Server(port, endpoints, self.faults)
         # One producer at a time: an event is assigned its cursor before it is generated.
@@ -139,6 +147,7 @@ class Simulator:
         with self._producing:
             if wiped:
                 self._store.wipe()
+                self.archive.wipe()
             elif unclean:
                 self._store.renumber(unclean, self._rng)
         time.sleep(downtime)
@@ -357,6 +366,7 @@ class Simulator:
         if self._imports:
             events = [event._replace(frame=self._imports.apply(event.frame)) for event in events]
         self._store.append(events)
+        self.archive.collect()
         self._published += len(events)
         self._wake()
 

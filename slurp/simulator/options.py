@@ -25,6 +25,10 @@ class ServerOptions:
     host: str = "127.0.0.1"
     retain_bytes: int = 512 * 10**6
     """Memory for events; the oldest are dropped."""
+    archive_segment: int = 0
+    """Events of a sealed file of the archive; 0 for a server without an archive."""
+    archive_block: int = 64
+    """Events of a block of such a file."""
     lookback: float = 36 * 3600.0
     """How far back cursors reach, in seconds."""
     active_segment: float = 0.0
