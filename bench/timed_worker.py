@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from slurp import service
 from slurp.cli import main
 from slurp.events.frames import BadFrame, parse
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
+from slurp.pipeline.progress import BatchOutcome, Counters
 
 _acknowledged = Counters.acknowledged
 _out = Path(os.environ["BENCH_TIMES"]).open("w", encoding="ascii")  # noqa: SIM115 - open until the exit

@@ -30,6 +30,7 @@ from slurp.options.values import (
     check_worker_name,
     exposure_warning,
     parse_api_key,
+    parse_bearer_token,
     parse_collections,
     parse_dids,
     parse_http_address,
@@ -69,6 +70,9 @@ class Config:
     protocol: str
     compress: str
     jetstream_ca: Path | None
+    fill_gaps: str
+    jetstream_api_key: str | None = field(repr=False)
+    archive_spool: Path
 
     es: tuple[str, ...]
     es_user: str
@@ -148,7 +152,8 @@ class Config:
             basic_token(self.es_user, self.es_pass),
             basic_token(self.kibana_user or self.es_user, self.kibana_pass),
         )
-        return tuple(s for s in (self.es_pass, self.es_api_key, self.kibana_pass, *basic) if s)
+        keys = (self.es_api_key, self.jetstream_api_key)
+        return tuple(s for s in (self.es_pass, *keys, self.kibana_pass, *basic) if s)
 
 
 def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -202,7 +207,11 @@ def _build(
     _check_values(values)
     if values["embedded_data"] is not None:
         values["embedded_data"] = absolute_path(values["embedded_data"], "--embedded-data")
+    if values["jetstream_api_key"] is not None and not values["jetstream"]:
+        raise ValueError("--jetstream-api-key requires --jetstream, the servers that the key is for")
     values["jetstream"] = _jetstream(values)
+    values["dead_letter"] = values["dead_letter"] or _default_dead_letter(environ)
+    values["archive_spool"] = values["archive_spool"] or values["dead_letter"].with_name("archive")
     values["es"] = _elasticsearch(values)
     values["kibana"] = _kibana(values)
     values["appview"] = _appview(values)
@@ -221,7 +230,6 @@ def _build(
             "kibana_space": parse_space_id(values["kibana_space"]),
             "index": parse_index_name(values["index"]),
             "http": parse_http_address(values["http"], embedded=values["embedded"]),
-            "dead_letter": values["dead_letter"] or _default_dead_letter(environ),
             "replay_command": ReplayCommand.of(
                 sources, values["worker_name"], is_redundant=values["redundant"]
             ),
@@ -253,10 +261,12 @@ def _resolve_secrets(values: dict[str, Any]) -> dict[str, Any]:
     An API key has precedence over user name and password.
     """
     es_file = _read_secret_file(values, "es-pass")
-    if values["es_api_key"] and values["es_api_key_file"]:
-        raise ValueError("--es-api-key and --es-api-key-file are mutually exclusive (use one of them)")
+    for name in ("es-api-key", "jetstream-api-key"):
+        if values[_field(name)] and values[f"{_field(name)}_file"]:
+            raise ValueError(f"--{name} and --{name}-file are mutually exclusive (use one of them)")
     key_file = _read_secret_file(values, "es-api-key", parse_api_key)
     kibana_file = _read_secret_file(values, "kibana-pass")
+    _read_secret_file(values, "jetstream-api-key", parse_bearer_token)
     has_key = bool(values["es_api_key"])
     kibana_uses_key = has_key and not values["kibana_user"]
     if values["kibana_pass"] is None:

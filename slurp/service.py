@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from slurp.addresses import Address
+from slurp.backfill.filler import GapFiller
 from slurp.config import Config
 from slurp.deletions.engine import Deletions
 from slurp.elastic import setup
@@ -34,10 +35,12 @@ from slurp.tasks import (
     CheckpointTask,
     HousekeepingTasks,
     apply_deletions,
+    fill_gaps,
     keep_to_budget,
     keep_trends,
     monitor_servers,
 )
+from slurp.threads import ARCHIVE, MAY_END, NOT_VITAL, limit_of
 from slurp.watchdog import Heartbeat, Watchdog, notify
 
 if TYPE_CHECKING:
@@ -46,36 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _POLL = 0.1
-
-# Seconds without a beat after which a thread counts as stuck, by the beginning of its name. Most requests
-# have a time-out of 30 s, and long loops beat between them. The HTTP server has its own limits.
-_LIMITS = {
-    "MainThread": 30.0,
-    # Two bulk requests of 90 s, or a few requests of 30 s for a day while another indexer makes them first.
-    INDEXER: 300.0,
-    # A handshake with either protocol, and the resolution of names.
-    READER: 180.0,
-    "catch-up": 180.0,
-    # A probe of all servers.
-    "server-monitor": 180.0,
-    # Several requests of 15 s for each host and gap.
-    "checkpoint": 600.0,
-    "housekeeping": 600.0,
-    "disk": 300.0,
-    # Requests of 30 s, with a beat before each, and a pause for --deletions-rate.
-    "deletions": 300.0,
-    # Requests of 120 s at most, with a beat before each.
-    "trends": 300.0,
-    # One request of 4 s.
-    "stats": 120.0,
-    # Several requests of up to a minute.
-    "kibana": 900.0,
-}
-# Without these indexing continues.
-_NOT_VITAL = ("kibana", "trends")
-
-# Threads that end when their work is done, or without harm; all others run until the stop.
-_MAY_END = ("startup", "kibana", "http", "http-probe", "trends")
 
 # Of `--grace`, the seconds kept for the last checkpoint after the indexers have stopped retrying.
 _RESERVED_FOR_CHECKPOINT = 3.0
@@ -191,8 +164,8 @@ class Service:
     def _heartbeat(self, name: str) -> Heartbeat:
         """Return the heartbeat of a thread, watched from its first beat."""
         if name not in self._heartbeats:
-            limit = next(limit for prefix, limit in _LIMITS.items() if name.startswith(prefix))
-            self._heartbeats[name] = self._watchdog.heartbeat(name, limit, vital=name not in _NOT_VITAL)
+            vital = name not in NOT_VITAL
+            self._heartbeats[name] = self._watchdog.heartbeat(name, limit_of(name), vital=vital)
         return self._heartbeats[name]
 
     def _beat_of(self, name: str) -> Callable[[], None]:
@@ -216,7 +189,7 @@ class Service:
             self._fail(Exit.FAILED)
             log.exception("%s died, which is a bug", name)
         else:
-            if name not in _MAY_END and not self._stop.is_set():
+            if name not in MAY_END and not self._stop.is_set():
                 self._fail(Exit.FAILED)
                 log.error("%s ended unexpectedly, which is a bug", name)
         finally:
@@ -334,6 +307,13 @@ class Service:
         self._reading_since = time.monotonic()
         for reader in readers:
             self._spawn(f"{READER}{reader.number}", _repeat(reader.step))
+        filler = None
+        if config.fill_gaps == "auto":
+            filler = GapFiller(
+                elastic, config, self._channel, servers, cluster.indices, self._beat_of(ARCHIVE)
+            )
+            task = partial(fill_gaps, filler, status, elastic, self._heartbeat(ARCHIVE))
+            self._spawn(ARCHIVE, partial(_contain, task))
         if len(servers) > 1 and not config.redundant:
             [reader] = readers
             monitor = ServerMonitor(reader.failover, servers, self._startup.probe)
@@ -342,7 +322,7 @@ class Service:
                 partial(monitor_servers, monitor, self._stop, self._heartbeat("server-monitor")),
             )
         if config.catch_up:
-            self._spawn("catch-up", partial(self._catch_up, readers))
+            self._spawn("catch-up", partial(self._catch_up, readers, filler))
         status.starting = ""
 
     def _apply_deletions(self, deletions: Deletions) -> None:
@@ -361,14 +341,15 @@ class Service:
         self._settled.wait()
         stats.finish(self._exit_by - time.monotonic())
 
-    def _catch_up(self, readers: ReaderGroup) -> None:
+    def _catch_up(self, readers: ReaderGroup, filler: GapFiller | None) -> None:
         within = max(_CAUGHT_UP_WITHIN, _CAUGHT_UP_WITHIN_FLUSHES * self._config.flush)
         lookup = partial(newest_event, ca=self._config.jetstream_ca)
         catch_up = CatchUp(readers, self._channel, within, lookup)
         beat = self._beat_of("catch-up")
         while not self._stop.wait(_POLL):
             beat()
-            if catch_up.step() and self._status.counters.snapshot().received:
+            is_done = catch_up.step() and self._status.counters.snapshot().received
+            if is_done and (filler is None or filler.has_finished()):
                 self._caught_up = True
                 log.info("caught up")
                 self._stop.set()
@@ -383,7 +364,7 @@ class Service:
         self._shutdown.retry_until = retry_until = deadline - reserved
         # The start-up first, because it may still start threads.
         ended = self._join(["startup"], retry_until)
-        ended &= self._join(self._named(READER), retry_until)
+        ended &= self._join([*self._named(READER), ARCHIVE], retry_until)
         self._channel.queue.close()
         ended &= self._join(self._named(INDEXER), retry_until + reserved / 2)
         in_flight = self._status.counters.snapshot().in_flight

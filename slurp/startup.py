@@ -235,6 +235,7 @@ class Startup:
             servers,
             self._channel.counters,
             replay_command=config.replay_command,
+            is_filled=config.fill_gaps == "auto",
         )
         groups = [[server] for server in servers] if config.redundant else [servers]
         sources = [

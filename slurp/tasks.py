@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from slurp.backfill.filler import GapFiller
 from slurp.config import Config
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import FAILURES, Elastic, describe
@@ -35,6 +36,7 @@ _UNKNOWN_FIELDS_EVERY = 60.0
 _SERVERS_EVERY = 1.0
 _DELETIONS_EVERY = 0.5
 _TRENDS_EVERY = 1.0
+_ARCHIVE_EVERY = 1.0
 # At the end, between two attempts.
 _LAST_DELETIONS_EVERY = 0.2
 
@@ -233,6 +235,27 @@ def apply_deletions(
                 log.warning("deletions cannot be applied: %s", failure)
             return
         time.sleep(_LAST_DELETIONS_EVERY)
+
+
+def fill_gaps(filler: GapFiller, status: WorkerStatus, elastic: Elastic, heartbeat: Heartbeat) -> None:
+    """Fill gaps until the stop."""
+
+    def work() -> bool:
+        try:
+            return filler.step()
+        except OSError as error:
+            log.error(
+                "gaps are not filled, as the folder of --archive-spool cannot be written: %s: %s",
+                error.filename,
+                error.strerror,
+            )
+            return False
+
+    failing, recovered = "gaps cannot be filled: {}; trying again in 5 minutes", "gaps are filled again"
+    task = PeriodicTask(elastic, work, _outage_log(failing, recovered), status.outage_log)
+    scheduler = Scheduler(heartbeat)
+    scheduler.every(_ARCHIVE_EVERY, task.run)
+    scheduler.run(status.stop)
 
 
 def keep_trends(config: Config, status: WorkerStatus, elastic: Elastic, heartbeat: Heartbeat) -> None:

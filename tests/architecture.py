@@ -19,11 +19,11 @@ BEGIN, END = "<!-- graph: begin, made by make docs -->", "<!-- graph: end -->"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "deadletter", "demo"),
     ("service", "check", "reference"),
-    ("tasks",),
+    ("tasks", "threads"),
     ("startup",),
     ("web",),
     ("monitoring", "kibana", "embedded"),
-    ("trends",),
+    ("trends", "backfill"),
     ("actors",),
     ("deletions",),
     ("pipeline", "tool"),

@@ -32,13 +32,14 @@ from slurp.events.position import LIVE, Gap, Position
 from slurp.jetstream.servers import host_of
 from slurp.lexicons import committed
 from slurp.logs import Secrets
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.build import PipelineHooks, Records, build_pipeline
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetterFile
 from slurp.pipeline.delivery import Destination
 from slurp.pipeline.indexer import Indexer
-from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters, Snapshot
+from slurp.pipeline.progress import BatchOutcome, Counters, Snapshot
 from slurp.pipeline.reader import Reader, Source
 from slurp.pipeline.resume import ReaderHooks, StartPoint
 from slurp.simulator.jetstream import Simulator

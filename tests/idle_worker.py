@@ -15,9 +15,10 @@ from slurp.monitoring.elastic_probe import ElasticProbe
 from slurp.monitoring.health import Health
 from slurp.monitoring.metrics import Metrics
 from slurp.monitoring.worker_status import WorkerStatus
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
+from slurp.pipeline.progress import BatchOutcome, Counters
 from slurp.pipeline.reader import Reader, Source
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.pipeline.resume import StartPoint

@@ -17,10 +17,11 @@ from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import Position
 from slurp.events.removals import Removal
 from slurp.jetstream.stream_range import newest_event
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.catch_up import CatchUp
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
+from slurp.pipeline.progress import BatchOutcome, Counters
 from slurp.pipeline.reader import Reader
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import NetworkOptions

@@ -59,7 +59,8 @@ def test_the_shell_accepts_the_script(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bash", "fish"], indirect=True)
 def test_options_values_and_files_are_completed(name: str, folder: Path) -> None:
-    assert completed(name, folder, "--jet") == {"--jetstream", "--jetstream-ca"}
+    jetstream = {"--jetstream", "--jetstream-ca", "--jetstream-api-key", "--jetstream-api-key-file"}
+    assert completed(name, folder, "--jet") == jetstream
     assert completed(name, folder, "--protocol", "v") == {"v1", "v2"}
     assert completed(name, folder, "--no-kibana", "--codec", "best") == {"best_compression"}
     assert completed(name, folder, "--es-ca", "ca") == {"ca.pem"}

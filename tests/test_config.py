@@ -349,6 +349,7 @@ def test_every_option_is_a_field_of_the_config() -> None:
         "es_pass_file": "es_secret_file",
         "es_api_key_file": "es_secret_file",
         "kibana_pass_file": "kibana_secret_file",
+        "jetstream_api_key_file": "jetstream_api_key",
     }
     no_fields = {"help", "version", "config_file", "print_completion"}
     derived = {"replay_command", "warnings"}

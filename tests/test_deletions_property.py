@@ -21,7 +21,7 @@ from slurp.elastic.client import FAILURES
 from slurp.events import tid
 from slurp.events.removals import TOLERANCE_US
 from slurp.events.times import parse_time
-from slurp.pipeline.progress import BatchAck
+from slurp.pipeline.ack_tracker import BatchAck
 from tests.deleting_network import MINUTE, Network, id_of
 from tests.harness import InProcess
 from tests.worker import documents

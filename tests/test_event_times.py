@@ -10,7 +10,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.events import tid
 from slurp.events.position import Position
-from slurp.pipeline.progress import AckTracker, BatchAck
+from slurp.pipeline.ack_tracker import AckTracker, BatchAck
 from tests.harness import InProcess, commit
 from tests.tiers import slow_except
 from tests.worker import documents

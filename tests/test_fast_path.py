@@ -14,6 +14,7 @@ from slurp.documents.document import build
 from slurp.documents.fast_path import COLLECTIONS, FastPath
 from slurp.elastic.unknown_fields import UnknownFields
 from slurp.events.frames import BadFrame, parse
+from slurp.events.removals import version_uri
 from slurp.lexicons import committed
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.protocol_v2 import frame as v2_frame
@@ -50,7 +51,7 @@ def on_both_protocols(wanted: Any) -> list[bytes]:
 
 def general_path(frame: bytes) -> tuple[Any, ...]:
     parsed = parse(frame)
-    return build(parsed, HOST, ARRIVED_US), parsed["time_us"], parsed["did"]
+    return build(parsed, HOST, ARRIVED_US), parsed["time_us"], parsed["did"], version_uri(parsed)
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2"])

@@ -20,10 +20,11 @@ from slurp.events.position import Gap, Position
 from slurp.jetstream.subscription import Subscription
 from slurp.monitoring.worker_status import WorkerStatus
 from slurp.pipeline import resume as resume_module
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.checkpoint import Checkpoint
 from slurp.pipeline.gaps import GapRecorder
-from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
+from slurp.pipeline.progress import BatchOutcome, Counters
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from slurp.startup import Plan

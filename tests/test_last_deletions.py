@@ -9,7 +9,7 @@ from elasticsearch import Elasticsearch
 
 from slurp.elastic.outage_log import OutageLog
 from slurp.monitoring.worker_status import WorkerStatus
-from slurp.pipeline.progress import BatchAck
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.tasks import apply_deletions
 from slurp.watchdog import Watchdog
 from tests.deleting_network import Network, id_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from slurp.events.position import REWIND_EVENTS, REWIND_US, Position, resume_cursor, resume_elsewhere
+from slurp.pipeline.ack_tracker import AckTracker, BatchAck
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import AckTracker, BatchAck, BatchOutcome, Counters
+from slurp.pipeline.progress import BatchOutcome, Counters
 
 SECOND = 1_000_000
 NOW = 1_795_000_000 * SECOND

@@ -18,9 +18,10 @@ from slurp.elastic.client import Elastic
 from slurp.embedded.node import EmbeddedNode
 from slurp.events.position import REWIND_EVENTS, Gap, Position
 from slurp.jetstream.subscription import Subscription
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.gaps import GapRecorder
-from slurp.pipeline.progress import BatchAck, BatchOutcome, Counters
+from slurp.pipeline.progress import BatchOutcome, Counters
 from slurp.pipeline.reader import Reader
 from slurp.pipeline.reader_group import ReaderGroup
 from slurp.simulator.jetstream import Simulator

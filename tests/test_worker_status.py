@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 from slurp.deletions.due import Due
 from slurp.events.position import Position
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import BatchAck, BatchOutcome
+from slurp.pipeline.progress import BatchOutcome
 from tests.idle_worker import NOWHERE, IdleWorker
 
 HOUR_US = 3_600_000_000

@@ -82,14 +82,12 @@ class Client:
         server: str,
         key: str = "",
         ca: Path | None = None,
-        may_continue: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`server` is the URL of its WebSocket, `ws(s)://…`. A download ends when `may_continue` says no."""
+        """`server` is the URL of its WebSocket, `ws(s)://…`."""
         parts = urlsplit(server)
         scheme = "https" if parts.scheme == "wss" else "http"
         self._url = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + _METHODS, "", ""))
         self._key = key
-        self._may_continue = may_continue
         self._session = requests.Session()
         # Without the credentials of ~/.netrc, which are for other programs.
         self._session.trust_env = False
@@ -132,11 +130,17 @@ class Client:
         self.received += len(body)
         return body
 
-    def download(self, name: str, path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> None:
-        """Write a file to `path`. After Unavailable, another call resumes the download.
+    def download(
+        self,
+        name: str,
+        path: Path,
+        on_bytes: Callable[[int], None] = lambda count: None,
+        may_continue: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Write a file to `path`, its ETag beside it. After Unavailable, another call resumes the download.
 
-        `on_bytes` gets the number of bytes of each piece. Raises ArchiveError, and OSError if it cannot be
-        written.
+        `on_bytes` gets the number of bytes of each piece; the download ends when `may_continue` says no.
+        Raises ArchiveError, and OSError if it cannot be written.
         """
         tag_path = path.with_suffix(".etag")
         have, tag = path.stat().st_size if path.exists() else 0, ""
@@ -146,7 +150,9 @@ class Client:
         accepted = (200, 206, _RANGE_NOT_SATISFIABLE) if tag else (200,)
         with self._response(_SEGMENT, accepted=accepted, params={"name": name}, headers=headers) as response:
             if response.status_code == _RANGE_NOT_SATISFIABLE:
-                path.unlink(missing_ok=True)
+                if response.headers.get("Content-Range") == f"bytes */{have}":
+                    return  # nothing is missing
+                path.unlink()
                 raise Unavailable(f"{name} is shorter than what was received; it is read again")
             is_rest = response.status_code == 206 and response.headers.get("ETag") == tag
             if response.status_code == 206 and not _begins_at(response, have):
@@ -166,11 +172,10 @@ class Client:
                     have += len(piece)
                     self.received += len(piece)
                     on_bytes(len(piece))
-                    if not self._may_continue():
+                    if not may_continue():
                         raise Unavailable("stopped")
         if have < total:
             raise Unavailable(f"{name}: the connection ended after {have:,} of {total:,} bytes")
-        tag_path.unlink(missing_ok=True)
 
     def _parsed(self, parse: Callable[[Any], T], endpoint: str, **options: Any) -> T:
         with self._response(endpoint, **options) as response:

@@ -16,16 +16,16 @@ from slurp.deletions.accounts import Accounts, Slice
 from slurp.deletions.applied import Applied
 from slurp.deletions.due import EVERYTHING, Due
 from slurp.deletions.postponed import PostponedRemovals
-from slurp.deletions.records import Redaction, redact
+from slurp.deletions.records import Redaction, redact, stored_removals
 from slurp.deletions.targets import ACCOUNT_REASON
 from slurp.deletions.unavailable_days import UnavailableDays
 from slurp.deletions.versions import NotWritten, RatePause, Versions, not_written, rejected
 from slurp.elastic.client import FAILURES, Elastic, describe
 from slurp.elastic.error_classes import Item
 from slurp.elastic.templates import STATE_INDEX
-from slurp.events.removals import AccountChange, Removal, latest
+from slurp.events.removals import AccountChange, Removal, StoredVersion, latest
+from slurp.pipeline.ack_tracker import RemovalSet
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import RemovalSet
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,13 @@ _TRY_AGAIN_AFTER = 10.0
 
 @dataclass(eq=False)
 class _Waiting:
-    """Removals that are not applied; `accounts` is empty once they are stored as pending."""
+    """Removals that are not applied; `accounts` is empty once they are stored as pending, `versions` once
+    their stored removals are among `records`."""
 
     removals: RemovalSet
     records: list[Removal]
     accounts: list[AccountChange]
+    versions: list[StoredVersion]
     since: float
     try_at: float
 
@@ -57,7 +59,8 @@ class _Waiting:
     def of(cls, removals: RemovalSet, now: float) -> _Waiting:
         records = [one for one in removals.removals if isinstance(one, Removal)]
         accounts = [one for one in removals.removals if isinstance(one, AccountChange)]
-        return cls(removals, records, accounts, now, now)
+        versions = [one for one in removals.removals if isinstance(one, StoredVersion)]
+        return cls(removals, records, accounts, versions, now, now)
 
 
 class Deletions:
@@ -186,6 +189,7 @@ class Deletions:
             self._days.step(self._applied_until_us(), is_failing=is_failing)
             # Earlier versions are acknowledged, but a search finds them only after a refresh.
             self._versions.refresh()
+            self._find_removals(chosen)
             result = self._counted(
                 redact(self._versions, latest(removal for one in chosen for removal in one.records))
             )
@@ -211,6 +215,16 @@ class Deletions:
             raise not_written(errors)
         return False
 
+    def _find_removals(self, chosen: Sequence[_Waiting]) -> None:
+        """Add the stored removals of versions that may have been stored after these were applied."""
+        uris = {version.uri for waiting in chosen for version in waiting.versions}
+        if not uris:
+            return
+        found = stored_removals(self._versions, uris)
+        for waiting in chosen:
+            waiting.records += [found[one.uri] for one in waiting.versions if one.uri in found]
+            waiting.versions = []
+
     def _work(self, due: Due | None) -> Slice:
         before = self._accounts.redacted
         try:
@@ -230,7 +244,7 @@ class Deletions:
         left = []
         for waiting in chosen:
             waiting.records = [removal for removal in waiting.records if removal.uri in result.failed]
-            if waiting.records or waiting.accounts:
+            if waiting.records or waiting.accounts or waiting.versions:
                 waiting.try_at = self._clock() + _TRY_AGAIN_AFTER
                 left.append(waiting)
             else:
@@ -240,10 +254,15 @@ class Deletions:
     def _postpone(self, reason: str) -> None:
         """Move removals that have waited too long to the state index, and let the checkpoint pass.
 
-        Changes of accounts stay: they are stored there anyway, as soon as the state index can be written.
+        Changes of accounts stay: they are stored there anyway, as soon as the state index can be written. So
+        do versions whose removals are not known yet.
         """
         now = self._clock()
-        old = [one for one in self._waiting if now - one.since >= POSTPONE_AFTER and not one.accounts]
+        old = [
+            one
+            for one in self._waiting
+            if now - one.since >= POSTPONE_AFTER and not (one.accounts or one.versions)
+        ]
         if not old:
             return
         removals = latest(removal for one in old for removal in one.records)

@@ -80,11 +80,15 @@ _V1_GROUPS, _V2_GROUPS = ([pattern.groupindex[name] for name in _EVENT_GROUPS] f
 
 
 class RenderedDocument(NamedTuple):
-    """A document, and `time_us` and `did` of its event."""
+    """A document, and `time_us` and `did` of its event.
+
+    `uri` is that of the record of a create or update, None for other events.
+    """
 
     document: Document
     time_us: int
     did: str
+    uri: str | None
 
 
 class FastPath:
@@ -127,8 +131,9 @@ class FastPath:
         timestamp = isoformat(instant)
         hour, weekday = hour_and_weekday(instant)
         created = parse_created_at(claimed, timestamp)
+        uri = f"at://{did}/{collection}/{rkey}"
         body = (
-            f'{{"@timestamp":"{timestamp}","did":"{did}","kind":"commit","uri":"at://{did}/{collection}/{rkey}",'
+            f'{{"@timestamp":"{timestamp}","did":"{did}","kind":"commit","uri":"{uri}",'
             f'"commit":{{"rev":"{rev}","operation":"create","collection":"{collection}","rkey":"{rkey}",'
             f'"cid":"{cid}"}},"jetstream":{{"host":{_quoted(host)},"time_us":{time_us},'
             f'"cursor":{cursor or "null"}}},"event":{{"ingested":"{format_arrival(arrived_us)}",'
@@ -139,12 +144,12 @@ class FastPath:
         if subject_actor is not None:
             body += f'"subject":{{"did":"{subject_actor}"}},'
         else:
-            uri, target, kind = found.group(*_SUBJECT_GROUPS)
-            body += f'"subject":{{"uri":"{uri}","did":"{target}","collection":"{kind}"}},'
+            liked, target, kind = found.group(*_SUBJECT_GROUPS)
+            body += f'"subject":{{"uri":"{liked}","did":"{target}","collection":"{kind}"}},'
         if via is not None:
             body += f'"via":{{"uri":"{via}","did":"{found["via_did"]}"}},'
         body += f'"record":{{"{collection}":{record}}}}}'
-        return RenderedDocument(Document(identity, body.encode()), time_us, did)
+        return RenderedDocument(Document(identity, body.encode()), time_us, did, uri)
 
     def _is_known_shape(self, shape: tuple[str, bool, bool], frame: bytes) -> bool:
         """Return whether the lexicon has all fields of records of this shape."""

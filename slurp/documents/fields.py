@@ -48,7 +48,7 @@ class Field(NamedTuple):
 
 
 _POSTS = "posts"
-_RESERVED = "reserved for a later version"
+_BACKFILL = "events from an archive, see [History from the archive](backfill.md)"
 _REDACTED = "redacted documents"
 _FACETED = "posts; lists, feeds, starter packs"
 _OTHER = "records of other applications"
@@ -121,8 +121,8 @@ FIELDS: tuple[Field, ...] = (
     Field("redacted.at", _DATE, "when the content was removed", _REDACTED),
     Field("redacted.reason", _keyword(64), "why: `deleted`, `updated` (replaced by a newer version of the record), `account` (the account was deleted) or `request` (the operator removed it)", _REDACTED),
     Field("hidden", _BOOLEAN, "`true` while the account is not active; absent or `null` otherwise", "documents of accounts that are or were not active"),
-    Field("backfill.at", _DATE, "when the event was read from an archive", _RESERVED),
-    Field("backfill.source", _keyword(256), "the archive", _RESERVED),
+    Field("backfill.at", _DATE, "when the event was read from an archive", _BACKFILL),
+    Field("backfill.source", _keyword(256), "host of the archive", _BACKFILL),
     Field("event.pipeline_error", _keyword(1024), "error of the ingest pipeline", "the ingest pipeline"),
     Field("quarantine.error", _keyword(1024), "reason why Elasticsearch rejected the full document, so that its record is not searchable except for common fields: error type, field and reason without values, equal for equal errors", "quarantined events"),
     Field("quarantine.detail", {"type": "object", "enabled": False}, "complete error message of Elasticsearch, with position, document and value; not searchable", "quarantined events"),

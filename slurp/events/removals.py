@@ -29,6 +29,12 @@ class Removal(NamedTuple):
     """`deleted` or `updated`."""
 
 
+class StoredVersion(NamedTuple):
+    """A version of a record, whose later removals may have been applied before it was stored."""
+
+    uri: str
+
+
 class AccountTimes(NamedTuple):
     """The latest times (Unix microseconds) at which an account was active, not active, and deleted; 0 for
     never.
@@ -65,6 +71,14 @@ class AccountChange(NamedTuple):
 
     did: str
     times: AccountTimes = NEVER
+
+
+def version_uri(event: Mapping[str, Any]) -> str | None:
+    """Return the URI of the record that a checked event creates or updates; None for other events."""
+    if event["kind"] != "commit" or event["commit"]["operation"] == "delete":
+        return None
+    uri = uri_of(event)
+    return uri if len(uri) <= _MAX_URI else None
 
 
 def removal_of(event: Mapping[str, Any], now_us: int) -> Removal | AccountChange | None:

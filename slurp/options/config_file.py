@@ -17,7 +17,7 @@ import configargparse
 # These select what the program does or which files it reads, so files and variables cannot set them.
 COMMAND_LINE_ONLY = ("--help", "--version", "--config", "--print-completion", "--check")
 # Options whose values are secrets. Each has a variant NAME-file.
-SECRET_OPTIONS = ("es-pass", "es-api-key", "kibana-pass")
+SECRET_OPTIONS = ("es-pass", "es-api-key", "kibana-pass", "jetstream-api-key")
 
 _NAME = re.compile(r"[^\s:=]+")
 # Section headings of INI files and document separators of YAML, which are ignored.

@@ -22,7 +22,7 @@ from slurp.options.elasticsearch import (
     add_trend_options,
 )
 from slurp.options.parser import DURATION, ENV_PREFIX, POSITIVE, OptionParser, argument_type, open_config_file
-from slurp.options.values import parse_start
+from slurp.options.values import parse_bearer_token, parse_start
 from slurp.units import parse_size
 
 CONFIG_FILES = ("/etc/skeetslurper.conf", "~/.config/skeetslurper.conf")
@@ -173,6 +173,30 @@ def _add_jetstream_options(group: Group) -> None:
         metavar="FILE",
         type=Path,
         help="CA certificates (PEM) to verify Jetstream servers with, instead of those of the system",
+    )
+    group.add_argument(
+        "--fill-gaps",
+        choices=["auto", "off"],
+        default="auto",
+        metavar="WHEN",
+        help="read events that a stream does not have any more from the archive of a v2 server: auto, if one "
+        "of the servers has an archive, or off (default: auto)",
+    )
+    group.add_argument(
+        "--jetstream-api-key",
+        metavar="KEY",
+        type=argument_type(parse_bearer_token),
+        help="API key for the archives of the --jetstream servers, if they want one",
+    )
+    group.add_argument(
+        "--jetstream-api-key-file", metavar="FILE", type=Path, help="file with that API key, and nothing else"
+    )
+    group.add_argument(
+        "--archive-spool",
+        metavar="DIR",
+        type=Path,
+        help="folder for files of the archive that are being read, 1 GB at most (default: archive beside the "
+        "dead-letter file)",
     )
 
 

@@ -37,6 +37,7 @@ _MAX_HOST_LENGTH = 253
 _PATH = re.compile(r"([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*").fullmatch
 # Base64; the keys of Elastic Cloud have a prefix before it.
 _API_KEY = re.compile(r"[A-Za-z0-9+/=_-]*").fullmatch
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*").fullmatch
 _MIN_RETENTION_DAYS = 3
 _MIN_DISK_BYTES = 100 * 10**6
 # Limits of Jetstream.
@@ -356,6 +357,14 @@ def parse_api_key(text: str) -> str:
     if not _API_KEY(key):
         raise ValueError("invalid API key (use the 'encoded' form that Elasticsearch and Kibana show)")
     return key
+
+
+def parse_bearer_token(text: str) -> str:
+    """Return a token for a header (RFC 6750). The error has no value."""
+    token = strip_secret(text)
+    if not _BEARER_TOKEN(token):
+        raise ValueError("invalid API key (letters, digits and - . _ ~ + / = are possible)")
+    return token
 
 
 class SecretFile(NamedTuple):

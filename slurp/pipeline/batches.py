@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from slurp.events.position import Position
 
+# The number of the reader of an archive. Those of streams have numbers from 1.
+ARCHIVE_READER = 0
+
 
 @dataclass(slots=True)
 class Batch:
@@ -35,6 +38,11 @@ class Batch:
     announced: Mapping[tuple[str, str], int] = field(default_factory=dict)
     bootstrap: frozenset[tuple[str, str]] | None = None
     reader: int = 1
+
+    @property
+    def is_late(self) -> bool:
+        """Whether later events of the same records may be stored already."""
+        return self.reader == ARCHIVE_READER
 
     @property
     def arrived_us(self) -> int:

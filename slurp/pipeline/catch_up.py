@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from slurp.events.position import Position
+from slurp.pipeline.ack_tracker import RemovalSet
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import RemovalSet
 from slurp.pipeline.reader import Reader
 
 log = logging.getLogger(__name__)

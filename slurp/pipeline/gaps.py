@@ -20,7 +20,8 @@ from slurp.events.position import Gap
 from slurp.events.times import utc
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
-from slurp.pipeline.progress import Counters, Hold
+from slurp.pipeline.ack_tracker import Hold
+from slurp.pipeline.progress import Counters
 from slurp.replay_command import ReplayCommand
 from slurp.units import format_duration
 
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 
 # With several readers another one may have the missing events; seconds to wait until it has read them.
 _WAIT_FOR_OTHERS = 15.0
+
+_ADVICE = "To read them from a host that has them"
+_ADVICE_WITH_ARCHIVE = (
+    "They come from an archive if a server has one; otherwise, to read them from a host that has them"
+)
 
 
 @dataclass(slots=True)
@@ -58,11 +64,14 @@ class GapRecorder:
         wait_for_others: float = _WAIT_FOR_OTHERS,
         *,
         replay_command: ReplayCommand | None = None,
+        is_filled: bool = False,
     ) -> None:
+        """`is_filled` if gaps are filled from an archive, where a server has one."""
         self._elastic = elastic
         self._subscription = subscription
         self._servers = tuple(servers)
         self._replay_command = replay_command or ReplayCommand()
+        self._advice = _ADVICE_WITH_ARCHIVE if is_filled else _ADVICE
         self._counters = counters
         self._wait = wait_for_others if counters.readers > 1 else 0.0
         self._lock = threading.Lock()
@@ -149,7 +158,7 @@ class GapRecorder:
             else "gap: %s has no events %s."
         )
         log.warning(
-            f"{what} To read them from a host that has them: %s",
+            f"{what} {self._advice}: %s",
             gap.host,
             _span(gap),
             self._replay_command.advice(gap.from_us, other),

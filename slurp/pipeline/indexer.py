@@ -6,19 +6,30 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from slurp.documents.document import SHAPES, Form, build, quarantined
+import orjson
+
+from slurp.documents.document import SHAPES, Document, Form, build, format_arrival, quarantined
 from slurp.documents.fast_path import FastPath, RenderedDocument
 from slurp.elastic.bulk import create
 from slurp.elastic.error_classes import Item
 from slurp.elastic.unknown_fields import UnknownFields, UnknownFieldSeen
 from slurp.events.frames import BadFrame, parse
 from slurp.events.identity import Identity
-from slurp.events.removals import AccountChange, Removal, is_indexed, removal_of
+from slurp.events.removals import (
+    AccountChange,
+    Removal,
+    StoredVersion,
+    is_indexed,
+    removal_of,
+    version_uri,
+)
 from slurp.events.times import median
 from slurp.jetstream import bootstrap, resyncs
 from slurp.lexicons import RecordShapes
+from slurp.pipeline.ack_tracker import DELAYS, BatchAck, Change
 from slurp.pipeline.batches import Batch
 from slurp.pipeline.channel import Channel
 from slurp.pipeline.dead_letters import DeadLetter
@@ -30,7 +41,7 @@ from slurp.pipeline.delivery import (
     PendingEvent,
     unusable,
 )
-from slurp.pipeline.progress import DELAYS, BatchAck, BatchOutcome
+from slurp.pipeline.progress import BatchOutcome
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +61,7 @@ class _Decoded:
     letters: list[DeadLetter] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=DELAYS))
-    removals: list[Removal | AccountChange] = field(default_factory=list)
+    removals: list[Change] = field(default_factory=list)
     # Of each document.
     dids: list[str] = field(default_factory=list)
     identities: list[Identity] = field(default_factory=list)
@@ -145,8 +156,8 @@ class Indexer:
                 rendered = render(frame, host, arrived_us, now_us) if render else None
                 if rendered is None:
                     rendered, unknown_field, removal = self._build(frame, batch, now_us)
-                document, time_us, did = rendered
-                _check_size(document.body)
+                document, time_us, did, uri = rendered
+                body = _body(document, batch)
                 identity, day = document.identity, document.day
                 if day not in indices:
                     expired = self._indices.is_expired(day, seen_us)
@@ -162,6 +173,8 @@ class Indexer:
                 continue
             if removal is not None:
                 decoded.removals.append(removal)
+            if uri is not None and batch.is_late:
+                decoded.removals.append(StoredVersion(uri))
             decoded.dids.append(did)
             decoded.identities.append(identity)
             decoded.times.append(time_us)
@@ -172,7 +185,7 @@ class Indexer:
             if (index := indices[day]) is None:
                 decoded.expired += 1
             else:
-                action = create(index, identity.id, document.body)
+                action = create(index, identity.id, body)
                 decoded.pending.append(PendingEvent(frame, day, action, unknown_field))
         return decoded
 
@@ -181,7 +194,7 @@ class Indexer:
     ) -> tuple[RenderedDocument, UnknownFieldSeen | None, Removal | AccountChange | None]:
         event = self._event(frame, batch)
         document = build(event, batch.host, batch.arrived_us, self._shapes, now_us)
-        rendered = RenderedDocument(document, event["time_us"], event["did"])
+        rendered = RenderedDocument(document, event["time_us"], event["did"], version_uri(event))
         return rendered, self._unknown_field(event), removal_of(event, now_us)
 
     def _event(self, frame: bytes, batch: Batch) -> dict[str, Any]:
@@ -206,12 +219,20 @@ class Indexer:
         if len(document.body) > _MAX_DOCUMENT and form is Form.COMMON_FIELDS:
             form = Form.ENVELOPE
             document = quarantined(parsed, event.frame, batch.host, batch.arrived_us, error, now_us, form)
-        _check_size(document.body)
-        action = create(self._indices.name(event.day), document.id, document.body)
+        action = create(self._indices.name(event.day), document.id, _body(document, batch))
         return PendingEvent(event.frame, event.day, action, form=form)
 
 
-def _check_size(body: bytes) -> None:
-    """Raise BadFrame for a document that Elasticsearch rejects for its size."""
+def _body(document: Document, batch: Batch) -> bytes:
+    """Return the JSON to store. Raises BadFrame if Elasticsearch rejects it for its size."""
+    body = document.body
     if len(body) > _MAX_DOCUMENT:
         raise BadFrame(f"a document of {len(body):,} bytes, more than {_MAX_DOCUMENT:,}")
+    return body[:-1] + _backfill(batch.host, batch.arrived_us) if batch.is_late else body
+
+
+@lru_cache(maxsize=16)
+def _backfill(host: str, arrived_us: int) -> bytes:
+    """Return the end of a document that comes from an archive."""
+    fields = {"at": format_arrival(arrived_us), "source": host}
+    return b',"backfill":' + orjson.dumps(fields) + b"}"

@@ -21,8 +21,8 @@ from slurp.jetstream.servers import host_of
 from slurp.jetstream.stream_range import first_events, oldest_event
 from slurp.jetstream.streams import V1Stream
 from slurp.jetstream.subscription import Subscription
+from slurp.pipeline.ack_tracker import Hold
 from slurp.pipeline.channel import Channel
-from slurp.pipeline.progress import Hold
 
 log = logging.getLogger(__name__)
 

@@ -270,7 +270,7 @@ class SimulatedArchive:
         if requested and head.headers.get("If-Range", tag) == tag:
             first = int(requested.removeprefix("bytes=").removesuffix("-"))
             if first >= len(data):
-                raise _rejected(416, "", "")
+                return file_response(b"", {"Content-Range": f"bytes */{len(data)}"}, 416)
             headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             data, status = data[first:], 206
         response = file_response(data, headers, status)

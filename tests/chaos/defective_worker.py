@@ -21,8 +21,9 @@ from slurp.cli import main
 from slurp.elastic.bulk import Action
 from slurp.events.identity import event_id
 from slurp.pipeline import indexer
+from slurp.pipeline.ack_tracker import BatchAck
 from slurp.pipeline.batches import Batch
-from slurp.pipeline.progress import BatchAck, BatchOutcome
+from slurp.pipeline.progress import BatchOutcome
 
 PROGRAM = Path(__file__)
 

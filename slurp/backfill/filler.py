@@ -1,0 +1,278 @@
+"""Fill recorded gaps from the archive of a server, while live reading goes on.
+
+The events pass through the same queue as those of the readers. Up to where a gap is filled is saved once
+all events before that are acknowledged, and the deletions of what was stored are applied.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+
+from slurp.archive.blocks import DamagedArchive
+from slurp.archive.client import ArchiveError, Client, KeyRequired, NotFound, Unavailable
+from slurp.archive.frames import frame_of
+from slurp.archive.plans import Filter
+from slurp.backfill.recorded_gaps import RecordedGap, RecordedGaps
+from slurp.backfill.source import Archive, Range
+from slurp.backfill.spool import Spool
+from slurp.backoff import Backoff
+from slurp.config import Config
+from slurp.elastic.client import Elastic
+from slurp.elastic.daily_indices import DailyIndices
+from slurp.events.position import REWIND_OTHER_HOST_US, REWIND_US, Position
+from slurp.events.times import DAY_US, utc
+from slurp.jetstream.servers import host_of
+from slurp.jetstream.subscription import Subscription
+from slurp.pipeline.batcher import MAX_BATCH_BYTES
+from slurp.pipeline.batches import ARCHIVE_READER, Batch
+from slurp.pipeline.channel import Channel
+from slurp.units import format_duration
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.25
+_SAVE_EVERY = 5.0
+# Between two searches for new gaps.
+_LOOK_EVERY = 10.0
+# Until a gap is tried again whose end is not sealed yet.
+_AGAIN_AFTER = 300.0
+# The same for a damaged file, which is 256 MB.
+_DAMAGED_AFTER = 3600.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A gap to fill from an archive: the range, and whether the archive has the end of the gap."""
+
+    gap: RecordedGap
+    host: str
+    span: Range
+    is_sealed: bool
+    unfilled: Sequence[tuple[int, int]]
+    """Periods (Unix microseconds) that the archive does not have, or whose days have expired."""
+
+
+class GapFiller:
+    """Fills gaps of one subscription. One thread calls `step`.
+
+    Attributes:
+        filling: the period that is being filled, and from where; '' while none is.
+        unknown: number of rows of kinds that are not known.
+    """
+
+    def __init__(
+        self,
+        elastic: Elastic,
+        config: Config,
+        channel: Channel,
+        servers: Sequence[str],
+        indices: DailyIndices,
+        heartbeat: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.filling = ""
+        self.unknown = 0
+        self._config = config
+        self._channel = channel
+        self._servers = servers
+        self._indices = indices
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._stop = channel.shutdown.stop
+        subscription = Subscription.of(config)
+        self._gaps = RecordedGaps(elastic, subscription)
+        self._wanted = Filter(dids=subscription.dids, collections=subscription.collections)
+        self._spool = Spool(config.archive_spool / f"{config.index}-{config.worker_name or 'worker'}")
+        self._logged: set[str] = set()
+        self._backoff = Backoff(first=5.0, cap=_AGAIN_AFTER)
+        self._requested = threading.Event()
+        self._has_asked = False
+        self._due = clock()
+        self._try_at: dict[str, float] = {}
+
+    def step(self) -> bool:
+        """Fill all gaps that can be filled now; return whether there was any.
+
+        Raises the exceptions of the client, and OSError if the spool cannot be written.
+        """
+        now = self._clock()
+        if now < self._due and not self._requested.is_set():
+            return False
+        self._due = now + _LOOK_EVERY
+        gaps = [gap for gap in self._gaps.unfilled() if self._try_at.get(gap.id, now) <= now]
+        for gap in gaps:
+            if self._stop.is_set():
+                break
+            self._try_at[gap.id] = self._clock() + _AGAIN_AFTER
+            try:
+                self._fill(gap)
+            finally:
+                self.filling = ""
+        if not gaps:
+            self._requested.clear()
+        return bool(gaps)
+
+    def has_finished(self) -> bool:
+        """Return whether all gaps recorded before the first call are filled, or cannot be filled now.
+
+        Another thread calls this.
+        """
+        if not self._has_asked:
+            self._has_asked = True
+            self._requested.set()
+        return not self._requested.is_set()
+
+    def _fill(self, gap: RecordedGap) -> None:
+        """Fill a gap from the first server that has an archive: its own host, if that has one."""
+        for server in sorted(self._servers, key=lambda server: host_of(server) != gap.host):
+            host = host_of(server)
+            archive = Archive(
+                partial(self._connect, server), self._spool, self._wanted, self._stop, self._heartbeat
+            )
+            try:
+                job = self._job(gap, host, archive)
+                self._backoff.reset()
+                if job is not None:
+                    self._run(job, archive)
+                return
+            except NotFound:
+                log.debug("%s has no archive", host)
+            except KeyRequired as error:
+                self._log_once(
+                    host,
+                    f"{host} wants an API key for its archive ({error}): ask its operator for one, and name "
+                    "its file with --jetstream-api-key-file; the gaps stay recorded",
+                )
+            except (ArchiveError, DamagedArchive) as error:
+                pause = _DAMAGED_AFTER
+                if isinstance(error, Unavailable):
+                    pause = max(error.wait, self._backoff.next())
+                self._try_at[gap.id] = self._clock() + pause
+                log.warning(
+                    "%s: the archive cannot be read: %s; trying again in %s",
+                    host,
+                    error,
+                    format_duration(pause),
+                )
+            finally:
+                archive.close()
+
+    def _connect(self, server: str) -> Client:
+        return Client(server, self._config.jetstream_api_key or "", self._config.jetstream_ca)
+
+    def _log_once(self, host: str, text: str) -> None:
+        if host not in self._logged:
+            self._logged.add(host)
+            log.warning("%s", text)
+
+    def _job(self, gap: RecordedGap, host: str, archive: Archive) -> _Job | None:
+        """Return what to read; None if nothing of the gap is sealed yet."""
+        day = gap.from_us // DAY_US
+        while day * DAY_US < gap.to_us and self._indices.is_expired(day):
+            day += 1
+        from_us = min(max(gap.from_us, day * DAY_US), gap.to_us)
+        tip = archive.sealed_tip()
+        if host == gap.host and gap.to_cursor is not None and gap.from_cursor is not None:
+            span = Range(gap.from_cursor - 1, min(gap.to_cursor, tip), from_us - REWIND_US)
+            is_sealed = tip >= gap.to_cursor
+        else:
+            margin_us = REWIND_US if host == gap.host else REWIND_OTHER_HOST_US
+            found = archive.range_of(from_us - margin_us, gap.to_us + margin_us)
+            if found is None:
+                return None
+            span, is_sealed = found
+        first = archive.first_live()
+        if first is None:
+            return None
+        if first.seq > span.after + 1:
+            # Before that there is the copy of the network with which the server began.
+            span = replace(span, after=first.seq - 1)
+            from_us = min(max(from_us, first.time_us), gap.to_us)
+        unfilled = [(gap.from_us, from_us)] if from_us > gap.from_us else []
+        after = max(span.after, gap.fills.get(host, 0))
+        return _Job(gap, host, replace(span, after=after), is_sealed, unfilled)
+
+    def _run(self, job: _Job, archive: Archive) -> None:
+        """Read the range of a job, and record up to where its events are acknowledged."""
+        begin, end = (
+            utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (job.gap.from_us, job.gap.to_us)
+        )
+        most = max(0, job.span.before - job.span.after)
+        self.filling = f"{begin} to {end} UTC from the archive of {job.host}"
+        log.info("filling the gap from %s: at most %s events", self.filling, f"{most:,}")
+        # Of an earlier job that ended with an error.
+        if not self._is_idle():
+            return
+        self._channel.counters.begin_archive()
+        is_read = self._read(job, archive) and self._is_idle()
+        self._save(job)
+        if not is_read:
+            return
+        self._gaps.filled_until(job.gap, job.host, job.span.before)
+        if not job.is_sealed:
+            log.info("the end of the gap is not in the archive of %s yet", job.host)
+            return
+        self._gaps.filled(job.gap, job.host, job.unfilled)
+        log.info("filled the gap from %s%s", self.filling, "".join(map(_missing, job.unfilled)))
+
+    def _read(self, job: _Job, archive: Archive) -> bool:
+        """Queue the events of a range; return False if the stop came before its end."""
+        numbers = count(1)
+        saved_at, frames, size, position = self._clock(), list[bytes](), 0, None
+        for row in archive.read(job.span):
+            if (frame := frame_of(row)) is None:
+                self.unknown += 1
+                continue
+            frames.append(frame)
+            size += len(frame)
+            position = Position(job.host, row.seq, row.time_us)
+            if len(frames) >= self._config.batch or size >= MAX_BATCH_BYTES:
+                if not self._queue(Batch(next(numbers), job.host, frames, size, position)):
+                    return False
+                frames, size = [], 0
+            if self._clock() >= saved_at + _SAVE_EVERY:
+                self._save(job)
+                saved_at = self._clock()
+        if self._stop.is_set():
+            return False
+        return not frames or self._queue(Batch(next(numbers), job.host, frames, size, position))
+
+    def _queue(self, batch: Batch) -> bool:
+        """Put a batch into the queue once that is half empty, so that live events come first; return False
+        at the stop."""
+        channel = self._channel
+        batch.reader = ARCHIVE_READER
+        while not (channel.queue.wait_until_half_empty(_POLL) and channel.queue.reserve(batch, _POLL)):
+            self._heartbeat()
+            if self._stop.is_set():
+                return False
+        batch.arrived_at, batch.arrived_monotonic = time.time(), time.monotonic()
+        channel.counters.received(batch)
+        channel.queue.put(batch)
+        return True
+
+    def _is_idle(self) -> bool:
+        """Wait until everything that was queued is acknowledged and applied; return False at the stop."""
+        while not self._channel.counters.is_archive_idle:
+            self._heartbeat()
+            if self._stop.wait(_POLL):
+                return False
+        return True
+
+    def _save(self, job: _Job) -> None:
+        """Record up to where a gap is filled."""
+        position = self._channel.counters.archive_position
+        if position is not None and position.cursor is not None and position.host == job.host:
+            done = max(job.gap.fills.get(job.host, 0), position.cursor)
+            self._gaps.filled_until(job.gap, job.host, done)
+
+
+def _missing(period: tuple[int, int]) -> str:
+    begin, end = (utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in period)
+    return f"; nobody has what is missing from {begin} to {end} UTC any more"
