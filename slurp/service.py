@@ -310,7 +310,13 @@ class Service:
         filler = None
         if config.fill_gaps == "auto":
             filler = GapFiller(
-                elastic, config, self._channel, servers, cluster.indices, self._beat_of(ARCHIVE)
+                elastic,
+                config,
+                self._channel,
+                servers,
+                cluster.indices,
+                cluster.disk,
+                self._beat_of(ARCHIVE),
             )
             task = partial(fill_gaps, filler, status, elastic, self._heartbeat(ARCHIVE))
             self._spawn(ARCHIVE, partial(_contain, task))

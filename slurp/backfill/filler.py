@@ -32,6 +32,7 @@ from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batcher import MAX_BATCH_BYTES
 from slurp.pipeline.batches import ARCHIVE_READER, Batch
 from slurp.pipeline.channel import Channel
+from slurp.pipeline.disk_budget import DiskBudget
 from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ _LOOK_EVERY = 10.0
 _AGAIN_AFTER = 300.0
 # The same for a damaged file, which is 256 MB.
 _DAMAGED_AFTER = 3600.0
+# On disk: docs/benchmarks.md.
+_BYTES_PER_EVENT = 420
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class GapFiller:
         channel: Channel,
         servers: Sequence[str],
         indices: DailyIndices,
+        disk: DiskBudget,
         heartbeat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -82,6 +86,7 @@ class GapFiller:
         self._channel = channel
         self._servers = servers
         self._indices = indices
+        self._disk = disk
         self._heartbeat = heartbeat
         self._clock = clock
         self._stop = channel.shutdown.stop
@@ -194,9 +199,23 @@ class GapFiller:
             # Before that there is the copy of the network with which the server began.
             span = replace(span, after=first.seq - 1)
             from_us = min(max(from_us, first.time_us), gap.to_us)
+        room = self._room(gap)
+        if room is not None and span.before - span.after > room:
+            log.warning(
+                "only the last %s of %s events fit into --max-disk; a larger one has more history",
+                f"{room:,}",
+                f"{span.before - span.after:,}",
+            )
+            span = replace(span, after=span.before - room)
+            from_us = min(max(from_us, archive.time_of(span.after + 1)), gap.to_us)
         unfilled = [(gap.from_us, from_us)] if from_us > gap.from_us else []
         after = max(span.after, gap.fills.get(host, 0))
         return _Job(gap, host, replace(span, after=after), is_sealed, unfilled)
+
+    def _room(self, gap: RecordedGap) -> int | None:
+        """Return how many events of a gap would be kept; None if that is not limited, or not known."""
+        room = self._disk.room_before(gap.to_us // DAY_US)
+        return None if room is None or self._wanted.body() else room // _BYTES_PER_EVENT
 
     def _run(self, job: _Job, archive: Archive) -> None:
         """Read the range of a job, and record up to where its events are acknowledged."""

@@ -112,6 +112,11 @@ class Archive:
         span = Range(found[0].min_seq - 1, found[-1].max_seq, from_us, to_us)
         return span, max(one.max_witnessed_at for one in files) > to_us
 
+    def time_of(self, seq: int) -> int:
+        """Return when the file with this event begins (Unix microseconds); 0 beyond the end. Raises
+        ArchiveError."""
+        return next((one.min_witnessed_at for one in self._client.files() if one.max_seq >= seq), 0)
+
     def sealed_tip(self) -> int:
         """Return the last seq of the archive. Raises ArchiveError."""
         # Beyond the end a plan is empty, and both of its numbers are the end.

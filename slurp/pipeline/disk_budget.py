@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from elasticsearch import ApiError, Elasticsearch, NotFoundError
@@ -66,6 +66,7 @@ class DiskBudget:
     Attributes:
         limit: bytes; None without a limit.
         used: bytes of the days at the last measurement; None before the first.
+        sizes: bytes of each day then, by its number since 1970-01-01.
         error: why reading is paused, '' while it is not.
     """
 
@@ -83,6 +84,7 @@ class DiskBudget:
         """
         self.limit = limit or None
         self.used: int | None = None
+        self.sizes: Mapping[int, int] = {}
         self.error = ""
         clock = clock or BudgetClock()
         self._elastic = elastic
@@ -113,6 +115,13 @@ class DiskBudget:
     def lowest_day(self) -> int | None:
         """Lowest day that is indexed, in days since 1970-01-01; None when no day was deleted."""
         return self._days.disk_state.oldest_day or None
+
+    def room_before(self, day: int) -> int | None:
+        """Return how many bytes of this day and older ones would be kept; None without a limit."""
+        if self.limit is None:
+            return None
+        newer = sum(size for number, size in self.sizes.items() if number > day)
+        return max(0, round(self.limit * (1 - _MAX_GROWTH) * _RESUME) - newer)
 
     def step(self) -> bool:
         """Measure if that is due, and delete days that exceed the budget; return whether it was due.
@@ -173,7 +182,7 @@ class DiskBudget:
         # Merging adds at most the size of the index, as each segment is in one merge at a time.
         merges = min(max(days.values(), default=0), _MERGES * max_segment_size(self.limit))
         grows = min(self._growth * _REACTION, self.limit * _MAX_GROWTH)
-        self.used = used
+        self.used, self.sizes = used, days
         return _Sizes(days, used, round(used + merges + grows))
 
     def _ours(self, client: Elasticsearch, names: Iterable[str]) -> list[str]:
