@@ -318,6 +318,7 @@ class Service:
                 cluster.disk,
                 self._beat_of(ARCHIVE),
             )
+            status.is_filling = lambda: filler.is_behind
             task = partial(fill_gaps, filler, status, elastic, self._heartbeat(ARCHIVE))
             self._spawn(ARCHIVE, partial(_contain, task))
         if len(servers) > 1 and not config.redundant:
@@ -370,7 +371,9 @@ class Service:
         self._shutdown.retry_until = retry_until = deadline - reserved
         # The start-up first, because it may still start threads.
         ended = self._join(["startup"], retry_until)
-        ended &= self._join([*self._named(READER), ARCHIVE], retry_until)
+        ended &= self._join(self._named(READER), retry_until)
+        # It queues nothing after the stop; a download may take longer.
+        self._join([ARCHIVE], min(retry_until, time.monotonic() + _WAIT_FOR_HTTP))
         self._channel.queue.close()
         ended &= self._join(self._named(INDEXER), retry_until + reserved / 2)
         in_flight = self._status.counters.snapshot().in_flight

@@ -255,7 +255,10 @@ def fill_gaps(filler: GapFiller, status: WorkerStatus, elastic: Elastic, heartbe
     task = PeriodicTask(elastic, work, _outage_log(failing, recovered), status.outage_log)
     scheduler = Scheduler(heartbeat)
     scheduler.every(_ARCHIVE_EVERY, task.run)
-    scheduler.run(status.stop)
+    try:
+        scheduler.run(status.stop)
+    finally:
+        filler.close()
 
 
 def keep_trends(config: Config, status: WorkerStatus, elastic: Elastic, heartbeat: Heartbeat) -> None:

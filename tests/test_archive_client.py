@@ -416,3 +416,30 @@ def test_a_resync_is_told_apart() -> None:
         )
         simulator.generate(10)
         assert [row.kind for row in simulator.archive.rows()][:2] == [RowKind.SYNC, RowKind.RESYNC_CREATE]
+
+
+def test_a_body_longer_than_its_length_is_refused(tmp_path: Path) -> None:
+    """With chunks the HTTP library ignores the length."""
+    body = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"64\r\n"
+        + bytes(100)
+    )
+    path = tmp_path / "seg_0000000000.jss"
+    with Hostile(answer=body + b"\r\n0\r\n\r\n") as server, pytest.raises(ArchiveError, match="longer than"):
+        Client(server.url).download(path.name, path)
+    assert not path.exists() or path.stat().st_size <= 10
+
+
+def test_a_date_beyond_all_times_is_no_wait() -> None:
+    answer = response(503, Retry_After="Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
+    with Hostile(answer=answer) as server, pytest.raises(Unavailable) as caught:
+        Client(server.url).plan(0)
+    assert caught.value.wait == 0
+
+
+def test_a_list_of_files_that_does_not_end_is_refused() -> None:
+    file = {"name": "seg_1.jss", "minSeq": 1, "maxSeq": 5, "minWitnessedAt": 1, "maxWitnessedAt": 2}
+    answer = response(200, json.dumps({"segments": [file], "cursor": "x"}).encode())
+    with Hostile(answer=answer) as server, pytest.raises(ArchiveError, match="does not end"):
+        list(Client(server.url).files())

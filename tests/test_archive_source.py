@@ -47,7 +47,7 @@ def archive_of(
     return Archive(connect, Spool(folder / "spool"), wanted or Filter(), stop)
 
 
-@pytest.mark.parametrize(("after", "before"), [(0, 2000), (0, 10**9), (55, 444), (399, 400), (1999, 2000)])
+@pytest.mark.parametrize(("after", "before"), [(0, 2000), (55, 444), (399, 400), (1999, 2000)])
 def test_a_range_has_its_rows_in_order(
     simulator: Simulator, tmp_path: Path, stop: threading.Event, after: int, before: int
 ) -> None:

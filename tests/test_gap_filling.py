@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from elasticsearch import Elasticsearch
 
@@ -187,3 +188,35 @@ def deletion_of(event: dict[str, Any]) -> dict[str, Any]:
     commit = {name: event["commit"][name] for name in ("collection", "rkey")}
     rev = tid.from_micros(int(time.time() * 1e6))
     return {"did": event["did"], "kind": "commit", "commit": {**commit, "operation": "delete", "rev": rev}}
+
+
+def test_a_gap_is_filled_from_the_server_that_has_all_of_it(
+    start: Start, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
+) -> None:
+    """The server that is read is younger than the gap; the archive of the other one is not."""
+    options = ServerOptions(lookback=900, archive_segment=500, archive_block=64)
+    with (
+        Simulator(port=0, seed=1, clock=clock, server=options) as old,
+        Simulator(port=0, seed=1, clock=clock, server=options) as young,
+    ):
+        clock.ago = 2 * HOUR
+        old.generate(4000, span=60)
+        clock.ago = 0
+        old.generate(5000, span=7000)
+        events = [orjson.loads(frame) for frame in old.frames[6000:]]
+        young.publish({**event, "cursor": event["cursor"] + 100_000} for event in events)
+        old.faults.delay(0.5, times=3)
+        servers = ("--jetstream", young.url, "--jetstream", old.url)
+        with start("--since", "3h", "--catch-up", *servers) as worker:
+            assert worker.exit_code() == 0
+        assert_each_once(es, fresh_index_prefix, old.frames)
+        [gap] = gap_documents(es, fresh_index_prefix)
+        assert young.url.endswith(gap["host"])
+        assert old.url.endswith(gap["filled_from"])
+        # A gap is filled once.
+        requests = len(old.archive.requests)
+        with start(*servers) as worker:
+            worker.wait_for("connected to")
+            time.sleep(12)
+            worker.stop()
+        assert len(old.archive.requests) == requests

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from slurp import __version__
 from slurp.archive.plans import Filter, InvalidPlan, Page, SegmentFile, files_of, page_of
-from slurp.archive.segments import MAX_COMPRESSED_BYTES, MAX_SEGMENT_BYTES
+from slurp.archive.segments import MAX_SEGMENT_BYTES
 from slurp.events.frames import printable
 from slurp.proxies import BadProxy, proxy_for
 from slurp.response_body import read_body
@@ -38,6 +38,8 @@ _BODY_TIMEOUT = 300.0
 # A plan of 100,000 entries has 15 MB.
 _MAX_PLAN_BYTES = 64 * 2**20
 _MAX_ERROR_BYTES = 65_536
+# Compressed; 150 kB on real servers.
+_MAX_BLOCK_BYTES = 16 * 2**20
 _STRONG_TAG = re.compile(r'"[!#-~]{1,100}"')
 _PIECE = 1 << 18
 _LIST_LIMIT = 1000
@@ -110,23 +112,23 @@ class Client:
 
     def files(self) -> Iterator[SegmentFile]:
         """Yield all sealed files, in the order of their events. Raises ArchiveError."""
-        cursor = ""
-        seen = {""}
+        cursor, last = "", -1
         while True:
             params = {"limit": str(_LIST_LIMIT), **({"cursor": cursor} if cursor else {})}
             files, cursor = self._parsed(files_of, _LIST, params=params)
-            yield from files
-            if not cursor:
+            for file in files:
+                if file.max_seq <= last:
+                    raise ArchiveError("the list of files is not in their order, or does not end")
+                last = file.max_seq
+                yield file
+            if not (cursor and files):
                 return
-            if cursor in seen:
-                raise ArchiveError("the list of files does not end")
-            seen.add(cursor)
 
     def block(self, name: str, number: int) -> bytes:
         """Return a block as a zstd frame. Raises ArchiveError."""
         params = {"segment": name, "blockIndex": str(number)}
         with self._response(_BLOCK, params=params) as response:
-            body = read_body(response.raw, MAX_COMPRESSED_BYTES, time.monotonic() + _BODY_TIMEOUT)
+            body = read_body(response.raw, _MAX_BLOCK_BYTES, time.monotonic() + _BODY_TIMEOUT)
         self.received += len(body)
         return body
 
@@ -165,9 +167,10 @@ class Client:
                 # Before the first byte: a file of two versions has neither checksum.
                 path.unlink(missing_ok=True)
                 tag_path.write_text(_strong(response.headers.get("ETag", "")), encoding="ascii")
-            # Never more than the length: it is that of the body for the HTTP library as well.
             with path.open("ab") as file, suppress(HTTPError):
                 while piece := response.raw.read1(_PIECE):
+                    if have + len(piece) > total:
+                        raise ArchiveError(f"{name} is longer than the server said")
                     file.write(piece)
                     have += len(piece)
                     self.received += len(piece)
@@ -251,7 +254,7 @@ def _requested_wait(response: requests.Response) -> float:
 def _http_date(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

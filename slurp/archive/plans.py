@@ -76,6 +76,8 @@ def page_of(answer: Any) -> Page:
     segments = _list(answer, "segments", MAX_ENTRIES)
     tip, through = _seq(answer, "sealedTipSeq"), _seq(answer, "plannedThroughSeq")
     entries = tuple(map(_entry, segments))
+    if sum(len(entry.blocks) for entry in entries) > MAX_ENTRIES:
+        raise InvalidPlan(f"a plan of more than {MAX_ENTRIES:,} ranges of blocks")
     lasts = [0, *(entry.max_seq for entry in entries)]
     if lasts != sorted(lasts):
         raise InvalidPlan("the files of a plan are not in the order of their events")

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
-from slurp.archive.blocks import DamagedArchive
+from slurp.archive.blocks import DamagedArchive, Row
 from slurp.archive.client import ArchiveError, Client, KeyRequired, NotFound, Unavailable
 from slurp.archive.frames import frame_of
 from slurp.archive.plans import Filter
-from slurp.backfill.recorded_gaps import RecordedGap, RecordedGaps
+from slurp.backfill.recorded_gaps import GapChanged, RecordedGap, RecordedGaps
 from slurp.backfill.source import Archive, Range
 from slurp.backfill.spool import Spool
 from slurp.backoff import Backoff
 from slurp.config import Config
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
-from slurp.events.position import REWIND_OTHER_HOST_US, REWIND_US, Position
+from slurp.events.position import REWIND_EVENTS, REWIND_OTHER_HOST_US, REWIND_US, Position
 from slurp.events.times import DAY_US, utc
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
@@ -37,7 +37,9 @@ from slurp.units import format_duration
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.25
+_POLL, _SHORT_POLL = 0.25, 0.02
+# Versions whose removals are to be looked up; the thread that applies deletions takes as many at once.
+_MAX_UNAPPLIED = 20_000
 _SAVE_EVERY = 5.0
 # Between two searches for new gaps.
 _LOOK_EVERY = 10.0
@@ -59,6 +61,15 @@ class _Job:
     is_sealed: bool
     unfilled: Sequence[tuple[int, int]]
     """Periods (Unix microseconds) that the archive does not have, or whose days have expired."""
+    missing_us: int = 0
+    """How much of the gap the archive does not have, in microseconds."""
+
+    @property
+    def period(self) -> str:
+        begin, end = (
+            utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (self.gap.from_us, self.gap.to_us)
+        )
+        return f"{begin} to {end} UTC from the archive of {self.host}"
 
 
 class GapFiller:
@@ -67,6 +78,7 @@ class GapFiller:
     Attributes:
         filling: the period that is being filled, and from where; '' while none is.
         unknown: number of rows of kinds that are not known.
+        is_behind: whether there may be gaps that will be filled, now or later.
     """
 
     def __init__(
@@ -82,6 +94,7 @@ class GapFiller:
     ) -> None:
         self.filling = ""
         self.unknown = 0
+        self.is_behind = True
         self._config = config
         self._channel = channel
         self._servers = servers
@@ -100,6 +113,12 @@ class GapFiller:
         self._has_asked = False
         self._due = clock()
         self._try_at: dict[str, float] = {}
+        # By host: not before.
+        self._hosts: dict[str, float] = {}
+        # Gaps that will be filled later; those without an archive are not among them.
+        self._waiting: set[str] = set()
+        self._first_live: dict[str, Row] = {}
+        self._is_closed = False
 
     def step(self) -> bool:
         """Fill all gaps that can be filled now; return whether there was any.
@@ -110,18 +129,24 @@ class GapFiller:
         if now < self._due and not self._requested.is_set():
             return False
         self._due = now + _LOOK_EVERY
-        gaps = [gap for gap in self._gaps.unfilled() if self._try_at.get(gap.id, now) <= now]
-        for gap in gaps:
+        gaps = self._gaps.unfilled()
+        due = [gap for gap in gaps if self._try_at.get(gap.id, now) <= now]
+        self.is_behind |= bool(due)
+        for gap in due:
+            self._heartbeat()
             if self._stop.is_set():
-                break
+                return True
             self._try_at[gap.id] = self._clock() + _AGAIN_AFTER
             try:
                 self._fill(gap)
+            except GapChanged:
+                self._try_at[gap.id] = self._clock()
             finally:
                 self.filling = ""
-        if not gaps:
+        if not due:
+            self.is_behind = any(gap.id in self._waiting for gap in gaps)
             self._requested.clear()
-        return bool(gaps)
+        return bool(due)
 
     def has_finished(self) -> bool:
         """Return whether all gaps recorded before the first call are filled, or cannot be filled now.
@@ -131,42 +156,71 @@ class GapFiller:
         if not self._has_asked:
             self._has_asked = True
             self._requested.set()
-        return not self._requested.is_set()
+        return self._is_closed or not self._requested.is_set()
+
+    def close(self) -> None:
+        """Nothing is filled any more."""
+        self._is_closed, self.is_behind = True, False
 
     def _fill(self, gap: RecordedGap) -> None:
-        """Fill a gap from the first server that has an archive: its own host, if that has one."""
+        """Fill a gap from all servers that have an archive, its own host first, until nothing is missing."""
+        self._waiting.discard(gap.id)
+        best: _Job | None = None
         for server in sorted(self._servers, key=lambda server: host_of(server) != gap.host):
             host = host_of(server)
-            archive = Archive(
-                partial(self._connect, server), self._spool, self._wanted, self._stop, self._heartbeat
-            )
-            try:
-                job = self._job(gap, host, archive)
-                self._backoff.reset()
-                if job is not None:
-                    self._run(job, archive)
+            if self._hosts.get(host, 0.0) > self._clock():
+                self._waiting.add(gap.id)
+                continue
+            job = self._fill_from(gap, server, host)
+            if self._stop.is_set():
                 return
-            except NotFound:
-                log.debug("%s has no archive", host)
-            except KeyRequired as error:
-                self._log_once(
-                    host,
-                    f"{host} wants an API key for its archive ({error}): ask its operator for one, and name "
-                    "its file with --jetstream-api-key-file; the gaps stay recorded",
-                )
-            except (ArchiveError, DamagedArchive) as error:
-                pause = _DAMAGED_AFTER
-                if isinstance(error, Unavailable):
-                    pause = max(error.wait, self._backoff.next())
-                self._try_at[gap.id] = self._clock() + pause
-                log.warning(
-                    "%s: the archive cannot be read: %s; trying again in %s",
-                    host,
-                    error,
-                    format_duration(pause),
-                )
-            finally:
-                archive.close()
+            if job is not None and not job.is_sealed:
+                # Not from another server: it would send the same events once more.
+                self._waiting.add(gap.id)
+                return
+            if job is not None and (best is None or job.missing_us < best.missing_us):
+                best = job
+            if job is not None and not job.missing_us:
+                break
+        # A server that is tried again later may have what the others do not.
+        if best is not None and (not best.missing_us or gap.id not in self._waiting):
+            self._gaps.filled(gap, best.host, best.unfilled)
+            log.info("filled the gap from %s%s", best.period, "".join(map(_missing, best.unfilled)))
+
+    def _fill_from(self, gap: RecordedGap, server: str, host: str) -> _Job | None:
+        """Read what the archive of a server has of a gap; return the job if its range was read to the end."""
+        archive = Archive(
+            partial(self._connect, server), self._spool, self._wanted, self._stop, self._heartbeat
+        )
+        try:
+            job = self._job(gap, host, archive)
+            self._backoff.reset()
+            if job is None:
+                return None
+            if self._run(job, archive):
+                return job
+            self._waiting.add(gap.id)
+        except NotFound:
+            log.debug("%s has no archive", host)
+        except KeyRequired as error:
+            self._log_once(
+                host,
+                f"{host} wants an API key for its archive ({error}): ask its operator for one, and name "
+                "its file with --jetstream-api-key-file; the gaps stay recorded",
+            )
+        except (ArchiveError, DamagedArchive) as error:
+            pause = _DAMAGED_AFTER
+            if isinstance(error, Unavailable):
+                pause = max(error.wait, self._backoff.next())
+                self._hosts[host] = self._clock() + pause
+            self._waiting.add(gap.id)
+            self._try_at[gap.id] = self._clock() + pause
+            log.warning(
+                "%s: the archive cannot be read: %s; trying again in %s", host, error, format_duration(pause)
+            )
+        finally:
+            archive.close()
+        return None
 
     def _connect(self, server: str) -> Client:
         return Client(server, self._config.jetstream_api_key or "", self._config.jetstream_ca)
@@ -183,22 +237,30 @@ class GapFiller:
             day += 1
         from_us = min(max(gap.from_us, day * DAY_US), gap.to_us)
         tip = archive.sealed_tip()
-        if host == gap.host and gap.to_cursor is not None and gap.from_cursor is not None:
-            span = Range(gap.from_cursor - 1, min(gap.to_cursor, tip), from_us - REWIND_US)
-            is_sealed = tip >= gap.to_cursor
+        missing = (gap.from_cursor, gap.to_cursor) if host == gap.host else (None, None)
+        if missing[0] is not None and missing[1] is not None:
+            # A server that was killed has used the numbers of its last events again.
+            after = max(0, missing[0] - 1 - REWIND_EVENTS)
+            lowest_us = from_us - REWIND_US if from_us > gap.from_us else 0
+            span = Range(after, max(after, min(missing[1], tip)), lowest_us)
+            is_sealed = tip >= missing[1]
         else:
             margin_us = REWIND_US if host == gap.host else REWIND_OTHER_HOST_US
             found = archive.range_of(from_us - margin_us, gap.to_us + margin_us)
             if found is None:
                 return None
             span, is_sealed = found
-        first = archive.first_live()
-        if first is None:
+        if (first := self._first_live.get(host) or archive.first_live()) is None:
             return None
+        self._first_live[host] = first
+        expired_us = from_us - gap.from_us
         if first.seq > span.after + 1:
             # Before that there is the copy of the network with which the server began.
             span = replace(span, after=first.seq - 1)
             from_us = min(max(from_us, first.time_us), gap.to_us)
+        elif missing[0] is None:
+            from_us = min(max(from_us, archive.time_of(span.after + 1)), gap.to_us)
+        missing_us = from_us - gap.from_us - expired_us
         room = self._room(gap)
         if room is not None and span.before - span.after > room:
             log.warning(
@@ -210,35 +272,31 @@ class GapFiller:
             from_us = min(max(from_us, archive.time_of(span.after + 1)), gap.to_us)
         unfilled = [(gap.from_us, from_us)] if from_us > gap.from_us else []
         after = max(span.after, gap.fills.get(host, 0))
-        return _Job(gap, host, replace(span, after=after), is_sealed, unfilled)
+        return _Job(gap, host, replace(span, after=after), is_sealed, unfilled, missing_us)
 
     def _room(self, gap: RecordedGap) -> int | None:
         """Return how many events of a gap would be kept; None if that is not limited, or not known."""
         room = self._disk.room_before(gap.to_us // DAY_US)
         return None if room is None or self._wanted.body() else room // _BYTES_PER_EVENT
 
-    def _run(self, job: _Job, archive: Archive) -> None:
-        """Read the range of a job, and record up to where its events are acknowledged."""
-        begin, end = (
-            utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (job.gap.from_us, job.gap.to_us)
-        )
+    def _run(self, job: _Job, archive: Archive) -> bool:
+        """Read the range of a job, and record up to where its events are acknowledged; return whether all
+        are."""
+        self.filling = job.period
         most = max(0, job.span.before - job.span.after)
-        self.filling = f"{begin} to {end} UTC from the archive of {job.host}"
         log.info("filling the gap from %s: at most %s events", self.filling, f"{most:,}")
         # Of an earlier job that ended with an error.
         if not self._is_idle():
-            return
+            return False
         self._channel.counters.begin_archive()
         is_read = self._read(job, archive) and self._is_idle()
         self._save(job)
         if not is_read:
-            return
-        self._gaps.filled_until(job.gap, job.host, job.span.before)
+            return False
+        self._gaps.filled_until(job.gap, job.host, max(job.span.before, job.gap.fills.get(job.host, 0)))
         if not job.is_sealed:
             log.info("the end of the gap is not in the archive of %s yet", job.host)
-            return
-        self._gaps.filled(job.gap, job.host, job.unfilled)
-        log.info("filled the gap from %s%s", self.filling, "".join(map(_missing, job.unfilled)))
+        return True
 
     def _read(self, job: _Job, archive: Archive) -> bool:
         """Queue the events of a range; return False if the stop came before its end."""
@@ -267,9 +325,13 @@ class GapFiller:
         at the stop."""
         channel = self._channel
         batch.reader = ARCHIVE_READER
-        while not (channel.queue.wait_until_half_empty(_POLL) and channel.queue.reserve(batch, _POLL)):
+        while not (
+            channel.counters.unapplied_of_archive < _MAX_UNAPPLIED
+            and channel.queue.wait_until_half_empty(_POLL)
+            and channel.queue.reserve(batch, _POLL)
+        ):
             self._heartbeat()
-            if self._stop.is_set():
+            if self._stop.wait(_SHORT_POLL):
                 return False
         batch.arrived_at, batch.arrived_monotonic = time.time(), time.monotonic()
         channel.counters.received(batch)
@@ -294,4 +356,4 @@ class GapFiller:
 
 def _missing(period: tuple[int, int]) -> str:
     begin, end = (utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in period)
-    return f"; nobody has what is missing from {begin} to {end} UTC any more"
+    return f"; what is missing from {begin} to {end} UTC has expired, or is in no archive"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from elasticsearch import ConflictError, NotFoundError
+
 from slurp.elastic.client import Elastic
 from slurp.elastic.pages import pages
 from slurp.elastic.templates import STATE_INDEX
@@ -22,7 +24,8 @@ _PAGE = 1000
 class RecordedGap:
     """A gap. Times are Unix microseconds; the numbers are those of `host`, None if it shows no gap in them.
 
-    `fills` says for each host up to which of its numbers the gap is filled from its archive.
+    `fills` says for each host up to which of its numbers the gap is filled from its archive. `version` is
+    that of its document: sequence number and primary term.
     """
 
     id: str
@@ -32,6 +35,11 @@ class RecordedGap:
     from_cursor: int | None
     to_cursor: int | None
     fills: dict[str, int]
+    version: list[int]
+
+
+class GapChanged(Exception):
+    """The gap was recorded again meanwhile, and may be longer now."""
 
 
 class RecordedGaps:
@@ -46,10 +54,7 @@ class RecordedGaps:
         client = self._elastic.client
         client.indices.refresh(index=STATE_INDEX)
         query = {
-            "bool": {
-                "filter": [{"term": {"type": "gap"}}, {"term": {"subscription": self._key}}],
-                "must_not": [{"exists": {"field": "filled_at"}}],
-            }
+            "bool": {"filter": [{"term": {"type": "gap"}}, {"term": {"subscription": self._key}}]},
         }
         found = [
             gap
@@ -60,12 +65,12 @@ class RecordedGaps:
         return sorted(found, key=lambda gap: gap.to_us, reverse=True)
 
     def filled_until(self, gap: RecordedGap, host: str, cursor: int) -> None:
-        """Record up to which number a gap is filled. Raises the exceptions of the client."""
+        """Record up to which number a gap is filled. Raises GapChanged, and the exceptions of the client."""
         gap.fills[host] = cursor
         self._update(gap, {"fills": gap.fills})
 
     def filled(self, gap: RecordedGap, host: str, unfilled: Sequence[tuple[int, int]]) -> None:
-        """Record that a gap is filled, except for some periods. Raises the exceptions of the client."""
+        """Record that a gap is filled, except for some periods. Raises as `filled_until`."""
         self._update(
             gap,
             {
@@ -76,12 +81,21 @@ class RecordedGaps:
         )
 
     def _update(self, gap: RecordedGap, fields: Json) -> None:
-        self._elastic.client.update(index=STATE_INDEX, id=gap.id, doc=fields)
+        number, term = gap.version
+        try:
+            done = self._elastic.client.update(
+                index=STATE_INDEX, id=gap.id, doc=fields, if_seq_no=number, if_primary_term=term
+            )
+        except (ConflictError, NotFoundError):
+            raise GapChanged(gap.id) from None
+        gap.version[:] = done["_seq_no"], done["_primary_term"]
 
 
 def _read(hit: Json) -> RecordedGap | None:
-    """Return a gap; None if its document was changed so that it is none any more."""
+    """Return a gap; None if it is filled, or was changed so that it is none any more."""
     source = hit["_source"]
+    if source.get("filled_at"):
+        return None
     begin, end = parse_time(str(source.get("from"))), parse_time(str(source.get("to")))
     host, fills = source.get("host"), source.get("fills")
     if begin is None or end is None or not isinstance(host, str):
@@ -97,4 +111,5 @@ def _read(hit: Json) -> RecordedGap | None:
         first,
         last,
         {name: seq for name, seq in known.items() if type(seq) is int},
+        [hit["_seq_no"], hit["_primary_term"]],
     )

@@ -26,7 +26,10 @@ _BLOCKS = 32
 # A file may be damaged by the download, or by a compaction that is just going on.
 _ATTEMPTS = 3
 _POLL = 0.25
-_MAX_PAUSE = 300.0
+# Seconds; a server that needs more is left, and tried again later.
+_MAX_PAUSE = 60.0
+# Of the compressed blocks of a download.
+_MAX_PART_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Archive:
         entry = page.entries[0]
         number, first = entry.blocks[0][0] if entry.blocks else 0, None
         while first is None:
+            if self._stop.is_set():
+                return None
             first = self._first_live_in(entry.name, number)
             number += 1
         # The blocks before may have deletions or updates, but no event of an account.
@@ -99,6 +104,7 @@ class Archive:
 
     def _first_live_in(self, name: str, number: int) -> Row | None:
         """Return the first row of a block, None if it has creates only."""
+        self._heartbeat()
         found = list(rows(decompress(self._client.block(name, number))))
         return found[0] if any(row.kind != RowKind.CREATE for row in found) else None
 
@@ -145,6 +151,8 @@ class Archive:
                 first.is_first = True
                 while not first.done.wait(_POLL):
                     self._heartbeat()
+                    if self._stop.is_set():
+                        return
                 yield from self._rows_of(downloads.popleft(), span)
         finally:
             for one in downloads:
@@ -170,12 +178,14 @@ class Archive:
 
     def _plan(self, after: int, before: int) -> Page | None:
         """Return a page of a plan, after any number of attempts; None at the stop."""
-        backoff = Backoff(first=1.0, cap=_MAX_PAUSE)
+        backoff = Backoff(first=1.0, cap=2 * _MAX_PAUSE)
         while not self._stop.is_set():
             try:
                 return self._client.plan(after, before, self._wanted)
             except Unavailable as error:
                 pause = max(error.wait, backoff.next())
+                if pause > _MAX_PAUSE:
+                    raise
                 log.debug("archive: %s; trying again in %.0f s", error, pause)
                 until = time.monotonic() + pause
                 while time.monotonic() < until and not self._stop.wait(_POLL):
@@ -188,6 +198,8 @@ class Archive:
             page = self._plan(after, tip)
             if page is None:
                 return
+            if page.sealed_tip < tip:
+                raise Unavailable("the archive has less than before")
             for entry in page.entries:
                 if not entry.blocks:
                     yield _Part(entry)
@@ -195,7 +207,7 @@ class Archive:
                 numbers = [number for first, last in entry.blocks for number in range(first, last + 1)]
                 for first in range(0, len(numbers), _BLOCKS):
                     yield _Part(entry, tuple(numbers[first : first + _BLOCKS]))
-            if page.through >= min(tip, page.sealed_tip):
+            if page.through >= tip:
                 return
             if page.through <= after:
                 raise ArchiveError("a plan does not get further")
@@ -215,13 +227,15 @@ class _Download:
     def __init__(self, part: _Part, client: Client, spool: Spool, stop: threading.Event) -> None:
         self.part = part
         self.done = threading.Event()
-        self.error: ArchiveError | OSError | DamagedArchive | None = None
+        self.error: BaseException | None = None
         self.is_first = False
         self.received = 0
         self._client = client
         self._spool = spool
         self._stop = stop
         self._cancelled = False
+        # Whether something arrived since the last failure.
+        self._got = False
         self._blocks: list[bytes] = []
         self._thread = threading.Thread(target=self._run, name="archive-download", daemon=True)
 
@@ -248,7 +262,7 @@ class _Download:
         return not (self._stop.is_set() or self._cancelled)
 
     def _run(self) -> None:
-        backoff = Backoff(first=1.0, cap=_MAX_PAUSE)
+        backoff = Backoff(first=1.0, cap=2 * _MAX_PAUSE)
         damaged = 0
         try:
             while self.may_continue():
@@ -256,7 +270,12 @@ class _Download:
                     self._download()
                     return
                 except Unavailable as error:
+                    if self._got:
+                        backoff.reset()
+                        self._got = False
                     pause = max(error.wait, backoff.next())
+                    if pause > _MAX_PAUSE:
+                        raise
                     log.debug("archive: %s; trying again in %.0f s", error, pause)
                 except (DamagedArchive, NotFound) as error:
                     # A file that is being compacted, or a plan that is outdated.
@@ -269,7 +288,7 @@ class _Download:
                 until = time.monotonic() + pause
                 while self.may_continue() and time.monotonic() < until:
                     self._stop.wait(_POLL)
-        except (ArchiveError, OSError, DamagedArchive) as error:
+        except BaseException as error:  # the thread that reads raises it
             self.error = error
         finally:
             self.received = self._client.received
@@ -285,6 +304,9 @@ class _Download:
                 block = self._client.block(entry.name, number)
                 decompress(block)
                 self._blocks.append(block)
+                self._got = True
+                if sum(map(len, self._blocks)) > _MAX_PART_BYTES:
+                    raise DamagedArchive(f"blocks of more than {_MAX_PART_BYTES:,} bytes")
             return
         path = self._spool.path(entry.name)
         self._client.download(entry.name, path, self._wrote, self.may_continue)
@@ -295,6 +317,7 @@ class _Download:
                     decompress(segment.read(one))
 
     def _wrote(self, count: int) -> None:
+        self._got = True
         is_free = self._spool.take(count, is_first=self.is_first)
         while not is_free and self.may_continue():
             is_free = self._spool.take(0, is_first=self.is_first)

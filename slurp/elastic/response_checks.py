@@ -215,7 +215,7 @@ _SHAPES: Mapping[str, Any] = {
         "index": _Values(_Values(bool)),
     },
     "tasks.get": {"completed": bool},
-    "update": {"result": str},
+    "update": {"result": str, "_seq_no": int, "_primary_term": int},
 }
 
 

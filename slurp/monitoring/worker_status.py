@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from slurp.actors.wanted import WantedNames
@@ -11,6 +12,7 @@ from slurp.deletions.due import Due
 from slurp.deletions.engine import Deletions
 from slurp.elastic.client import REQUEST_TIMEOUT
 from slurp.elastic.outage_log import OutageLog
+from slurp.events.times import utc
 from slurp.pipeline.batches import BatchQueue
 from slurp.pipeline.build import INDEXER
 from slurp.pipeline.channel import Channel
@@ -38,6 +40,7 @@ class WorkerStatus:
         disk: None before the setup of the cluster.
         wanted_names: accounts of which the page needs the names.
         deletions: None before the setup of the cluster, and with `--deletions keep`.
+        is_filling: whether gaps are filled, or will be.
     """
 
     channel: Channel
@@ -52,6 +55,7 @@ class WorkerStatus:
     disk: DiskBudget | None = None
     deletions: Deletions | None = None
     wanted_names: WantedNames = field(default_factory=WantedNames)
+    is_filling: Callable[[], bool] = lambda: False
 
     @property
     def counters(self) -> Counters:
@@ -114,7 +118,9 @@ class WorkerStatus:
         if self.queue.events or silent_us < _SILENT_US:
             silent_us = 0
         streams = [(since, until + silent_us) for since, until in self.counters.streams()]
-        return Due.of(streams, int(time.time() * 1e6))
+        due = Due.of(streams, int(time.time() * 1e6))
+        # A gap that is being filled may hide that an account is active again.
+        return due._replace(with_gaps=utc(0)) if self.is_filling() else due
 
     def _waits(self) -> list[float]:
         """Return the seconds since the last beat of each indexer, which only a request delays for long."""

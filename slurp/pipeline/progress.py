@@ -122,7 +122,7 @@ class Counters:
             self._in_flight -= len(batch.frames)
             self._future_revs += ack.future
             self._tracker(batch.reader).acknowledge(batch.reader, batch.number, ack, self._now_us())
-            if self._applies_removals:
+            if self._applies_removals and not batch.is_late:
                 self._unapplied += len(ack.removals)
 
     def reconnected(self) -> None:
@@ -163,7 +163,8 @@ class Counters:
         """Let the checkpoint pass the batch of these removals."""
         with self._lock:
             self._tracker(removals.reader).unapplied.remove(removals)
-            self._unapplied -= len(removals.removals)
+            if removals.reader != ARCHIVE_READER:
+                self._unapplied -= len(removals.removals)
 
     def unapplied_sets(self) -> set[RemovalSet]:
         """Return the removals that may be applied, as all earlier events are acknowledged, and are not."""
@@ -173,8 +174,14 @@ class Counters:
     @property
     def unapplied(self) -> int:
         """Number of removals that are acknowledged and not applied, also of those with earlier events that
-        are not acknowledged."""
+        are not acknowledged. Without those of the archive, for which live reading does not wait."""
         return self._unapplied
+
+    @property
+    def unapplied_of_archive(self) -> int:
+        """Number of versions and removals of the archive that are acknowledged and not applied."""
+        with self._lock:
+            return sum(len(one.removals) for one in self._archive.unapplied)
 
     @property
     def untaken(self) -> int:
