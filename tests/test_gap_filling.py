@@ -213,10 +213,11 @@ def test_a_gap_is_filled_from_the_server_that_has_all_of_it(
         [gap] = gap_documents(es, fresh_index_prefix)
         assert young.url.endswith(gap["host"])
         assert old.url.endswith(gap["filled_from"])
-        # A gap is filled once.
-        requests = len(old.archive.requests)
-        with start(*servers) as worker:
+        # A gap is filled once. Only the server with the checkpoint: another one may have a gap of its own.
+        requests = len(young.archive.requests)
+        with start("--jetstream", young.url) as worker:
             worker.wait_for("connected to")
             time.sleep(12)
             worker.stop()
-        assert len(old.archive.requests) == requests
+        assert len(young.archive.requests) == requests
+        assert gap_documents(es, fresh_index_prefix) == [gap]
