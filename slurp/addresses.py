@@ -6,6 +6,7 @@ import re
 import socket
 from ipaddress import ip_address
 from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):)?(?P<port>[0-9]{1,5})", re.ASCII)
 
@@ -40,6 +41,13 @@ def parse_address(text: str) -> Address | None:
     if match is None or int(match["port"]) > 65_535:
         raise ValueError(f"invalid listen address {text!r} (use HOST:PORT such as {DEFAULT}, or off)")
     return Address((match["host"] or DEFAULT.host).strip("[]"), int(match["port"]))
+
+
+def http_url(server: str, path: str) -> str:
+    """Return the URL of an HTTP endpoint of a Jetstream server, which is given as `ws(s)://…`."""
+    parts = urlsplit(server)
+    scheme = "https" if parts.scheme == "wss" else "http"
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + path, "", ""))
 
 
 def is_loopback(host: str) -> bool:

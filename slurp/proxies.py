@@ -65,6 +65,13 @@ def proxy_for(url: str) -> Proxy | None:
     return _parse(found if "://" in found else f"http://{found}")
 
 
+def requests_proxies(url: str) -> dict[str, str]:
+    """Return the proxies for `requests` to an `http(s)` URL. Raises BadProxy."""
+    proxy = proxy_for(url)
+    # An empty string keeps `requests` from reading the environment itself.
+    return dict.fromkeys(_SCHEMES, "" if proxy is None else proxy.url)
+
+
 def proxies_of(urls: Iterable[str]) -> list[str]:
     """Return the sorted proxies used for these URLs, without credentials and without unusable ones."""
     found = set()

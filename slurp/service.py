@@ -53,9 +53,8 @@ _POLL = 0.1
 # Of `--grace`, the seconds kept for the last checkpoint after the indexers have stopped retrying.
 _RESERVED_FOR_CHECKPOINT = 3.0
 
-# Seconds to wait for threads that can be abandoned without losing events.
-_WAIT_FOR_KIBANA = 2.0
-_WAIT_FOR_HTTP = 2.0
+# Seconds to wait for a thread that can be abandoned without losing events.
+_WAIT_FOR_ABANDONED = 2.0
 
 # --catch-up ends once the lag is below this: seconds, or multiples of --flush.
 _CAUGHT_UP_WITHIN = 5.0
@@ -373,7 +372,7 @@ class Service:
         ended = self._join(["startup"], retry_until)
         ended &= self._join(self._named(READER), retry_until)
         # It queues nothing after the stop; a download may take longer.
-        self._join([ARCHIVE], min(retry_until, time.monotonic() + _WAIT_FOR_HTTP))
+        self._join([ARCHIVE], min(retry_until, time.monotonic() + _WAIT_FOR_ABANDONED))
         self._channel.queue.close()
         ended &= self._join(self._named(INDEXER), retry_until + reserved / 2)
         in_flight = self._status.counters.snapshot().in_flight
@@ -385,7 +384,7 @@ class Service:
         if unapplied := self._status.counters.unapplied:
             log.warning("%s deletion(s) are not applied: the checkpoint is before them", f"{unapplied:,}")
         self._join(["checkpoint", "housekeeping", "disk", "stats"], deadline)
-        self._join(["kibana", "trends"], min(deadline, time.monotonic() + _WAIT_FOR_KIBANA))
+        self._join(["kibana", "trends"], min(deadline, time.monotonic() + _WAIT_FOR_ABANDONED))
         if self._signals.forced:
             return False
         if in_flight:
@@ -398,7 +397,7 @@ class Service:
         self._dead_letters.close()
         if self._web is not None:
             self._web.stop.set()
-            self._join(["http"], min(deadline, time.monotonic() + _WAIT_FOR_HTTP))
+            self._join(["http"], min(deadline, time.monotonic() + _WAIT_FOR_ABANDONED))
         if self._startup.node is not None:
             log.info("embedded Elasticsearch: stopping")
             self._startup.node.stop()

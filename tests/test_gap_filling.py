@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,7 @@ from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from tests.harness import Clock
 from tests.test_gap_worker import gap_documents
-from tests.worker import Worker, assert_each_once, documents
-
-Start = Callable[..., Worker]
+from tests.worker import StartWorker, assert_each_once, documents, starter
 
 HOUR = 3600
 
@@ -40,22 +38,12 @@ def server(clock: Clock) -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def start(es_node: EmbeddedNode, server: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    def start_worker(*options: str) -> Worker:
-        if "--jetstream" not in options:
-            options = ("--jetstream", server.url, *options)
-        return Worker(
-            *("--es", es_node.url, "--index", fresh_index_prefix, "--no-kibana"),
-            *("--stats-interval", "1s", "--flush", "200ms", "--retention", "forever"),
-            *options,
-            home=tmp_path,
-        )
-
-    return start_worker
+def start(es_node: EmbeddedNode, server: Simulator, fresh_index_prefix: str, tmp_path: Path) -> StartWorker:
+    return starter(es_node.url, server.url, fresh_index_prefix, tmp_path, "--retention", "forever")
 
 
 @pytest.fixture
-def outage(start: Start, server: Simulator, clock: Clock) -> None:
+def outage(start: StartWorker, server: Simulator, clock: Clock) -> None:
     """A worker was stopped for longer than the server's stream goes back."""
     clock.ago = 2 * HOUR
     server.generate(1000, span=60)
@@ -67,7 +55,7 @@ def outage(start: Start, server: Simulator, clock: Clock) -> None:
 
 @pytest.mark.usefixtures("outage")
 def test_a_gap_is_filled_while_live_reading_goes_on(
-    start: Start, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with start() as worker:
         worker.wait_for("gap: ")
@@ -86,7 +74,7 @@ def test_a_gap_is_filled_while_live_reading_goes_on(
 
 
 def test_history_is_read_from_the_archive(
-    start: Start, server: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, server: Simulator, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     clock.ago = 2 * HOUR
     server.generate(3000, span=60)
@@ -100,7 +88,7 @@ def test_history_is_read_from_the_archive(
 
 @pytest.mark.usefixtures("outage")
 def test_what_was_deleted_meanwhile_does_not_come_back(
-    start: Start, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     """The stream has the deletions, and the archive the records: it is read after them."""
     created = [event for event in map(parse, server.frames[1500:3000]) if is_create(event)][::10]
@@ -120,7 +108,7 @@ def test_what_was_deleted_meanwhile_does_not_come_back(
 @pytest.mark.slow
 @pytest.mark.usefixtures("outage")
 def test_filling_continues_where_it_was_killed(
-    start: Start, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     for _ in range(3):
         with start("--batch", "100", "--indexers", "1") as worker:
@@ -135,7 +123,7 @@ def test_filling_continues_where_it_was_killed(
 
 @pytest.mark.usefixtures("outage")
 def test_an_archive_that_wants_a_key_is_named_once(
-    start: Start, server: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
+    start: StartWorker, server: Simulator, es: Elasticsearch, fresh_index_prefix: str, tmp_path: Path
 ) -> None:
     server.archive.key = "the-key"
     with start() as worker:
@@ -156,7 +144,7 @@ def test_an_archive_that_wants_a_key_is_named_once(
 @pytest.mark.slow
 @pytest.mark.usefixtures("outage")
 def test_an_archive_that_refuses_for_a_while_is_read_later(
-    start: Start, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     server.archive.failures += [(503, {}, b""), (429, {"Retry-After": "1"}, b"")]
     server.archive.cuts += [1000, 1000, 0, 5000]
@@ -172,7 +160,7 @@ def test_an_archive_that_refuses_for_a_while_is_read_later(
 
 @pytest.mark.usefixtures("outage")
 def test_gaps_are_not_filled_if_that_is_off(
-    start: Start, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, server: Simulator, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     with start("--fill-gaps", "off", "--catch-up") as worker:
         assert worker.exit_code() == 0
@@ -191,7 +179,7 @@ def deletion_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_gap_is_filled_from_the_server_that_has_all_of_it(
-    start: Start, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
+    start: StartWorker, clock: Clock, es: Elasticsearch, fresh_index_prefix: str
 ) -> None:
     """The server that is read is younger than the gap; the archive of the other one is not."""
     options = ServerOptions(lookback=900, archive_segment=500, archive_block=64)

@@ -58,7 +58,7 @@ def job_of(simulator: Simulator, tmp_path: Path) -> Job:
         archive = Archive(lambda: Client(simulator.url), Spool(tmp_path), Filter(), stop)
         cursors = (first.seq, last.seq) if numbers else (None, None)
         times = first.witnessed_at, last.witnessed_at
-        gap = RecordedGap("id", host, times[0], times[1], cursors[0], cursors[1], fills or {}, [0, 1])
+        gap = RecordedGap("id", host, times[0], times[1], cursors[0], cursors[1], fills or {}, (0, 1))
         return filler._job(gap, address_of(simulator), archive)
 
     return job

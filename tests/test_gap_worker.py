@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,15 @@ from slurp.pipeline.progress import Counters
 from slurp.simulator.jetstream import Simulator
 from slurp.simulator.options import ServerOptions
 from tests.harness import Clock, InProcess
-from tests.worker import Worker, assert_each_once, count, run_literally, stats_documents
-
-Start = Callable[..., Worker]
+from tests.worker import (
+    StartWorker,
+    Worker,
+    assert_each_once,
+    count,
+    run_literally,
+    starter,
+    stats_documents,
+)
 
 GAP = Gap("one.example", 1_795_000_000_123_456, 1_795_003_600_000_000)
 
@@ -59,22 +65,14 @@ def short_lookback(clock: Clock) -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def start(es_node: EmbeddedNode, short_lookback: Simulator, fresh_index_prefix: str, tmp_path: Path) -> Start:
-    def start_worker(*options: str) -> Worker:
-        if "--jetstream" not in options:
-            options = ("--jetstream", short_lookback.url, *options)
-        return Worker(
-            *("--es", es_node.url, "--index", fresh_index_prefix, "--no-kibana"),
-            *("--stats-interval", "1s", "--flush", "200ms"),
-            *options,
-            home=tmp_path,
-        )
-
-    return start_worker
+def start(
+    es_node: EmbeddedNode, short_lookback: Simulator, fresh_index_prefix: str, tmp_path: Path
+) -> StartWorker:
+    return starter(es_node.url, short_lookback.url, fresh_index_prefix, tmp_path)
 
 
 def test_a_gap_is_reported_with_the_command_that_fills_it_from_another_server(
-    start: Start,
+    start: StartWorker,
     short_lookback: Simulator,
     clock: Clock,
     es: Elasticsearch,
@@ -120,7 +118,7 @@ def test_a_gap_is_reported_with_the_command_that_fills_it_from_another_server(
 
 @pytest.mark.slow
 def test_a_gap_that_is_found_again_after_a_kill_is_recorded_once(
-    start: Start,
+    start: StartWorker,
     short_lookback: Simulator,
     clock: Clock,
     indexer: InProcess,

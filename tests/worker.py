@@ -121,6 +121,21 @@ class Worker:
                 self._changed.notify_all()
 
 
+def starter(es_url: str, server_url: str, index: str, home: Path, *options: str) -> StartWorker:
+    """Return a function that starts a worker with these and more options; `--jetstream` replaces the
+    server."""
+
+    def start_worker(*more: str) -> Worker:
+        server = () if "--jetstream" in more else ("--jetstream", server_url)
+        return Worker(
+            *("--es", es_url, "--index", index, "--no-kibana", "--stats-interval", "1s", "--flush", "200ms"),
+            *(*options, *server, *more),
+            home=home,
+        )
+
+    return start_worker
+
+
 def run_literally(text: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a shell that has only HOME, PATH and the given environment variables."""
     return subprocess.run(

@@ -17,7 +17,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from slurp import __version__
-from slurp.proxies import BadProxy, proxy_for
+from slurp.proxies import BadProxy, requests_proxies
 from slurp.response_body import read_body
 
 Json = dict[str, Any]
@@ -137,8 +137,7 @@ class AppView:
         """Return the answer; None if the server rejects what was asked."""
         self._take()
         try:
-            proxy = proxy_for(self.url)
-            proxies = dict.fromkeys(("http", "https"), "" if proxy is None else proxy.url)
+            proxies = requests_proxies(self.url)
             with self._session.get(
                 url, timeout=_TIMEOUT, allow_redirects=False, stream=True, proxies=proxies
             ) as response:

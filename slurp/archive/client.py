@@ -13,17 +13,17 @@ from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 import requests
 from urllib3.exceptions import HTTPError
 
 from slurp import __version__
+from slurp.addresses import http_url
 from slurp.archive.plans import Filter, InvalidPlan, Page, SegmentFile, files_of, page_of
 from slurp.archive.segments import MAX_SEGMENT_BYTES
 from slurp.events.frames import printable
-from slurp.proxies import BadProxy, proxy_for
+from slurp.proxies import BadProxy, requests_proxies
 from slurp.response_body import read_body
 
 T = TypeVar("T")
@@ -79,16 +79,9 @@ class Client:
         received: bytes of files and blocks so far.
     """
 
-    def __init__(
-        self,
-        server: str,
-        key: str = "",
-        ca: Path | None = None,
-    ) -> None:
+    def __init__(self, server: str, key: str = "", ca: Path | None = None) -> None:
         """`server` is the URL of its WebSocket, `ws(s)://…`."""
-        parts = urlsplit(server)
-        scheme = "https" if parts.scheme == "wss" else "http"
-        self._url = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + _METHODS, "", ""))
+        self._url = http_url(server, _METHODS)
         self._key = key
         self._session = requests.Session()
         # Without the credentials of ~/.netrc, which are for other programs.
@@ -198,7 +191,6 @@ class Client:
         if self._key and endpoint in _WITH_KEY:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            proxy = proxy_for(url)
             with self._session.request(
                 method,
                 url,
@@ -206,7 +198,7 @@ class Client:
                 timeout=_TIMEOUT,
                 allow_redirects=False,
                 stream=True,
-                proxies=dict.fromkeys(("http", "https"), "" if proxy is None else proxy.url),
+                proxies=requests_proxies(url),
                 **options,
             ) as response:
                 if response.status_code not in accepted:

@@ -26,7 +26,7 @@ from slurp.config import Config
 from slurp.elastic.client import Elastic
 from slurp.elastic.daily_indices import DailyIndices
 from slurp.events.position import REWIND_EVENTS, REWIND_OTHER_HOST_US, REWIND_US, Position
-from slurp.events.times import DAY_US, utc
+from slurp.events.times import DAY_US, format_period
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.batcher import MAX_BATCH_BYTES
@@ -61,22 +61,18 @@ class _Job:
     is_sealed: bool
     unfilled: Sequence[tuple[int, int]]
     """Periods (Unix microseconds) that the archive does not have, or whose days have expired."""
-    missing_us: int = 0
+    missing_us: int
     """How much of the gap the archive does not have, in microseconds."""
 
     @property
     def period(self) -> str:
-        begin, end = (
-            utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (self.gap.from_us, self.gap.to_us)
-        )
-        return f"{begin} to {end} UTC from the archive of {self.host}"
+        return f"{format_period(self.gap.from_us, self.gap.to_us)} from the archive of {self.host}"
 
 
 class GapFiller:
     """Fills gaps of one subscription. One thread calls `step`.
 
     Attributes:
-        filling: the period that is being filled, and from where; '' while none is.
         unknown: number of rows of kinds that are not known.
         is_behind: whether there may be gaps that will be filled, now or later.
     """
@@ -92,7 +88,6 @@ class GapFiller:
         heartbeat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.filling = ""
         self.unknown = 0
         self.is_behind = True
         self._config = config
@@ -141,8 +136,6 @@ class GapFiller:
                 self._fill(gap)
             except GapChanged:
                 self._try_at[gap.id] = self._clock()
-            finally:
-                self.filling = ""
         if not due:
             self.is_behind = any(gap.id in self._waiting for gap in gaps)
             self._requested.clear()
@@ -236,14 +229,14 @@ class GapFiller:
         while day * DAY_US < gap.to_us and self._indices.is_expired(day):
             day += 1
         from_us = min(max(gap.from_us, day * DAY_US), gap.to_us)
-        tip = archive.sealed_tip()
-        missing = (gap.from_cursor, gap.to_cursor) if host == gap.host else (None, None)
-        if missing[0] is not None and missing[1] is not None:
+        first_seq, last_seq = (gap.from_cursor, gap.to_cursor) if host == gap.host else (None, None)
+        if first_seq is not None and last_seq is not None:
+            tip = archive.sealed_tip()
             # A server that was killed has used the numbers of its last events again.
-            after = max(0, missing[0] - 1 - REWIND_EVENTS)
+            after = max(0, first_seq - 1 - REWIND_EVENTS)
             lowest_us = from_us - REWIND_US if from_us > gap.from_us else 0
-            span = Range(after, max(after, min(missing[1], tip)), lowest_us)
-            is_sealed = tip >= missing[1]
+            span = Range(after, max(after, min(last_seq, tip)), lowest_us)
+            is_sealed = tip >= last_seq
         else:
             margin_us = REWIND_US if host == gap.host else REWIND_OTHER_HOST_US
             found = archive.range_of(from_us - margin_us, gap.to_us + margin_us)
@@ -258,7 +251,7 @@ class GapFiller:
             # Before that there is the copy of the network with which the server began.
             span = replace(span, after=first.seq - 1)
             from_us = min(max(from_us, first.time_us), gap.to_us)
-        elif missing[0] is None:
+        elif first_seq is None:
             from_us = min(max(from_us, archive.time_of(span.after + 1)), gap.to_us)
         missing_us = from_us - gap.from_us - expired_us
         room = self._room(gap)
@@ -282,9 +275,8 @@ class GapFiller:
     def _run(self, job: _Job, archive: Archive) -> bool:
         """Read the range of a job, and record up to where its events are acknowledged; return whether all
         are."""
-        self.filling = job.period
         most = max(0, job.span.before - job.span.after)
-        log.info("filling the gap from %s: at most %s events", self.filling, f"{most:,}")
+        log.info("filling the gap from %s: at most %s events", job.period, f"{most:,}")
         # Of an earlier job that ended with an error.
         if not self._is_idle():
             return False
@@ -334,8 +326,7 @@ class GapFiller:
             if self._stop.wait(_SHORT_POLL):
                 return False
         batch.arrived_at, batch.arrived_monotonic = time.time(), time.monotonic()
-        channel.counters.received(batch)
-        channel.queue.put(batch)
+        channel.put(batch)
         return True
 
     def _is_idle(self) -> bool:
@@ -355,5 +346,4 @@ class GapFiller:
 
 
 def _missing(period: tuple[int, int]) -> str:
-    begin, end = (utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in period)
-    return f"; what is missing from {begin} to {end} UTC has expired, or is in no archive"
+    return f"; what is missing from {format_period(*period)} has expired, or is in no archive"

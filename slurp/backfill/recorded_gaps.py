@@ -20,7 +20,7 @@ Json = dict[str, Any]
 _PAGE = 1000
 
 
-@dataclass(frozen=True)
+@dataclass
 class RecordedGap:
     """A gap. Times are Unix microseconds; the numbers are those of `host`, None if it shows no gap in them.
 
@@ -35,7 +35,7 @@ class RecordedGap:
     from_cursor: int | None
     to_cursor: int | None
     fills: dict[str, int]
-    version: list[int]
+    version: tuple[int, int]
 
 
 class GapChanged(Exception):
@@ -53,9 +53,7 @@ class RecordedGaps:
         """Return the gaps that are not filled, the newest first. Raises the exceptions of the client."""
         client = self._elastic.client
         client.indices.refresh(index=STATE_INDEX)
-        query = {
-            "bool": {"filter": [{"term": {"type": "gap"}}, {"term": {"subscription": self._key}}]},
-        }
+        query = {"bool": {"filter": [{"term": {"type": "gap"}}, {"term": {"subscription": self._key}}]}}
         found = [
             gap
             for _, page in pages(client, STATE_INDEX, [query], size=_PAGE)
@@ -88,7 +86,7 @@ class RecordedGaps:
             )
         except (ConflictError, NotFoundError):
             raise GapChanged(gap.id) from None
-        gap.version[:] = done["_seq_no"], done["_primary_term"]
+        gap.version = done["_seq_no"], done["_primary_term"]
 
 
 def _read(hit: Json) -> RecordedGap | None:
@@ -111,5 +109,5 @@ def _read(hit: Json) -> RecordedGap | None:
         first,
         last,
         {name: seq for name, seq in known.items() if type(seq) is int},
-        [hit["_seq_no"], hit["_primary_term"]],
+        (hit["_seq_no"], hit["_primary_term"]),
     )

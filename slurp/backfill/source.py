@@ -8,10 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 from slurp.archive.blocks import DamagedArchive, Row, RowKind, decompress, rows
 from slurp.archive.client import ArchiveError, Client, NotFound, Unavailable
-from slurp.archive.plans import Entry, Filter, Page
+from slurp.archive.plans import Entry, Filter, Page, SegmentFile
 from slurp.archive.segments import Segment
 from slurp.backfill.spool import Spool
 from slurp.backoff import Backoff
@@ -111,7 +113,7 @@ class Archive:
     def range_of(self, from_us: int, to_us: int) -> tuple[Range, bool] | None:
         """Return the range of all files with events of a period, and whether a later event is sealed; None
         without such a file. Raises ArchiveError."""
-        files = list(self._client.files())
+        files = self._files
         found = [one for one in files if one.min_witnessed_at <= to_us and one.max_witnessed_at >= from_us]
         if not found:
             return None
@@ -121,7 +123,11 @@ class Archive:
     def time_of(self, seq: int) -> int:
         """Return when the file with this event begins (Unix microseconds); 0 beyond the end. Raises
         ArchiveError."""
-        return next((one.min_witnessed_at for one in self._client.files() if one.max_seq >= seq), 0)
+        return next((one.min_witnessed_at for one in self._files if one.max_seq >= seq), 0)
+
+    @cached_property
+    def _files(self) -> list[SegmentFile]:
+        return list(self._client.files())
 
     def sealed_tip(self) -> int:
         """Return the last seq of the archive. Raises ArchiveError."""
@@ -134,29 +140,26 @@ class Archive:
         Raises ArchiveError, DamagedArchive, and OSError if the spool cannot be written.
         """
         parts = self._parts(span)
-        downloads: deque[_Download] = deque()
-        is_prepared = False
+        first_parts = list(islice(parts, _PARALLEL))
+        self._spool.prepare(part.entry.name for part in first_parts)
+        downloads = deque(map(self._download, first_parts))
         try:
-            while not self._stop.is_set():
-                while len(downloads) < _PARALLEL and (part := next(parts, None)) is not None:
-                    downloads.append(_Download(part, self._connect(), self._spool, self._stop))
-                if not downloads:
-                    return
-                if not is_prepared:
-                    self._spool.prepare(one.part.entry.name for one in downloads)
-                    is_prepared = True
-                for one in downloads:
-                    one.start_once()
-                first = downloads[0]
-                first.is_first = True
-                while not first.done.wait(_POLL):
+            while downloads:
+                downloads[0].is_first = True
+                while not downloads[0].done.wait(_POLL):
                     self._heartbeat()
                     if self._stop.is_set():
                         return
                 yield from self._rows_of(downloads.popleft(), span)
+                downloads.extend(map(self._download, islice(parts, 1)))
         finally:
             for one in downloads:
                 one.cancel()
+
+    def _download(self, part: _Part) -> _Download:
+        download = _Download(part, self._connect(), self._spool, self._stop)
+        download.start()
+        return download
 
     def _rows_of(self, download: _Download, span: Range) -> Iterator[Row]:
         try:
@@ -178,18 +181,12 @@ class Archive:
 
     def _plan(self, after: int, before: int) -> Page | None:
         """Return a page of a plan, after any number of attempts; None at the stop."""
-        backoff = Backoff(first=1.0, cap=2 * _MAX_PAUSE)
+        attempts = _Attempts(lambda: not self._stop.is_set(), self._heartbeat)
         while not self._stop.is_set():
             try:
                 return self._client.plan(after, before, self._wanted)
             except Unavailable as error:
-                pause = max(error.wait, backoff.next())
-                if pause > _MAX_PAUSE:
-                    raise
-                log.debug("archive: %s; trying again in %.0f s", error, pause)
-                until = time.monotonic() + pause
-                while time.monotonic() < until and not self._stop.wait(_POLL):
-                    self._heartbeat()
+                attempts.wait_after(error)
         return None
 
     def _parts(self, span: Range) -> Iterator[_Part]:
@@ -212,6 +209,33 @@ class Archive:
             if page.through <= after:
                 raise ArchiveError("a plan does not get further")
             after = page.through
+
+
+class _Attempts:
+    """Attempts of a request, with pauses between them, until a pause would be too long."""
+
+    def __init__(
+        self, may_continue: Callable[[], bool], heartbeat: Callable[[], None] = lambda: None
+    ) -> None:
+        self._may_continue = may_continue
+        self._heartbeat = heartbeat
+        self._backoff = Backoff(first=1.0, cap=2 * _MAX_PAUSE)
+
+    def reset(self) -> None:
+        """Begin with short pauses again, after some progress."""
+        self._backoff.reset()
+
+    def wait_after(self, error: Exception) -> None:
+        """Wait before the next attempt. Raises `error` if that would take too long."""
+        requested = error.wait if isinstance(error, Unavailable) else 0.0
+        pause = max(requested, self._backoff.next())
+        if pause > _MAX_PAUSE:
+            raise error
+        log.debug("archive: %s; trying again in %.0f s", error, pause)
+        until = time.monotonic() + pause
+        while self._may_continue() and (left := until - time.monotonic()) > 0:
+            self._heartbeat()
+            time.sleep(min(left, _POLL))
 
 
 class _Download:
@@ -237,12 +261,10 @@ class _Download:
         # Whether something arrived since the last failure.
         self._got = False
         self._blocks: list[bytes] = []
-        self._thread = threading.Thread(target=self._run, name="archive-download", daemon=True)
 
-    def start_once(self) -> None:
-        """Start the thread, unless it was started before."""
-        if self._thread.ident is None:
-            self._thread.start()
+    def start(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._run, name="archive-download", daemon=True).start()
 
     def cancel(self) -> None:
         """Stop soon."""
@@ -262,7 +284,7 @@ class _Download:
         return not (self._stop.is_set() or self._cancelled)
 
     def _run(self) -> None:
-        backoff = Backoff(first=1.0, cap=2 * _MAX_PAUSE)
+        attempts = _Attempts(self.may_continue)
         damaged = 0
         try:
             while self.may_continue():
@@ -271,23 +293,17 @@ class _Download:
                     return
                 except Unavailable as error:
                     if self._got:
-                        backoff.reset()
+                        attempts.reset()
                         self._got = False
-                    pause = max(error.wait, backoff.next())
-                    if pause > _MAX_PAUSE:
-                        raise
-                    log.debug("archive: %s; trying again in %.0f s", error, pause)
+                    attempts.wait_after(error)
                 except (DamagedArchive, NotFound) as error:
                     # A file that is being compacted, or a plan that is outdated.
                     self._spool.remove(self.part.entry.name)
                     damaged += 1
                     if damaged >= _ATTEMPTS:
                         raise
-                    pause = backoff.next()
                     log.warning("archive: %s: %s; reading it again", self.part.entry.name, error)
-                until = time.monotonic() + pause
-                while self.may_continue() and time.monotonic() < until:
-                    self._stop.wait(_POLL)
+                    attempts.wait_after(error)
         except BaseException as error:  # the thread that reads raises it
             self.error = error
         finally:

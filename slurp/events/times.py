@@ -49,6 +49,12 @@ def utc(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def format_period(from_us: int, to_us: int) -> str:
+    """Return a period as `2026-11-23 20:02:48 to 2026-11-23 21:00:00 UTC`."""
+    begin, end = (utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (from_us, to_us))
+    return f"{begin} to {end} UTC"
+
+
 def median(times: Iterable[int]) -> int:
     """Return the median, the lower one of two. Raises IndexError if there are no times."""
     return middle(sorted(times))

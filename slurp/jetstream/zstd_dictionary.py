@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import zstandard
 
+from slurp.addresses import http_url
 from slurp.events.frames import DIGEST_SIZE, MAX_FRAME_BYTES, oversized_frame
-from slurp.proxies import BadProxy, proxy_for
+from slurp.proxies import BadProxy, requests_proxies
 
 PATH = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 
@@ -123,11 +123,9 @@ def fetch_dictionary(server: str, id: int | None = None, ca: Path | None = None)
 
 
 def _fetch(server: str, id: int | None, ca: Path | None) -> Dictionary:
-    parts = urlsplit(server)
-    scheme = "https" if parts.scheme == "wss" else "http"
-    url = urlunsplit((scheme, parts.netloc, parts.path + PATH, "", ""))
+    url = http_url(server, PATH)
     try:
-        proxy = proxy_for(url)
+        proxies = requests_proxies(url)
     except BadProxy as error:
         raise DictionaryUnavailable(f"no zstd dictionary: {error}") from None
     try:
@@ -139,8 +137,7 @@ def _fetch(server: str, id: int | None, ca: Path | None) -> Dictionary:
             # As for the stream: a server must not redirect to another host.
             allow_redirects=False,
             verify=str(ca) if ca else True,
-            # An empty string keeps `requests` from reading the environment itself.
-            proxies={scheme: "" if proxy is None else proxy.url},
+            proxies=proxies,
         ) as response:
             if response.status_code != 200:
                 # With an id, the status refers to that id only.

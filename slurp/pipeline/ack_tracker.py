@@ -102,6 +102,8 @@ class AckTracker:
         # Removals that may be applied and are not, in the order of their batches; those not taken yet.
         self.unapplied: list[RemovalSet] = []
         self.untaken: list[RemovalSet] = []
+        # Number of removals that are acknowledged and not applied, also behind a batch that is not.
+        self.unapplied_count = 0
         self._next = 1
         self._acked: dict[int, BatchAck] = {}
         self._medians: deque[int] = deque(maxlen=_MEDIANS)
@@ -110,6 +112,8 @@ class AckTracker:
     def acknowledge(self, reader: int, number: int, ack: BatchAck, now_us: int) -> None:
         """Record that batch `number` (from 1, consecutive) is done, and advance over all consecutive ones."""
         self._acked[number] = ack
+        if self._applies_removals:
+            self.unapplied_count += len(ack.removals)
         while (done := self._acked.pop(self._next, None)) is not None:
             for hold in self.holds:
                 if not hold.passed and self._next > hold.after:
@@ -120,6 +124,11 @@ class AckTracker:
                 self.untaken.append(removals)
             self._next += 1
             self._advance(done, now_us)
+
+    def applied(self, removals: RemovalSet) -> None:
+        """Let the position pass the batch of these removals."""
+        self.unapplied.remove(removals)
+        self.unapplied_count -= len(removals.removals)
 
     def saveable(self, reader: int) -> Saveable | None:
         """Return the position to save, not beyond the oldest hold, nor the oldest removals that are not

@@ -71,8 +71,7 @@ class Batcher:
             self.undecodable_since = None
         elif self.undecodable_since is None:
             self.undecodable_since = self.began
-        self._channel.counters.received(batch)
-        self._channel.queue.put(batch)
+        self._channel.put(batch)
         self._clear()
         return ""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from slurp.config import Config
-from slurp.pipeline.batches import BatchQueue
+from slurp.pipeline.batches import Batch, BatchQueue
 from slurp.pipeline.inactive_accounts import InactiveAccounts
 from slurp.pipeline.progress import Counters
 
@@ -56,6 +56,11 @@ class Channel:
     counters: Counters
     shutdown: Shutdown = field(default_factory=Shutdown)
     inactive: InactiveAccounts = field(default_factory=InactiveAccounts)
+
+    def put(self, batch: Batch) -> None:
+        """Count a batch for which space is reserved as received, and queue it."""
+        self.counters.received(batch)
+        self.queue.put(batch)
 
     @classmethod
     def of(cls, config: Config) -> Channel:

@@ -184,8 +184,7 @@ class Replay:
                 frames = letters.frames
                 batch = Batch(number, letters.host, frames, sum(map(len, frames)), None, letters.arrived_at)
                 channel.queue.reserve(batch, 0)
-                channel.counters.received(batch)
-                channel.queue.put(batch)
+                channel.put(batch)
                 if not indexer.step():
                     return len(frames)
                 self._after_batch(frames)

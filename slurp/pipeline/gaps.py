@@ -17,7 +17,7 @@ from slurp.elastic.client import Elastic
 from slurp.elastic.setup import create_own_index, index_exists
 from slurp.elastic.templates import STATE_INDEX
 from slurp.events.position import Gap
-from slurp.events.times import utc
+from slurp.events.times import format_period, utc
 from slurp.jetstream.servers import host_of
 from slurp.jetstream.subscription import Subscription
 from slurp.pipeline.ack_tracker import Hold
@@ -191,6 +191,5 @@ class GapRecorder:
 
 
 def _span(gap: Gap) -> str:
-    begin, end = (utc(moment).strftime("%Y-%m-%d %H:%M:%S") for moment in (gap.from_us, gap.to_us))
     cursors = "" if gap.to_cursor is None else f", cursors {gap.from_cursor} to {gap.to_cursor}"
-    return f"from {begin} to {end} UTC ({format_duration(gap.seconds)}{cursors})"
+    return f"from {format_period(gap.from_us, gap.to_us)} ({format_duration(gap.seconds)}{cursors})"

@@ -94,7 +94,6 @@ class Counters:
         self._gaps = 0
         self._future_revs = 0
         self._applies_removals = applies_removals
-        self._unapplied = 0
         self._sums = BatchOutcome()
         self._trackers = {
             number: AckTracker(applies_removals=applies_removals) for number in range(1, readers + 1)
@@ -122,8 +121,6 @@ class Counters:
             self._in_flight -= len(batch.frames)
             self._future_revs += ack.future
             self._tracker(batch.reader).acknowledge(batch.reader, batch.number, ack, self._now_us())
-            if self._applies_removals and not batch.is_late:
-                self._unapplied += len(ack.removals)
 
     def reconnected(self) -> None:
         """Count a reconnect."""
@@ -162,9 +159,7 @@ class Counters:
     def applied(self, removals: RemovalSet) -> None:
         """Let the checkpoint pass the batch of these removals."""
         with self._lock:
-            self._tracker(removals.reader).unapplied.remove(removals)
-            if removals.reader != ARCHIVE_READER:
-                self._unapplied -= len(removals.removals)
+            self._tracker(removals.reader).applied(removals)
 
     def unapplied_sets(self) -> set[RemovalSet]:
         """Return the removals that may be applied, as all earlier events are acknowledged, and are not."""
@@ -175,13 +170,12 @@ class Counters:
     def unapplied(self) -> int:
         """Number of removals that are acknowledged and not applied, also of those with earlier events that
         are not acknowledged. Without those of the archive, for which live reading does not wait."""
-        return self._unapplied
+        return sum(tracker.unapplied_count for tracker in self._trackers.values())
 
     @property
     def unapplied_of_archive(self) -> int:
         """Number of versions and removals of the archive that are acknowledged and not applied."""
-        with self._lock:
-            return sum(len(one.removals) for one in self._archive.unapplied)
+        return self._archive.unapplied_count
 
     @property
     def untaken(self) -> int:

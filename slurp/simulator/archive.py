@@ -19,6 +19,7 @@ from slurp.archive.blocks import Row, RowKind
 from slurp.events.frames import BadFrame, parse
 from slurp.simulator import archive_format
 from slurp.simulator.event_store import EventStore
+from slurp.simulator.filters import BadRequest, make_filter
 from slurp.simulator.handshake import HandshakeRejected, RequestHead, file_response
 
 Json = dict[str, Any]
@@ -218,6 +219,18 @@ class SimulatedArchive:
         if before is not None and before <= after:
             raise _rejected(400, "InvalidRequest", "beforeSeq must be greater than afterSeq")
         sealed_tip = tip if before is None else min(tip, before)
+        kinds = {number for kind in request.get("kinds") or _KINDS for number in _KINDS[kind]}
+        names = ("collections", "dids")
+        collections, dids = (request.get(name) or [] for name in names)
+        try:
+            wanted = make_filter(collections, dids, 0, names)
+        except BadRequest as error:
+            raise _rejected(400, "InvalidRequest", str(error)) from error
+
+        def is_selected(row: Row) -> bool:
+            is_within = after < row.seq <= sealed_tip and row.kind in kinds
+            return is_within and wanted.matches(row.collection, row.did, 0)
+
         entries: list[Json] = []
         through = sealed_tip
         for file in self._files:
@@ -226,11 +239,7 @@ class SimulatedArchive:
             if len(entries) >= self.page:
                 through = file.min_seq - 1
                 break
-            matching = [
-                number
-                for number, rows in enumerate(file.blocks)
-                if any(after < row.seq <= sealed_tip and _matches(row, request) for row in rows)
-            ]
+            matching = [number for number, rows in enumerate(file.blocks) if any(map(is_selected, rows))]
             if len(matching) >= _WHOLE * len(file.blocks):
                 entries.append(file.entry() | {"mode": "segment"})
             elif matching:
@@ -246,12 +255,10 @@ class SimulatedArchive:
     def _list(self, params: Params) -> Json:
         limit = int(params.get("limit", ["100"])[-1])
         first = int(params.get("cursor", ["0"])[-1])
-        files = self._files[first : first + limit]
-        times = [("minWitnessedAt", "maxWitnessedAt")] * len(files)
-        listed = [
-            file.entry() | dict(zip(names, file.times, strict=True))
-            for file, names in zip(files, times, strict=True)
-        ]
+        listed = []
+        for file in self._files[first : first + limit]:
+            begin, end = file.times
+            listed.append(file.entry() | {"minWitnessedAt": begin, "maxWitnessedAt": end})
         more = {"cursor": str(first + limit)} if first + limit < len(self._files) else {}
         return {"segments": listed, **more}
 
@@ -285,21 +292,6 @@ class SimulatedArchive:
         return file_response(
             archive_format.block(file.blocks[number]), {"ETag": f'"{file.checksum}:{number}"'}
         )
-
-
-def _matches(row: Row, request: Json) -> bool:
-    kinds = request.get("kinds") or _KINDS
-    if not any(row.kind in _KINDS[kind] for kind in kinds):
-        return False
-    if (dids := request.get("dids")) and row.did not in dids:
-        return False
-    collections = request.get("collections")
-    if collections and row.collection:
-        return any(
-            row.collection.startswith(one[:-1]) if one.endswith(".*") else row.collection == one
-            for one in collections
-        )
-    return True
 
 
 def _ranges(numbers: Sequence[int]) -> list[Json]:
